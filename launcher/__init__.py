@@ -1,0 +1,60 @@
+"""Launcher and runtime library for distributed PyTorch training: the public names.
+
+Owns the list of public names and where each of them lives, nothing else. Every worker process imports this
+package, so all names are resolved at first use (PEP 562): `import launcher` loads no other module. Top of the
+layers.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = (
+    False  # a constant that type checkers know; importing it from typing would cost every worker 5 ms
+)
+if TYPE_CHECKING:
+    from launcher.errors import LauncherError, SpawnError, UsageError, WorkerFailed
+    from launcher.function import launch
+    from launcher.outcome import LaunchResult
+    from launcher.spec import LaunchSpec
+    from launcher.worker.context import Context, init
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Context",
+    "LaunchResult",
+    "LaunchSpec",
+    "LauncherError",
+    "SpawnError",
+    "UsageError",
+    "WorkerFailed",
+    "__version__",
+    "init",
+    "launch",
+]
+
+_HOME = {
+    "Context": "launcher.worker.context",
+    "LaunchResult": "launcher.outcome",
+    "LaunchSpec": "launcher.spec",
+    "LauncherError": "launcher.errors",
+    "SpawnError": "launcher.errors",
+    "UsageError": "launcher.errors",
+    "WorkerFailed": "launcher.errors",
+    "init": "launcher.worker.context",
+    "launch": "launcher.function",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(home), name)
+    globals()[name] = value  # the next use does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,125 @@
+"""The command: arguments to a spec, the spec to a launch, errors to one paragraph and an exit code.
+
+The only file that prints for the launcher itself and decides its exit code. It must not know how a launch
+is carried out; the supervisor is imported only when there is something to launch, so that help and errors
+come at once. Top of the layers.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from launcher.errors import LauncherError, UsageError, WorkerFailed
+from launcher.options import PROG
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from launcher.options import Given
+    from launcher.spec import LaunchSpec
+
+_INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended: 128 + SIGINT
+_SHORT_HELP = f"""\
+usage: {PROG} [options] SCRIPT [arguments of the script]
+
+For example, two workers:   {PROG} --nproc-per-node 2 train.py --lr 0.1
+All options:                {PROG} --help
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command with these arguments, by default those of the process, and return its exit code."""
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except WorkerFailed as failure:
+        return failure.exit_code  # the supervisor has already printed the report
+    except LauncherError as error:
+        _complain(f"launcher: error: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _run(argv: list[str]) -> int:
+    if not argv:
+        _complain(_SHORT_HELP)
+        return 2
+    from launcher.arguments import read_arguments
+    from launcher.spec import LaunchSpec
+
+    given, command = read_arguments(LaunchSpec, argv)
+    if _print_only(given):
+        return 0
+    if not command:
+        typed = " ".join([PROG, *argv, "train.py"])
+        raise UsageError("No script was given.", hint=f"Type for example: {typed}")
+    spec = LaunchSpec.from_sources(given, os.environ, script=command[0], script_args=tuple(command[1:]))
+    return _launch(spec)
+
+
+def _print_only(given: dict[str, Given]) -> bool:
+    """Answer --help, --version and --print-completion; return whether one of them was given."""
+    if "help" in given:
+        _print(_make_help())
+    elif "version" in given:
+        from launcher import __version__
+
+        _print(f"launcher {__version__}\n")
+    elif "print_completion" in given:
+        from launcher.arguments import all_options, make_parser
+        from launcher.completion import completion_script
+        from launcher.spec import LaunchSpec
+
+        flag, text = given["print_completion"]
+        shell = str(all_options(LaunchSpec)["print_completion"].parse(text, flag))
+        _print(completion_script(make_parser(LaunchSpec), shell) + "\n")
+    else:
+        return False
+    return True
+
+
+def _make_help() -> str:
+    from launcher.arguments import make_parser
+    from launcher.spec import LaunchSpec
+
+    return make_parser(LaunchSpec).format_help()
+
+
+def _launch(spec: LaunchSpec) -> int:
+    from launcher.command import check_command
+
+    check_command(spec)
+    from launcher.supervisor import dry_run, launch
+
+    if spec.dry_run:
+        _print(dry_run(spec) + "\n")
+        return 0
+    return launch(spec).exit_code
+
+
+def _print(text: str) -> None:
+    """Write to stdout; LauncherError when that fails, but not when the reader, say `head`, is gone."""
+    try:
+        _write(sys.stdout, text)
+    except OSError as error:
+        # Python would try once more at exit and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if not isinstance(error, BrokenPipeError):
+            raise LauncherError(f"The output cannot be written: {error.strerror}.") from None
+
+
+def _complain(text: str) -> None:
+    try:
+        _write(sys.stderr, text)
+    except OSError:
+        pass  # nobody is left to tell; the exit code says it
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    """Write text that may hold names in any encoding; what the stream cannot show is escaped."""
+    if stream is not None:
+        encoding = stream.encoding or "utf-8"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()

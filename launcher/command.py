@@ -1,0 +1,208 @@
+"""Look at the script, module or command before anything starts, and say what is wrong in one paragraph.
+
+Eight workers that each print "No such file" help nobody. Nothing is imported or run here: a module is
+searched for without importing its parents. It must not know how workers are started. Layer 4.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from launcher.errors import SpawnError, UsageError
+from launcher.options import PROG
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+
+    from launcher.spec import LaunchSpec
+
+_NOT_FOUND = 127  # as shells say it
+_CANNOT_EXECUTE = 126
+_LONGEST_INTERPRETER_LINE = 256  # what the Linux kernel reads of it
+
+
+def check_command(spec: LaunchSpec) -> None:
+    """Raise UsageError or SpawnError when the workers could not even begin; see the exit codes of both."""
+    if spec.no_python:
+        _check_executable(spec.script)
+    elif not spec.module:
+        _check_script(spec.script)
+    elif "PYTHON_EXEC" not in os.environ:  # another interpreter has modules of its own
+        _check_module(spec.script)
+
+
+def _check_script(script: str) -> None:
+    if os.path.isdir(script):
+        if not os.path.isfile(os.path.join(script, "__main__.py")):
+            inside = sorted(name for name in os.listdir(script) if name.endswith(".py"))
+            hint = f"Did you mean {os.path.join(script, inside[0])}?" if inside else ""
+            raise UsageError(f"The folder {script} has no file __main__.py to run.", hint=hint)
+        return
+    if not os.path.exists(script):
+        raise UsageError(f"There is no file {script or repr(script)}.", hint=_near_hint(script))
+    try:
+        with open(script, "rb") as file:
+            start = file.read(_LONGEST_INTERPRETER_LINE)
+    except OSError as error:
+        raise UsageError(
+            f"The file {script} cannot be read: {error.strerror}.", hint=f"Type: chmod +r {script}"
+        ) from None
+    if start.startswith(b"\x7fELF") or _is_other_language(script, start):
+        command = script if os.path.dirname(script) else f"./{script}"
+        raise UsageError(f"The file {script} is no Python file.", hint=f"Type: {PROG} --no-python {command}")
+
+
+def _is_other_language(script: str, start: bytes) -> bool:
+    """Return whether the first line names another interpreter and the text is no Python either."""
+    first_line = start.split(b"\n", 1)[0]
+    if not first_line.startswith(b"#!") or b"py" in first_line:
+        return False
+    # Some Python files begin as a shell script that starts Python on itself; Python runs them as well.
+    try:
+        with open(script, "rb") as file:
+            compile(file.read(), script, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError):
+        return True
+    return False
+
+
+def _near_hint(script: str) -> str:
+    """Return what the user may have meant instead of a script that is not there."""
+    if not script:
+        return f"Type for example: {PROG} train.py"
+    folder, name = os.path.split(script)
+    if os.path.isfile(f"{script}.py"):
+        return f"Did you mean {script}.py?"
+    if not folder and _is_module(name):
+        return f"Did you mean the module? Type: {PROG} -m {name}"
+    near = _near_file(folder or ".", name)
+    if near:
+        return f"Did you mean {os.path.join(folder, near)}?"
+    if folder and not os.path.isdir(folder):
+        return f"There is no folder {folder} either; the current folder is {os.getcwd()}."
+    return f"The current folder is {os.getcwd()}."
+
+
+def _near_file(folder: str, name: str) -> str | None:
+    import difflib
+
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return None
+    scripts = [n for n in names if n.endswith(".py")] if not name.startswith(".") else names
+    near = difflib.get_close_matches(name, scripts, n=1) or difflib.get_close_matches(name, names, n=1)
+    return near[0] if near and near[0] != name else None
+
+
+def _is_module(name: str) -> bool:
+    if not all(part.isidentifier() for part in name.split(".")):
+        return False
+    return _module_problem(name) is None
+
+
+def _check_module(name: str) -> None:
+    problem = _module_problem(name)
+    if problem is None:
+        return
+    if os.path.isfile(name):
+        raise UsageError(f"-m needs the name of a module, and {name} is a file.", hint=f"Type: {PROG} {name}")
+    raise UsageError(problem, hint=f"To see what Python says: {sys.executable} -m {name}")
+
+
+def _module_problem(name: str) -> str | None:
+    """Return why `python -m name` would find nothing, None when it would, or when only running could tell."""
+    parts = name.split(".")
+    if not all(parts):
+        return f"{name!r} is no name of a module."
+    found: ModuleSpec | None = None
+    for depth, part in enumerate(parts):
+        path = None if found is None else list(found.submodule_search_locations or [])
+        parent, found = found, _find(part, path)
+        if found is None:
+            if parent is not None and _changes_its_path(parent):
+                return None
+            package = ".".join(parts[:depth])
+            return f"{f'The package {package} has' if package else 'There is'} no module {part}."
+    if found is not None and found.submodule_search_locations is not None:
+        main = _find("__main__", list(found.submodule_search_locations))
+        if main is None and not _changes_its_path(found):
+            return f"The package {name} has no module __main__ and cannot be run by itself."
+    return None
+
+
+def _find(name: str, path: list[str] | None) -> ModuleSpec | None:
+    """Ask the import system for a module, importing nothing; `path` is its package's, None on top level."""
+    from importlib.machinery import PathFinder
+
+    if path is not None:
+        return PathFinder.find_spec(name, path)
+    # Workers run with the current folder first, as under `python -m`; the supervisor itself does not.
+    found = PathFinder.find_spec(name, [os.getcwd()])
+    if found is not None and found.loader is not None:
+        return found
+    for finder in sys.meta_path:
+        spec = finder.find_spec(name, None) if hasattr(finder, "find_spec") else None
+        if spec is not None:
+            return spec
+    return None
+
+
+def _changes_its_path(package: ModuleSpec) -> bool:
+    """Return whether a package may find modules in places that only its own code knows."""
+    try:
+        with open(package.origin or "", "rb") as file:
+            return b"__path__" in file.read()
+    except OSError:
+        return False
+
+
+def _check_executable(command: str) -> None:
+    path = _search_path(command)
+    if path is None:
+        problem, hint = f"The command {command or repr(command)} was not found", ""
+        if os.path.isfile(command):
+            hint = f"Type: {PROG} --no-python ./{command}"
+        elif not os.path.dirname(command):
+            problem += " in the folders of PATH"
+        hint = hint or "Look for a typing error in its name."
+        raise SpawnError(f"{problem}.", exit_code=_NOT_FOUND, hint=hint)
+    if os.path.isdir(path):
+        raise SpawnError(f"{path} is a folder, not a command.", exit_code=_CANNOT_EXECUTE)
+    if not os.access(path, os.X_OK):
+        raise SpawnError(
+            f"The file {path} is not executable.", exit_code=_CANNOT_EXECUTE, hint=f"Type: chmod +x {path}"
+        )
+    _check_interpreter(path)
+
+
+def _search_path(command: str) -> str | None:
+    """Return the file that would be executed, as execvp searches it; None when there is none."""
+    if os.path.dirname(command):
+        return command if os.path.exists(command) else None
+    found = [os.path.join(folder, command) for folder in os.get_exec_path() if command]
+    files = [path for path in found if os.path.isfile(path)]
+    return next((path for path in files if os.access(path, os.X_OK)), files[0] if files else None)
+
+
+def _check_interpreter(path: str) -> None:
+    """Raise SpawnError when the first line of a script names an interpreter that cannot be started."""
+    try:
+        with open(path, "rb") as file:
+            first_line = file.read(_LONGEST_INTERPRETER_LINE).split(b"\n", 1)[0]
+    except OSError:  # a file that may be executed but not read: the kernel can, we cannot
+        return
+    words = first_line[2:].strip(b" \t").split(None if not first_line.endswith(b"\r") else b" ")
+    if not first_line.startswith(b"#!") or not words:
+        return
+    interpreter = os.fsdecode(words[0])
+    if os.path.isfile(interpreter) and os.access(interpreter, os.X_OK):
+        return
+    message = f"The first line of {path} names the interpreter {interpreter}, which cannot be executed."
+    hint = f"Correct the first line of {path}, for example to: #!/usr/bin/env bash"
+    if interpreter.endswith("\r"):
+        message = f"The lines of {path} end as on Windows: the interpreter {interpreter!r} is not found."
+        hint = f"Type: sed -i 's/\\r$//' {path}"
+    raise SpawnError(message, exit_code=_CANNOT_EXECUTE, hint=hint)

@@ -1,0 +1,158 @@
+"""The environment contract: every variable that a worker finds, built by one function and documented by one table.
+
+`common` holds for all workers of a node (the fork server starts with it), `per_rank` differs between them. What the user
+has set is never overridden, except the names that say which rank a worker is. Layer 1, pure: the user's environment is an
+argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from launcher.ranks import Assignment, RankInfo
+
+# Name -> meaning. docs/reference/environment.md is generated from this table, and a test compares it with what workers get.
+VARIABLES: dict[str, str] = {
+    "RANK": "index of this worker in the whole run, from 0",
+    "LOCAL_RANK": "index of this worker on its node, from 0 (always 0 with --virtual-local-rank)",
+    "WORLD_SIZE": "number of workers in the run",
+    "LOCAL_WORLD_SIZE": "number of workers on this node",
+    "NODE_RANK": "index of this node in the run",
+    "GROUP_RANK": "the same as NODE_RANK, under torchrun's name",
+    "GROUP_WORLD_SIZE": "number of nodes",
+    "ROLE_NAME": "value of --role",
+    "ROLE_RANK": "the same as RANK (there is one role)",
+    "ROLE_WORLD_SIZE": "the same as WORLD_SIZE",
+    "MASTER_ADDR": "address at which rank 0 serves torch's process group store",
+    "MASTER_PORT": "port of that store; a fresh one for every attempt",
+    "TORCHELASTIC_RESTART_COUNT": "number of restarts before this attempt",
+    "TORCHELASTIC_MAX_RESTARTS": "value of --max-restarts",
+    "TORCHELASTIC_RUN_ID": "the run's id",
+    "TORCHELASTIC_ERROR_FILE": "where a script decorated with torch's @record leaves its exception",
+    "LAUNCHER_RUN_ID": "the run's id",
+    "LAUNCHER_RUN_DIR": "the run folder, absolute; not set when there is none",
+    "LAUNCHER_BACKEND": "value of --backend",
+    "LAUNCHER_ERROR_FILE": "where the worker leaves its exception for the failure report",
+    "LAUNCHER_RUN_MARK": "a random word by which the processes of this run are found at clean-up",
+    "OMP_NUM_THREADS": "usable CPUs of the node divided by LOCAL_WORLD_SIZE, at least 1; unless you set it",
+    "PYTHONUNBUFFERED": "1, so that output appears when it is written; unless you set it",
+    "GLOO_SOCKET_IFNAME": "lo when the run has one node; unless you set it",
+    "NCCL_SOCKET_IFNAME": "lo when the run has one node; unless you set it",
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1, as under torchrun; unless you set it",
+    "CUDA_VISIBLE_DEVICES": "set only by --devices and --virtual-local-rank",
+}
+
+# Left over from a surrounding launcher, these would send a worker to a store that is not ours.
+REMOVED = ("TORCHELASTIC_USE_AGENT_STORE",)
+
+# The names that `$NAME` in the script's arguments may refer to; every other dollar stays as it is.
+EXPANDED_IN_ARGUMENTS = (
+    "RANK",
+    "LOCAL_RANK",
+    "NODE_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)
+
+
+class RunFacts(NamedTuple):
+    """What the contract needs to know of the run besides ranks."""
+
+    run_id: str
+    run_dir: str | None
+    mark: str
+    role: str
+    max_restarts: int
+    backend: str
+    # GPUs chosen by --devices; None leaves the choice to CUDA_VISIBLE_DEVICES.
+    devices: tuple[str, ...] | None
+    virtual_local_rank: bool
+
+
+def common(
+    facts: RunFacts, assignment: Assignment, user_environ: Mapping[str, str], usable_cpus: int
+) -> dict[str, str]:
+    """Return the variables that all workers of this node share."""
+    threads = max(1, usable_cpus // assignment.local_world_size)
+    defaults = {
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONUNBUFFERED": "1",
+        "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
+    }
+    if assignment.num_nodes == 1:
+        # One node talks to itself over loopback only: no firewall, VPN or missing host name can get in the way.
+        defaults["GLOO_SOCKET_IFNAME"] = "lo"
+        defaults["NCCL_SOCKET_IFNAME"] = "lo"
+    variables = {name: value for name, value in defaults.items() if name not in user_environ}
+    variables["LAUNCHER_RUN_ID"] = facts.run_id
+    variables["LAUNCHER_RUN_MARK"] = facts.mark
+    variables["LAUNCHER_BACKEND"] = facts.backend
+    if facts.run_dir is not None:
+        variables["LAUNCHER_RUN_DIR"] = facts.run_dir
+    if facts.devices is not None:
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(facts.devices)
+    return variables
+
+
+def per_rank(
+    facts: RunFacts, assignment: Assignment, rank: RankInfo, error_file: str | None, gpus: tuple[str, ...]
+) -> dict[str, str]:
+    """Return the variables that tell one worker who it is. `gpus` are those that the node's workers may see."""
+    variables = {
+        "RANK": rank.rank,
+        "LOCAL_RANK": 0 if facts.virtual_local_rank else rank.local_rank,
+        "WORLD_SIZE": rank.world_size,
+        "LOCAL_WORLD_SIZE": rank.local_world_size,
+        "NODE_RANK": rank.node_rank,
+        "GROUP_RANK": rank.node_rank,
+        "GROUP_WORLD_SIZE": rank.num_nodes,
+        "ROLE_NAME": facts.role,
+        "ROLE_RANK": rank.rank,
+        "ROLE_WORLD_SIZE": rank.world_size,
+        "MASTER_ADDR": assignment.master_addr,
+        "MASTER_PORT": assignment.master_port,
+        "TORCHELASTIC_RESTART_COUNT": assignment.attempt,
+        "TORCHELASTIC_MAX_RESTARTS": facts.max_restarts,
+        "TORCHELASTIC_RUN_ID": facts.run_id,
+    }
+    text = {name: str(value) for name, value in variables.items()}
+    if error_file is not None:
+        text["LAUNCHER_ERROR_FILE"] = error_file
+        # A file of its own: torch's @record and our note are written at different moments.
+        text["TORCHELASTIC_ERROR_FILE"] = error_file + ".torch"
+    if facts.virtual_local_rank and rank.local_rank < len(gpus):
+        text["CUDA_VISIBLE_DEVICES"] = gpus[rank.local_rank]
+    return text
+
+
+def expand(argument: str, variables: Mapping[str, str]) -> str:
+    """Replace `$NAME` and `${NAME}` of the contract names in one script argument; other dollars stay."""
+    if "$" not in argument:
+        return argument
+    pieces: list[str] = []
+    rest = argument
+    while True:
+        before, dollar, rest = rest.partition("$")
+        pieces.append(before)
+        if not dollar:
+            return "".join(pieces)
+        name, length = _reference(rest)
+        if name in EXPANDED_IN_ARGUMENTS and name in variables:
+            pieces.append(variables[name])
+            rest = rest[length:]
+        else:
+            pieces.append("$")
+
+
+def _reference(text: str) -> tuple[str, int]:
+    """Return the variable name at the start of `text` (behind a dollar) and how long the reference is."""
+    if text.startswith("{"):
+        end = text.find("}")
+        return (text[1:end], end + 1) if end > 0 else ("", 0)
+    length = 0
+    while length < len(text) and (text[length] == "_" or (text[length].isascii() and text[length].isalnum())):
+        length += 1
+    return text[:length], length

@@ -1,0 +1,68 @@
+"""Who answers `join` and `settle` for a node. On one node that is this file; several nodes bring a remote one.
+
+`join` says which ranks this node has in the next attempt and where its process group store is; `settle` turns what happened
+into a verdict. Layer 3.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Protocol
+
+from launcher import restart
+from launcher.outcome import AttemptOutcome, Verdict
+from launcher.ranks import Assignment
+
+_LOOPBACK = "127.0.0.1"
+
+
+class Coordinator(Protocol):
+    """The two questions that a supervisor asks about the whole run."""
+
+    def join(self, attempt: int) -> Assignment: ...
+    def settle(self, outcome: AttemptOutcome) -> Verdict: ...
+    def close(self) -> None: ...
+
+
+class LocalCoordinator:
+    """The coordinator of a run with one node."""
+
+    def __init__(
+        self, local_world_size: int, max_restarts: int, master_addr: str | None = None, master_port: int | None = None
+    ) -> None:
+        self._local_world_size = local_world_size
+        self._max_restarts = max_restarts
+        self._master_addr = master_addr
+        self._master_port = master_port
+        self._reserved: socket.socket | None = None
+
+    def join(self, attempt: int) -> Assignment:
+        """Return the layout of the next attempt, with a port that no attempt before it has had."""
+        return Assignment(
+            attempt=attempt,
+            node_rank=0,
+            local_world_sizes=(self._local_world_size,),
+            master_addr=self._master_addr or _LOOPBACK,
+            master_port=self._master_port or self._reserve_port(),
+        )
+
+    def settle(self, outcome: AttemptOutcome) -> Verdict:
+        return restart.decide(outcome, self._max_restarts)
+
+    def close(self) -> None:
+        if self._reserved is not None:
+            self._reserved.close()
+            self._reserved = None
+
+    def _reserve_port(self) -> int:
+        """Bind a free port and keep it bound, without listening, while the attempt lasts.
+
+        The kernel gives a bound port to nobody who asks for any free one, but it does let rank 0 bind it by number, as
+        long as both sides set SO_REUSEADDR and we do not listen. So nobody can take the port before rank 0 does.
+        """
+        self.close()
+        self._reserved = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind((_LOOPBACK, 0))
+        port: int = self._reserved.getsockname()[1]
+        return port

@@ -1,0 +1,69 @@
+"""What `--dry-run` prints: layout, addresses, command and environment of each rank, and where values came from.
+
+Pure rendering of a plan. Layer 5.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+
+from launcher.plan import LaunchPlan, WorkerPlan
+from launcher.process import command_line
+from launcher.spec import LaunchSpec
+
+# The values that decide the layout, with the option each one comes from.
+_LAYOUT = ("nproc_per_node", "nnodes", "max_restarts", "shutdown_timeout", "run_dir", "rdzv_id", "start")
+
+# Words in a variable's name that make its value a secret.
+_SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "API_KEY", "CREDENTIAL")
+
+
+def render_plan(spec: LaunchSpec, plan: LaunchPlan, method: str) -> str:
+    """Return the plan as text; nothing has been started."""
+    assignment = plan.assignment
+    lines = [
+        f"{assignment.world_size} workers on {assignment.num_nodes} node, started by {_describe(method)}",
+        f"store of rank 0: {assignment.master_addr}:{assignment.master_port} (another port in the real run)"
+        if spec.master_port is None
+        else f"store of rank 0: {assignment.master_addr}:{assignment.master_port}",
+        "",
+        "options:",
+    ]
+    for name in _LAYOUT:
+        origin = spec.provenance.get(name, "default")
+        lines.append(f"  {name} = {getattr(spec, name)}   ({origin})")
+    lines += ["", "environment of all ranks:"]
+    lines += [f"  {name}={_shown(name, value)}" for name, value in sorted(plan.workers[0].common_env.items())]
+    kept = [name for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "MASTER_ADDR") if name in os.environ]
+    lines += [f"  {name}={os.environ[name]}   (yours, kept)" for name in kept if name in _untouched(plan)]
+    for worker in plan.workers:
+        lines += ["", *_render_worker(worker)]
+    return "\n".join(lines)
+
+
+def _describe(method: str) -> str:
+    if method == "warm":
+        return "a fork server that imports the heavy modules once"
+    return "one exec each"
+
+
+def _untouched(plan: LaunchPlan) -> set[str]:
+    worker = plan.workers[0]
+    return set(os.environ) - set(worker.common_env) - set(worker.env)
+
+
+def _render_worker(worker: WorkerPlan) -> list[str]:
+    lines = [f"rank {worker.rank}:"]
+    if worker.kind == "command":
+        lines.append(f"  command: {shlex.join((worker.target, *worker.args))}")
+    else:
+        program = ["python", *(["-m"] if worker.kind == "module" else []), worker.target, *worker.args]
+        lines.append(f"  command: {shlex.join(program)}")
+    lines.append(f"  by exec: {shlex.join(command_line(worker, os.getpid()))}")
+    lines += [f"  {name}={_shown(name, value)}" for name, value in sorted(worker.env.items())]
+    return lines
+
+
+def _shown(name: str, value: str) -> str:
+    return "***" if any(word in name.upper() for word in _SECRET_WORDS) else value

@@ -1,0 +1,60 @@
+"""The note that a failing worker leaves for its supervisor: which exception, when, with which traceback.
+
+One JSON object per file. Torch's `@record` decorator writes a different object under TORCHELASTIC_ERROR_FILE; `decode`
+reads both, and never raises, because a worker can die while it writes.
+
+Layer 0: pure encoding; who writes and reads the file is elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+# Version of the object below. A reader refuses nothing, but a later format can tell itself apart.
+_VERSION = 1
+
+
+class WorkerError(NamedTuple):
+    """Why a worker's script ended, in the worker's own words."""
+
+    type: str  # class name of the exception; "SystemExit" for sys.exit
+    message: str
+    traceback: str
+    # Clock of this node that orders failures; 0 when unknown.
+    monotonic_ns: int = 0
+
+
+def encode(error: WorkerError) -> str:
+    """Return the text of an error file."""
+    return json.dumps({"version": _VERSION, **error._asdict()})
+
+
+def decode(text: str) -> WorkerError | None:
+    """Read an error file, ours or torch's; None when it is empty, cut off or something else."""
+    try:
+        data = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(data, dict):
+        return None
+    if "traceback" in data and "type" in data:
+        return WorkerError(
+            type=str(data["type"]),
+            message=str(data.get("message", "")),
+            traceback=str(data["traceback"]),
+            monotonic_ns=int(data.get("monotonic_ns") or 0),
+        )
+    return _decode_torch(data)
+
+
+def _decode_torch(data: dict[str, object]) -> WorkerError | None:
+    # {"message": {"message": "ValueError: x", "extraInfo": {"py_callstack": "...", "timestamp": "..."}}}
+    message = data.get("message")
+    if not isinstance(message, dict):
+        return None
+    extra = message.get("extraInfo")
+    callstack = extra.get("py_callstack", "") if isinstance(extra, dict) else ""
+    text = str(message.get("message", ""))
+    kind, _, rest = text.partition(": ")
+    return WorkerError(type=kind, message=rest, traceback=str(callstack))

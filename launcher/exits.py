@@ -1,0 +1,53 @@
+"""Exit statuses in words: what `-9` or `127` means for a person, and the code that a shell would show.
+
+Layer 0, pure. Return codes are in subprocess form: an exit code, or minus the number of the signal.
+"""
+
+from __future__ import annotations
+
+import signal
+
+# What the usual reason for a signal is, in a training job. Said as a possibility, never as a fact.
+_SIGNAL_HINTS = {
+    signal.SIGKILL: "often the kernel's out-of-memory killer",
+    signal.SIGSEGV: "a crash in native code",
+    signal.SIGBUS: "often a full /dev/shm",
+    signal.SIGABRT: "a failed assertion in native code",
+    signal.SIGILL: "an instruction that this CPU does not have",
+    signal.SIGFPE: "a division error in native code",
+}
+
+_CODE_HINTS = {
+    2: "often a usage error",
+    126: "cannot be executed",
+    127: "command not found",
+}
+
+
+def signal_name(signum: int) -> str:
+    """Return `SIGTERM` for 15; a number without a name is shown as it is."""
+    try:
+        return signal.Signals(signum).name
+    except ValueError:
+        return f"signal {signum}"
+
+
+def describe(returncode: int) -> str:
+    """Return the exit in words: `exit code 3`, `killed by SIGSEGV (11), a crash in native code`."""
+    if returncode >= 0:
+        hint = _CODE_HINTS.get(returncode, "")
+        return f"exit code {returncode}" + (f" ({hint})" if hint else "")
+    signum = -returncode
+    hint = _SIGNAL_HINTS.get(signum, "")  # type: ignore[call-overload]
+    return f"killed by {signal_name(signum)} ({signum})" + (f", {hint}" if hint else "")
+
+
+def shell_code(returncode: int) -> int:
+    """Return what a shell shows for this exit: the code itself, or 128 + signal number."""
+    return returncode if returncode >= 0 else 128 - returncode
+
+
+def from_wait_status(si_code: int, si_status: int) -> int:
+    """Turn the two fields of `os.waitid` into a return code in subprocess form."""
+    exited_normally = 1  # CLD_EXITED
+    return si_status if si_code == exited_normally else -si_status

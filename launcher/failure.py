@@ -1,0 +1,219 @@
+"""The failure report: which worker failed first, how, and what it said. Pure: outcome in, report and text out.
+
+The first cause is the earliest failure that is nobody else's doing: workers that we stopped are not blamed, and errors that
+only say that a peer has gone (connection reset, say) are put behind those that say why. Layer 1.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from launcher.exits import describe, shell_code
+from launcher.outcome import AttemptOutcome, WorkerOutcome
+from launcher.ranks import format_ranks
+
+REPORT_VERSION = 1
+
+# What the others say when a rank has gone: true, but not the cause.
+_SECONDARY_TEXTS = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Connection refused",
+    "Broken pipe",
+    "Socket Timeout",
+    "ncclRemoteError",
+    "NCCL remote error",
+    "HorovodInternalError",
+    "has been shut down",
+    "DistStoreError",
+    "recvValue failed",
+    "sendBytes failed",
+    "recvVector failed",
+)
+
+
+class OtherFailure(NamedTuple):
+    """Other workers that failed, all in the same way."""
+
+    ranks: tuple[int, ...]
+    what: str
+    # True when it is the same failure as the first one, on other ranks.
+    is_same: bool
+
+
+class FailureReport(NamedTuple):
+    """Why a run failed. Written as report.json, printed by `render`, carried by WorkerFailed."""
+
+    # The worker that failed first; -1 when the failure is the node's, or a signal to the launcher.
+    rank: int
+    pid: int
+    hostname: str
+    # How it ended, in words; `exit_code` is what the launcher returns.
+    what: str
+    exit_code: int
+    # Of the exception, empty when there was none.
+    error_type: str = ""
+    error_message: str = ""
+    traceback: str = ""
+    last_lines: tuple[str, ...] = ()
+    log_path: str = ""
+    others: tuple[OtherFailure, ...] = ()
+    attempt: int = 0
+    duration_s: float = 0.0
+    run_dir: str | None = None
+
+    def summary(self) -> str:
+        """Return the report in one line."""
+        subject = f"rank {self.rank}" if self.rank >= 0 else "the run"
+        error = f": {self.error_type}: {_first_line(self.error_message)}" if self.error_type else ""
+        return f"{subject} failed, {self.what}{error}"
+
+    def to_json(self) -> str:
+        """Return the text of report.json."""
+        data = {"version": REPORT_VERSION, **self._asdict()}
+        data["others"] = [other._asdict() for other in self.others]
+        return json.dumps(data, indent=1)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> FailureReport:
+        """Return the report that `to_json` wrote, from the parsed object."""
+        fields = {name: value for name, value in data.items() if name in cls._fields}
+        others = tuple(
+            OtherFailure(tuple(other["ranks"]), other["what"], other["is_same"]) for other in data.get("others", ())
+        )
+        fields.update(others=others, last_lines=tuple(data.get("last_lines", ())))
+        return cls(**fields)
+
+
+def make_report(outcome: AttemptOutcome, *, hostname: str, run_dir: str | None) -> FailureReport:
+    """Choose the first cause of a failed attempt and put the report together."""
+    failures = sorted((w for w in outcome.workers if w.failed_at is not None), key=_blame)
+    if outcome.node_failure or not failures:
+        return _node_report(outcome, hostname, run_dir)
+    first, rest = failures[0], failures[1:]
+    error = first.error
+    exception = error if error is not None and error.type != "SystemExit" else None
+    return FailureReport(
+        rank=first.rank,
+        pid=first.pid,
+        hostname=hostname,
+        what=_how(first),
+        exit_code=_exit_code(first),
+        error_type=exception.type if exception else "",
+        error_message=exception.message if exception else (error.message if error else first.start_failure),
+        traceback=exception.traceback if exception else "",
+        last_lines=first.last_lines,
+        log_path=first.log_path,
+        others=_group_others(first, rest),
+        attempt=outcome.attempt,
+        duration_s=round(outcome.duration_s, 3),
+        run_dir=run_dir,
+    )
+
+
+def _node_report(outcome: AttemptOutcome, hostname: str, run_dir: str | None) -> FailureReport:
+    if outcome.node_failure:
+        what, exit_code = outcome.node_failure, 1
+    elif outcome.signum is not None:
+        what, exit_code = f"stopped by signal {outcome.signum}", 128 + outcome.signum
+    else:
+        what, exit_code = "workers did not end", 1
+    return FailureReport(
+        rank=-1,
+        pid=0,
+        hostname=hostname,
+        what=what,
+        exit_code=exit_code,
+        attempt=outcome.attempt,
+        duration_s=round(outcome.duration_s, 3),
+        run_dir=run_dir,
+    )
+
+
+def _blame(worker: WorkerOutcome) -> tuple[bool, float, int]:
+    """Sort key: the first cause comes first."""
+    return _is_secondary(worker), worker.failed_at or 0.0, worker.order
+
+
+def _is_secondary(worker: WorkerOutcome) -> bool:
+    if worker.error is None:
+        return False
+    text = f"{worker.error.type}: {worker.error.message}"
+    return any(secondary in text for secondary in _SECONDARY_TEXTS)
+
+
+def _exit_code(worker: WorkerOutcome) -> int:
+    # On its way out with an exception when we stopped it: the code is the one that it would have ended with.
+    if worker.returncode is None or (worker.asked_to_stop_at is not None and worker.returncode < 0):
+        return 1
+    return shell_code(worker.returncode)
+
+
+def _how(worker: WorkerOutcome) -> str:
+    if worker.start_failure:
+        return worker.start_failure
+    if worker.returncode is None or worker.asked_to_stop_at is not None:
+        return describe(_exit_code(worker))
+    return describe(worker.returncode)
+
+
+def _headline(worker: WorkerOutcome) -> str:
+    if worker.error is not None and worker.error.type != "SystemExit":
+        return f"{worker.error.type}: {_first_line(worker.error.message)}"
+    return _how(worker)
+
+
+def _group_others(first: WorkerOutcome, rest: list[WorkerOutcome]) -> tuple[OtherFailure, ...]:
+    groups: dict[str, list[WorkerOutcome]] = {}
+    for worker in rest:
+        groups.setdefault(_headline(worker), []).append(worker)
+    return tuple(
+        OtherFailure(
+            ranks=tuple(sorted(worker.rank for worker in workers)),
+            what=what + (" (because a peer had gone)" if _is_secondary(workers[0]) else ""),
+            is_same=what == _headline(first),
+        )
+        for what, workers in groups.items()
+    )
+
+
+def _first_line(text: str) -> str:
+    line = text.strip().partition("\n")[0]
+    return line if len(line) <= 300 else line[:297] + "..."
+
+
+def render(report: FailureReport, *, colour: bool = False) -> str:
+    """Return the report as it is printed: a headline, the traceback or the last lines, where to read on."""
+    bold, red, plain = ("\x1b[1m", "\x1b[31m", "\x1b[0m") if colour else ("", "", "")
+    same = [rank for other in report.others if other.is_same for rank in other.ranks]
+    if report.rank < 0:
+        lines = [f"{bold}{red}FAILED{plain}{bold}: {report.what}{plain}"]
+    else:
+        pid = f" (pid {report.pid} on {report.hostname})" if report.pid else f" (on {report.hostname})"
+        who = f"rank {report.rank}{pid}"
+        lines = [f"{bold}{red}FAILED{plain}{bold}: {who}: {report.what}{plain}"]
+        if same:
+            lines.append(f"  the same on {format_ranks(same)}")
+    if report.traceback:
+        lines.extend("  " + line for line in _shorten(report.traceback.rstrip("\n").split("\n")))
+    elif report.error_message and report.error_message != report.what:
+        lines.extend("  " + line for line in _shorten(report.error_message.split("\n")))
+    elif report.last_lines:
+        lines.append("  last lines:")
+        lines.extend("  | " + line for line in report.last_lines)
+    lines.extend(
+        f"  also failed, later: {format_ranks(list(other.ranks))}: {other.what}"
+        for other in report.others
+        if not other.is_same
+    )
+    if report.log_path:
+        lines.append(f"  log: {report.log_path}")
+    return "\n".join(lines) + "\n"
+
+
+def _shorten(lines: list[str], most: int = 60) -> list[str]:
+    if len(lines) <= most:
+        return lines
+    half = most // 2
+    return [*lines[:half], f"... {len(lines) - 2 * half} lines left out ...", *lines[-half:]]

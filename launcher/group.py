@@ -1,0 +1,287 @@
+"""One attempt on this node: start all workers, feed events, stop all on the first failure, say what happened.
+
+The only owner of the workers' states. `watch` returns when all workers have ended, or a moment after the first failure, so
+that the report need not wait for slow workers; `finish` then sees the stop through. Layer 6.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from typing import Protocol
+
+from launcher import stopping
+from launcher._platform import send_signal
+from launcher.console import Console
+from launcher.error_file import WorkerError, decode
+from launcher.events import (
+    ChildrenChanged,
+    Event,
+    Exited,
+    ForkServerLost,
+    ForkServerReady,
+    ForkServerUnsafe,
+    Output,
+    Signalled,
+    Started,
+    StartFailed,
+    TimerFired,
+)
+from launcher.exits import describe, signal_name
+from launcher.keeper import Keeper
+from launcher.loop import Loop
+from launcher.outcome import AttemptOutcome, WorkerOutcome
+from launcher.pipes import STALL_TIMER, WorkerPipes
+from launcher.plan import LaunchPlan, WorkerPlan
+from launcher.warm import SERVER_OUTPUT
+
+# After the first failure, how long to wait for others that fail at the same moment before the report is made.
+SETTLE_S = 0.25
+
+# How many lines of a failed worker the report may show.
+_LAST_LINES = 20
+
+_FORWARDED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
+_SETTLE_TIMER = "settle"
+
+
+class Starter(Protocol):
+    """A start method: makes a worker process from a plan, and knows of its end."""
+
+    method: str
+    is_ready: bool
+
+    def start(self, worker: WorkerPlan, descriptors: Sequence[int]) -> Iterable[Event]: ...
+    def collect_exits(self) -> list[Event]: ...
+    def reap(self, pid: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class Worker:
+    """The state of one worker in this attempt."""
+
+    def __init__(self, plan: WorkerPlan) -> None:
+        self.plan = plan
+        self.pid = 0
+        self.returncode: int | None = None
+        self.ended_at = 0.0
+        self.order = 0
+        self.asked_to_stop_at: float | None = None
+        self.start_failure = ""
+
+    @property
+    def is_running(self) -> bool:
+        return self.pid != 0 and self.returncode is None
+
+    def __repr__(self) -> str:
+        state = "running" if self.returncode is None else describe(self.returncode)
+        return f"<worker {self.plan.rank} pid {self.pid}: {state}>"
+
+
+class Group:
+    """All workers of this node in one attempt. Use as a context manager: nothing of it survives the block."""
+
+    def __init__(self, plan: LaunchPlan, starter: Starter, loop: Loop, console: Console, keeper: Keeper) -> None:
+        self.plan = plan
+        self.starter = starter
+        self._loop = loop
+        self._console = console
+        self._keeper = keeper
+        self.workers = [Worker(worker) for worker in plan.workers]
+        self._pipes = WorkerPipes(plan, loop, console)
+        self._stop = stopping.Stop(self.workers, loop, plan.shutdown_timeout_s)
+        self._cleanup = ExitStack()
+        self._began_at = loop.clock()
+        self._num_ended = 0
+        self._has_begun = False
+        self._is_settled = False
+        self.signum: int | None = None
+        self.node_failure = ""
+        # Why the fork server may not be used; the supervisor starts workers in another way from then on.
+        self.unsafe_reason = ""
+
+    def __enter__(self) -> Group:
+        self._cleanup.enter_context(self._pipes)
+        self._cleanup.callback(self._reap_all)
+        if self.starter.is_ready:
+            self._begin()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._cleanup:
+            self.finish()
+            known = {self._keeper.pid, getattr(self.starter, "pid", 0), *(worker.pid for worker in self.workers)}
+            sessions = {worker.pid for worker in self.workers if worker.pid}
+            stopping.sweep(self._loop, known, sessions, spare_daemons=self.outcome().succeeded)
+            self._loop.cancel_timer(_SETTLE_TIMER)
+
+    def watch(self) -> AttemptOutcome:
+        """Wait until all workers have ended, or a failure is understood; returns what is known then."""
+        while not (self._all_ended or self._is_settled or self.unsafe_reason):
+            self._handle_next()
+        return self.outcome()
+
+    def finish(self) -> None:
+        """Stop what still runs, and wait for it: bounded by the shutdown timeout."""
+        if not self._all_ended:
+            self._stop.begin(signal.SIGTERM)
+        while not self._all_ended and not self._stop.has_given_up:
+            self._handle_next()
+        self._stop.end()
+
+    def outcome(self) -> AttemptOutcome:
+        """Return what has happened so far."""
+        return AttemptOutcome(
+            attempt=self.plan.attempt,
+            workers=tuple(self._outcome_of(worker) for worker in self.workers),
+            signum=self.signum,
+            node_failure=self.node_failure,
+            duration_s=self._loop.clock() - self._began_at,
+        )
+
+    @property
+    def _all_ended(self) -> bool:
+        if not self._has_begun:
+            return self._stop.has_begun or bool(self.node_failure)
+        return all(worker.returncode is not None for worker in self.workers)
+
+    def _begin(self) -> None:
+        self._has_begun = True
+        for worker in self.workers:
+            descriptors = self._pipes.open(worker.plan)
+            try:
+                events = list(self.starter.start(worker.plan, descriptors))
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+            for event in events:
+                self._handle(event)
+
+    def _handle_next(self) -> None:
+        for event in self._loop.wait_events():
+            self._handle(event)
+        self._pipes.resume_if_possible()
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, Output):
+            self._on_output(event)
+        elif isinstance(event, Exited):
+            self._on_exit(event.local_rank, event.returncode)
+        elif isinstance(event, Started):
+            self._on_start(event)
+        elif isinstance(event, ChildrenChanged):
+            self._on_children_changed()
+        elif isinstance(event, Signalled):
+            self._on_signal(event.signum)
+        elif isinstance(event, TimerFired):
+            self._on_timer(event.name)
+        elif isinstance(event, StartFailed):
+            self.workers[event.local_rank].start_failure = event.message
+            self._on_exit(event.local_rank, event.exit_code)
+        elif isinstance(event, ForkServerReady):
+            if not self._stop.has_begun:
+                self._begin()
+        elif isinstance(event, ForkServerUnsafe):
+            self.unsafe_reason = event.reason
+        elif isinstance(event, ForkServerLost):
+            self._on_fork_server_lost(event.returncode)
+
+    def _on_output(self, event: Output) -> None:
+        if event.local_rank == SERVER_OUTPUT:
+            self._console.say(event.data.decode("utf-8", "backslashreplace").rstrip("\n"))
+        else:
+            self._pipes.feed(event)
+
+    def _on_start(self, event: Started) -> None:
+        worker = self.workers[event.local_rank]
+        worker.pid = event.pid
+        self._keeper.add_session(event.pid)
+        if self._stop.has_begun:
+            self._stop.ask(worker)
+
+    def _on_exit(self, local_rank: int, returncode: int) -> None:
+        worker = self.workers[local_rank]
+        if worker.returncode is not None:
+            return
+        self._pipes.drain(local_rank)
+        self._num_ended += 1
+        worker.returncode = returncode
+        worker.ended_at = self._loop.clock()
+        worker.order = self._num_ended
+        if returncode != 0 and not self._stop.has_begun:
+            self._stop.begin(signal.SIGTERM)
+            self._loop.set_timer(_SETTLE_TIMER, SETTLE_S)
+
+    def _on_children_changed(self) -> None:
+        for event in self.starter.collect_exits():
+            self._handle(event)
+        self._keeper.revive()
+        known = {self._keeper.pid, getattr(self.starter, "pid", 0), *(worker.pid for worker in self.workers)}
+        stopping.reap_orphans(known)
+
+    def _on_signal(self, signum: int) -> None:
+        if signum in _FORWARDED_SIGNALS:
+            for worker in self.workers:
+                if worker.is_running:
+                    send_signal(worker.pid, signum)
+        elif self.signum is None:
+            self.signum = signum
+            self._console.say(f"received {signal_name(signum)}; stopping, a second one forces")
+            self._stop.begin(signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
+        else:
+            self._stop.force()
+
+    def _on_timer(self, name: str) -> None:
+        if name == _SETTLE_TIMER:
+            self._is_settled = True
+        elif name == STALL_TIMER:
+            self._pipes.check_stall()
+        else:
+            self._stop.on_timer(name)
+
+    def _on_fork_server_lost(self, returncode: int) -> None:
+        if not self._has_begun:
+            self.unsafe_reason = f"the fork server died while it imported modules, {describe(returncode)}"
+            return
+        self.node_failure = f"the fork server, parent of all workers here, has died: {describe(returncode)}"
+        for worker in self.workers:
+            # The kernel has killed them with their parent, and nobody can tell us their statuses any more.
+            if worker.returncode is None:
+                worker.asked_to_stop_at = self._loop.clock()
+                self._on_exit(worker.plan.local_rank, -signal.SIGKILL)
+
+    def _reap_all(self) -> None:
+        for worker in self.workers:
+            if worker.pid and worker.returncode is not None:
+                self.starter.reap(worker.pid)
+
+    def _outcome_of(self, worker: Worker) -> WorkerOutcome:
+        rank = worker.plan.rank
+        return WorkerOutcome(
+            rank=rank,
+            pid=worker.pid,
+            returncode=worker.returncode,
+            ended_at=worker.ended_at,
+            order=worker.order,
+            asked_to_stop_at=worker.asked_to_stop_at,
+            error=_read_error(worker.plan.error_file) if worker.returncode != 0 else None,
+            last_lines=self._pipes.last_lines(worker.plan.local_rank, _LAST_LINES) if worker.returncode != 0 else (),
+            log_path=worker.plan.logs.get("err", ""),
+            start_failure=worker.start_failure,
+        )
+
+
+def _read_error(path: str | None) -> WorkerError | None:
+    if path is None:
+        return None
+    for name in (path, path + ".torch"):
+        try:
+            with open(name, encoding="utf-8", errors="surrogatepass") as file:
+                error = decode(file.read())
+        except (OSError, ValueError):
+            continue
+        if error is not None:
+            return error
+    return None

@@ -1,0 +1,79 @@
+"""What happened: the end of each worker, of one attempt, and of the whole launch. Values only.
+
+Layer 0, pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from launcher.exits import describe
+
+if TYPE_CHECKING:
+    from launcher.error_file import WorkerError
+    from launcher.failure import FailureReport
+
+
+class WorkerOutcome(NamedTuple):
+    """The end of one worker; `returncode` is None while it has not ended."""
+
+    rank: int
+    pid: int
+    returncode: int | None
+    # Monotonic seconds of this node when the end was seen, and the order in which ends were seen.
+    ended_at: float = 0.0
+    order: int = 0
+    # Monotonic seconds at which we asked this worker to stop; None when we never did, or it had ended before.
+    asked_to_stop_at: float | None = None
+    error: WorkerError | None = None
+    last_lines: tuple[str, ...] = ()
+    log_path: str = ""
+    # Why the worker never ran, when it did not.
+    start_failure: str = ""
+
+    @property
+    def failed_at(self) -> float | None:
+        """When this worker failed by itself, in monotonic seconds; None when it did not fail, or only because we stopped it.
+
+        A worker that had left its exception before we asked it to stop was on its way out already.
+        """
+        if self.error is not None and self.error.monotonic_ns:
+            raised_at = self.error.monotonic_ns / 1e9
+            return raised_at if self.asked_to_stop_at is None or raised_at < self.asked_to_stop_at else None
+        return self.ended_at if self.returncode not in (None, 0) and self.asked_to_stop_at is None else None
+
+    def __repr__(self) -> str:
+        state = "running" if self.returncode is None else describe(self.returncode)
+        return f"<rank {self.rank} pid {self.pid}: {state}>"
+
+
+class AttemptOutcome(NamedTuple):
+    """What happened on this node in one attempt."""
+
+    attempt: int
+    workers: tuple[WorkerOutcome, ...]
+    # The signal that made us stop the attempt, or None.
+    signum: int | None = None
+    # A failure that is not one worker's: the fork server died, say.
+    node_failure: str = ""
+    duration_s: float = 0.0
+
+    @property
+    def succeeded(self) -> bool:
+        return not self.node_failure and all(worker.returncode == 0 for worker in self.workers)
+
+
+class Verdict(NamedTuple):
+    """What to do after an attempt."""
+
+    action: str  # "finish", "restart" or "give_up"
+    reason: str = ""
+
+
+class LaunchResult(NamedTuple):
+    """How a launch ended."""
+
+    exit_code: int
+    run_dir: str | None
+    attempts: int
+    report: FailureReport | None = None

@@ -1,0 +1,154 @@
+"""What will be done: `make_plan` turns a spec and an assignment into the workers of one attempt on this node.
+
+Pure: the machine's facts (environment, usable CPUs, GPUs) are arguments. `--dry-run` prints a plan, tests compare it, and
+nothing below this file looks at the spec. Layer 4.
+"""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from launcher import contract
+from launcher.paths import RunPaths
+from launcher.ranks import Assignment, RankInfo
+from launcher.spec import LaunchSpec
+from launcher.syntax import STDERR, STDOUT
+
+
+class NodeFacts(NamedTuple):
+    """What this machine and this run are, as far as a plan depends on it."""
+
+    run_id: str
+    mark: str
+    # None when no folder could be made: then there are no log files.
+    paths: RunPaths | None
+    usable_cpus: int
+    gpus: tuple[str, ...]
+    hostname: str
+    environ: Mapping[str, str]
+    local_world_size: int
+
+
+class WorkerPlan(NamedTuple):
+    """One worker: what runs, with which environment, and where its output goes."""
+
+    place: RankInfo
+    kind: str  # "script", "module", "package", "run_path" or "command"
+    target: str
+    args: tuple[str, ...]
+    # Contract variables shared by the node's workers, this worker's own, and names taken away.
+    common_env: dict[str, str]
+    env: dict[str, str]
+    unset: tuple[str, ...]
+    error_file: str | None
+    # Log file of each stream, empty when there is none, and whether the terminal shows the stream.
+    logs: dict[str, str]
+    shown: dict[str, bool]
+    title: str
+
+    @property
+    def rank(self) -> int:
+        return self.place.rank
+
+    @property
+    def local_rank(self) -> int:
+        return self.place.local_rank
+
+
+class LaunchPlan(NamedTuple):
+    """One attempt on this node."""
+
+    assignment: Assignment
+    workers: tuple[WorkerPlan, ...]
+    prefix_template: str | None
+    prefix_names: dict[str, str]
+    filters: dict[str, tuple[bytes, ...]]
+    filtered_logs: dict[str, str]
+    shutdown_timeout_s: float
+    paths: RunPaths | None
+
+    @property
+    def attempt(self) -> int:
+        return self.assignment.attempt
+
+
+def program_kind(spec: LaunchSpec) -> str:
+    """Return how the target is run."""
+    if spec.no_python:
+        return "command"
+    if spec.module:
+        return "module"
+    if spec.run_path:
+        return "run_path"
+    return "package" if os.path.isdir(spec.script) or spec.script.endswith((".zip", ".pyz")) else "script"
+
+
+def make_plan(spec: LaunchSpec, assignment: Assignment, facts: NodeFacts) -> LaunchPlan:
+    """Decide everything about one attempt on this node."""
+    run = contract.RunFacts(
+        run_id=facts.run_id,
+        run_dir=facts.paths.run_dir if facts.paths else None,
+        mark=facts.mark,
+        role=spec.role,
+        max_restarts=spec.max_restarts,
+        backend=spec.backend,
+        devices=spec.devices or None,
+        virtual_local_rank=spec.virtual_local_rank,
+    )
+    common = contract.common(run, assignment, facts.environ, facts.usable_cpus)
+    workers = tuple(_plan_worker(spec, assignment, facts, run, common, place) for place in assignment.ranks())
+    filters = {
+        "out": tuple(text.encode() for text in spec.stdout_filters),
+        "err": tuple(text.encode() for text in spec.stderr_filters),
+    }
+    paths = facts.paths
+    return LaunchPlan(
+        assignment=assignment,
+        workers=workers,
+        prefix_template=spec.log_line_prefix_template,
+        prefix_names={"role_name": spec.role, "hostname": facts.hostname},
+        filters=filters,
+        filtered_logs={
+            stream: paths.filtered_log(assignment.attempt, stream) for stream in filters if paths and filters[stream]
+        },
+        shutdown_timeout_s=spec.shutdown_timeout,
+        paths=paths,
+    )
+
+
+def _plan_worker(
+    spec: LaunchSpec,
+    assignment: Assignment,
+    facts: NodeFacts,
+    run: contract.RunFacts,
+    common: dict[str, str],
+    place: RankInfo,
+) -> WorkerPlan:
+    attempt, paths = assignment.attempt, facts.paths
+    error_file = paths.error_file(attempt, place.rank) if paths else None
+    gpus = spec.devices or facts.gpus
+    env = contract.per_rank(run, assignment, place, error_file, gpus)
+    streams = spec.console_streams(place.local_rank)
+    # Under --virtual-local-rank $LOCAL_RANK in an argument is what the environment says, too.
+    args = tuple(contract.expand(argument, env) for argument in spec.script_args)
+    kind = program_kind(spec)
+    return WorkerPlan(
+        place=place,
+        kind=kind,
+        target=spec.script,
+        args=args,
+        common_env=common,
+        env=env,
+        unset=contract.REMOVED,
+        error_file=error_file,
+        logs={stream: paths.log(attempt, place.rank, stream) for stream in ("out", "err")} if paths else {},
+        shown={"out": bool(streams & STDOUT), "err": bool(streams & STDERR)},
+        title=_title(kind, place, spec.script, args),
+    )
+
+
+def _title(kind: str, place: RankInfo, target: str, args: tuple[str, ...]) -> str:
+    program = {"command": "", "module": "python -m "}.get(kind, "python ")
+    return f"[rank {place.rank}/{place.world_size}] {program}{' '.join((target, *args))}"

@@ -1,0 +1,116 @@
+"""Starting workers by exec, one interpreter for each: the `spawn` start method.
+
+Owns the command line of a worker process and the exit statuses of processes that are our own children. A worker that has
+ended stays a zombie until `reap`, so that its process id cannot be reused while its session is still being cleaned up.
+Layer 5.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+
+from launcher.events import Event, Exited, Started, StartFailed
+from launcher.exits import from_wait_status
+from launcher.plan import WorkerPlan
+
+_WORKER_DIR = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker")
+ENTRY = os.path.join(_WORKER_DIR, "__main__.py")
+_EXEC_ENTRY = os.path.join(_WORKER_DIR, "exec_command.py")
+
+# Python ignores these for itself; a child must find them as a shell would leave them.
+RESTORED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+def interpreter_flags() -> list[str]:
+    """Return the options with which this interpreter was started, for the workers' interpreters."""
+    flags = sys.flags
+    options: list[str] = []
+    for value, letter in (
+        (flags.debug, "d"),
+        (flags.dont_write_bytecode, "B"),
+        (flags.no_user_site, "s"),
+        (flags.no_site, "S"),
+        (flags.ignore_environment, "E"),
+        (flags.verbose, "v"),
+        (flags.bytes_warning, "b"),
+        (flags.quiet, "q"),
+        (flags.optimize, "O"),
+    ):
+        if value > 0:
+            options.append("-" + letter * value)
+    for warning in sys.warnoptions:
+        options.extend(("-W", warning))
+    for name, setting in sys._xoptions.items():
+        options.extend(("-X", name if setting is True else f"{name}={setting}"))
+    return options
+
+
+def python_command() -> list[str]:
+    """Return the interpreter with its options. PYTHON_EXEC names another interpreter, as under torchrun."""
+    return [os.environ.get("PYTHON_EXEC") or sys.executable, *interpreter_flags()]
+
+
+def command_line(worker: WorkerPlan, parent_pid: int) -> list[str]:
+    """Return what is executed for one worker."""
+    if worker.kind == "command":
+        return [sys.executable, "-I", "-S", _EXEC_ENTRY, str(parent_pid), worker.target, *worker.args]
+    return [*python_command(), ENTRY, "run", worker.kind, str(parent_pid), worker.title, worker.target, *worker.args]
+
+
+def launch_process(
+    argv: Sequence[str], environ: Mapping[str, str], descriptors: Mapping[int, int]
+) -> int:
+    """Execute a command in a session of its own; `descriptors` maps its descriptor numbers to ours. Returns the pid."""
+    actions = [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in descriptors.items()]
+    return os.posix_spawnp(
+        argv[0], list(argv), dict(environ), file_actions=actions, setsid=True, setsigdef=list(RESTORED_SIGNALS)
+    )
+
+
+def merged_environ(additions: Mapping[str, str], removed: Sequence[str]) -> dict[str, str]:
+    """Return our own environment with the contract put on top."""
+    environ = {name: value for name, value in os.environ.items() if name not in removed}
+    environ.update(additions)
+    return environ
+
+
+class SpawnStarter:
+    """Starts each worker by exec, and sees their exits through SIGCHLD."""
+
+    method = "spawn"
+    is_ready = True
+
+    def __init__(self) -> None:
+        self._running: dict[int, int] = {}  # pid -> local rank
+
+    def start(self, worker: WorkerPlan, descriptors: Sequence[int]) -> Iterable[Event]:
+        """Start one worker with these descriptors as its stdin, stdout and stderr."""
+        argv = command_line(worker, os.getpid())
+        environ = merged_environ({**worker.common_env, **worker.env}, worker.unset)
+        try:
+            pid = launch_process(argv, environ, dict(enumerate(descriptors)))
+        except OSError as error:
+            what = "the arguments are too long" if error.errno == 7 else f"{error.strerror}"
+            return [StartFailed(worker.local_rank, f"cannot start {argv[0]}: {what}", 126)]
+        self._running[pid] = worker.local_rank
+        return [Started(worker.local_rank, pid)]
+
+    def collect_exits(self) -> list[Event]:
+        """Return the exits that have happened since the last call. Called on SIGCHLD."""
+        events: list[Event] = []
+        for pid, local_rank in list(self._running.items()):
+            ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is not None:
+                del self._running[pid]
+                events.append(Exited(local_rank, from_wait_status(ended.si_code, ended.si_status)))
+        return events
+
+    def reap(self, pid: int) -> None:
+        """Let the process id of an ended worker go."""
+        os.waitpid(pid, 0)
+
+    def close(self) -> None:
+        """Nothing stays behind with this start method."""

@@ -1,0 +1,74 @@
+"""Rank arithmetic: which workers a node has, and where they stand in the whole run.
+
+Layer 0, pure: no environment, no clock, no sockets.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class RankInfo(NamedTuple):
+    """Where one worker stands in the run."""
+
+    rank: int
+    local_rank: int
+    node_rank: int
+    world_size: int
+    local_world_size: int
+    num_nodes: int
+
+
+class Assignment(NamedTuple):
+    """What the coordinator tells a node about one attempt."""
+
+    attempt: int
+    node_rank: int
+    # Workers on each node, in the order of node rank: nodes may have different numbers.
+    local_world_sizes: tuple[int, ...]
+    # Address of torch's process group store. The port is fresh for every attempt.
+    master_addr: str
+    master_port: int
+
+    @property
+    def num_nodes(self) -> int:
+        return len(self.local_world_sizes)
+
+    @property
+    def local_world_size(self) -> int:
+        return self.local_world_sizes[self.node_rank]
+
+    @property
+    def world_size(self) -> int:
+        return sum(self.local_world_sizes)
+
+    @property
+    def first_rank(self) -> int:
+        return sum(self.local_world_sizes[: self.node_rank])
+
+    def ranks(self) -> tuple[RankInfo, ...]:
+        """Return the workers of this node, in the order of local rank."""
+        return tuple(
+            RankInfo(
+                rank=self.first_rank + local_rank,
+                local_rank=local_rank,
+                node_rank=self.node_rank,
+                world_size=self.world_size,
+                local_world_size=self.local_world_size,
+                num_nodes=self.num_nodes,
+            )
+            for local_rank in range(self.local_world_size)
+        )
+
+
+def format_ranks(ranks: list[int]) -> str:
+    """Write ranks as a person would: `rank 3`, `ranks 0-2, 5`."""
+    ordered = sorted(set(ranks))
+    pieces: list[str] = []
+    start = 0
+    for i in range(1, len(ordered) + 1):
+        if i == len(ordered) or ordered[i] != ordered[i - 1] + 1:
+            first, last = ordered[start], ordered[i - 1]
+            pieces.append(str(first) if first == last else f"{first}-{last}")
+            start = i
+    return ("rank " if len(ordered) == 1 else "ranks ") + ", ".join(pieces)

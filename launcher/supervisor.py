@@ -1,0 +1,208 @@
+"""The page that tells the story of a launch on one node: join -> plan -> attempt -> settle -> report -> exit code.
+
+Everything here is a call to somebody else. One node and several run the same lines; only the coordinator differs. Layer 7.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from launcher import run_folder
+from launcher._platform import become_subreaper, die_with_parent, usable_cpus, visible_gpus
+from launcher.console import Console
+from launcher.coordinator import Coordinator, LocalCoordinator
+from launcher.errors import LauncherError
+from launcher.failure import FailureReport, make_report, render
+from launcher.group import Group, Starter
+from launcher.keeper import Keeper
+from launcher.loop import Loop
+from launcher.outcome import AttemptOutcome, LaunchResult, Verdict
+from launcher.plan import LaunchPlan, NodeFacts, make_plan, program_kind
+from launcher.process import SpawnStarter
+from launcher.ranks import format_ranks
+from launcher.spec import LaunchSpec
+from launcher.warm import WarmStarter
+
+_FORWARDED = (signal.SIGUSR1, signal.SIGUSR2)
+
+
+def launch(spec: LaunchSpec) -> LaunchResult:
+    """Run all workers of this node until they succeed or are given up, and return how it ended.
+
+    Must be called in the main thread of a process of its own: it takes over signals, children and the standard streams.
+    """
+    _prepare_process()
+    facts, warning = _look_at_node(spec)
+    with Loop((*spec.signals, *_FORWARDED)) as loop, _console(loop) as console, Keeper(facts.mark) as keeper:
+        if warning:
+            console.say(warning)
+        coordinator = _make_coordinator(spec, facts)
+        starter: Starter = _choose_starter(spec, loop)
+        try:
+            attempt = 0
+            while True:
+                plan = make_plan(spec, coordinator.join(attempt), facts)
+                _open_attempt(plan, starter, spec)
+                with Group(plan, starter, loop, console, keeper) as group:
+                    outcome = group.watch()
+                    verdict = coordinator.settle(outcome)
+                    report = _announce(outcome, verdict, facts, console) if not group.unsafe_reason else None
+                _tell_survivors(group.outcome(), console)
+                if group.unsafe_reason:
+                    starter = _step_aside(starter, group.unsafe_reason, console)
+                elif verdict.action == "restart":
+                    attempt += 1
+                else:
+                    break
+        finally:
+            starter.close()
+            coordinator.close()
+        result = _settle_result(group.outcome(), report, facts)
+        _leave_results(result, facts)
+        return result
+
+
+def dry_run(spec: LaunchSpec) -> str:
+    """Return what `launch` would do, as text; starts nothing and leaves nothing on disk."""
+    from launcher.dry_run import render_plan
+
+    facts, _ = _look_at_node(spec, make_folder=False)
+    coordinator = _make_coordinator(spec, facts)
+    plan = make_plan(spec, coordinator.join(0), facts)
+    coordinator.close()
+    return render_plan(spec, plan, "spawn" if _wants_spawn(spec) else "warm")
+
+
+def _prepare_process() -> None:
+    # A launcher that was started with a closed descriptor would hand that number to its first pipe.
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
+    parent = os.environ.pop("LAUNCHER_PARENT_PID", "")
+    if parent.isdigit() and not die_with_parent(signal.SIGTERM, int(parent)):
+        raise LauncherError("The process that asked for this launch has ended.")
+    become_subreaper()
+    sys.setswitchinterval(1.0)  # one thread: no need to ask for the lock 200 times a second
+
+
+def _look_at_node(spec: LaunchSpec, *, make_folder: bool = True) -> tuple[NodeFacts, str]:
+    """Find out what this machine has, and make the run's folder."""
+    gpus = visible_gpus(os.environ)
+    local_world_size = spec.local_world_size(usable_cpus, lambda: len(gpus))
+    run_id = run_folder.new_run_id(spec.rdzv_id)
+    paths, warning = None, ""
+    if make_folder:
+        paths, warning = run_folder.make_run_folder(spec.run_dir, spec.log_dir, run_id, local_world_size)
+    facts = NodeFacts(
+        run_id=run_id,
+        mark=os.urandom(8).hex(),
+        paths=paths,
+        usable_cpus=usable_cpus(),
+        gpus=tuple(gpus),
+        hostname=os.uname().nodename,
+        environ=dict(os.environ),
+        local_world_size=local_world_size,
+    )
+    return facts, warning
+
+
+@contextmanager
+def _console(loop: Loop) -> Iterator[Console]:
+    console = Console(loop, os.environ)
+    try:
+        yield console
+    finally:
+        console.close()
+
+
+def _make_coordinator(spec: LaunchSpec, facts: NodeFacts) -> Coordinator:
+    chosen = spec.provenance.get("master_addr", "default") != "default"
+    return LocalCoordinator(
+        facts.local_world_size, spec.max_restarts, spec.master_addr if chosen else None, spec.master_port
+    )
+
+
+def _wants_spawn(spec: LaunchSpec) -> bool:
+    """Whether a fork server has nothing to offer: for foreign commands, and for one worker that is started once."""
+    if spec.start != "auto":
+        return spec.start == "spawn" or program_kind(spec) == "command"
+    return program_kind(spec) == "command" or (spec.nproc == 1 and spec.max_restarts == 0)
+
+
+def _choose_starter(spec: LaunchSpec, loop: Loop) -> Starter:
+    return SpawnStarter() if _wants_spawn(spec) else WarmStarter(loop)
+
+
+def _open_attempt(plan: LaunchPlan, starter: Starter, spec: LaunchSpec) -> None:
+    if plan.paths is not None:
+        run_folder.prepare_attempt(plan.paths, plan.attempt)
+    if isinstance(starter, WarmStarter) and not starter.is_ready:
+        starter.open(plan.workers[0], spec.preload, forced=spec.start == "warm")
+
+
+def _step_aside(starter: Starter, reason: str, console: Console) -> Starter:
+    """Go on without the fork server, and say why."""
+    starter.close()
+    console.say(f"starting each rank with its own interpreter (--start spawn): {reason}")
+    return SpawnStarter()
+
+
+def _announce(
+    outcome: AttemptOutcome, verdict: Verdict, facts: NodeFacts, console: Console
+) -> FailureReport | None:
+    """Say how an attempt ended. A success is silent; the report comes at once, before slow workers have ended."""
+    if outcome.succeeded:
+        return None
+    if outcome.signum is not None:
+        return None
+    run_dir = facts.paths.run_dir if facts.paths else None
+    report = make_report(outcome, hostname=facts.hostname, run_dir=run_dir)
+    if verdict.action == "restart":
+        console.say(f"attempt {outcome.attempt}: {report.summary()}; starting all ranks again")
+        return report
+    if facts.paths is not None:
+        run_folder.write_whole(facts.paths.report, report.to_json())
+    console.print_err(render(report, colour=console.colour))
+    return report
+
+
+def _tell_survivors(outcome: AttemptOutcome, console: Console) -> None:
+    alive = [worker for worker in outcome.workers if worker.returncode is None and worker.pid]
+    if alive:
+        pids = ", ".join(str(worker.pid) for worker in alive)
+        ranks = format_ranks([worker.rank for worker in alive])
+        console.say(f"{ranks} (pid {pids}) did not end after SIGKILL: the kernel holds them; the node needs attention")
+
+
+def _settle_result(outcome: AttemptOutcome, report: FailureReport | None, facts: NodeFacts) -> LaunchResult:
+    if outcome.succeeded:
+        exit_code = 0
+    elif report is not None:
+        exit_code = report.exit_code
+    else:
+        exit_code = 128 + outcome.signum if outcome.signum else 1
+    return LaunchResult(
+        exit_code=exit_code,
+        run_dir=facts.paths.run_dir if facts.paths else None,
+        attempts=outcome.attempt + 1,
+        report=report if exit_code else None,
+    )
+
+
+def _leave_results(result: LaunchResult, facts: NodeFacts) -> None:
+    """Tidy the run's folder, and tell the process that asked for this launch how it ended."""
+    if facts.paths is not None:
+        run_folder.tidy(facts.paths, result.attempts)
+    wanted = facts.environ.get("LAUNCHER_RESULT_FILE")
+    if wanted:
+        answer = {
+            "exit_code": result.exit_code,
+            "run_dir": result.run_dir,
+            "report": json.loads(result.report.to_json()) if result.report else None,
+        }
+        run_folder.write_whole(wanted, json.dumps(answer))

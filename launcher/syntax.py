@@ -1,0 +1,89 @@
+"""The small languages inside option values: node ranges, stream maps, rank lists, signal names, text filters.
+
+Each function takes the text and returns its parsed form, or raises ValueError whose text ends a sentence
+that begins with the option: "must be ...". Who typed it and what to type instead is added by others.
+Layer 1, pure.
+"""
+
+from __future__ import annotations
+
+STDOUT = 1
+STDERR = 2
+EVERY_RANK = -1  # the key of a stream map that has one value for all local ranks
+
+_NOT_STREAMS = (
+    "must be 0 (none), 1 (stdout), 2 (stderr) or 3 (both) for all workers, or pairs of local rank and such a"
+    " number as in 0:1,1:2"
+)
+
+
+def parse_nodes(text: str) -> tuple[int, int]:
+    """Return (min, max) of `N` or `MIN:MAX`."""
+    low, colon, high = text.partition(":")
+    try:
+        nodes = (int(low), int(high if colon else low))
+    except ValueError:
+        raise ValueError("must be a number of nodes, or MIN:MAX") from None
+    if not 0 < nodes[0] <= nodes[1]:
+        raise ValueError("must be 1 or more, and MIN not above MAX")
+    return nodes
+
+
+def parse_workers(text: str) -> int | str:
+    """Return a number of at least 1, or one of the words cpu, gpu and auto."""
+    if text in ("cpu", "gpu", "auto"):
+        return text
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise ValueError("must be a number of at least 1, or one of the words cpu, gpu and auto")
+    return number
+
+
+def parse_streams(text: str) -> dict[int, int]:
+    """Return local rank -> sum of STDOUT and STDERR; the key EVERY_RANK when one number was given for all."""
+    streams: dict[int, int] = {}
+    for pair in [f"{EVERY_RANK}:{text}"] if ":" not in text else text.split(","):
+        rank, _, bits = pair.partition(":")
+        if bits not in ("0", "1", "2", "3") or not (rank.isdecimal() or ":" not in text):
+            raise ValueError(_NOT_STREAMS)
+        streams[int(rank)] = int(bits)
+    return streams
+
+
+def streams_of(streams: dict[int, int], local_rank: int) -> int:
+    """Return the bits for one local rank; a rank that is not listed has none, as in torchrun."""
+    return streams.get(local_rank, streams.get(EVERY_RANK, 0))
+
+
+def parse_ranks(text: str) -> frozenset[int] | None:
+    """Return the local ranks of a comma-separated list, None when the text is empty and all are meant."""
+    if not text:
+        return None
+    ranks = [rank.strip() for rank in text.split(",")]
+    if not all(rank.isdecimal() for rank in ranks):
+        raise ValueError("must be local ranks with commas between them, as in 0,1")
+    return frozenset(int(rank) for rank in ranks)
+
+
+def parse_filters(text: str) -> tuple[str, ...]:
+    """Return the texts of a comma-separated list, in which `,,` stands for a comma; no empty ones."""
+    texts = text.replace(",,", "\0").split(",")
+    return tuple(part.replace("\0", ",") for part in texts if part)
+
+
+def parse_signals(text: str) -> tuple[int, ...]:
+    """Return the signal numbers of names such as `SIGTERM,SIGHUP`."""
+    import signal
+
+    numbers = []
+    for name in filter(None, (part.strip() for part in text.split(","))):
+        number = getattr(signal, name, None)
+        if not isinstance(number, signal.Signals):
+            raise ValueError(f"must be names of signals with commas between them; there is no {name}")
+        if number in (signal.SIGKILL, signal.SIGSTOP):
+            raise ValueError(f"must not contain {name}: no process can handle it")
+        numbers.append(int(number))
+    return tuple(dict.fromkeys(numbers))

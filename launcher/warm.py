@@ -1,0 +1,176 @@
+"""The supervisor's end of the fork server: the `warm` start method.
+
+Starts the server, sends it one request for each worker, and turns its messages into events. Its own death is an event too.
+What the server does inside is in worker/forkserver.py. Layer 5.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from launcher.events import (
+    Event,
+    Exited,
+    ForkServerLost,
+    ForkServerReady,
+    ForkServerUnsafe,
+    Output,
+    Started,
+    StartFailed,
+)
+from launcher.exits import from_wait_status
+from launcher.loop import Loop
+from launcher.plan import WorkerPlan
+from launcher.process import ENTRY, launch_process, merged_environ, python_command
+from launcher.worker import forkwire
+from launcher.worker.title import ROOM
+
+# Where the server finds its socket.
+_SOCKET_FD = 3
+
+# The `local_rank` under which the server's own output (a warning of an import, say) is reported.
+SERVER_OUTPUT = -1
+
+
+class WarmStarter:
+    """Starts workers by asking a fork server, and hears of their exits from it."""
+
+    method = "warm"
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._socket: socket.socket | None = None
+        self._output_fd = -1
+        self.pid = 0
+        self.is_ready = False
+        self._local_ranks: dict[int, int] = {}  # pid -> local rank
+
+    def open(self, worker: WorkerPlan, preload: Sequence[str], forced: bool) -> None:
+        """Start the server. `worker` is any worker of the plan: all have the same program and common environment."""
+        ours, theirs = forkwire.make_pair()
+        output_read, output_write = os.pipe()
+        null = os.open(os.devnull, os.O_RDONLY)
+        argv = [*python_command(), ENTRY, "forkserver", str(_SOCKET_FD), str(os.getpid()), ROOM]
+        environ = merged_environ(worker.common_env, worker.unset)
+        try:
+            descriptors = {0: null, 1: output_write, 2: output_write, _SOCKET_FD: theirs.fileno()}
+            self.pid = launch_process(argv, environ, descriptors)
+        finally:
+            for fd in (null, output_write, theirs.detach()):
+                os.close(fd)
+        self._socket = ours
+        self._output_fd = output_read
+        os.set_blocking(output_read, False)
+        self._loop.watch(ours.fileno(), self._read_messages)
+        self._loop.watch(output_read, self._read_output)
+        config = {
+            "kind": worker.kind,
+            "target": worker.target,
+            "preload": list(preload),
+            "forced": forced,
+        }
+        self._send(config)
+
+    def start(self, worker: WorkerPlan, descriptors: Sequence[int]) -> Iterable[Event]:
+        """Ask for one worker; `Started` follows as an event."""
+        request = {
+            "type": "start",
+            "worker": worker.local_rank,
+            "server_pid": self.pid,
+            "kind": worker.kind,
+            "target": worker.target,
+            "args": list(worker.args),
+            "env": worker.env,
+            "unset": list(worker.unset),
+            "error_file": worker.error_file,
+            "title": worker.title,
+        }
+        if not self._send(request, descriptors):
+            return [StartFailed(worker.local_rank, "the fork server has gone", 1)]
+        return []
+
+    def collect_exits(self) -> list[Event]:
+        """Return the end of the server itself; the workers' exits come as messages. Called on SIGCHLD."""
+        if self.pid == 0:
+            return []
+        ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG)
+        if ended is None:
+            return []
+        # What it had sent before it died counts: the workers' exits above all.
+        events = list(self._read_messages()) if self._socket is not None else []
+        self.pid = 0
+        self._forget_socket()
+        return [*events, ForkServerLost(from_wait_status(ended.si_code, ended.si_status))]
+
+    def reap(self, pid: int) -> None:
+        """Let the process id of an ended worker go."""
+        self._send({"type": "reap", "pid": pid})
+
+    def close(self) -> None:
+        """End the server, and with it every worker that it still has."""
+        self._forget_socket()
+        if self._output_fd >= 0:
+            self._loop.unwatch(self._output_fd)
+            os.close(self._output_fd)
+            self._output_fd = -1
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self.pid = 0
+
+    def _send(self, message: Mapping[str, Any], descriptors: Sequence[int] = ()) -> bool:
+        if self._socket is None:
+            return False
+        try:
+            forkwire.send(self._socket, dict(message), descriptors)
+        except OSError:
+            return False  # its death is reported by collect_exits
+        return True
+
+    def _forget_socket(self) -> None:
+        if self._socket is not None:
+            self._loop.unwatch(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+
+    def _read_messages(self) -> Iterable[Event]:
+        events: list[Event] = []
+        while self._socket is not None:
+            try:
+                self._socket.setblocking(False)
+                received = forkwire.receive(self._socket)
+            except BlockingIOError:
+                break
+            finally:
+                self._socket.setblocking(True)
+            if received is None:
+                self._forget_socket()
+                break
+            events.append(self._to_event(received[0]))
+        return events
+
+    def _to_event(self, message: dict[str, Any]) -> Event:
+        kind = message["type"]
+        if kind == "started":
+            self._local_ranks[message["pid"]] = message["worker"]
+            return Started(message["worker"], message["pid"])
+        if kind == "exited":
+            local_rank = self._local_ranks.pop(message["pid"])
+            return Exited(local_rank, from_wait_status(message["code"], message["status"]))
+        if kind == "ready":
+            self.is_ready = True
+            return ForkServerReady(tuple(message["preloaded"]))
+        return ForkServerUnsafe(message["reason"])
+
+    def _read_output(self) -> Iterable[Event]:
+        try:
+            data = os.read(self._output_fd, 1 << 16)
+        except BlockingIOError:
+            return []
+        if not data:
+            self._loop.unwatch(self._output_fd)
+        return [Output(SERVER_OUTPUT, "err", data)] if data else []

@@ -1,0 +1,52 @@
+"""Entry of every process that the supervisor starts: one worker, or the fork server. Run by path, never by a person.
+
+python __main__.py run KIND PARENT_PID TITLE TARGET [ARGS...]      a worker, started by exec
+python __main__.py forkserver SOCKET_FD PARENT_PID ROOM            the fork server
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def _enter() -> None:
+    # Run by path, python has put this folder first on sys.path, where our modules would shadow the user's.
+    parent = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    if sys.path and os.path.abspath(sys.path[0]) == os.path.dirname(os.path.abspath(__file__)):
+        del sys.path[0]
+    sys.path.insert(0, parent)
+
+
+def _worker_of_exec(arguments: list[str]) -> tuple[str, str, list[str], str | None]:
+    import faulthandler
+    import signal
+
+    from launcher._platform import die_with_parent
+    from launcher.worker import bootstrap, title
+
+    kind, parent_pid, shown, target, *args = arguments
+    if not die_with_parent(signal.SIGKILL, int(parent_pid)):
+        sys.exit(1)
+    faulthandler.enable()
+    title.set_title(shown)
+    bootstrap.set_import_path(kind, target)
+    return kind, target, args, os.environ.get("LAUNCHER_ERROR_FILE")
+
+
+def _worker_of_fork(socket_fd: str, parent_pid: str) -> tuple[str, str, list[str], str | None]:
+    from launcher.worker import forkserver
+
+    job = forkserver.main(int(socket_fd), int(parent_pid))
+    if job is None:
+        os._exit(0)  # the server itself: nothing to tear down
+    return job.kind, job.target, job.args, job.error_file
+
+
+if __name__ == "__main__":
+    _enter()
+    _mode, *_arguments = sys.argv[1:]
+    _job = _worker_of_exec(_arguments) if _mode == "run" else _worker_of_fork(*_arguments[:2])
+    from launcher.worker.bootstrap import run
+
+    run(*_job)

@@ -1,0 +1,177 @@
+"""Runs the user's script in this process as plain `python script.py` would, and leaves a note when it fails.
+
+What a script can see is as under plain python: sys.argv, sys.path[0], __file__, __main__, tracebacks, exit. Added to that:
+the death signal, faulthandler, and the error file that the failure report is made of. Used by both start methods and by
+attached ranks; knows nothing of the supervisor. Layer 3.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from types import ModuleType, TracebackType
+from typing import Any
+
+_OUR_DIRECTORY = os.path.dirname(os.path.abspath(__file__)) + os.sep
+PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+# A message or traceback longer than this is cut in the middle: the report is for people.
+_MAX_TEXT = 256 << 10
+
+
+def set_import_path(kind: str, target: str) -> None:
+    """Make sys.path what python makes it for this kind of program: `script`, `module` or `package` (folder or zip)."""
+    if sys.path and os.path.abspath(sys.path[0]) == PACKAGE_PARENT:
+        del sys.path[0]
+    if kind == "package":
+        sys.path.insert(0, target)
+    elif not getattr(sys.flags, "safe_path", False) and not sys.flags.isolated:
+        sys.path.insert(0, os.path.dirname(os.path.realpath(target)) if kind in ("script", "run_path") else os.getcwd())
+    # A script may import our helpers also when we run from a source tree that is not installed.
+    if PACKAGE_PARENT not in sys.path:
+        sys.path.append(PACKAGE_PARENT)
+
+
+def run(kind: str, target: str, args: list[str], error_file: str | None) -> None:
+    """Run the program; returns when it ends normally, lets its exceptions through."""
+    sys.argv = [target if kind != "module" else "-m", *args]
+    sys.orig_argv = [sys.executable, *(["-m"] if kind == "module" else []), target, *args]
+    _step_aside_for(sys.path[0] if sys.path else "")
+    try:
+        if kind == "script":
+            _run_script(target)
+        elif kind == "run_path":
+            _run_path(target)
+        else:
+            _run_with_runpy(kind, target)
+    except BaseException as error:
+        _record(error, error_file)
+        _hide_our_frames(error)
+        raise
+
+
+def _step_aside_for(first_path: str) -> None:
+    """Forget our own package when the user's folder has a module of the same name: theirs must win, as under python."""
+    for name in ("launcher.py", os.path.join("launcher", "__init__.py")):
+        theirs = os.path.join(first_path, name)
+        if os.path.exists(theirs) and os.path.abspath(first_path) != PACKAGE_PARENT:
+            for module in [m for m in sys.modules if m == "launcher" or m.startswith("launcher.")]:
+                del sys.modules[module]
+            return
+
+
+def _run_script(path: str) -> None:
+    absolute = os.path.abspath(path)
+    code = _load_code(absolute)
+    main = ModuleType("__main__")
+    namespace: dict[str, Any] = main.__dict__
+    from importlib.machinery import SourceFileLoader
+
+    namespace.update(
+        __file__=absolute,
+        __loader__=SourceFileLoader("__main__", absolute),
+        __builtins__=sys.modules["builtins"],
+        __cached__=None,
+    )
+    if sys.version_info < (3, 14):
+        namespace["__annotations__"] = {}
+    sys.modules["__main__"] = main
+    exec(code, namespace)
+
+
+def _run_path(target: str) -> None:
+    import runpy
+
+    # torchrun's --run-path: the program runs under the name __main__, in a module that lives as long as it runs.
+    runpy.run_path(target, run_name="__main__")
+
+
+def _load_code(path: str) -> Any:
+    import io
+
+    if path.endswith(".pyc"):
+        from pkgutil import read_code
+
+        with io.open_code(path) as file:
+            code = read_code(file)
+        if code is not None:
+            return code
+    with io.open_code(path) as file:
+        return compile(file.read(), path, "exec", dont_inherit=True)
+
+
+def _run_with_runpy(kind: str, target: str) -> None:
+    # The very function that the interpreter calls for `python -m`; it fills the module that is `__main__` now.
+    import runpy
+
+    sys.modules["__main__"] = ModuleType("__main__")
+    sys.modules["__main__"].__dict__["__builtins__"] = sys.modules["builtins"]
+    if kind == "module":
+        runpy._run_module_as_main(target)  # type: ignore[attr-defined]
+    else:
+        runpy._run_module_as_main("__main__", False)  # type: ignore[attr-defined]
+
+
+def _is_ours(filename: str) -> bool:
+    return filename.startswith((_OUR_DIRECTORY, "<frozen runpy>")) or filename.endswith(os.sep + "runpy.py")
+
+
+def _without_our_frames(trace: TracebackType | None) -> TracebackType | None:
+    first = trace
+    while first is not None and _is_ours(first.tb_frame.f_code.co_filename):
+        first = first.tb_next
+    return first
+
+
+def _hide_our_frames(error: BaseException) -> None:
+    """Let the traceback that python prints at the end begin with the user's code."""
+    hook = sys.excepthook
+
+    def print_without_our_frames(
+        kind: type[BaseException], value: BaseException, trace: TracebackType | None
+    ) -> None:
+        trimmed = _without_our_frames(trace)
+        hook(kind, value.with_traceback(trimmed), trimmed)
+
+    sys.excepthook = print_without_our_frames
+
+
+def _record(error: BaseException, error_file: str | None) -> None:
+    """Write the error file. Never raises: the user's exception is what matters."""
+    if error_file is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+        return
+    moment = time.monotonic_ns()
+    try:
+        from launcher.error_file import WorkerError, encode
+
+        note = WorkerError(
+            type=_class_name(type(error)),
+            message=_cut(str(error)),
+            traceback="" if isinstance(error, SystemExit) else _cut(_format(error)),
+            monotonic_ns=moment,
+        )
+        temporary = f"{error_file}.tmp"
+        with open(temporary, "w", encoding="utf-8", errors="surrogatepass") as file:
+            file.write(encode(note))
+        os.replace(temporary, error_file)
+    except Exception:  # a full disk, an exception whose __str__ fails, too deep a recursion: report without it
+        return
+
+
+def _class_name(kind: type[BaseException]) -> str:
+    return kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _format(error: BaseException) -> str:
+    import traceback
+
+    trimmed = _without_our_frames(error.__traceback__)
+    return "".join(traceback.format_exception(type(error), error, trimmed))
+
+
+def _cut(text: str) -> str:
+    if len(text) <= _MAX_TEXT:
+        return text
+    half = _MAX_TEXT // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"

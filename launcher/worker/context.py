@@ -1,0 +1,242 @@
+"""`launcher.init()` and the Context that training scripts hold.
+
+Owns the public face: where this rank stands, the argument checks, the request to stop, and the end at exit.
+The same script runs alone, under this launcher, torchrun, mpirun and srun. Knows nothing of the library
+below, which stands in dist.py and is loaded by init(). Layer 4.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from launcher.environments import detect, restart_count
+from launcher.errors import UsageError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from launcher.environments import Place
+    from launcher.worker.dist import Device, Module, Tensor, TorchGroup
+
+    Value = TypeVar("Value", Tensor, float)
+
+T = TypeVar("T")
+
+BACKENDS = ("auto", "nccl", "gloo")
+_LATER = ("horovod", "mpi")
+_OPS = ("mean", "sum", "min", "max")
+
+_current: Context | None = None
+
+
+def init(backend: str = "auto", timeout_s: float | None = None) -> Context:
+    """Join the run that this process belongs to and return its Context; alone, that is rank 0 of 1.
+
+    backend: "nccl" (GPUs), "gloo" (CPU), or "auto": the one given by `python -m launcher --backend`, else
+    nccl where there are GPUs. timeout_s: seconds that a collective may wait for the other ranks; torch's
+    default without it. With several ranks, it waits for all of them. A second call returns the same Context.
+    A process group that the script initialised itself is used, and never destroyed. At exit, ours is.
+
+    Raises UsageError for a bad argument or contradicting environment variables, LauncherError when torch, a
+    GPU or the other ranks are missing.
+    """
+    global _current
+    backend = _asked_backend(backend, os.environ.get("LAUNCHER_BACKEND") or "auto")
+    if timeout_s is not None and not timeout_s > 0:
+        raise UsageError(f"timeout_s={timeout_s!r} must be more than 0 seconds.")
+    if _current is not None:
+        if backend not in ("auto", _current.backend):
+            raise UsageError(f"init(backend={backend!r}) after an init() that chose {_current.backend!r}.")
+        return _current
+    from launcher.worker.dist import join
+
+    place = detect(os.environ)
+    _current = Context(place, join(place, os.environ, backend, timeout_s))
+    return _current
+
+
+class Context:
+    """This rank's place in the run, and what it does together with the other ranks.
+
+    Made by launcher.init(). Methods marked "collective" must be called by all ranks, in the same order.
+    """
+
+    def __init__(self, place: Place, group: TorchGroup) -> None:
+        import atexit
+
+        self._group = group
+        self._pid = os.getpid()
+        self._stop = _StopRequest()
+        self.rank: int = group.rank
+        """Index of this worker in the whole run, from 0."""
+        self.world_size: int = group.world_size
+        """Number of workers in the whole run."""
+        same = (place.rank, place.world_size) == (group.rank, group.world_size)
+        self.local_rank: int = place.local_rank if same else group.device.index or 0
+        """Index of this worker on its node, from 0."""
+        self.local_world_size: int = place.local_world_size if same else group.world_size
+        """Number of workers on this node."""
+        self.node_rank: int = place.node_rank
+        """Index of this worker's node, from 0."""
+        self.device: Device = group.device
+        """This rank's torch.device: its own GPU, or the CPU."""
+        self.backend: str = group.backend
+        """"nccl" or "gloo"; alone, the one that several ranks would use here."""
+        self.restart_count: int = restart_count(os.environ)
+        """How many times the workers were started again; 0 in the first attempt."""
+        self.run_id: str | None = os.environ.get("LAUNCHER_RUN_ID") or None
+        """Name of the run under the launcher, else None."""
+        self.run_dir: str | None = os.environ.get("LAUNCHER_RUN_DIR") or None
+        """Absolute path of the run's folder under the launcher, else None."""
+        atexit.register(self._at_exit)
+
+    def __repr__(self) -> str:
+        return f"<launcher.Context rank {self.rank} of {self.world_size} on {self.device}, {self.backend}>"
+
+    @property
+    def is_main(self) -> bool:
+        """True on rank 0, the one that prints and saves."""
+        return self.rank == 0
+
+    def wrap(self, model: Module, **ddp_kwargs: Any) -> Module:
+        """Return the model on this rank's device, with several ranks in DistributedDataParallel. Collective.
+
+        ddp_kwargs go to DistributedDataParallel. A model without trainable parameters is not wrapped, only
+        made the same on all ranks.
+        """
+        return self._group.wrap(model, ddp_kwargs)
+
+    def unwrap(self, model: Module) -> Module:
+        """Return the model that was given to wrap(), also through torch.compile: the one to save."""
+        return self._group.unwrap(model)
+
+    def wrap_optimizer(self, optimizer: T, model: Module) -> T:
+        """Return the optimizer to use with the wrapped model; with nccl and gloo the same one."""
+        return optimizer
+
+    def all_reduce(self, value: Value, op: str = "mean") -> Value:
+        """Combine one value of each rank by "mean", "sum", "min" or "max", for all ranks. Collective.
+
+        A tensor gives a new tensor, without gradient; a Python number gives a number. A mean of integers is a
+        float.
+        """
+        if op not in _OPS:
+            raise UsageError(f"all_reduce(op={op!r}): use one of {', '.join(map(repr, _OPS))}.")
+        is_tensor = hasattr(value, "detach")  # tells one without naming its library
+        result: Value = (
+            self._group.reduce_tensor(value, op) if is_tensor else self._group.reduce_number(value, op)
+        )
+        return result
+
+    def all_gather(self, value: Tensor) -> list[Tensor]:
+        """Return the tensors of all ranks, in order of rank; shapes may differ. Collective."""
+        return self._group.all_gather(value)
+
+    def broadcast_object(self, value: T, src: int = 0) -> T:
+        """Return on every rank the (picklable) object that rank src passed. Collective."""
+        result: T = self._group.broadcast_object(value, src)
+        return result
+
+    def gather_object(self, value: T, dst: int = 0) -> list[T] | None:
+        """Return the objects of all ranks, in order of rank, on rank dst; None elsewhere. Collective."""
+        return self._group.gather_object(value, dst)
+
+    def barrier(self) -> None:
+        """Wait until all ranks are here. Collective. Does not wait for work queued on a GPU."""
+        self._group.barrier()
+
+    def print(self, *values: object, sep: str = " ", end: str = "\n") -> None:
+        """Print on rank 0 only, at once."""
+        if self.is_main:
+            print(*values, sep=sep, end=end, flush=True)
+
+    def stopping(self) -> bool:
+        """Tell whether the run was asked to stop, so that the script saves and ends by itself. Collective.
+
+        The first call takes SIGTERM over: from then on it no longer ends this process but makes this method
+        return True, on all ranks in the same call, for good. A script that never calls it dies of SIGTERM as
+        usual; a handler of the script's own stays. Call it once per step: one message of 16 bytes per rank,
+        0.1 to 0.3 ms on one node, no wait for the GPU. Make the first call from the main thread, the only one
+        where Python can take a signal over.
+        """
+        self._stop.watch()
+        if not self._stop.agreed:
+            self._stop.agreed = bool(self._group.reduce_number(int(self._stop.requested), "max"))
+        return self._stop.agreed
+
+    def heartbeat(self) -> None:
+        """Say that this rank makes progress although it prints nothing."""
+
+    def close(self) -> None:
+        """Leave the run: destroy the process group if init() made it. Happens by itself at exit.
+
+        What is still under way is finished first, which can mean waiting for other ranks. A rank that an
+        exception ends does not wait.
+        """
+        global _current
+        if os.getpid() != self._pid:  # a fork of the script's must not end the group of its parent
+            return
+        import atexit
+
+        atexit.unregister(self._at_exit)
+        self._stop.unwatch()  # waiting for the other ranks below can be ended by SIGTERM again
+        if _current is self:
+            _current = None
+        self._group.close()
+
+    def _at_exit(self) -> None:
+        # Set by the interpreter when an exception ends the script.
+        if getattr(sys, "last_value", None) is not None and os.getpid() == self._pid:
+            self._group.abandon()
+        self.close()
+
+
+class _StopRequest:
+    """SIGTERM as a flag, from the first watch() on."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.agreed = False
+        self._watched: bool | None = None
+
+    def watch(self) -> None:
+        import threading
+
+        if self._watched is not None:
+            return
+        in_main = threading.current_thread() is threading.main_thread()
+        self._watched = in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        if self._watched:
+            signal.signal(signal.SIGTERM, self._note)
+
+    def unwatch(self) -> None:
+        if self._watched and signal.getsignal(signal.SIGTERM) == self._note and not sys.is_finalizing():
+            try:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            except ValueError:  # not the main thread
+                pass
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+
+
+def _asked_backend(argument: str, option: str) -> str:
+    """The backend that the script's argument and the command line's option agree on."""
+    for name, value in (("backend", argument), ("LAUNCHER_BACKEND", option)):
+        if value in _LATER:
+            raise UsageError(
+                f"{name}={value!r} is not in this version of launcher.", hint="Use 'nccl', 'gloo' or 'auto'."
+            )
+        if value not in BACKENDS:
+            raise UsageError(
+                f"{name}={value!r} is no backend.", hint=f"Use one of {', '.join(map(repr, BACKENDS))}."
+            )
+    if "auto" not in (argument, option) and argument != option:
+        raise UsageError(
+            f"The script calls launcher.init(backend={argument!r}), but --backend is {option!r}.",
+            hint="Leave one of them out.",
+        )
+    return option if argument == "auto" else argument

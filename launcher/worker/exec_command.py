@@ -1,0 +1,44 @@
+"""Becomes a command that is no Python script, after asking the kernel that it dies with the supervisor.
+
+python -I -S exec_command.py PARENT_PID COMMAND [ARGS...]
+
+Run by path, with as little of Python as possible: it stands between the supervisor and every --no-python worker, and must
+start in milliseconds. Imports nothing of this package.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    parent_pid, command = int(sys.argv[1]), sys.argv[2:]
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    except (OSError, AttributeError):
+        pass
+    if os.getppid() != parent_pid:
+        os._exit(1)
+    # Python ignores SIGPIPE and SIGXFSZ for itself; the command must find them as a shell would leave them.
+    for signum in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(signum, signal.SIG_DFL)
+    try:
+        os.execvp(command[0], command)
+    except FileNotFoundError as error:
+        _fail(f"{command[0]}: {error.strerror}", 127)
+    except OSError as error:
+        _fail(f"{command[0]}: {error.strerror}", 126)
+
+
+def _fail(message: str, code: int) -> None:
+    sys.stderr.write(f"launcher: cannot execute {message}\n")
+    sys.stderr.flush()
+    os._exit(code)
+
+
+main()

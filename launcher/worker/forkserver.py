@@ -1,0 +1,198 @@
+"""The fork server: imports the heavy modules once, then forks one worker process for each request of the supervisor.
+
+It has one thread and no CUDA context when it forks; it checks both, and says so if not. It reports every start and every
+exit at once, and keeps a dead worker as a zombie until the supervisor has dealt with the rest of its session: so a process
+id is never reused while somebody may still signal it. Layer 3. Knows nothing of attempts or ranks.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+from typing import Any, NamedTuple
+
+from launcher._platform import die_with_parent, num_threads
+from launcher.worker import bootstrap, forkwire, openblas, title
+
+# Programs that watch a process through its libraries write their results in destructors, which `_leave_quickly` skips.
+_WATCHERS = ("LD_PRELOAD", "LD_AUDIT", "CUDA_INJECTION64_PATH", "NVTX_INJECTION64_PATH")
+
+
+class Job(NamedTuple):
+    """What a freshly forked worker has to run."""
+
+    kind: str
+    target: str
+    args: list[str]
+    error_file: str | None
+
+
+def main(socket_fd: int, parent_pid: int) -> Job | None:
+    """Serve until the supervisor has gone. Returns the job in each forked worker, and None in the server itself."""
+    if not die_with_parent(signal.SIGKILL, parent_pid):
+        return None
+    os.set_inheritable(socket_fd, False)
+    sock = socket.socket(fileno=socket_fd)
+    first = forkwire.receive(sock)
+    if first is None:
+        return None
+    config = first[0]
+    bootstrap.set_import_path(config["kind"], config["target"])
+    obstacle, preloaded = _preload(config)
+    if obstacle:
+        forkwire.send(sock, {"type": "unsafe", "reason": obstacle})
+        return None
+    forkwire.send(sock, {"type": "ready", "preloaded": preloaded})
+    return _serve(sock)
+
+
+def _preload(config: dict[str, Any]) -> tuple[str, list[str]]:
+    """Import what the script will import. Returns (reason not to fork, modules that were imported)."""
+    from launcher.worker import preload
+
+    scan = preload.scan(config["kind"], config["target"])
+    if scan.obstacle and not config["forced"]:
+        return scan.obstacle, []
+    before = set(sys.modules)
+    shared: list[str] = []
+    _plan_quick_exit(shared)
+    with openblas.single_threaded():
+        preloaded = preload.import_modules(list(scan.modules), config["preload"])
+    # Only what was loaded here: the script's own modules are torn down as always.
+    shared.extend(name for name in sys.modules if name not in before)
+    return _why_not_fork(), preloaded
+
+
+def _why_not_fork() -> str:
+    threads = num_threads()
+    if threads != 1:
+        return f"a preloaded module has started threads ({threads} are running)"
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{name}").startswith("/dev/nvidia"):
+                return "a preloaded module has opened a GPU"
+        except OSError:
+            continue
+    return ""
+
+
+def _plan_quick_exit(shared: list[str]) -> None:
+    """Let workers skip the tear-down of the modules in `shared`, which is filled later.
+
+    A normal exit touches every object of every module, which first copies the pages that were shared, and then runs the
+    static destructors of torch's libraries: 0.5 s of CPU for each rank. Everything that a script can see happens as always
+    (atexit, threads, flushing, destructors of the script's own objects); only then, instead of taking the shared modules
+    apart, the process ends. Registered before the imports, so that it runs after all other atexit functions.
+    """
+    if any(os.environ.get(name) for name in _WATCHERS):
+        return
+    server_pid = os.getpid()
+
+    def keep_shared_modules() -> None:
+        if os.getpid() == server_pid:
+            return
+        import ctypes
+
+        for name in shared:
+            module = sys.modules.pop(name, None)
+            if module is not None:
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(module))
+        _leave_quickly(ctypes.CDLL(None))
+
+    atexit.register(keep_shared_modules)
+
+
+def _leave_quickly(libc: Any) -> None:
+    # Exit handlers run in reverse order: C streams are flushed first, then the process ends with its true status.
+    try:
+        libc.on_exit(libc._exit, None)
+        libc.on_exit(libc.fcloseall, None)
+    except AttributeError:
+        return  # not glibc: the full exit is slower, and right
+
+
+def _serve(sock: socket.socket) -> Job | None:
+    gc.collect()
+    gc.freeze()  # shared objects are never visited by a worker's collector, so their pages stay shared
+    wakeup_read, wakeup_write = os.pipe()
+    os.set_blocking(wakeup_read, False)
+    os.set_blocking(wakeup_write, False)
+    signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda signum, frame: None)
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    poller.register(wakeup_read, select.POLLIN)
+    running: set[int] = set()
+    while True:
+        for fd, _ in poller.poll():
+            if fd == wakeup_read:
+                os.read(wakeup_read, 4096)
+                _report_exits(sock, running)
+                continue
+            received = forkwire.receive(sock)
+            if received is None:
+                return None
+            message, descriptors = received
+            if message["type"] == "reap":
+                os.waitpid(message["pid"], 0)
+                continue
+            sys.stdout.flush()
+            sys.stderr.flush()
+            pid = os.fork()
+            if pid == 0:
+                for ours in (wakeup_read, wakeup_write):
+                    os.close(ours)
+                sock.close()
+                return _become_worker(message, descriptors)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            running.add(pid)
+            forkwire.send(sock, {"type": "started", "worker": message["worker"], "pid": pid})
+
+
+def _report_exits(sock: socket.socket, running: set[int]) -> None:
+    for pid in sorted(running):
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is not None:
+            running.discard(pid)
+            message = {"type": "exited", "pid": pid, "code": ended.si_code, "status": ended.si_status}
+            forkwire.send(sock, message)
+
+
+def _become_worker(message: dict[str, Any], descriptors: list[int]) -> Job | None:
+    """Make this freshly forked process what a worker that was started by exec would be."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    if not die_with_parent(signal.SIGKILL, message["server_pid"]):
+        return None
+    for target, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, target)
+        os.close(descriptor)
+    for name in message["unset"]:
+        os.environ.pop(name, None)
+    os.environ.update(message["env"])
+    if message.get("cpus"):
+        os.sched_setaffinity(0, message["cpus"])
+    openblas.restore_threads()
+    _renew_randomness()
+    title.set_title(message["title"])
+    import faulthandler
+
+    faulthandler.enable()
+    return Job(message["kind"], message["target"], message["args"], message["error_file"])
+
+
+def _renew_randomness() -> None:
+    """Give this worker secrets and random numbers of its own. (`random` does it by itself after a fork.)"""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None:
+        process.current_process().authkey = os.urandom(32)

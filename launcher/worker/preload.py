@@ -1,0 +1,242 @@
+"""Which modules a fork server may import before it forks: the heavy ones that the script itself imports.
+
+The script's source, and the source of the local modules that it imports, is parsed, never run. Only modules that are known
+to be heavy and safe to share are preloaded, plus what --preload names. Also finds the reason not to: a script that sets
+variables which libraries read while they load (OMP_NUM_THREADS, say) must set them before that. Layer 2.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+# Heavy to import, and fine to share between forked processes.
+_SHARED_PACKAGES = frozenset(
+    ("PIL", "einops", "numpy", "pandas", "safetensors", "scipy", "torch", "torchaudio", "torchvision", "tqdm")
+)
+
+# Not preloaded themselves, but whoever imports them will need torch.
+_TORCH_USERS = frozenset(
+    (
+        "accelerate",
+        "deepspeed",
+        "diffusers",
+        "horovod",
+        "launcher",
+        "lightning",
+        "peft",
+        "pytorch_lightning",
+        "timm",
+        "torchmetrics",
+        "transformers",
+    )
+)
+
+# Modules that torch imports late, when the named one is first used: part of every start, so load them once as well.
+_LATE_IMPORTS = {
+    "torch": ("torch.distributed",),
+}
+
+# Variables with these beginnings are read when a library is loaded; a script that sets them must come first.
+_READ_WHILE_LOADING = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "DNNL_", "ONEDNN_", "TORCH_", "PYTORCH_")
+
+_MAX_FILES = 300
+_MAX_SOURCE_BYTES = 2 << 20
+_PARSE_ONLY = 0x400  # ast.PyCF_ONLY_AST, without importing ast
+
+
+class ScanResult(NamedTuple):
+    """What the source says."""
+
+    modules: tuple[str, ...]
+    # "train.py sets OMP_NUM_THREADS before it imports torch", or "".
+    obstacle: str
+
+
+class _Import(NamedTuple):
+    module: str  # absolute dotted name
+    names: tuple[str, ...]  # of `from module import names`
+    line: int
+
+
+class _Setting(NamedTuple):
+    variable: str
+    line: int
+
+
+def scan(kind: str, target: str) -> ScanResult:
+    """Find what the program imports. `sys.path` must be the program's own."""
+    first = _find_source(kind, target)
+    if first is None:
+        return ScanResult((), "")
+    modules: dict[str, None] = {}
+    waiting = [first]
+    seen = {first[0]}
+    while waiting and len(seen) <= _MAX_FILES:
+        path, package = waiting.pop(0)
+        imports, settings = _read_source(path, package)
+        shared = [item for item in imports if _root(item.module) in _SHARED_PACKAGES | _TORCH_USERS]
+        obstacle = _find_obstacle(path, settings, shared)
+        if obstacle:
+            return ScanResult((), obstacle)
+        for item in shared:
+            modules.update(dict.fromkeys(_to_preload(item)))
+        for found in _local_sources(imports):
+            if found[0] not in seen:
+                seen.add(found[0])
+                waiting.append(found)
+    return ScanResult(tuple(modules), "")
+
+
+def _root(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _find_obstacle(path: str, settings: list[_Setting], shared: list[_Import]) -> str:
+    first_import = min((item.line for item in shared), default=sys.maxsize)
+    for setting in settings:
+        if setting.line < first_import:
+            return f"{os.path.basename(path)} sets {setting.variable}, which must happen before imports"
+    return ""
+
+
+def _to_preload(item: _Import) -> list[str]:
+    root = _root(item.module)
+    if root in _TORCH_USERS:
+        return ["torch", *_LATE_IMPORTS["torch"]]
+    # `from torchvision import models`: the name may be a module; import_modules tries, and ignores what is none.
+    names = [item.module, *(f"{item.module}.{name}" for name in item.names if name != "*")]
+    return [*names, *_LATE_IMPORTS.get(root, ())]
+
+
+def _find_source(kind: str, target: str) -> tuple[str, str] | None:
+    """Return (source file, package name for relative imports) of the program."""
+    if kind in ("script", "run_path"):
+        return target, ""
+    if kind == "package":
+        main = os.path.join(target, "__main__.py")
+        return (main, "") if os.path.isfile(main) else None
+    found = _find_module(target)
+    if found is not None and found[0].endswith("__init__.py"):
+        return os.path.join(os.path.dirname(found[0]), "__main__.py"), target
+    return found
+
+
+def _find_module(name: str) -> tuple[str, str] | None:
+    """Find a module's source by looking at files only: importing parents would run user code in the fork server."""
+    relative = name.replace(".", os.sep)
+    for entry in sys.path:
+        base = os.path.join(entry or os.getcwd(), relative)
+        if os.path.isfile(os.path.join(base, "__init__.py")):
+            return os.path.join(base, "__init__.py"), name
+        if os.path.isfile(base + ".py"):
+            return base + ".py", name.rpartition(".")[0]
+    return None
+
+
+def _is_installed(path: str) -> bool:
+    return "site-packages" in path or "dist-packages" in path or path.startswith(os.path.dirname(os.__file__) + os.sep)
+
+
+def _local_sources(imports: list[_Import]) -> Iterator[tuple[str, str]]:
+    """Yield the sources of imported modules that are the user's own, parents included."""
+    for item in imports:
+        if _root(item.module) in sys.stdlib_module_names or _root(item.module) in _SHARED_PACKAGES | _TORCH_USERS:
+            continue
+        parts = item.module.split(".")
+        names = [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
+        names.extend(f"{item.module}.{name}" for name in item.names)
+        for name in names:
+            found = _find_module(name)
+            if found is not None and not _is_installed(found[0]):
+                yield found
+
+
+def _read_source(path: str, package: str) -> tuple[list[_Import], list[_Setting]]:
+    try:
+        with open(path, "rb") as file:
+            source = file.read(_MAX_SOURCE_BYTES)
+        tree = compile(source, path, "exec", _PARSE_ONLY, dont_inherit=True)
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return [], []  # the script will tell its user
+    imports: list[_Import] = []
+    settings: list[_Setting] = []
+    waiting: list[Any] = [tree]
+    while waiting:
+        node = waiting.pop()
+        kind = type(node).__name__
+        if kind == "Import":
+            imports.extend(_Import(alias.name, (), node.lineno) for alias in node.names)
+        elif kind == "ImportFrom":
+            module = _absolute(node.module or "", node.level, package)
+            if module:
+                imports.append(_Import(module, tuple(alias.name for alias in node.names), node.lineno))
+        elif kind in ("Assign", "Call"):
+            settings.extend(_Setting(name, node.lineno) for name in _variables_set(kind, node))
+        for field in node._fields:
+            value = getattr(node, field, None)
+            if isinstance(value, list):
+                waiting.extend(child for child in value if hasattr(child, "_fields"))
+            elif hasattr(value, "_fields"):
+                waiting.append(value)
+    return imports, settings
+
+
+def _absolute(module: str, level: int, package: str) -> str:
+    if level == 0:
+        return module
+    parts = package.split(".") if package else []
+    kept = parts[: len(parts) - level + 1] if level > 1 else parts
+    return ".".join([*kept, module] if module else kept)
+
+
+def _variables_set(kind: str, node: Any) -> list[str]:
+    """Return the variables that `environ["X"] = ...`, `environ.setdefault("X", ...)` or `putenv("X", ...)` sets."""
+    if kind == "Assign":
+        keys = [getattr(target, "slice", None) for target in node.targets if type(target).__name__ == "Subscript"]
+    elif getattr(node.func, "attr", "") in ("setdefault", "putenv"):
+        keys = node.args[:1]
+    else:
+        return []
+    names = [getattr(key, "value", None) for key in keys]
+    return [name for name in names if isinstance(name, str) and name.startswith(_READ_WHILE_LOADING)]
+
+
+def import_modules(names: list[str], forced: list[str]) -> list[str]:
+    """Import what can be imported, and return what was. A module that fails will fail again, in the script, and be seen.
+
+    A name in the script's own folder is left alone, unless --preload asks for it: it is the user's code, and runs in each
+    rank.
+    """
+    import importlib
+
+    done: list[str] = []
+    for name in [*names, *forced]:
+        if name not in forced and _is_users_own(_root(name)):
+            continue
+        if name not in forced and "." in name and not _may_be_module(name):
+            continue
+        try:
+            importlib.import_module(name)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            continue
+        done.append(name)
+    return done
+
+
+def _is_users_own(root: str) -> bool:
+    """Tell whether the first place that python would look in, the script's folder, has a module of this name."""
+    found = _find_module(root)
+    return found is not None and bool(sys.path) and found[0].startswith(os.path.join(sys.path[0], root))
+
+
+def _may_be_module(name: str) -> bool:
+    """Tell whether `a.b` may be a module: not when the loaded `a` has an attribute `b` that is something else."""
+    parent, _, leaf = name.rpartition(".")
+    module = sys.modules.get(parent)
+    value = getattr(module, leaf, None) if module is not None else None
+    return value is None or type(value).__name__ == "module"

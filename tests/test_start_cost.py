@@ -1,0 +1,36 @@
+"""The command line stays light: what it imports is counted, because a count is the same on every machine."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+HEAVY = """
+    torch numpy asyncio multiprocessing inspect dataclasses shutil tempfile uuid pathlib logging
+    concurrent.futures ssl email importlib.metadata
+""".split()  # noqa: SIM905
+MOST_MODULES = 65
+
+
+def modules_after(code):
+    program = f"import sys; sys.path.insert(0, {ROOT!r}); {code}; print(*sys.modules)"
+    command = [sys.executable, "-I", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout.splitlines()[-1].split()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import launcher.cli, launcher.spec, launcher.arguments, launcher.command",
+        "import launcher.cli; launcher.cli.main(['--help'])",
+        "import launcher.cli; launcher.cli.main(['--nproc-per-node', '2', 'no-such-script.py'])",
+    ],
+)
+def test_the_command_line_imports_nothing_heavy(code):
+    modules = modules_after(code)
+    assert [name for name in HEAVY if name in modules] == []
+    bare = modules_after("pass")
+    assert len(set(modules) - set(bare)) <= MOST_MODULES, sorted(set(modules) - set(bare))

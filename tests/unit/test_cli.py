@@ -1,0 +1,226 @@
+"""The command line itself: what is accepted, what is printed, which code comes back."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from launcher import cli
+from launcher.arguments import all_options, make_parser, read_arguments
+from launcher.errors import UsageError
+from launcher.spec import LaunchSpec
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+FLAGS = """
+    --backend --devices --dry-run --duplicate-stderr-filters --duplicate-stdout-filters
+    --event-log-handler --help --local-addr --local-ranks-filter --log-dir
+    --log-line-prefix-template --logs-specs --master-addr --master-port --max-restarts --module
+    --monitor-interval --nnodes --no-python --node-rank --nproc-per-node --numa-binding --preload
+    --print-completion --rdzv-backend --rdzv-conf --rdzv-endpoint --rdzv-id --redirects --role
+    --run-dir --run-path --shutdown-timeout --signals-to-handle --standalone --start --start-method
+    --tee --version --virtual-local-rank
+""".split()  # noqa: SIM905
+
+
+def launcher(*argv, **options):
+    environ = {**os.environ, "PYTHONPATH": ROOT, **options.pop("env", {})}
+    command = [sys.executable, "-m", "launcher", *argv]
+    return subprocess.run(command, capture_output=True, env=environ, timeout=60, **options)
+
+
+def test_there_are_exactly_these_flags():
+    assert sorted(option.flag for option in all_options(LaunchSpec).values()) == FLAGS
+
+
+def test_every_flag_of_torchrun_is_accepted_in_every_spelling():
+    pytest.importorskip("torch")
+    code = (
+        "from torch.distributed.run import get_args_parser as p\n"
+        "print('\\n'.join(f'{s} {a.nargs == 0} {a.dest}' for a in p()._actions for s in a.option_strings))"
+    )
+    torchrun = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    ours = {flag: option for option in all_options(LaunchSpec).values() for flag in option.spellings}
+    lines = [line.split() for line in torchrun.stdout.splitlines()]
+    assert len(lines) > 60
+    for flag, is_switch, dest in lines:
+        assert flag in ours, f"{flag} is missing"
+        assert (str(ours[flag].is_switch), ours[flag].name) == (is_switch, dest)
+
+
+def test_help_is_the_golden_text(capsys):
+    with open(os.path.join(ROOT, "tests", "golden", "help.txt"), encoding="ascii") as file:
+        golden = file.read()
+    assert cli.main(["--help"]) == 0
+    assert capsys.readouterr().out == golden
+    assert max(map(len, golden.splitlines())) < 80
+
+
+def test_help_hides_the_second_spelling_and_marks_what_has_no_meaning():
+    text = make_parser(LaunchSpec).format_help()
+    assert "--nproc_per_node" not in text
+    assert "No meaning here: nothing polls." in text
+
+
+def test_no_arguments_give_a_short_usage_with_an_example(capsys):
+    assert cli.main([]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "python -m launcher --nproc-per-node 2 train.py" in err
+    assert len(err.splitlines()) < 8
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (
+            ["--nproc-per-nod", "2", "x.py"],
+            "--nproc-per-nod: there is no such option. Did you mean --nproc-p",
+        ),
+        (["--nproc", "2", "x.py"], "Did you mean --nproc-per-node?"),
+        (["--nproc_per_nod=2", "x.py"], "there is no such option. Did you mean --nproc-per-node?"),
+        (["-x", "x.py"], "-x: there is no such option."),
+        (["--role"], "--role needs a value."),
+        (["--standalone=1", "x.py"], "--standalone: "),
+        (["--nproc-per-node", "2"], "Type for example: python -m launcher --nproc-per-node 2 train.py"),
+        (["--"], "No script was given."),
+        (["--print-completion", "fish"], "--print-completion fish: must be one of: bash, zsh, tcsh."),
+    ],
+)
+def test_a_usage_error_is_one_paragraph_and_code_2(capsys, argv, words):
+    assert cli.main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("launcher: error: ")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        ["--help"], ["--"], ["--", "--"], ["-m", "x"], [""], ["a", "", "b"], ["--nproc-per-node", "7"],
+        ["-r=3"], ["--unknown"], ["-"], ["a b", "-x y"], ["$RANK"], [os.fsdecode(b"\xff\xfe")], ["@file"],
+        ["--nproc=1"], ["-1"],
+    ],
+)  # fmt: skip
+def test_everything_behind_the_script_belongs_to_the_script(rest):
+    for count, before in [
+        (0, []),
+        (0, ["--"]),
+        (1, ["-m"]),
+        (1, ["--nproc-per-node", "2"]),
+        (3, ["-r3", "--tee=1", "--standalone"]),
+    ]:
+        given, command = read_arguments(LaunchSpec, [*before, "train.py", *rest])
+        assert command == ["train.py", *rest]
+        assert len(given) == count
+
+
+def test_the_script_may_begin_with_a_hyphen_behind_two_hyphens():
+    assert read_arguments(LaunchSpec, ["--standalone", "--", "-odd.py", "--"])[1] == ["-odd.py", "--"]
+
+
+@pytest.mark.parametrize(
+    "argv", [["-r", "3"], ["-r3"], ["-r=3"], ["--redirects", "3"], ["--redirects=3"], ["-mr3"]]
+)
+def test_values_may_be_attached_or_follow(argv):
+    given, _ = read_arguments(LaunchSpec, [*argv, "train.py"])
+    assert given["redirects"][1] == "3"
+
+
+def test_the_last_of_two_equal_flags_counts():
+    given, _ = read_arguments(LaunchSpec, ["--role", "a", "--role=b", "train.py"])
+    assert given["role"] == ("--role", "b")
+
+
+def test_a_flag_as_value_is_refused():
+    with pytest.raises(UsageError, match="--role"):
+        read_arguments(LaunchSpec, ["--role", "--standalone", "train.py"])
+
+
+def test_the_version_is_printed(capsys):
+    from launcher import __version__
+
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"launcher {__version__}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_a_completion_script_is_printed(capsys, shell):
+    pytest.importorskip("shtab")
+    assert cli.main(["--print-completion", shell]) == 0
+    out = capsys.readouterr().out
+    assert "nproc-per-node" in out
+    assert "launcher" in out
+
+
+def test_completion_without_shtab_says_what_to_install(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert cli.main(["--print_completion", "bash"]) == 1
+    assert capsys.readouterr().err.endswith("not installed. Type: pip install shtab\n")
+
+
+def test_the_command_has_exit_code_and_message_of_a_missing_script(tmp_path):
+    done = launcher("nothing.py", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"launcher: error: There is no file nothing.py.")
+
+
+def test_a_name_that_is_no_text_is_printed_escaped(tmp_path):
+    done = launcher(b"\xff.py", cwd=tmp_path)
+    assert done.returncode == 2
+    assert b"There is no file \\udcff.py" in done.stderr
+
+
+def test_files_of_the_current_folder_do_not_replace_the_standard_library(tmp_path):
+    for name in ("argparse", "difflib", "signal", "selectors", "json", "random", "subprocess"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the user file was imported')")
+    done = launcher("--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    done = launcher("--nproc-per-node", "two", "x.py", cwd=tmp_path)
+    assert done.returncode == 2
+    assert b"user file" not in done.stderr
+
+
+def test_a_reader_that_leaves_early_causes_no_traceback():
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [sys.executable, "-m", "launcher", "--help"]
+    environ = {**os.environ, "PYTHONPATH": ROOT}
+    done = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, env=environ, timeout=60)
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_behind_stdout_is_told():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "launcher", "--help"]
+        environ = {**os.environ, "PYTHONPATH": ROOT}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environ, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"launcher: error: The output cannot be written: ")
+    assert b"Traceback" not in done.stderr
+
+
+def test_control_c_ends_with_130_and_no_traceback(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LaunchSpec, "from_sources", interrupted)
+    assert cli.main(["train.py"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_option_reference_is_current():
+    done = subprocess.run(
+        [sys.executable, os.path.join(ROOT, "scripts", "make_option_reference"), "--check"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
