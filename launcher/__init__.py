@@ -5,11 +5,7 @@ package, so all names are resolved at first use (PEP 562): `import launcher` loa
 layers.
 """
 
-from __future__ import annotations
-
-TYPE_CHECKING = (
-    False  # a constant that type checkers know; importing it from typing would cost every worker 5 ms
-)
+TYPE_CHECKING = False  # a constant that type checkers know; importing it from typing would cost every worker 5 ms
 if TYPE_CHECKING:
     from launcher.errors import LauncherError, SpawnError, UsageError, WorkerFailed
     from launcher.function import launch

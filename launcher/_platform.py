@@ -159,7 +159,8 @@ def usable_cpus() -> int:
     return max(1, min(count, quota) if quota else count)
 
 
-def _read(path: str) -> str:
+def read_text(path: str) -> str:
+    """Return a small file of the kernel's, stripped; "" when it cannot be read."""
     try:
         with open(path) as file:
             return file.read().strip()
@@ -167,29 +168,33 @@ def _read(path: str) -> str:
         return ""
 
 
-def _cgroup_cpus() -> int:
-    """Return the smallest CPU quota on the way up from our cgroup, rounded up to whole CPUs; 0 for none."""
-    quotas: list[float] = []
-    for line in _read("/proc/self/cgroup").splitlines():
+def cgroup_folders(controller: str) -> list[str]:
+    """Return our cgroup's folder for a controller and those above it, from the inside out, for v1 and v2."""
+    folders: list[str] = []
+    for line in read_text("/proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             root = "/sys/fs/cgroup"
-        elif "cpu" in controllers.split(","):
-            root = "/sys/fs/cgroup/cpu"
+        elif controller in controllers.split(","):
+            root = f"/sys/fs/cgroup/{controller}"
         else:
             continue
         parts = path.strip("/").split("/") if path != "/" else []
-        for depth in range(len(parts), -1, -1):
-            quotas.extend(_quota_of("/".join([root, *parts[:depth]])))
-    positive = [quota for quota in quotas if quota > 0]
-    return max(1, int(min(positive) + 0.999)) if positive else 0
+        folders.extend("/".join([root, *parts[:depth]]) for depth in range(len(parts), -1, -1))
+    return folders
+
+
+def _cgroup_cpus() -> int:
+    """Return the smallest CPU quota on the way up from our cgroup, rounded up to whole CPUs; 0 for none."""
+    quotas = [quota for folder in cgroup_folders("cpu") for quota in _quota_of(folder) if quota > 0]
+    return max(1, int(min(quotas) + 0.999)) if quotas else 0
 
 
 def _quota_of(folder: str) -> list[float]:
-    v2 = _read(f"{folder}/cpu.max").split()
+    v2 = read_text(f"{folder}/cpu.max").split()
     if len(v2) == 2 and v2[0] != "max":
         return [int(v2[0]) / int(v2[1])]
-    quota, period = _read(f"{folder}/cpu.cfs_quota_us"), _read(f"{folder}/cpu.cfs_period_us")
+    quota, period = read_text(f"{folder}/cpu.cfs_quota_us"), read_text(f"{folder}/cpu.cfs_period_us")
     if quota and period and int(quota) > 0:
         return [int(quota) / int(period)]
     return []

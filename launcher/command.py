@@ -140,14 +140,14 @@ def _find(name: str, path: list[str] | None) -> ModuleSpec | None:
     if path is not None:
         return PathFinder.find_spec(name, path)
     # Workers run with the current folder first, as under `python -m`; the supervisor itself does not.
-    found = PathFinder.find_spec(name, [os.getcwd()])
-    if found is not None and found.loader is not None:
-        return found
+    here = PathFinder.find_spec(name, [os.getcwd()])
+    if here is not None and here.loader is not None:
+        return here
     for finder in sys.meta_path:
         spec = finder.find_spec(name, None) if hasattr(finder, "find_spec") else None
         if spec is not None:
             return spec
-    return None
+    return here  # a folder without __init__.py, which is a package where there is no other of its name
 
 
 def _changes_its_path(package: ModuleSpec) -> bool:

@@ -208,7 +208,11 @@ class Console:
     def print_err(self, text: str) -> None:
         """Print text on stderr as it is."""
         self._clear_live("err")
-        self._writers["err"].write(text.encode("utf-8", "surrogateescape"))
+        try:
+            data = text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:  # half a character, in an exception's message, say
+            data = text.encode("utf-8", "backslashreplace")
+        self._writers["err"].write(data)
         self._redraw_live()
 
     def close(self) -> None:

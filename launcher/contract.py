@@ -43,8 +43,8 @@ VARIABLES: dict[str, str] = {
     "CUDA_VISIBLE_DEVICES": "set only by --devices and --virtual-local-rank",
 }
 
-# Left over from a surrounding launcher, these would send a worker to a store that is not ours.
-REMOVED = ("TORCHELASTIC_USE_AGENT_STORE",)
+# Of a surrounding launcher: a store that is not ours, and the place for a result that is not this worker's.
+REMOVED = ("TORCHELASTIC_USE_AGENT_STORE", "LAUNCHER_RESULT_FILE")
 
 # The names that `$NAME` in the script's arguments may refer to; every other dollar stays as it is.
 EXPANDED_IN_ARGUMENTS = (
@@ -72,9 +72,7 @@ class RunFacts(NamedTuple):
     virtual_local_rank: bool
 
 
-def common(
-    facts: RunFacts, assignment: Assignment, user_environ: Mapping[str, str], usable_cpus: int
-) -> dict[str, str]:
+def common(facts: RunFacts, assignment: Assignment, user_environ: Mapping[str, str], usable_cpus: int) -> dict[str, str]:
     """Return the variables that all workers of this node share."""
     threads = max(1, usable_cpus // assignment.local_world_size)
     defaults = {

@@ -6,10 +6,13 @@ into a verdict. Layer 3.
 
 from __future__ import annotations
 
+import random
 import socket
+import time
 from typing import Protocol
 
 from launcher import restart
+from launcher.failure import FailureReport
 from launcher.outcome import AttemptOutcome, Verdict
 from launcher.ranks import Assignment
 
@@ -20,7 +23,7 @@ class Coordinator(Protocol):
     """The two questions that a supervisor asks about the whole run."""
 
     def join(self, attempt: int) -> Assignment: ...
-    def settle(self, outcome: AttemptOutcome) -> Verdict: ...
+    def settle(self, outcome: AttemptOutcome, report: FailureReport | None) -> Verdict: ...
     def close(self) -> None: ...
 
 
@@ -28,10 +31,15 @@ class LocalCoordinator:
     """The coordinator of a run with one node."""
 
     def __init__(
-        self, local_world_size: int, max_restarts: int, master_addr: str | None = None, master_port: int | None = None
+        self,
+        local_world_size: int,
+        policy: restart.RestartPolicy,
+        master_addr: str | None = None,
+        master_port: int | None = None,
     ) -> None:
         self._local_world_size = local_world_size
-        self._max_restarts = max_restarts
+        self._policy = policy
+        self._past: list[restart.FailedAttempt] = []
         self._master_addr = master_addr
         self._master_port = master_port
         self._reserved: socket.socket | None = None
@@ -46,8 +54,13 @@ class LocalCoordinator:
             master_port=self._master_port or self._reserve_port(),
         )
 
-    def settle(self, outcome: AttemptOutcome) -> Verdict:
-        return restart.decide(outcome, self._max_restarts)
+    def settle(self, outcome: AttemptOutcome, report: FailureReport | None) -> Verdict:
+        """Decide what follows an attempt, and remember it."""
+        now = time.monotonic()
+        verdict = restart.decide(outcome, report, self._past, self._policy, now, random.random())
+        if report is not None:
+            self._past.append(restart.FailedAttempt(now, outcome.duration_s, restart.signature_of(report)))
+        return verdict
 
     def close(self) -> None:
         if self._reserved is not None:

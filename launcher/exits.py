@@ -32,13 +32,16 @@ def signal_name(signum: int) -> str:
         return f"signal {signum}"
 
 
-def describe(returncode: int) -> str:
-    """Return the exit in words: `exit code 3`, `killed by SIGSEGV (11), a crash in native code`."""
+def describe(returncode: int, *, guess: bool = True) -> str:
+    """Return the exit in words: `exit code 3`, `killed by SIGSEGV (11), a crash in native code`.
+
+    `guess=False` leaves out the usual reason, for when the true one is known.
+    """
     if returncode >= 0:
-        hint = _CODE_HINTS.get(returncode, "")
+        hint = _CODE_HINTS.get(returncode, "") if guess else ""
         return f"exit code {returncode}" + (f" ({hint})" if hint else "")
     signum = -returncode
-    hint = _SIGNAL_HINTS.get(signum, "")  # type: ignore[call-overload]
+    hint = _SIGNAL_HINTS.get(signum, "") if guess else ""  # type: ignore[call-overload]
     return f"killed by {signal_name(signum)} ({signum})" + (f", {hint}" if hint else "")
 
 

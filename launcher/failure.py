@@ -9,11 +9,16 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
+from launcher import stacks
 from launcher.exits import describe, shell_code
+from launcher.hints import hint_for
 from launcher.outcome import AttemptOutcome, WorkerOutcome
 from launcher.ranks import format_ranks
 
 REPORT_VERSION = 1
+
+# What `timeout` returns, too.
+HANG_EXIT_CODE = 124
 
 # What the others say when a rank has gone: true, but not the cause.
 _SECONDARY_TEXTS = (
@@ -62,6 +67,14 @@ class FailureReport(NamedTuple):
     attempt: int = 0
     duration_s: float = 0.0
     run_dir: str | None = None
+    # What the kernel knows about the death, and what the error usually means.
+    evidence: str = ""
+    hint: str = ""
+    # Where the ranks were, when they stood still.
+    stacks: str = ""
+    # One line for each attempt before this one, and why there was no other after it.
+    history: tuple[str, ...] = ()
+    verdict: str = ""
 
     def summary(self) -> str:
         """Return the report in one line."""
@@ -82,12 +95,14 @@ class FailureReport(NamedTuple):
         others = tuple(
             OtherFailure(tuple(other["ranks"]), other["what"], other["is_same"]) for other in data.get("others", ())
         )
-        fields.update(others=others, last_lines=tuple(data.get("last_lines", ())))
+        fields.update(others=others, last_lines=tuple(data.get("last_lines", ())), history=tuple(data.get("history", ())))
         return cls(**fields)
 
 
 def make_report(outcome: AttemptOutcome, *, hostname: str, run_dir: str | None) -> FailureReport:
     """Choose the first cause of a failed attempt and put the report together."""
+    if outcome.hang:
+        return _hang_report(outcome, hostname, run_dir)
     failures = sorted((w for w in outcome.workers if w.failed_at is not None), key=_blame)
     if outcome.node_failure or not failures:
         return _node_report(outcome, hostname, run_dir)
@@ -109,6 +124,26 @@ def make_report(outcome: AttemptOutcome, *, hostname: str, run_dir: str | None) 
         attempt=outcome.attempt,
         duration_s=round(outcome.duration_s, 3),
         run_dir=run_dir,
+        evidence=first.evidence,
+        hint=hint_for(f"{error.type}: {error.message}" if error else "\n".join(first.last_lines)),
+    )
+
+
+def _hang_report(outcome: AttemptOutcome, hostname: str, run_dir: str | None) -> FailureReport:
+    odd = stacks.odd_rank(list(outcome.hang))
+    worker = next((worker for worker in outcome.workers if worker.rank == odd), None)
+    return FailureReport(
+        rank=worker.rank if worker else -1,
+        pid=worker.pid if worker else 0,
+        hostname=hostname,
+        what=f"nothing has moved for {outcome.hang_s:.0f} s: {stacks.summary(list(outcome.hang))}",
+        exit_code=HANG_EXIT_CODE,
+        last_lines=(),
+        log_path=worker.log_path if worker else "",
+        attempt=outcome.attempt,
+        duration_s=round(outcome.duration_s, 3),
+        run_dir=run_dir,
+        stacks=stacks.render(list(outcome.hang)),
     )
 
 
@@ -155,7 +190,7 @@ def _how(worker: WorkerOutcome) -> str:
         return worker.start_failure
     if worker.returncode is None or worker.asked_to_stop_at is not None:
         return describe(_exit_code(worker))
-    return describe(worker.returncode)
+    return describe(worker.returncode, guess=not worker.evidence)
 
 
 def _headline(worker: WorkerOutcome) -> str:
@@ -195,6 +230,10 @@ def render(report: FailureReport, *, colour: bool = False) -> str:
         lines = [f"{bold}{red}FAILED{plain}{bold}: {who}: {report.what}{plain}"]
         if same:
             lines.append(f"  the same on {format_ranks(same)}")
+    if report.evidence:
+        lines.append(f"  {report.evidence}")
+    if report.stacks:
+        lines.extend("  " + line for line in report.stacks.split("\n"))
     if report.traceback:
         lines.extend("  " + line for line in _shorten(report.traceback.rstrip("\n").split("\n")))
     elif report.error_message and report.error_message != report.what:
@@ -207,6 +246,11 @@ def render(report: FailureReport, *, colour: bool = False) -> str:
         for other in report.others
         if not other.is_same
     )
+    if report.hint:
+        lines.append(f"  hint: {report.hint}")
+    lines.extend(f"  before: {line}" for line in report.history[-5:])
+    if report.verdict:
+        lines.append(f"  {report.verdict}")
     if report.log_path:
         lines.append(f"  log: {report.log_path}")
     return "\n".join(lines) + "\n"

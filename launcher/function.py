@@ -92,18 +92,15 @@ def launch(
     import tempfile
 
     options = _options(nproc_per_node, start, max_restarts, devices, backend, run_dir)
-    with tempfile.TemporaryDirectory(
-        prefix="launcher-", ignore_cleanup_errors=True
-    ) as folder:  # for us alone: 0700
+    with tempfile.TemporaryDirectory(prefix="launcher-", ignore_cleanup_errors=True) as folder:  # for us alone: 0700
         if callable(function):
             command = _send_call(folder, function, tuple(args), dict(kwargs or {}))
             options += _preload(function) if start != "spawn" else []
         else:
             command = _as_command(function, args, kwargs)
         argv = [*options, *command]
-        _check(argv)
-        outcome = _run(argv, folder, dict(env or {}), timeout_s)
-        num_ranks = int(outcome["world_size"])
+        num_ranks = _check(argv, {**os.environ, **(env or {})})
+        _run(argv, folder, dict(env or {}), timeout_s)
         if not callable(function):
             return dict.fromkeys(range(num_ranks))
         return {rank: _receive(folder, rank) for rank in range(num_ranks)}
@@ -132,27 +129,25 @@ def _options(
 
 def _as_command(command: Command, args: Sequence[object], kwargs: Mapping[str, object] | None) -> list[str]:
     if kwargs:
-        raise UsageError(
-            f"kwargs={dict(kwargs)!r} go to a function; {command!r} is a command.", hint="Use args."
-        )
+        raise UsageError(f"kwargs={dict(kwargs)!r} go to a function; {command!r} is a command.", hint="Use args.")
     words = [command] if isinstance(command, (str, os.PathLike)) else list(command)
     return [os.fspath(word) for word in words] + [str(arg) for arg in args]
 
 
-def _check(argv: list[str]) -> None:
-    """Let a bad argument raise here, instead of failing in the child process."""
+def _check(argv: list[str], environ: Mapping[str, str]) -> int:
+    """Let a bad argument raise here instead of failing in the child process; return the number of ranks."""
+    from launcher._platform import usable_cpus, visible_gpus
     from launcher.arguments import read_arguments
     from launcher.spec import LaunchSpec
 
     given, command = read_arguments(LaunchSpec, argv)
     if not command:
         raise UsageError("launch() was given no script.", hint='Use for example launch(["train.py"]).')
-    LaunchSpec.from_sources(given, os.environ, script=command[0], script_args=tuple(command[1:]))
+    spec = LaunchSpec.from_sources(given, environ, script=command[0], script_args=tuple(command[1:]))
+    return spec.local_world_size(usable_cpus, lambda: len(visible_gpus(environ)))
 
 
-def _send_call(
-    folder: str, function: Callable[..., Any], args: tuple[object, ...], kwargs: dict[str, object]
-) -> list[str]:
+def _send_call(folder: str, function: Callable[..., Any], args: tuple[object, ...], kwargs: dict[str, object]) -> list[str]:
     """Put the function and its arguments into the folder; return the command that calls it."""
     import pickle
 
@@ -162,9 +157,7 @@ def _send_call(
         import cloudpickle
     except ModuleNotFoundError:
         hint = f"Type: {sys.executable} -m pip install cloudpickle"
-        raise LauncherError(
-            "launch() sends functions with cloudpickle, which is not installed.", hint=hint
-        ) from None
+        raise LauncherError("launch() sends functions with cloudpickle, which is not installed.", hint=hint) from None
     try:
         data = cloudpickle.dumps((function, args, kwargs))
     except Exception as error:  # whatever the objects' own code raises
@@ -219,14 +212,14 @@ def _preload(function: Callable[..., Any]) -> list[str]:
     for word in words & values.keys():  # `nn` of `from torch import nn`, say
         module = getattr(values[word], "__module__", None) or getattr(values[word], "__name__", None)
         words = words | {str(module).partition(".")[0]}
-    if "launcher" in words:
+    if words >= {"launcher", "init"}:
         words = words | {"torch"}
     modules = [name for name in _HEAVY if name in words]
     return ["--preload", ",".join(modules)] if modules else []
 
 
-def _run(argv: list[str], folder: str, env: dict[str, str], timeout_s: float | None) -> dict[str, Any]:
-    """Run the launcher as a child process and return what it says of its end; raise if that was a failure."""
+def _run(argv: list[str], folder: str, env: dict[str, str], timeout_s: float | None) -> None:
+    """Run the launcher as a child process; raise what it says of its end if that was a failure."""
     import json
 
     from launcher import child
@@ -239,7 +232,7 @@ def _run(argv: list[str], folder: str, env: dict[str, str], timeout_s: float | N
     except FileNotFoundError:
         outcome = {"exit_code": code or 1, "report": None}
     if outcome["exit_code"] == 0 and code == 0:
-        return outcome
+        return
     if outcome.get("report"):
         from launcher.failure import FailureReport
 

@@ -10,11 +10,12 @@ import os
 import signal
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from launcher import stopping
-from launcher._platform import send_signal
+from launcher._platform import kill_sessions, send_signal, signal_group
 from launcher.console import Console
+from launcher.diagnostics import HANG_TIMER, Diagnostics
 from launcher.error_file import WorkerError, decode
 from launcher.events import (
     ChildrenChanged,
@@ -29,12 +30,14 @@ from launcher.events import (
     StartFailed,
     TimerFired,
 )
+from launcher.evidence import Evidence
 from launcher.exits import describe, signal_name
 from launcher.keeper import Keeper
 from launcher.loop import Loop
 from launcher.outcome import AttemptOutcome, WorkerOutcome
 from launcher.pipes import STALL_TIMER, WorkerPipes
 from launcher.plan import LaunchPlan, WorkerPlan
+from launcher.stacks import RankStack, render
 from launcher.warm import SERVER_OUTPUT
 
 # After the first failure, how long to wait for others that fail at the same moment before the report is made.
@@ -45,6 +48,16 @@ _LAST_LINES = 20
 
 _FORWARDED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
 _SETTLE_TIMER = "settle"
+_BEGIN_TIMER = "begin the attempt"
+
+
+class NodeServices(NamedTuple):
+    """What all attempts on this node share."""
+
+    loop: Loop
+    console: Console
+    keeper: Keeper
+    evidence: Evidence
 
 
 class Starter(Protocol):
@@ -55,7 +68,8 @@ class Starter(Protocol):
 
     def start(self, worker: WorkerPlan, descriptors: Sequence[int]) -> Iterable[Event]: ...
     def collect_exits(self) -> list[Event]: ...
-    def reap(self, pid: int) -> None: ...
+    def reap(self, pid: int) -> int | None: ...
+    def take_set_aside(self) -> Iterable[Event]: ...
     def close(self) -> None: ...
 
 
@@ -70,6 +84,8 @@ class Worker:
         self.order = 0
         self.asked_to_stop_at: float | None = None
         self.start_failure = ""
+        self.is_reaped = False
+        self.evidence = ""
 
     @property
     def is_running(self) -> bool:
@@ -83,15 +99,17 @@ class Worker:
 class Group:
     """All workers of this node in one attempt. Use as a context manager: nothing of it survives the block."""
 
-    def __init__(self, plan: LaunchPlan, starter: Starter, loop: Loop, console: Console, keeper: Keeper) -> None:
+    def __init__(self, plan: LaunchPlan, starter: Starter, node: NodeServices) -> None:
         self.plan = plan
         self.starter = starter
-        self._loop = loop
-        self._console = console
-        self._keeper = keeper
+        self._loop = loop = node.loop
+        self._console = console = node.console
+        self._keeper = node.keeper
+        self._evidence = node.evidence
         self.workers = [Worker(worker) for worker in plan.workers]
         self._pipes = WorkerPipes(plan, loop, console)
         self._stop = stopping.Stop(self.workers, loop, plan.shutdown_timeout_s)
+        self._diagnostics = Diagnostics(self.workers, self._pipes, loop, plan.hang_timeout_s)
         self._cleanup = ExitStack()
         self._began_at = loop.clock()
         self._num_ended = 0
@@ -99,23 +117,28 @@ class Group:
         self._is_settled = False
         self.signum: int | None = None
         self.node_failure = ""
+        self._hang: tuple[RankStack, ...] = ()
+        self._hang_s = 0.0
         # Why the fork server may not be used; the supervisor starts workers in another way from then on.
         self.unsafe_reason = ""
 
     def __enter__(self) -> Group:
         self._cleanup.enter_context(self._pipes)
         self._cleanup.callback(self._reap_all)
-        if self.starter.is_ready:
+        if self.plan.start_delay_s:
+            self._loop.set_timer(_BEGIN_TIMER, self.plan.start_delay_s)
+        elif self.starter.is_ready:
             self._begin()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         with self._cleanup:
             self.finish()
-            known = {self._keeper.pid, getattr(self.starter, "pid", 0), *(worker.pid for worker in self.workers)}
+            self._diagnostics.end()
             sessions = {worker.pid for worker in self.workers if worker.pid}
-            stopping.sweep(self._loop, known, sessions, spare_daemons=self.outcome().succeeded)
-            self._loop.cancel_timer(_SETTLE_TIMER)
+            stopping.sweep(self._loop, self._known_pids, sessions, spare_daemons=self.outcome().succeeded)
+            for timer in (_SETTLE_TIMER, _BEGIN_TIMER):
+                self._loop.cancel_timer(timer)
 
     def watch(self) -> AttemptOutcome:
         """Wait until all workers have ended, or a failure is understood; returns what is known then."""
@@ -138,8 +161,39 @@ class Group:
             workers=tuple(self._outcome_of(worker) for worker in self.workers),
             signum=self.signum,
             node_failure=self.node_failure,
+            hang=self._hang,
+            hang_s=self._hang_s,
             duration_s=self._loop.clock() - self._began_at,
         )
+
+    def status(self) -> list[dict[str, object]]:
+        """Return the state of each worker, as `ctl ps` shows it."""
+        return [
+            {
+                "rank": worker.plan.rank,
+                "pid": worker.pid,
+                "state": "running"
+                if worker.is_running
+                else ("starting" if not worker.pid else describe(worker.returncode or 0)),
+                "last_output_s": self._pipes.seconds_since_output(worker.plan.local_rank),
+            }
+            for worker in self.workers
+        ]
+
+    def stacks(self) -> str:
+        """Return where each running worker is, as text."""
+        return self._diagnostics.describe()
+
+    def signal_all(self, signum: int) -> None:
+        """Send a signal to every running worker."""
+        for worker in self.workers:
+            if worker.is_running:
+                send_signal(worker.pid, signum)
+
+    @property
+    def _known_pids(self) -> set[int]:
+        """Our own children that are no orphans."""
+        return {self._keeper.pid, getattr(self.starter, "pid", 0), *(worker.pid for worker in self.workers)}
 
     @property
     def _all_ended(self) -> bool:
@@ -149,6 +203,8 @@ class Group:
 
     def _begin(self) -> None:
         self._has_begun = True
+        self._began_at = self._loop.clock()
+        self._diagnostics.begin()
         for worker in self.workers:
             descriptors = self._pipes.open(worker.plan)
             try:
@@ -181,7 +237,7 @@ class Group:
             self.workers[event.local_rank].start_failure = event.message
             self._on_exit(event.local_rank, event.exit_code)
         elif isinstance(event, ForkServerReady):
-            if not self._stop.has_begun:
+            if not self._stop.has_begun and not self.plan.start_delay_s:
                 self._begin()
         elif isinstance(event, ForkServerUnsafe):
             self.unsafe_reason = event.reason
@@ -210,6 +266,8 @@ class Group:
         worker.returncode = returncode
         worker.ended_at = self._loop.clock()
         worker.order = self._num_ended
+        if returncode < 0 and worker.asked_to_stop_at is None:
+            self._explain_death(worker, returncode)
         if returncode != 0 and not self._stop.has_begun:
             self._stop.begin(signal.SIGTERM)
             self._loop.set_timer(_SETTLE_TIMER, SETTLE_S)
@@ -218,14 +276,24 @@ class Group:
         for event in self.starter.collect_exits():
             self._handle(event)
         self._keeper.revive()
-        known = {self._keeper.pid, getattr(self.starter, "pid", 0), *(worker.pid for worker in self.workers)}
-        stopping.reap_orphans(known)
+        stopping.reap_orphans(self._known_pids)
+
+    def _explain_death(self, worker: Worker, returncode: int) -> None:
+        """Ask the kernel why a worker was killed; its peak memory is known once its process id is given back."""
+        peak_kib = None
+        if returncode == -signal.SIGKILL:
+            kill_sessions([worker.pid])
+            peak_kib = self.starter.reap(worker.pid)
+            worker.is_reaped = True
+            for event in self.starter.take_set_aside():
+                self._handle(event)
+        worker.evidence = self._evidence.explain(returncode, worker.pid, peak_kib, "")
 
     def _on_signal(self, signum: int) -> None:
         if signum in _FORWARDED_SIGNALS:
-            for worker in self.workers:
-                if worker.is_running:
-                    send_signal(worker.pid, signum)
+            self.signal_all(signum)
+        elif signum == signal.SIGTSTP:
+            self._pause()
         elif self.signum is None:
             self.signum = signum
             self._console.say(f"received {signal_name(signum)}; stopping, a second one forces")
@@ -233,13 +301,44 @@ class Group:
         else:
             self._stop.force()
 
+    def _pause(self) -> None:
+        """Ctrl-Z: stop the workers, then ourselves; when somebody continues us, continue them."""
+        for worker in self.workers:
+            if worker.is_running:
+                signal_group(worker.pid, signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        for worker in self.workers:
+            if worker.is_running:
+                signal_group(worker.pid, signal.SIGCONT)
+        self._diagnostics.begin()
+
     def _on_timer(self, name: str) -> None:
         if name == _SETTLE_TIMER:
             self._is_settled = True
+        elif name == _BEGIN_TIMER:
+            self._begin()
         elif name == STALL_TIMER:
             self._pipes.check_stall()
+        elif name == HANG_TIMER:
+            self._look_for_hang()
         else:
+            if name == stopping.FORCE_TIMER:
+                self._console.say(
+                    f"not ended {self.plan.shutdown_timeout_s:g} s after the stop, killing:\n{self._diagnostics.describe()}"
+                )
             self._stop.on_timer(name)
+
+    def _look_for_hang(self) -> None:
+        found, still_s = self._diagnostics.look()
+        if not found or self._stop.has_begun:
+            return
+        where = self._diagnostics.collect()
+        if found == "warn":
+            self._console.say(f"nothing has moved for {still_s:.0f} s (no output, no CPU time):\n{render(where)}")
+            return
+        self._hang, self._hang_s = tuple(where), still_s
+        self._is_settled = True
+        self._stop.begin(signal.SIGTERM)
 
     def _on_fork_server_lost(self, returncode: int) -> None:
         if not self._has_begun:
@@ -254,23 +353,28 @@ class Group:
 
     def _reap_all(self) -> None:
         for worker in self.workers:
-            if worker.pid and worker.returncode is not None:
+            if worker.pid and worker.returncode is not None and not worker.is_reaped:
                 self.starter.reap(worker.pid)
 
     def _outcome_of(self, worker: Worker) -> WorkerOutcome:
-        rank = worker.plan.rank
+        error = _read_error(worker.plan.error_file) if worker.returncode != 0 else None
         return WorkerOutcome(
-            rank=rank,
+            rank=worker.plan.rank,
             pid=worker.pid,
             returncode=worker.returncode,
             ended_at=worker.ended_at,
             order=worker.order,
             asked_to_stop_at=worker.asked_to_stop_at,
-            error=_read_error(worker.plan.error_file) if worker.returncode != 0 else None,
+            error=error,
             last_lines=self._pipes.last_lines(worker.plan.local_rank, _LAST_LINES) if worker.returncode != 0 else (),
             log_path=worker.plan.logs.get("err", ""),
             start_failure=worker.start_failure,
+            evidence=worker.evidence or self._explain_error(error),
         )
+
+    def _explain_error(self, error: WorkerError | None) -> str:
+        """Evidence for an exception that only says that a data worker was killed."""
+        return self._evidence.explain(0, 0, None, error.message) if error is not None else ""
 
 
 def _read_error(path: str | None) -> WorkerError | None:

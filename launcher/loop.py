@@ -38,14 +38,14 @@ class Loop:
 
     def __enter__(self) -> Loop:
         self._old_wakeup = signal.set_wakeup_fd(self._wakeup_write, warn_on_full_buffer=False)
-        for signum in (*self._signals, signal.SIGCHLD):
+        # What was ignored when we were started stays so, here and in the workers: SIGHUP under nohup, SIGINT behind `&`.
+        heeded = [signum for signum in self._signals if signal.getsignal(signum) is not signal.SIG_IGN]
+        for signum in (*heeded, signal.SIGCHLD):
             self._old_handlers[signum] = signal.signal(signum, _note_signal)
         self.watch(self._wakeup_read, self._read_signals)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         signal.set_wakeup_fd(self._old_wakeup)
         for signum, handler in self._old_handlers.items():
             signal.signal(signum, handler)  # type: ignore[arg-type]

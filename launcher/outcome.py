@@ -12,6 +12,7 @@ from launcher.exits import describe
 if TYPE_CHECKING:
     from launcher.error_file import WorkerError
     from launcher.failure import FailureReport
+    from launcher.stacks import RankStack
 
 
 class WorkerOutcome(NamedTuple):
@@ -30,6 +31,8 @@ class WorkerOutcome(NamedTuple):
     log_path: str = ""
     # Why the worker never ran, when it did not.
     start_failure: str = ""
+    # What the kernel knows about its death: memory, /dev/shm.
+    evidence: str = ""
 
     @property
     def failed_at(self) -> float | None:
@@ -56,11 +59,14 @@ class AttemptOutcome(NamedTuple):
     signum: int | None = None
     # A failure that is not one worker's: the fork server died, say.
     node_failure: str = ""
+    # Where every rank was when the run had stood still for too long, and for how long it had.
+    hang: tuple[RankStack, ...] = ()
+    hang_s: float = 0.0
     duration_s: float = 0.0
 
     @property
     def succeeded(self) -> bool:
-        return not self.node_failure and all(worker.returncode == 0 for worker in self.workers)
+        return not self.node_failure and not self.hang and all(worker.returncode == 0 for worker in self.workers)
 
 
 class Verdict(NamedTuple):
@@ -68,6 +74,8 @@ class Verdict(NamedTuple):
 
     action: str  # "finish", "restart" or "give_up"
     reason: str = ""
+    # Pause before the next attempt, in seconds.
+    delay_s: float = 0.0
 
 
 class LaunchResult(NamedTuple):

@@ -34,9 +34,7 @@ class StreamSettings(NamedTuple):
     filtered_path: str | None = None
 
 
-def make_prefix(
-    template: str | None, names: dict[str, str], *, width: int, rank: int, colour: bool
-) -> bytes:
+def make_prefix(template: str | None, names: dict[str, str], *, width: int, rank: int, colour: bool) -> bytes:
     """Return the prefix of a rank's lines: `[rank] ` padded to the widest rank, or the user's template filled in."""
     if template is None:
         text = f"[{rank:{width}d}] "
@@ -81,6 +79,7 @@ class RankStream:
         self._splitter = LineSplitter()
         self.tail = Tail()
         self.bytes_seen = 0
+        self.last_output_at = 0.0
         self._last_progress_line = 0.0
         self._log = LogFile(settings.log_path, console) if settings.log_path else None
         self._filtered = LogFile(settings.filtered_path, console) if settings.filtered_path else None
@@ -88,6 +87,7 @@ class RankStream:
     def feed(self, data: bytes) -> None:
         """Take what the worker wrote."""
         self.bytes_seen += len(data)
+        self.last_output_at = time.monotonic()
         if self._log is not None:
             self._log.write(data)
         self.tail.feed(data)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterable
 
 from launcher.console import STALL_S, Console
@@ -105,6 +106,17 @@ class WorkerPipes:
                     break
                 self._streams[key].feed(data)
                 remaining -= len(data)
+
+    @property
+    def bytes_seen(self) -> int:
+        """How much all workers have written so far."""
+        return sum(stream.bytes_seen for stream in self._streams.values())
+
+    def seconds_since_output(self, local_rank: int) -> float | None:
+        """Return how long ago a worker last wrote something; None when it never has."""
+        moments = [stream.last_output_at for (owner, _), stream in self._streams.items() if owner == local_rank]
+        newest = max(moments, default=0.0)
+        return time.monotonic() - newest if newest else None
 
     def last_lines(self, local_rank: int, count: int) -> tuple[str, ...]:
         """Return the last lines of a worker's stderr, or of its stdout when stderr has none."""

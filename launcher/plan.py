@@ -67,6 +67,10 @@ class LaunchPlan(NamedTuple):
     filters: dict[str, tuple[bytes, ...]]
     filtered_logs: dict[str, str]
     shutdown_timeout_s: float
+    # Nothing moves for this long: the run is stopped; 0 only warns.
+    hang_timeout_s: float
+    # Pause before the workers are started.
+    start_delay_s: float
     paths: RunPaths | None
 
     @property
@@ -82,10 +86,23 @@ def program_kind(spec: LaunchSpec) -> str:
         return "module"
     if spec.run_path:
         return "run_path"
-    return "package" if os.path.isdir(spec.script) or spec.script.endswith((".zip", ".pyz")) else "script"
+    return "package" if os.path.isdir(spec.script) or _is_archive(spec.script) else "script"
 
 
-def make_plan(spec: LaunchSpec, assignment: Assignment, facts: NodeFacts) -> LaunchPlan:
+def _is_archive(path: str) -> bool:
+    """Tell whether python would run a file as a zip archive, whatever its name."""
+    if path.endswith((".py", ".pyc")) or not os.path.isfile(path):
+        return False
+    from zipimport import ZipImportError, zipimporter
+
+    try:
+        zipimporter(path)
+    except ZipImportError:
+        return False
+    return True
+
+
+def make_plan(spec: LaunchSpec, assignment: Assignment, facts: NodeFacts, start_delay_s: float = 0.0) -> LaunchPlan:
     """Decide everything about one attempt on this node."""
     run = contract.RunFacts(
         run_id=facts.run_id,
@@ -114,6 +131,8 @@ def make_plan(spec: LaunchSpec, assignment: Assignment, facts: NodeFacts) -> Lau
             stream: paths.filtered_log(assignment.attempt, stream) for stream in filters if paths and filters[stream]
         },
         shutdown_timeout_s=spec.shutdown_timeout,
+        hang_timeout_s=spec.hang_timeout,
+        start_delay_s=start_delay_s,
         paths=paths,
     )
 

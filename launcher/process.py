@@ -25,26 +25,26 @@ RESTORED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 def interpreter_flags() -> list[str]:
-    """Return the options with which this interpreter was started, for the workers' interpreters."""
-    flags = sys.flags
+    """Return the options with which this interpreter was started, as they were typed, for the workers' interpreters."""
     options: list[str] = []
-    for value, letter in (
-        (flags.debug, "d"),
-        (flags.dont_write_bytecode, "B"),
-        (flags.no_user_site, "s"),
-        (flags.no_site, "S"),
-        (flags.ignore_environment, "E"),
-        (flags.verbose, "v"),
-        (flags.bytes_warning, "b"),
-        (flags.quiet, "q"),
-        (flags.optimize, "O"),
-    ):
-        if value > 0:
-            options.append("-" + letter * value)
-    for warning in sys.warnoptions:
-        options.extend(("-W", warning))
-    for name, setting in sys._xoptions.items():
-        options.extend(("-X", name if setting is True else f"{name}={setting}"))
+    arguments = iter(sys.orig_argv[1:])
+    for argument in arguments:
+        if argument == "--check-hash-based-pycs":
+            options += [argument, next(arguments)]
+            continue
+        if len(argument) < 2 or argument[0] != "-":
+            break
+        letters = ""
+        for index, letter in enumerate(argument[1:], start=1):
+            if letter in "cm":  # the program begins
+                return [*options, "-" + letters] if letters else options
+            if letter in "WX":
+                options += ["-" + letter, argument[index + 1 :] or next(arguments)]
+                break
+            # Workers have no terminal to be interactive on, and their entry has no first line to skip.
+            letters += letter if letter not in "ix" else ""
+        if letters:
+            options.append("-" + letters)
     return options
 
 
@@ -60,9 +60,7 @@ def command_line(worker: WorkerPlan, parent_pid: int) -> list[str]:
     return [*python_command(), ENTRY, "run", worker.kind, str(parent_pid), worker.title, worker.target, *worker.args]
 
 
-def launch_process(
-    argv: Sequence[str], environ: Mapping[str, str], descriptors: Mapping[int, int]
-) -> int:
+def launch_process(argv: Sequence[str], environ: Mapping[str, str], descriptors: Mapping[int, int]) -> int:
     """Execute a command in a session of its own; `descriptors` maps its descriptor numbers to ours. Returns the pid."""
     actions = [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in descriptors.items()]
     return os.posix_spawnp(
@@ -108,9 +106,13 @@ class SpawnStarter:
                 events.append(Exited(local_rank, from_wait_status(ended.si_code, ended.si_status)))
         return events
 
-    def reap(self, pid: int) -> None:
-        """Let the process id of an ended worker go."""
-        os.waitpid(pid, 0)
+    def reap(self, pid: int) -> int | None:
+        """Let the process id of an ended worker go. Returns its peak memory in KiB, None where that is not known."""
+        return os.wait4(pid, 0)[2].ru_maxrss
+
+    def take_set_aside(self) -> Iterable[Event]:
+        """Return events that came while an answer was awaited: never any here."""
+        return ()
 
     def close(self) -> None:
         """Nothing stays behind with this start method."""

@@ -18,9 +18,7 @@ def new_run_id(wanted: str) -> str:
     return time.strftime("%Y%m%d-%H%M%S-") + os.urandom(3).hex()
 
 
-def make_run_folder(
-    parent: str, log_dir: str | None, run_id: str, world_size: int
-) -> tuple[RunPaths | None, str]:
+def make_run_folder(parent: str, log_dir: str | None, run_id: str, world_size: int) -> tuple[RunPaths | None, str]:
     """Make the run's folder. Returns its paths, None when there is no place for it, and a warning or ""."""
     name = run_id.replace(os.sep, "_")
     try:

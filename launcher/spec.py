@@ -12,7 +12,9 @@ from launcher.options import PROG, Options, option
 from launcher.syntax import (
     STDERR,
     STDOUT,
+    parse_codes,
     parse_filters,
+    parse_limit,
     parse_nodes,
     parse_ranks,
     parse_signals,
@@ -130,6 +132,24 @@ class LaunchSpec(Options):
     max_restarts: int = option(
         "--max-restarts", default=0, minimum=0, metavar="N", group=_FAILURES, example="3",
         help="How often all workers are started again after a failure.",
+    )
+    restart_backoff: float = option(
+        "--restart-backoff", default=0.5, minimum=0, metavar="SECONDS", group=_FAILURES,
+        help="Pause before the second restart in a row of attempts that fail at their start; it doubles up to "
+        "60 s, with jitter. The first restart comes at once.",
+    )
+    restart_limit: str = option(
+        "--restart-limit", default="", metavar="N/SECONDS", group=_FAILURES, example="3/600",
+        help="At most N restarts within so many seconds, besides --max-restarts for the whole run.",
+    )
+    no_restart_codes: str = option(
+        "--no-restart-codes", default="", metavar="CODE,...", group=_FAILURES, example="2,64-78",
+        help="Exit codes of a worker after which nothing is restarted.",
+    )
+    hang_timeout: float = option(
+        "--hang-timeout", default=0.0, minimum=0, metavar="SECONDS", group=_FAILURES, example="600",
+        help="Stop the run, and say where each rank is, when for so long no rank has written anything or used "
+        "CPU time, or a rank has not called ctx.heartbeat() any more. 0: one warning after 5 minutes.",
     )
     shutdown_timeout: float = option(
         "--shutdown-timeout", default=30.0, minimum=0, metavar="SECONDS", group=_FAILURES,
@@ -280,6 +300,16 @@ class LaunchSpec(Options):
         """The numbers of the signals that stop the workers."""
         return parse_signals(self.signals_to_handle)
 
+    @property
+    def restart_window(self) -> tuple[int, float]:
+        """The number of restarts and the seconds of --restart-limit; (0, 0) without it."""
+        return parse_limit(self.restart_limit)
+
+    @property
+    def final_codes(self) -> frozenset[int]:
+        """The exit codes that never restart."""
+        return parse_codes(self.no_restart_codes)
+
     def to_argv(self) -> list[str]:
         """Return the whole command line behind the program's name."""
         end = ["--"] if self.script.startswith("-") else []
@@ -293,4 +323,6 @@ _SYNTAX: dict[str, Callable[[str], object]] = {
     "tee": parse_streams,
     "local_ranks_filter": parse_ranks,
     "signals_to_handle": parse_signals,
+    "restart_limit": parse_limit,
+    "no_restart_codes": parse_codes,
 }

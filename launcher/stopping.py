@@ -33,7 +33,7 @@ GIVE_UP_S = 5.0
 _SWEEP_GRACE_S = 0.5
 
 _ESCALATE_TIMER = "escalate the stop"
-_FORCE_TIMER = "force the stop"
+FORCE_TIMER = "force the stop"
 _GIVE_UP_TIMER = "give up"
 _SWEEP_TIMER = "sweep"
 
@@ -76,7 +76,7 @@ class Stop:
             self.ask(worker)
         if signum == signal.SIGINT:
             self._loop.set_timer(_ESCALATE_TIMER, min(_ESCALATE_MAX_S, self._grace_s * _ESCALATE_SHARE))
-        self._loop.set_timer(_FORCE_TIMER, self._grace_s)
+        self._loop.set_timer(FORCE_TIMER, self._grace_s)
 
     def ask(self, worker: Stoppable) -> None:
         """Ask one worker to end."""
@@ -96,7 +96,7 @@ class Stop:
         for worker in running:
             worker.asked_to_stop_at = worker.asked_to_stop_at or self._loop.clock()
         kill_sessions(worker.pid for worker in running)
-        self._loop.cancel_timer(_FORCE_TIMER)
+        self._loop.cancel_timer(FORCE_TIMER)
         self._loop.set_timer(_GIVE_UP_TIMER, GIVE_UP_S)
 
     def on_timer(self, name: str) -> None:
@@ -105,14 +105,14 @@ class Stop:
             self._signum = signal.SIGTERM
             for worker in self._workers:
                 self.ask(worker)
-        elif name == _FORCE_TIMER:
+        elif name == FORCE_TIMER:
             self.force()
         elif name == _GIVE_UP_TIMER:
             self.has_given_up = True
 
     def end(self) -> None:
         """Forget the deadlines: everything has ended, or been given up."""
-        for name in (_ESCALATE_TIMER, _FORCE_TIMER, _GIVE_UP_TIMER):
+        for name in (_ESCALATE_TIMER, FORCE_TIMER, _GIVE_UP_TIMER):
             self._loop.cancel_timer(name)
 
 

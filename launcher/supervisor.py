@@ -15,20 +15,24 @@ from contextlib import contextmanager
 from launcher import run_folder
 from launcher._platform import become_subreaper, die_with_parent, usable_cpus, visible_gpus
 from launcher.console import Console
+from launcher.control_socket import ControlSocket
 from launcher.coordinator import Coordinator, LocalCoordinator
 from launcher.errors import LauncherError
+from launcher.evidence import Evidence
 from launcher.failure import FailureReport, make_report, render
-from launcher.group import Group, Starter
+from launcher.group import Group, NodeServices, Starter
 from launcher.keeper import Keeper
 from launcher.loop import Loop
 from launcher.outcome import AttemptOutcome, LaunchResult, Verdict
 from launcher.plan import LaunchPlan, NodeFacts, make_plan, program_kind
 from launcher.process import SpawnStarter
 from launcher.ranks import format_ranks
+from launcher.restart import RestartPolicy
 from launcher.spec import LaunchSpec
 from launcher.warm import WarmStarter
 
-_FORWARDED = (signal.SIGUSR1, signal.SIGUSR2)
+# Taken over besides the signals that stop: the forwarded ones, and Ctrl-Z.
+_OTHER_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP)
 
 
 def launch(spec: LaunchSpec) -> LaunchResult:
@@ -38,25 +42,29 @@ def launch(spec: LaunchSpec) -> LaunchResult:
     """
     _prepare_process()
     facts, warning = _look_at_node(spec)
-    with Loop((*spec.signals, *_FORWARDED)) as loop, _console(loop) as console, Keeper(facts.mark) as keeper:
+    with _open_services(spec, facts) as (services, control):
         if warning:
-            console.say(warning)
+            services.console.say(warning)
         coordinator = _make_coordinator(spec, facts)
-        starter: Starter = _choose_starter(spec, loop)
+        starter: Starter = _choose_starter(spec, services.loop)
+        history: list[str] = []
+        attempt, delay_s = 0, 0.0
         try:
-            attempt = 0
             while True:
-                plan = make_plan(spec, coordinator.join(attempt), facts)
+                plan = make_plan(spec, coordinator.join(attempt), facts, delay_s)
                 _open_attempt(plan, starter, spec)
-                with Group(plan, starter, loop, console, keeper) as group:
+                with Group(plan, starter, services) as group:
+                    control.group = group
                     outcome = group.watch()
-                    verdict = coordinator.settle(outcome)
-                    report = _announce(outcome, verdict, facts, console) if not group.unsafe_reason else None
-                _tell_survivors(group.outcome(), console)
+                    report = _make_report(outcome, facts, history)
+                    verdict = coordinator.settle(outcome, report) if not group.unsafe_reason else Verdict("restart")
+                    if report is not None:
+                        report = _announce(report, verdict, facts, services.console, history)
+                _tell_survivors(group.outcome(), services.console)
                 if group.unsafe_reason:
-                    starter = _step_aside(starter, group.unsafe_reason, console)
+                    starter = _step_aside(starter, group.unsafe_reason, services.console)
                 elif verdict.action == "restart":
-                    attempt += 1
+                    attempt, delay_s = attempt + 1, verdict.delay_s
                 else:
                     break
         finally:
@@ -112,19 +120,21 @@ def _look_at_node(spec: LaunchSpec, *, make_folder: bool = True) -> tuple[NodeFa
 
 
 @contextmanager
-def _console(loop: Loop) -> Iterator[Console]:
-    console = Console(loop, os.environ)
-    try:
-        yield console
-    finally:
-        console.close()
+def _open_services(spec: LaunchSpec, facts: NodeFacts) -> Iterator[tuple[NodeServices, ControlSocket]]:
+    """Open what lives as long as the launch. The console closes first: it must still be able to write."""
+    with Loop((*spec.signals, *_OTHER_SIGNALS)) as loop, Keeper(facts.mark) as keeper, Evidence() as evidence:
+        console = Console(loop, facts.environ)
+        try:
+            with ControlSocket(loop, facts, spec) as control:
+                yield NodeServices(loop, console, keeper, evidence), control
+        finally:
+            console.close()
 
 
 def _make_coordinator(spec: LaunchSpec, facts: NodeFacts) -> Coordinator:
     chosen = spec.provenance.get("master_addr", "default") != "default"
-    return LocalCoordinator(
-        facts.local_world_size, spec.max_restarts, spec.master_addr if chosen else None, spec.master_port
-    )
+    policy = RestartPolicy(spec.max_restarts, spec.restart_window, spec.restart_backoff, spec.final_codes)
+    return LocalCoordinator(facts.local_world_size, policy, spec.master_addr if chosen else None, spec.master_port)
 
 
 def _wants_spawn(spec: LaunchSpec) -> bool:
@@ -152,19 +162,25 @@ def _step_aside(starter: Starter, reason: str, console: Console) -> Starter:
     return SpawnStarter()
 
 
-def _announce(
-    outcome: AttemptOutcome, verdict: Verdict, facts: NodeFacts, console: Console
-) -> FailureReport | None:
-    """Say how an attempt ended. A success is silent; the report comes at once, before slow workers have ended."""
-    if outcome.succeeded:
-        return None
-    if outcome.signum is not None:
+def _make_report(outcome: AttemptOutcome, facts: NodeFacts, history: list[str]) -> FailureReport | None:
+    """Explain a failed attempt; None for a success, and for a stop that somebody asked for."""
+    if outcome.succeeded or outcome.signum is not None:
         return None
     run_dir = facts.paths.run_dir if facts.paths else None
-    report = make_report(outcome, hostname=facts.hostname, run_dir=run_dir)
+    return make_report(outcome, hostname=facts.hostname, run_dir=run_dir)._replace(history=tuple(history))
+
+
+def _announce(
+    report: FailureReport, verdict: Verdict, facts: NodeFacts, console: Console, history: list[str]
+) -> FailureReport:
+    """Say how a failed attempt ended. The report comes at once, before slow workers have ended."""
+    summary = f"attempt {report.attempt} ({report.duration_s:.1f} s): {report.summary()}"
+    history.append(summary)
     if verdict.action == "restart":
-        console.say(f"attempt {outcome.attempt}: {report.summary()}; starting all ranks again")
+        pause = f" in {verdict.delay_s:.1f} s" if verdict.delay_s else ""
+        console.say(f"{summary}; starting all ranks again{pause}")
         return report
+    report = report._replace(verdict=verdict.reason)
     if facts.paths is not None:
         run_folder.write_whole(facts.paths.report, report.to_json())
     console.print_err(render(report, colour=console.colour))

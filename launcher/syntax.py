@@ -87,3 +87,28 @@ def parse_signals(text: str) -> tuple[int, ...]:
             raise ValueError(f"must not contain {name}: no process can handle it")
         numbers.append(int(number))
     return tuple(dict.fromkeys(numbers))
+
+
+def parse_limit(text: str) -> tuple[int, float]:
+    """Return (count, seconds) of `N/SECONDS`; (0, 0.0) when the text is empty."""
+    if not text:
+        return 0, 0.0
+    count, _, seconds = text.partition("/")
+    try:
+        limit = (int(count), float(seconds))
+    except ValueError:
+        raise ValueError("must be a number of restarts and a number of seconds, as in 3/600") from None
+    if limit[0] < 1 or not 0 < limit[1] < float("inf"):
+        raise ValueError("must be a number of restarts of at least 1 and seconds above 0, as in 3/600")
+    return limit
+
+
+def parse_codes(text: str) -> frozenset[int]:
+    """Return the exit codes of a list of numbers and ranges such as `2,64-78`."""
+    codes: set[int] = set()
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        low, dash, high = part.partition("-")
+        if not low.isdecimal() or (dash and not high.isdecimal()) or int(high or low) > 255 or int(high or low) < int(low):
+            raise ValueError("must be exit codes between 0 and 255 with commas between them, as in 2,64-78")
+        codes.update(range(int(low), int(high or low) + 1))
+    return frozenset(codes)

@@ -7,8 +7,10 @@ What the server does inside is in worker/forkserver.py. Layer 5.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -29,8 +31,8 @@ from launcher.process import ENTRY, launch_process, merged_environ, python_comma
 from launcher.worker import forkwire
 from launcher.worker.title import ROOM
 
-# Where the server finds its socket.
-_SOCKET_FD = 3
+# How long the server may take to answer: it does nothing else than answer.
+_REAP_S = 0.5
 
 # The `local_rank` under which the server's own output (a warning of an import, say) is reported.
 SERVER_OUTPUT = -1
@@ -48,17 +50,19 @@ class WarmStarter:
         self.pid = 0
         self.is_ready = False
         self._local_ranks: dict[int, int] = {}  # pid -> local rank
+        self._set_aside: list[dict[str, Any]] = []
 
     def open(self, worker: WorkerPlan, preload: Sequence[str], forced: bool) -> None:
         """Start the server. `worker` is any worker of the plan: all have the same program and common environment."""
         ours, theirs = forkwire.make_pair()
         output_read, output_write = os.pipe()
         null = os.open(os.devnull, os.O_RDONLY)
-        argv = [*python_command(), ENTRY, "forkserver", str(_SOCKET_FD), str(os.getpid()), ROOM]
+        argv = [*python_command(), ENTRY, "forkserver", str(theirs.fileno()), str(os.getpid()), ROOM]
         environ = merged_environ(worker.common_env, worker.unset)
         try:
-            descriptors = {0: null, 1: output_write, 2: output_write, _SOCKET_FD: theirs.fileno()}
-            self.pid = launch_process(argv, environ, descriptors)
+            # Under its own number: 3 and above may be descriptors that the user hands to the script.
+            theirs.set_inheritable(True)
+            self.pid = launch_process(argv, environ, {0: null, 1: output_write, 2: output_write})
         finally:
             for fd in (null, output_write, theirs.detach()):
                 os.close(fd)
@@ -106,9 +110,23 @@ class WarmStarter:
         self._forget_socket()
         return [*events, ForkServerLost(from_wait_status(ended.si_code, ended.si_status))]
 
-    def reap(self, pid: int) -> None:
-        """Let the process id of an ended worker go."""
-        self._send({"type": "reap", "pid": pid})
+    def reap(self, pid: int) -> int | None:
+        """Let the process id of an ended worker go. Returns its peak memory in KiB, None where that is not known.
+
+        The number is that of pages in use, and so contains what is shared with the fork server.
+        """
+        if not self._send({"type": "reap", "pid": pid}):
+            return None
+        deadline = time.monotonic() + _REAP_S
+        while self._socket is not None and time.monotonic() < deadline:
+            if not select.select([self._socket], [], [], deadline - time.monotonic())[0]:
+                break
+            for message in self._receive():
+                if message["type"] == "reaped" and message["pid"] == pid:
+                    return int(message["peak_kib"])
+                # Something else that happened meanwhile: for the loop, at its next turn.
+                self._set_aside.append(message)
+        return None
 
     def close(self) -> None:
         """End the server, and with it every worker that it still has."""
@@ -138,7 +156,17 @@ class WarmStarter:
             self._socket = None
 
     def _read_messages(self) -> Iterable[Event]:
-        events: list[Event] = []
+        messages, self._set_aside = [*self._set_aside, *self._receive()], []
+        return [self._to_event(message) for message in messages if message["type"] != "reaped"]
+
+    def take_set_aside(self) -> Iterable[Event]:
+        """Return the events that came while an answer was awaited."""
+        messages, self._set_aside = self._set_aside, []
+        return [self._to_event(message) for message in messages]
+
+    def _receive(self) -> list[dict[str, Any]]:
+        """Return the messages that are there now."""
+        messages: list[dict[str, Any]] = []
         while self._socket is not None:
             try:
                 self._socket.setblocking(False)
@@ -150,8 +178,8 @@ class WarmStarter:
             if received is None:
                 self._forget_socket()
                 break
-            events.append(self._to_event(received[0]))
-        return events
+            messages.append(received[0])
+        return messages
 
     def _to_event(self, message: dict[str, Any]) -> Event:
         kind = message["type"]

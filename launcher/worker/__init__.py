@@ -5,14 +5,12 @@ launcher, torchrun, mpirun, srun, or nobody: then it is rank 0 of 1). Imports no
 because the bootstrap of every worker passes through here. Layer 2.
 """
 
-from __future__ import annotations
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.environments import Place
 
 
-def place() -> Place:
+def place() -> "Place":
     """All that the environment says of this process; raises UsageError where it contradicts itself."""
     import os
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
+_LOADED_BY_PYTHON = set(sys.modules)
+
 
 def _enter() -> None:
     # Run by path, python has put this folder first on sys.path, where our modules would shadow the user's.
@@ -16,22 +18,26 @@ def _enter() -> None:
     if sys.path and os.path.abspath(sys.path[0]) == os.path.dirname(os.path.abspath(__file__)):
         del sys.path[0]
     sys.path.insert(0, parent)
+    from launcher.worker import bootstrap
 
-
+    # The package knows by now where its modules are. Installed, its parent holds all kinds of others, which must not come
+    # before python's own.
+    del sys.path[0]
+    bootstrap.LOADED_BY_PYTHON = _LOADED_BY_PYTHON
 def _worker_of_exec(arguments: list[str]) -> tuple[str, str, list[str], str | None]:
-    import faulthandler
     import signal
 
     from launcher._platform import die_with_parent
-    from launcher.worker import bootstrap, title
+    from launcher.worker import bootstrap, diagnose, title
 
     kind, parent_pid, shown, target, *args = arguments
     if not die_with_parent(signal.SIGKILL, int(parent_pid)):
         sys.exit(1)
-    faulthandler.enable()
+    error_file = os.environ.get("LAUNCHER_ERROR_FILE")
+    diagnose.arm(error_file)
     title.set_title(shown)
     bootstrap.set_import_path(kind, target)
-    return kind, target, args, os.environ.get("LAUNCHER_ERROR_FILE")
+    return kind, target, args, error_file
 
 
 def _worker_of_fork(socket_fd: str, parent_pid: str) -> tuple[str, str, list[str], str | None]:

@@ -7,14 +7,24 @@ attached ranks; knows nothing of the supervisor. Layer 3.
 
 from __future__ import annotations
 
+import _imp
+import atexit
 import os
 import sys
 import time
+from importlib import _bootstrap_external as loaders
 from types import ModuleType, TracebackType
 from typing import Any
 
+# Imported before the user's folder is on sys.path: its json.py must not become ours.
+from launcher.error_file import WorkerError, encode
+from launcher.worker.threads import wait_until_idle as _wait_until_idle
+
 _OUR_DIRECTORY = os.path.dirname(os.path.abspath(__file__)) + os.sep
 PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+# Modules that every program finds loaded; the entry of a worker takes the names down before it imports anything.
+LOADED_BY_PYTHON: set[str] = set()
 
 # A message or traceback longer than this is cut in the middle: the report is for people.
 _MAX_TEXT = 256 << 10
@@ -22,10 +32,8 @@ _MAX_TEXT = 256 << 10
 
 def set_import_path(kind: str, target: str) -> None:
     """Make sys.path what python makes it for this kind of program: `script`, `module` or `package` (folder or zip)."""
-    if sys.path and os.path.abspath(sys.path[0]) == PACKAGE_PARENT:
-        del sys.path[0]
     if kind == "package":
-        sys.path.insert(0, target)
+        sys.path.insert(0, _absolute(target))
     elif not getattr(sys.flags, "safe_path", False) and not sys.flags.isolated:
         sys.path.insert(0, os.path.dirname(os.path.realpath(target)) if kind in ("script", "run_path") else os.getcwd())
     # A script may import our helpers also when we run from a source tree that is not installed.
@@ -33,11 +41,20 @@ def set_import_path(kind: str, target: str) -> None:
         sys.path.append(PACKAGE_PARENT)
 
 
+def _absolute(path: str) -> str:
+    """Return what python makes of a program's path: absolute, with `..` and symbolic links left as they were typed."""
+    return os.getcwd() if path == "." else os.path.join(os.getcwd(), path)
+
+
 def run(kind: str, target: str, args: list[str], error_file: str | None) -> None:
     """Run the program; returns when it ends normally, lets its exceptions through."""
+    own_options = sys.orig_argv[1 : -len(sys.argv)]
+    # Registered before the script registers anything, so it runs after all of that.
+    atexit.register(_let_threads_rest)
     sys.argv = [target if kind != "module" else "-m", *args]
-    sys.orig_argv = [sys.executable, *(["-m"] if kind == "module" else []), target, *args]
-    _step_aside_for(sys.path[0] if sys.path else "")
+    sys.orig_argv = [sys.executable, *own_options, *(["-m"] if kind == "module" else []), target, *args]
+    if kind != "package":
+        _step_aside_for(sys.path[0] if sys.path else "")
     try:
         if kind == "script":
             _run_script(target)
@@ -51,26 +68,37 @@ def run(kind: str, target: str, args: list[str], error_file: str | None) -> None
         raise
 
 
+def _let_threads_rest() -> None:
+    """Without this, a script that did all its work can still die in the last millisecond (see worker/threads.py)."""
+    if "torch.distributed" in sys.modules:
+        _wait_until_idle()
+
+
 def _step_aside_for(first_path: str) -> None:
-    """Forget our own package when the user's folder has a module of the same name: theirs must win, as under python."""
-    for name in ("launcher.py", os.path.join("launcher", "__init__.py")):
-        theirs = os.path.join(first_path, name)
-        if os.path.exists(theirs) and os.path.abspath(first_path) != PACKAGE_PARENT:
-            for module in [m for m in sys.modules if m == "launcher" or m.startswith("launcher.")]:
+    """Forget what we have imported where the user's folder has a module of that name: theirs must win, as under python."""
+    if os.path.abspath(first_path) == PACKAGE_PARENT:
+        return
+    try:
+        names = {name.removesuffix(".py") for name in os.listdir(first_path or ".")}
+    except OSError:
+        return
+    for root in {module.partition(".")[0] for module in sys.modules} & names - LOADED_BY_PYTHON:
+        is_theirs = any(os.path.isfile(os.path.join(first_path, *path)) for path in ((f"{root}.py",), (root, "__init__.py")))
+        # What is built in or frozen comes before any folder.
+        if is_theirs and root not in sys.builtin_module_names and not _imp.is_frozen(root):
+            for module in [name for name in sys.modules if name == root or name.startswith(f"{root}.")]:
                 del sys.modules[module]
-            return
 
 
 def _run_script(path: str) -> None:
-    absolute = os.path.abspath(path)
-    code = _load_code(absolute)
+    absolute = _absolute(path)
+    code, is_compiled = _load_code(absolute)
     main = ModuleType("__main__")
     namespace: dict[str, Any] = main.__dict__
-    from importlib.machinery import SourceFileLoader
-
+    loader = loaders.SourcelessFileLoader if is_compiled else loaders.SourceFileLoader
     namespace.update(
         __file__=absolute,
-        __loader__=SourceFileLoader("__main__", absolute),
+        __loader__=loader("__main__", absolute),
         __builtins__=sys.modules["builtins"],
         __cached__=None,
     )
@@ -87,18 +115,20 @@ def _run_path(target: str) -> None:
     runpy.run_path(target, run_name="__main__")
 
 
-def _load_code(path: str) -> Any:
+def _load_code(path: str) -> tuple[Any, bool]:
+    """Return the program's code, and whether it was compiled before: python knows that by name or by content."""
     import io
 
-    if path.endswith(".pyc"):
-        from pkgutil import read_code
-
-        with io.open_code(path) as file:
-            code = read_code(file)
-        if code is not None:
-            return code
     with io.open_code(path) as file:
-        return compile(file.read(), path, "exec", dont_inherit=True)
+        data = file.read()
+    magic = loaders.MAGIC_NUMBER
+    if not path.endswith(".pyc") and data[:2] != magic[:2]:
+        return compile(data, path, "exec", dont_inherit=True), False
+    if data[:4] != magic:
+        raise RuntimeError("Bad magic number in .pyc file")
+    import marshal
+
+    return marshal.loads(data[16:]), True
 
 
 def _run_with_runpy(kind: str, target: str) -> None:
@@ -128,9 +158,7 @@ def _hide_our_frames(error: BaseException) -> None:
     """Let the traceback that python prints at the end begin with the user's code."""
     hook = sys.excepthook
 
-    def print_without_our_frames(
-        kind: type[BaseException], value: BaseException, trace: TracebackType | None
-    ) -> None:
+    def print_without_our_frames(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
         trimmed = _without_our_frames(trace)
         hook(kind, value.with_traceback(trimmed), trimmed)
 
@@ -143,11 +171,9 @@ def _record(error: BaseException, error_file: str | None) -> None:
         return
     moment = time.monotonic_ns()
     try:
-        from launcher.error_file import WorkerError, encode
-
         note = WorkerError(
             type=_class_name(type(error)),
-            message=_cut(str(error)),
+            message=_cut(_text_of(error)),
             traceback="" if isinstance(error, SystemExit) else _cut(_format(error)),
             monotonic_ns=moment,
         )
@@ -155,8 +181,15 @@ def _record(error: BaseException, error_file: str | None) -> None:
         with open(temporary, "w", encoding="utf-8", errors="surrogatepass") as file:
             file.write(encode(note))
         os.replace(temporary, error_file)
-    except Exception:  # a full disk, an exception whose __str__ fails, too deep a recursion: report without it
+    except Exception:  # a full disk, too deep a recursion: report without it
         return
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "<exception str() failed>"
 
 
 def _class_name(kind: type[BaseException]) -> str:
@@ -164,10 +197,18 @@ def _class_name(kind: type[BaseException]) -> str:
 
 
 def _format(error: BaseException) -> str:
-    import traceback
+    """Return the traceback as python prints it: by python itself, because `traceback` may be a module of the user's."""
+    from io import StringIO
 
     trimmed = _without_our_frames(error.__traceback__)
-    return "".join(traceback.format_exception(type(error), error, trimmed))
+    old_trace, old_stderr = error.__traceback__, sys.stderr
+    sys.stderr = text = StringIO()
+    try:
+        sys.__excepthook__(type(error), error.with_traceback(trimmed), trimmed)
+    finally:
+        sys.stderr = old_stderr
+        error.__traceback__ = old_trace
+    return text.getvalue()
 
 
 def _cut(text: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from launcher.environments import detect, restart_count
@@ -27,6 +28,7 @@ T = TypeVar("T")
 
 BACKENDS = ("auto", "nccl", "gloo")
 _LATER = ("horovod", "mpi")
+_HEARTBEAT_INTERVAL_S = 0.5
 _OPS = ("mean", "sum", "min", "max")
 
 _current: Context | None = None
@@ -69,6 +71,7 @@ class Context:
 
         self._group = group
         self._pid = os.getpid()
+        self._last_heartbeat = float("-inf")
         self._stop = _StopRequest()
         self.rank: int = group.rank
         """Index of this worker in the whole run, from 0."""
@@ -168,7 +171,21 @@ class Context:
         return self._stop.agreed
 
     def heartbeat(self) -> None:
-        """Say that this rank makes progress although it prints nothing."""
+        """Say that this rank makes progress, whatever it prints and computes; call it once per step.
+
+        Once a rank has called it, `--hang-timeout` watches these calls instead of output and CPU time. Costs a
+        system call at most twice a second.
+        """
+        now = time.monotonic()
+        error_file = os.environ.get("LAUNCHER_ERROR_FILE")
+        if error_file is None or now - self._last_heartbeat < _HEARTBEAT_INTERVAL_S:
+            return
+        self._last_heartbeat = now
+        try:
+            with open(f"{error_file}.beat", "w"):
+                pass  # opening for writing sets the time of the file
+        except OSError:
+            pass  # a full disk is no reason to end a training
 
     def close(self) -> None:
         """Leave the run: destroy the process group if init() made it. Happens by itself at exit.

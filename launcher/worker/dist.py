@@ -13,6 +13,7 @@ from launcher.endpoint import job_id, master_endpoint
 from launcher.environments import Place
 from launcher.errors import LauncherError, UsageError
 from launcher.worker.devices import gpu_index
+from launcher.worker.threads import wait_until_idle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,9 +51,7 @@ class TorchGroup:
     Gloo, so that it neither waits for the GPU's queue nor takes memory there.
     """
 
-    def __init__(
-        self, torch: Any, rank: int, world_size: int, device: Device, backend: str, *, owned: bool
-    ) -> None:
+    def __init__(self, torch: Any, rank: int, world_size: int, device: Device, backend: str, *, owned: bool) -> None:
         self.rank, self.world_size, self.device, self.backend = rank, world_size, device, backend
         self._torch = torch
         self._dist = torch.distributed
@@ -159,6 +158,8 @@ class TorchGroup:
                 self._dist.destroy_process_group()
             except Exception:  # a peer died: that rank's failure is what the user must see, and not this one
                 pass
+        if self.world_size > 1:
+            wait_until_idle()
 
     def abandon(self) -> None:
         """Keep the process group from being destroyed, also by the end of the interpreter.
@@ -169,17 +170,13 @@ class TorchGroup:
 
         if self._owned:
             self._owned = False
-            for (
-                group
-            ) in self._dist.distributed_c10d._world.pg_map:  # with one reference too many, none is destroyed
-                ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
+            for group in self._dist.distributed_c10d._world.pg_map:
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))  # never comes to its last reference
 
     def _all_shapes(self, value: Tensor) -> list[Any]:
         """The shapes (torch.Size) of all ranks' tensors, by one small message of fixed size."""
         if value.dim() > _MAX_DIMS:
-            raise UsageError(
-                f"all_gather takes tensors of at most {_MAX_DIMS} dimensions, not {value.dim()}."
-            )
+            raise UsageError(f"all_gather takes tensors of at most {_MAX_DIMS} dimensions, not {value.dim()}.")
         mine = self._torch.tensor([value.dim(), *value.shape, *[0] * (_MAX_DIMS - value.dim())])
         received = [self._torch.empty_like(mine) for _ in range(self.world_size)]
         self._dist.all_gather(received, mine, group=self._group_for(None))

@@ -17,7 +17,7 @@ import sys
 from typing import Any, NamedTuple
 
 from launcher._platform import die_with_parent, num_threads
-from launcher.worker import bootstrap, forkwire, openblas, title
+from launcher.worker import bootstrap, diagnose, forkwire, openblas, title
 
 # Programs that watch a process through its libraries write their results in destructors, which `_leave_quickly` skips.
 _WATCHERS = ("LD_PRELOAD", "LD_AUDIT", "CUDA_INJECTION64_PATH", "NVTX_INJECTION64_PATH")
@@ -139,7 +139,8 @@ def _serve(sock: socket.socket) -> Job | None:
                 return None
             message, descriptors = received
             if message["type"] == "reap":
-                os.waitpid(message["pid"], 0)
+                usage = os.wait4(message["pid"], 0)[2]
+                forkwire.send(sock, {"type": "reaped", "pid": message["pid"], "peak_kib": usage.ru_maxrss})
                 continue
             sys.stdout.flush()
             sys.stderr.flush()
@@ -181,11 +182,25 @@ def _become_worker(message: dict[str, Any], descriptors: list[int]) -> Job | Non
         os.sched_setaffinity(0, message["cpus"])
     openblas.restore_threads()
     _renew_randomness()
+    _renew_stdin()
     title.set_title(message["title"])
-    import faulthandler
-
-    faulthandler.enable()
+    diagnose.arm(message["error_file"])
     return Job(message["kind"], message["target"], message["args"], message["error_file"])
+
+
+def _renew_stdin() -> None:
+    """Make sys.stdin again: the server's was made for /dev/null, and believes that it can seek."""
+    old = sys.stdin
+    if old is None:
+        return
+    from io import TextIOWrapper
+
+    buffer = open(0, "rb", closefd=False)  # noqa: SIM115  (as long as the process lives)
+    buffer.raw.name = "<stdin>"  # type: ignore[attr-defined]
+    sys.stdin = sys.__stdin__ = TextIOWrapper(  # type: ignore[misc]
+        buffer, old.encoding, old.errors, newline="\n", line_buffering=os.isatty(0)
+    )
+    sys.stdin.mode = "r"  # type: ignore[misc]
 
 
 def _renew_randomness() -> None:

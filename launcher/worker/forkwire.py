@@ -60,9 +60,7 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     for level, kind, packed in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             whole = len(packed) - len(packed) % _FD_BYTES
-            descriptors.extend(
-                int.from_bytes(packed[at : at + _FD_BYTES], "little") for at in range(0, whole, _FD_BYTES)
-            )
+            descriptors.extend(int.from_bytes(packed[at : at + _FD_BYTES], "little") for at in range(0, whole, _FD_BYTES))
     if data[:1] == b"F":
         with open(descriptors.pop(), "rb") as file:
             file.seek(0)

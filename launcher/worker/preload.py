@@ -34,10 +34,24 @@ _TORCH_USERS = frozenset(
     )
 )
 
-# Modules that torch imports late, when the named one is first used: part of every start, so load them once as well.
-_LATE_IMPORTS = {
-    "torch": ("torch.distributed",),
-}
+# Always wanted together with torch: every rank of a distributed script loads it.
+_WITH_TORCH = ("torch", "torch.distributed")
+
+# The first optimizer that is made, or the first DistributedDataParallel, loads torch's compiler: 900 modules, a second or
+# more. A script that mentions one of these names will do that in every rank, so it is loaded once as well.
+_COMPILER = "torch._dynamo"
+_COMPILER_USERS = frozenset(
+    (
+        "optim",
+        "DistributedDataParallel",
+        "DDP",
+        "FullyShardedDataParallel",
+        "FSDP",
+        "fully_shard",
+        "compile",
+        "wrap_optimizer",
+    )
+)
 
 # Variables with these beginnings are read when a library is loaded; a script that sets them must come first.
 _READ_WHILE_LOADING = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "DNNL_", "ONEDNN_", "TORCH_", "PYTORCH_")
@@ -66,27 +80,40 @@ class _Setting(NamedTuple):
     line: int
 
 
+class _Source(NamedTuple):
+    """What one file says."""
+
+    imports: list[_Import]
+    settings: list[_Setting]
+    # All names and attributes that occur.
+    words: set[str]
+
+
 def scan(kind: str, target: str) -> ScanResult:
     """Find what the program imports. `sys.path` must be the program's own."""
     first = _find_source(kind, target)
     if first is None:
         return ScanResult((), "")
     modules: dict[str, None] = {}
+    words: set[str] = set()
     waiting = [first]
     seen = {first[0]}
     while waiting and len(seen) <= _MAX_FILES:
         path, package = waiting.pop(0)
-        imports, settings = _read_source(path, package)
-        shared = [item for item in imports if _root(item.module) in _SHARED_PACKAGES | _TORCH_USERS]
-        obstacle = _find_obstacle(path, settings, shared)
+        source = _read_source(path, package)
+        words |= source.words
+        shared = [item for item in source.imports if _root(item.module) in _SHARED_PACKAGES | _TORCH_USERS]
+        obstacle = _find_obstacle(path, source.settings, shared)
         if obstacle:
             return ScanResult((), obstacle)
         for item in shared:
             modules.update(dict.fromkeys(_to_preload(item)))
-        for found in _local_sources(imports):
+        for found in _local_sources(source.imports):
             if found[0] not in seen:
                 seen.add(found[0])
                 waiting.append(found)
+    if "torch" in modules and words & _COMPILER_USERS:
+        modules[_COMPILER] = None
     return ScanResult(tuple(modules), "")
 
 
@@ -105,10 +132,10 @@ def _find_obstacle(path: str, settings: list[_Setting], shared: list[_Import]) -
 def _to_preload(item: _Import) -> list[str]:
     root = _root(item.module)
     if root in _TORCH_USERS:
-        return ["torch", *_LATE_IMPORTS["torch"]]
+        return list(_WITH_TORCH)
     # `from torchvision import models`: the name may be a module; import_modules tries, and ignores what is none.
     names = [item.module, *(f"{item.module}.{name}" for name in item.names if name != "*")]
-    return [*names, *_LATE_IMPORTS.get(root, ())]
+    return [*_WITH_TORCH, *names] if root == "torch" else names
 
 
 def _find_source(kind: str, target: str) -> tuple[str, str] | None:
@@ -154,34 +181,44 @@ def _local_sources(imports: list[_Import]) -> Iterator[tuple[str, str]]:
                 yield found
 
 
-def _read_source(path: str, package: str) -> tuple[list[_Import], list[_Setting]]:
+def _read_source(path: str, package: str) -> _Source:
+    source = _Source([], [], set())
     try:
         with open(path, "rb") as file:
-            source = file.read(_MAX_SOURCE_BYTES)
-        tree = compile(source, path, "exec", _PARSE_ONLY, dont_inherit=True)
+            tree = compile(file.read(_MAX_SOURCE_BYTES), path, "exec", _PARSE_ONLY, dont_inherit=True)
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
-        return [], []  # the script will tell its user
-    imports: list[_Import] = []
-    settings: list[_Setting] = []
+        return source  # the script will tell its user
     waiting: list[Any] = [tree]
     while waiting:
         node = waiting.pop()
-        kind = type(node).__name__
-        if kind == "Import":
-            imports.extend(_Import(alias.name, (), node.lineno) for alias in node.names)
-        elif kind == "ImportFrom":
-            module = _absolute(node.module or "", node.level, package)
-            if module:
-                imports.append(_Import(module, tuple(alias.name for alias in node.names), node.lineno))
-        elif kind in ("Assign", "Call"):
-            settings.extend(_Setting(name, node.lineno) for name in _variables_set(kind, node))
+        _note(node, package, source)
         for field in node._fields:
             value = getattr(node, field, None)
             if isinstance(value, list):
                 waiting.extend(child for child in value if hasattr(child, "_fields"))
             elif hasattr(value, "_fields"):
                 waiting.append(value)
-    return imports, settings
+    return source
+
+
+def _note(node: Any, package: str, source: _Source) -> None:
+    """Keep what one node of the syntax tree says, if it says anything that matters here."""
+    kind = type(node).__name__
+    if kind == "Name":
+        source.words.add(node.id)
+    elif kind == "Attribute":
+        source.words.add(node.attr)
+    elif kind == "alias":
+        source.words.update(node.name.split("."))
+    elif kind == "Import":
+        source.imports.extend(_Import(alias.name, (), node.lineno) for alias in node.names)
+    elif kind == "ImportFrom":
+        module = _absolute(node.module or "", node.level, package)
+        source.words.update(module.split("."))
+        if module:
+            source.imports.append(_Import(module, tuple(alias.name for alias in node.names), node.lineno))
+    elif kind in ("Assign", "Call"):
+        source.settings.extend(_Setting(name, node.lineno) for name in _variables_set(kind, node))
 
 
 def _absolute(module: str, level: int, package: str) -> str:

@@ -15,11 +15,11 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 FLAGS = """
     --backend --devices --dry-run --duplicate-stderr-filters --duplicate-stdout-filters
-    --event-log-handler --help --local-addr --local-ranks-filter --log-dir
+    --event-log-handler --hang-timeout --help --local-addr --local-ranks-filter --log-dir
     --log-line-prefix-template --logs-specs --master-addr --master-port --max-restarts --module
-    --monitor-interval --nnodes --no-python --node-rank --nproc-per-node --numa-binding --preload
-    --print-completion --rdzv-backend --rdzv-conf --rdzv-endpoint --rdzv-id --redirects --role
-    --run-dir --run-path --shutdown-timeout --signals-to-handle --standalone --start --start-method
+    --monitor-interval --nnodes --no-python --no-restart-codes --node-rank --nproc-per-node --numa-binding --preload
+    --print-completion --rdzv-backend --rdzv-conf --rdzv-endpoint --rdzv-id --redirects --restart-backoff
+    --restart-limit --role --run-dir --run-path --shutdown-timeout --signals-to-handle --standalone --start --start-method
     --tee --version --virtual-local-rank
 """.split()  # noqa: SIM905
 

@@ -18,6 +18,7 @@ OTHER_VALUES = {
     "local_ranks_filter": "0,10",
     "log_line_prefix_template": "${rank}: ", "duplicate_stdout_filters": "a,b",
     "duplicate_stderr_filters": "c",
+    "restart_backoff": "2.5", "restart_limit": "3/600", "no_restart_codes": "2,64-78", "hang_timeout": "90.5",
     "max_restarts": "3", "shutdown_timeout": "1.5", "signals_to_handle": "SIGTERM,SIGUSR1", "nnodes": "1",
     "node_rank": "0", "master_addr": "::1", "master_port": "29500", "rdzv_id": "job", "standalone": "1",
     "rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "rdzv_conf": "a=b", "local_addr": "10.0.0.1",

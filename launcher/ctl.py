@@ -1,0 +1,155 @@
+"""`python -m launcher.ctl`: look at the runs of this machine, and act on them, from another terminal.
+
+    ctl ps                     the runs: id, state, ranks, age, last output
+    ctl stacks [RUN]           where every rank is
+    ctl stop [RUN]             stop a run as SIGTERM would
+    ctl signal NAME [RUN]      send a signal to every rank
+
+RUN may be left out when there is only one; the beginning of its id is enough. Top of the layers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+from launcher.errors import LauncherError, UsageError
+
+_ANSWER_S = 5.0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 1 when a run cannot be reached, 2 for a usage error."""
+    options = _parser().parse_args(argv)
+    try:
+        text = _COMMANDS[options.command](options)
+    except LauncherError as error:
+        print(f"launcher.ctl: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        return 0
+    print(text)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m launcher.ctl", description="Look at runs of this machine and act on them."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("ps", help="list the runs")
+    for name, text in (("stacks", "show where every rank is"), ("stop", "stop a run, as SIGTERM does")):
+        commands.add_parser(name, help=text).add_argument(
+            "run", nargs="?", default="", help="id of the run, or its beginning"
+        )
+    send = commands.add_parser("signal", help="send a signal to every rank")
+    send.add_argument("name", help="SIGUSR1, USR1 or 10")
+    send.add_argument("run", nargs="?", default="", help="id of the run, or its beginning")
+    return parser
+
+
+def _ps(options: argparse.Namespace) -> str:
+    runs = _find_runs()
+    if not runs:
+        return "no runs on this machine"
+    return "\n".join(_describe(run) for run in runs)
+
+
+def _describe(run: dict[str, Any]) -> str:
+    if "run_id" not in run:
+        return f"{run['name']}  does not answer (stopped, or very busy)"
+    workers = run["workers"]
+    running = sum(worker["state"] == "running" for worker in workers)
+    outputs = [worker["last_output_s"] for worker in workers if worker["last_output_s"] is not None]
+    last = f"last output {_age(min(outputs))} ago" if outputs else "no output yet"
+    restarts = f", restart {run['attempt']}" if run["attempt"] else ""
+    head = (
+        f"{run['run_id']}  pid {run['pid']}  {running}/{len(workers)} ranks running{restarts}  {_age(run['age_s'])}  {last}"
+    )
+    return f"{head}  {run['script']}"
+
+
+def _age(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _stacks(options: argparse.Namespace) -> str:
+    return str(_call(_choose(options.run)["name"], {"command": "stacks"}).get("text", ""))
+
+
+def _stop(options: argparse.Namespace) -> str:
+    run = _choose(options.run)
+    _call(run["name"], {"command": "stop"})
+    return f"{run.get('run_id', run['name'])}: asked to stop"
+
+
+def _signal(options: argparse.Namespace) -> str:
+    name = options.name.upper()
+    try:
+        number = int(name) if name.isdigit() else getattr(signal, name if name.startswith("SIG") else f"SIG{name}")
+        signal.Signals(number)
+    except (AttributeError, ValueError):
+        raise UsageError(f"There is no signal {options.name}.", hint="Type for example: ctl signal SIGUSR1") from None
+    run = _choose(options.run)
+    _call(run["name"], {"command": "signal", "signum": int(number)})
+    return f"{run.get('run_id', run['name'])}: sent {signal.Signals(number).name} to every rank"
+
+
+_COMMANDS = {"ps": _ps, "stacks": _stacks, "stop": _stop, "signal": _signal}
+
+
+def _choose(wanted: str) -> dict[str, Any]:
+    """Return the run that is meant."""
+    runs = [run for run in _find_runs() if str(run.get("run_id", run["name"])).startswith(wanted)]
+    if len(runs) == 1:
+        return runs[0]
+    if not runs:
+        raise LauncherError(f"No run {wanted or 'is going on here'}.", hint="Type: python -m launcher.ctl ps")
+    ids = ", ".join(str(run.get("run_id", run["name"])) for run in runs)
+    raise UsageError(f"There are several runs: {ids}.", hint="Name one of them.")
+
+
+def _find_runs() -> list[dict[str, Any]]:
+    """Return the status of every run that this user may see."""
+    owner = "" if os.getuid() == 0 else f"{os.getuid()}/"
+    names: dict[str, None] = {}
+    with open("/proc/net/unix") as table:
+        for line in table:
+            name = line.rstrip("\n").partition("@")[2]
+            if name.startswith(f"launcher/{owner}"):
+                names[name] = None
+    runs: list[dict[str, Any]] = []
+    for name in names:
+        try:
+            runs.append({**_call(name, {"command": "status"}), "name": name})
+        except LauncherError:
+            runs.append({"name": name})
+    return runs
+
+
+def _call(name: str, request: dict[str, Any]) -> dict[str, Any]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_ANSWER_S)
+        try:
+            connection.connect("\0" + name)
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            data = b""
+            while piece := connection.recv(65536):
+                data += piece
+            answer = json.loads(data)
+        except (OSError, ValueError):
+            raise LauncherError("The run does not answer.", hint="It may have ended: python -m launcher.ctl ps") from None
+    if "error" in answer:
+        raise LauncherError(str(answer["error"]))
+    return dict(answer)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""Looks after the workers of an attempt from outside: does anything still move, and where is everyone?
+
+Owns the hang timer and the collection of stacks; decides nothing. Layer 6.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from launcher import stacks
+from launcher.hang import WARN_AFTER_S, HangWatch, Progress, look_interval_s
+from launcher.loop import Loop
+from launcher.pipes import WorkerPipes
+from launcher.plan import WorkerPlan
+from launcher.probe import Target, collect_stacks, cpu_seconds
+from launcher.stacks import RankStack
+
+HANG_TIMER = "look for a hang"
+
+
+class Watched(Protocol):
+    """What is needed of a worker."""
+
+    pid: int
+
+    @property
+    def plan(self) -> WorkerPlan: ...
+    @property
+    def is_running(self) -> bool: ...
+
+
+class Diagnostics:
+    """Watches the workers of one attempt."""
+
+    def __init__(self, workers: Sequence[Watched], pipes: WorkerPipes, loop: Loop, timeout_s: float) -> None:
+        self._workers = workers
+        self._pipes = pipes
+        self._loop = loop
+        self._timeout_s = timeout_s
+        self._watch = HangWatch(loop.clock(), len(workers))
+        self._has_warned = False
+
+    def begin(self) -> None:
+        """Start to look for a hang."""
+        self._watch.restart(self._loop.clock())
+        self._loop.set_timer(HANG_TIMER, look_interval_s(self._timeout_s))
+
+    def end(self) -> None:
+        self._loop.cancel_timer(HANG_TIMER)
+
+    def look(self) -> tuple[str, float]:
+        """The timer has fired. Returns ("hang" or "warn" or "", seconds for which nothing has moved)."""
+        self._loop.set_timer(HANG_TIMER, look_interval_s(self._timeout_s))
+        still_s = self._watch.still_for(self._measure(), self._loop.clock())
+        if self._timeout_s:
+            return ("hang" if still_s >= self._timeout_s else ""), still_s
+        if still_s < WARN_AFTER_S:
+            self._has_warned = False
+        elif not self._has_warned:
+            self._has_warned = True
+            return "warn", still_s
+        return "", still_s
+
+    def collect(self) -> list[RankStack]:
+        """Return where each running worker is."""
+        running = [worker for worker in self._workers if worker.is_running]
+        return collect_stacks([Target(worker.plan.rank, worker.pid, worker.plan.error_file) for worker in running])
+
+    def describe(self) -> str:
+        """Return where the running workers are, as text."""
+        return stacks.render(self.collect())
+
+    def _measure(self) -> Progress:
+        running = [worker for worker in self._workers if worker.is_running]
+        ages = [age for worker in running if (age := _heartbeat_age_s(worker.plan.error_file)) is not None]
+        return Progress(
+            output_bytes=self._pipes.bytes_seen,
+            cpu_s=sum(cpu_seconds(worker.pid) for worker in running),
+            oldest_heartbeat_s=max(ages) if ages and self._timeout_s else None,
+        )
+
+
+def _heartbeat_age_s(error_file: str | None) -> float | None:
+    """Return how long ago a rank last called ctx.heartbeat(); None when it never has."""
+    if error_file is None:
+        return None
+    try:
+        return max(0.0, time.time() - os.stat(error_file + ".beat").st_mtime)
+    except OSError:
+        return None

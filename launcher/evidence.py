@@ -1,0 +1,142 @@
+"""Evidence for why a worker was killed: the kernel's out-of-memory counters and log, memory figures, /dev/shm.
+
+Opened when a launch begins, so that what was there before is not taken for news. Everything is read-only, and whatever
+cannot be read is left out. Layer 2.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from launcher._platform import cgroup_folders, read_text
+
+_KIB, _MIB, _GIB = 1 << 10, 1 << 20, 1 << 30
+
+
+def format_bytes(count: float) -> str:
+    """Return `1.9 GiB`, `200 MiB`."""
+    if count >= _GIB:
+        return f"{count / _GIB:.1f} GiB"
+    return f"{count / _MIB:.0f} MiB" if count >= _MIB else f"{count / _KIB:.0f} KiB"
+
+
+class Evidence:
+    """What the kernel says about killed processes since the launch began. Use as a context manager."""
+
+    def __init__(self) -> None:
+        self._kernel_log = _open_kernel_log()
+        self._counters = _oom_counters()
+        self._kills: dict[int, str] = {}
+
+    def __enter__(self) -> Evidence:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._kernel_log >= 0:
+            os.close(self._kernel_log)
+            self._kernel_log = -1
+
+    def explain(self, returncode: int, pid: int, peak_kib: int | None, error_text: str) -> str:
+        """Return what is known about a death, in a sentence or two, or "" when there is nothing to add."""
+        if returncode == -signal.SIGBUS:
+            return _describe_shared_memory()
+        data_worker = "DataLoader worker" in error_text and "killed by signal" in error_text
+        if returncode != -signal.SIGKILL and not data_worker:
+            return ""
+        verdict = self._out_of_memory(pid, any_process=data_worker)
+        figures = _memory_figures(peak_kib)
+        return "; ".join(part for part in (verdict, *figures) if part)
+
+    def _out_of_memory(self, pid: int, *, any_process: bool) -> str:
+        self._read_kernel_log()
+        if pid in self._kills:
+            return f"by the kernel's out-of-memory killer ({self._kills[pid]})"
+        if any_process and self._kills:
+            killed, text = list(self._kills.items())[-1]
+            return f"the kernel's out-of-memory killer ended process {killed} ({text})"
+        grown = [folder for folder, count in _oom_counters().items() if count > self._counters.get(folder, count)]
+        if grown:
+            limit = _memory_limit(grown[0])
+            return "by the kernel's out-of-memory killer" + (
+                f": the limit of its cgroup is {format_bytes(limit)}" if limit else ""
+            )
+        if self._counters or self._kernel_log >= 0:
+            return "" if any_process else "no sign of the out-of-memory killer: somebody sent SIGKILL"
+        return ""
+
+    def _read_kernel_log(self) -> None:
+        # Each read returns one record: "priority,number,microseconds,-;text".
+        while self._kernel_log >= 0:
+            try:
+                record = os.read(self._kernel_log, 8192).decode("utf-8", "replace")
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # EPIPE: records were overwritten before we came; the next read goes on
+            text = record.partition(";")[2].partition("\n")[0]
+            _, found, rest = text.partition("Killed process ")
+            number = rest.partition(" ")[0].rstrip(",")
+            if found and number.isdigit():
+                self._kills[int(number)] = _anonymous_memory(rest)
+
+
+def _anonymous_memory(text: str) -> str:
+    # "1234 (python) total-vm:9000kB, anon-rss:8000kB, ..."
+    value = text.partition("anon-rss:")[2].partition("kB")[0]
+    return f"it held {format_bytes(int(value) * _KIB)}" if value.isdigit() else "kernel log"
+
+
+def _open_kernel_log() -> int:
+    try:
+        fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return -1
+    os.lseek(fd, 0, os.SEEK_END)
+    return fd
+
+
+def _oom_counters() -> dict[str, int]:
+    """Return the out-of-memory kills of our memory cgroup and those above it, v1 and v2."""
+    counters: dict[str, int] = {}
+    for folder in cgroup_folders("memory"):
+        for name in ("memory.events", "memory.oom_control"):
+            for line in read_text(os.path.join(folder, name)).splitlines():
+                key, _, value = line.partition(" ")
+                if key == "oom_kill" and value.isdigit():
+                    counters[folder] = int(value)
+    return counters
+
+
+def _memory_limit(folder: str) -> int:
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        value = read_text(os.path.join(folder, name))
+        # v1 says "no limit" with a number near 2**63.
+        if value.isdigit() and int(value) < 1 << 60:
+            return int(value)
+    return 0
+
+
+def _memory_figures(peak_kib: int | None) -> list[str]:
+    figures = [f"the rank's peak was {format_bytes(peak_kib * _KIB)}"] if peak_kib else []
+    values: dict[str, int] = {}
+    for line in read_text("/proc/meminfo").splitlines():
+        name, _, rest = line.partition(":")
+        values[name] = int(rest.split()[0]) * _KIB
+    if "MemTotal" in values and "MemAvailable" in values:
+        used = values["MemTotal"] - values["MemAvailable"]
+        figures.append(f"the node uses {format_bytes(used)} of {format_bytes(values['MemTotal'])} now")
+    return figures
+
+
+def _describe_shared_memory() -> str:
+    try:
+        status = os.statvfs("/dev/shm")
+    except OSError:
+        return ""
+    size, free = status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
+    used_percent = 100 * (size - free) // size if size else 100
+    text = f"/dev/shm has {format_bytes(size)}, {used_percent} % of it in use"
+    if used_percent >= 90 or size < _GIB:
+        text += "; data workers pass batches through it: make it larger (docker run --shm-size), or use fewer workers"
+    return text

@@ -1,0 +1,46 @@
+"""What well-known error texts mean, and what to do: one table. Layer 0, pure."""
+
+from __future__ import annotations
+
+# (what the error contains, what to tell a person). The first match counts.
+_HINTS = (
+    (
+        ("CUDA out of memory", "CUDA error: out of memory"),
+        "the GPU's memory is full: a smaller batch, or another process on this GPU (see nvidia-smi)",
+    ),
+    (
+        ("No space left on device (28)", "unable to allocate shared memory", "unable to open shared memory object"),
+        "shared memory is full: make /dev/shm larger (docker run --shm-size), or use fewer data workers",
+    ),
+    (
+        ("DataLoader worker", "killed by signal"),
+        "a data worker of this rank was killed: often memory; fewer data workers, or smaller batches",
+    ),
+    (("ncclInvalidUsage", "Duplicate GPU detected"), "two ranks use the same GPU: let each take its LOCAL_RANK"),
+    (
+        ("ncclSystemError",),
+        "NCCL could not use the network or shared memory: NCCL_DEBUG=INFO in the environment tells which",
+    ),
+    (("ncclUnhandledCudaError", "unhandled cuda error"), "a CUDA call inside NCCL failed: NCCL_DEBUG=INFO tells which"),
+    (
+        ("no kernel image is available",),
+        "this build of torch does not support this GPU: install one for its compute capability",
+    ),
+    (("Too many open files",), "the limit of open files is low: ulimit -n 65536"),
+    (
+        ("Watchdog caught collective operation timeout",),
+        "a collective did not end in time: another rank is slow or has gone",
+    ),
+)
+
+# Hints for which all texts must occur; for the others one is enough.
+_ALL_NEEDED = ("DataLoader worker",)
+
+
+def hint_for(text: str) -> str:
+    """Return what an error text means, or ""."""
+    for marks, hint in _HINTS:
+        found = [mark in text for mark in marks]
+        if all(found) if marks[0] in _ALL_NEEDED else any(found):
+            return hint
+    return ""

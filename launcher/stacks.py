@@ -1,0 +1,143 @@
+"""Stacks of workers: what faulthandler wrote -> frames, groups of equal stacks, and sentences that name the odd rank.
+
+Pure: text in, values and text out. Who asks the workers is in probe.py. Layer 1.
+"""
+
+from __future__ import annotations
+
+import os.path
+from typing import NamedTuple
+
+from launcher.ranks import format_ranks
+
+# Wrappers between the call in the script and the function that a person would name.
+_WRAPPERS = frozenset(("wrapper", "inner", "_call_impl", "_wrapped_call_impl", "decorate_context", "_fn", "__call__"))
+
+# How a worker came to run the script says nothing about where it is.
+_OUR_FRAMES = "/launcher/worker/"
+
+_LIBRARY_MARKS = ("site-packages", "dist-packages", "/lib/python3", "<frozen")
+
+
+class Frame(NamedTuple):
+    """One line of a stack."""
+
+    file: str
+    line: int
+    function: str
+
+    @property
+    def is_library(self) -> bool:
+        return any(mark in self.file for mark in _LIBRARY_MARKS)
+
+    @property
+    def place(self) -> str:
+        return f"{os.path.basename(self.file)}:{self.line}"
+
+
+class RankStack(NamedTuple):
+    """Where one rank is. `frames` of its main thread, innermost first; `condition` when it cannot say so itself."""
+
+    rank: int
+    frames: tuple[Frame, ...] = ()
+    # "stopped by a signal (SIGSTOP)", "in uninterruptible sleep", "no stack" ... or "" when there are frames.
+    condition: str = ""
+    # The whole dump, all threads.
+    text: str = ""
+
+
+def parse_dump(text: str) -> tuple[Frame, ...]:
+    """Return the main thread's frames from a faulthandler dump; it is the last thread that is listed."""
+    frames: list[Frame] = []
+    for line in text.splitlines():
+        if line.endswith("(most recent call first):"):
+            frames = []
+        elif line.startswith('  File "'):
+            path, _, rest = line[8:].partition('", line ')
+            number, _, function = rest.partition(" in ")
+            if number.isdigit() and _OUR_FRAMES not in path:
+                frames.append(Frame(path, int(number), function))
+    return tuple(frames)
+
+
+def parse_pyspy(text: str) -> tuple[Frame, ...]:
+    """Return the main thread's frames from `py-spy dump`."""
+    frames: list[Frame] = []
+    is_main = False
+    for line in text.splitlines():
+        if line.startswith("Thread "):
+            is_main = '"MainThread"' in line
+        elif is_main and line.startswith("    ") and line.rstrip().endswith(")"):
+            function, _, place = line.strip().rstrip(")").rpartition(" (")
+            path, _, number = place.rpartition(":")
+            if number.isdigit() and _OUR_FRAMES not in path:
+                frames.append(Frame(path, int(number), function))
+    return tuple(frames)
+
+
+def describe(stack: RankStack) -> str:
+    """Say where a rank is, in a few words: `waits in all_reduce (train.py:91)`."""
+    if not stack.frames:
+        return stack.condition
+    functions = {frame.function for frame in stack.frames}
+    if "_shutdown" in functions and any(frame.file.endswith("threading.py") for frame in stack.frames):
+        return "has ended its script and waits for its own threads to end"
+    if any("frozen importlib" in frame.file for frame in stack.frames):
+        place = next((frame.place for frame in stack.frames if not frame.is_library), "")
+        return f"imports a module ({place})" if place else "imports a module"
+    user_at = next((at for at, frame in enumerate(stack.frames) if not frame.is_library), None)
+    if user_at is None:
+        return f"is in {stack.frames[0].function} ({stack.frames[0].place})"
+    user = stack.frames[user_at]
+    below = [frame for frame in stack.frames[:user_at] if frame.function not in _WRAPPERS]
+    if below:
+        return f"is in {below[-1].function} ({user.place})"
+    return f"is at {user.place} in {user.function}"
+
+
+def group(stacks: list[RankStack]) -> list[list[RankStack]]:
+    """Put ranks with the same main-thread stack together, the smallest group first: the odd ones lead."""
+    groups: dict[object, list[RankStack]] = {}
+    for stack in stacks:
+        groups.setdefault(stack.frames or stack.condition, []).append(stack)
+    return sorted(groups.values(), key=lambda members: (len(members), members[0].rank))
+
+
+def odd_rank(stacks: list[RankStack]) -> int | None:
+    """Return the rank that stands alone while the others share a stack; None when nobody stands out."""
+    groups = group(stacks)
+    if len(groups) < 2 or len(groups[0]) == len(groups[1]):
+        # Two ranks that differ: the one that is not inside a collective keeps the other waiting.
+        waiting = [members for members in groups if _is_waiting(members[0])]
+        others = [members for members in groups if not _is_waiting(members[0])]
+        return others[0][0].rank if len(others) == 1 and waiting else None
+    return groups[0][0].rank
+
+
+def _is_waiting(stack: RankStack) -> bool:
+    return any("torch/distributed" in frame.file or "horovod" in frame.file for frame in stack.frames)
+
+
+def render(stacks: list[RankStack]) -> str:
+    """Return one line for each group, and below it the stack that its ranks share."""
+    lines: list[str] = []
+    for members in group(stacks):
+        ranks = format_ranks([member.rank for member in members])
+        text = describe(members[0])
+        lines.append(f"{ranks}: {text if len(members) == 1 else 'each ' + text}")
+        lines.extend(f"    {frame.place} in {frame.function}" for frame in members[0].frames[:12])
+        if len(members[0].frames) > 12:
+            lines.append(f"    ... {len(members[0].frames) - 12} more")
+    return "\n".join(lines)
+
+
+def summary(stacks: list[RankStack]) -> str:
+    """Return one sentence: `rank 3 is in __next__ (train.py:88); ranks 0-2, 4-7 each is in all_reduce (train.py:91)`."""
+    parts = []
+    for members in group(stacks):
+        ranks = format_ranks([member.rank for member in members])
+        text = describe(members[0])
+        if len(members) > 1:
+            text = text.replace("is ", "are ", 1).replace("waits ", "wait ", 1).replace("imports ", "import ", 1)
+        parts.append(f"{ranks} {text}")
+    return "; ".join(parts)

@@ -1,0 +1,59 @@
+"""The command line: few options, frozen here; help at once; a mistake is one line, said once."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from train.errors import TrainerError
+from train.options import build_parser, parse_args
+
+FLAGS = [
+    "--batch-norm", "--batch-size", "--cache-mb", "--data", "--epochs", "--freeze-backbone", "--help", "--image-size",
+    "--lr", "--lr-gamma", "--lr-step", "--model", "--momentum", "--output-dir", "--precision", "--resume", "--seed",
+    "--weights", "--workers",
+]  # fmt: skip
+
+
+def test_there_are_no_other_flags() -> None:
+    flags = {flag for action in build_parser()._actions for flag in action.option_strings if flag.startswith("--")}
+    assert sorted(flags) == FLAGS
+
+
+def test_the_defaults_are_the_tutorial_s_recipe() -> None:
+    args = parse_args(["--data", "x"])
+    assert (args.lr, args.momentum, args.lr_step, args.lr_gamma, args.batch_size) == (0.001, 0.9, 7, 0.1, 4)
+    assert (args.model, args.weights, args.image_size, args.epochs) == ("resnet18", "imagenet", 224, 25)
+
+
+@pytest.mark.parametrize("wrong", ["--lr 0", "--lr nan", "--epochs 0", "--image-size 32", "--workers many", "--model vgg"])
+def test_a_wrong_value_names_its_option(wrong: str) -> None:
+    with pytest.raises(TrainerError, match=wrong.split()[0]):
+        parse_args(["--data", "x", *wrong.split()])
+
+
+def test_help_does_not_wait_for_torch(run_command: Callable[..., object]) -> None:
+    code = (
+        "import runpy, sys\nsys.argv = ['train', '--help']\n"
+        "try: runpy.run_module('train', run_name='__main__')\nexcept SystemExit as end: assert not end.code\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = run_command([sys.executable, "-c", code])
+    assert done.code == 0, done.err
+    assert "--freeze-backbone" in done.out
+
+
+def test_the_trainer_uses_public_names_of_the_launcher_only() -> None:
+    import launcher
+
+    package = Path(__file__).resolve().parents[2] / "train"
+    for file in package.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("launcher"):
+                assert node.module == "launcher" and {a.name for a in node.names} <= set(launcher.__all__), file.name
+            if isinstance(node, ast.Import):
+                assert not any(a.name.startswith("launcher.") for a in node.names), file.name

@@ -1,0 +1,158 @@
+"""What is on disk, and going on from it: the numbers after a stop are those of a run that was never stopped."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+Alone = Callable[..., Any]
+Figures = Callable[[Path], list[dict[str, Any]]]
+EPOCHS = ("--epochs", 2, "--lr", "0.01")
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Send SIGTERM to this process in its `count`-th batch, training and validation counted together."""
+    from train.trainer import Meter
+
+    add, seen = Meter.add, []
+
+    def counted(self: Meter, *args: Any) -> None:
+        add(self, *args)
+        seen.append(1)
+        if len(seen) == count:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Meter, "add", counted)
+
+
+def same_state(a: Path, b: Path) -> bool:
+    """Tell whether two checkpoints hold the same bits: weights, momentum, progress."""
+    one, two = (torch.load(path / "checkpoint.pt", weights_only=True) for path in (a, b))
+    momenta = [[s["momentum_buffer"] for s in state["optimizer"]["state"].values()] for state in (one, two)]
+    return (
+        one["progress"] == two["progress"]
+        and all(torch.equal(value, two["model"][name]) for name, value in one["model"].items())
+        and all(torch.equal(x, y) for x, y in zip(*momenta, strict=True))
+    )
+
+
+@pytest.fixture
+def unbroken(alone: Alone, drawn_birds: Path, tmp_path: Path) -> Path:
+    """The output folder of a run that nobody stopped."""
+    assert alone("--data", drawn_birds, *EPOCHS, "--output-dir", tmp_path / "unbroken").code == 0
+    return tmp_path / "unbroken"
+
+
+# One epoch is 6 batches to train and 1 to validate.
+@pytest.mark.parametrize("batch", [3, 6, 7, 10], ids=["in epoch 1", "after its last step", "in validation", "in epoch 2"])
+def test_sigterm_saves_and_resume_gives_the_same_bits(
+    alone: Alone, unbroken: Path, drawn_birds: Path, tmp_path: Path, figures: Figures, monkeypatch: pytest.MonkeyPatch,
+    batch: int,
+) -> None:  # fmt: skip
+    with monkeypatch.context() as patch:
+        stop_at(patch, batch)
+        stopped = alone("--data", drawn_birds, *EPOCHS)
+    assert stopped.code == 0
+    assert "the same command with --resume continues" in stopped.out
+    resumed = alone("--data", drawn_birds, *EPOCHS, "--resume")
+    assert resumed.code == 0
+    assert f"resuming: outputs/checkpoint.pt: epoch {1 + (batch - 1) // 7}" in resumed.out
+    assert figures(tmp_path / "outputs") == figures(unbroken)
+    assert same_state(tmp_path / "outputs", unbroken)
+
+
+def test_more_epochs_continue_a_finished_run(
+    alone: Alone, unbroken: Path, drawn_birds: Path, tmp_path: Path, figures: Figures
+) -> None:
+    assert alone("--data", drawn_birds, *EPOCHS, "--epochs", 1).code == 0
+    assert alone("--data", drawn_birds, *EPOCHS, "--resume").code == 0
+    assert figures(tmp_path / "outputs") == figures(unbroken)
+
+
+def test_without_resume_a_run_starts_anew_and_says_so(
+    alone: Alone, drawn_birds: Path, tmp_path: Path, figures: Figures
+) -> None:
+    first = alone("--data", drawn_birds, "--epochs", 1, "--resume")
+    assert first.code == 0 and "resuming" not in first.out  # asked for, but there was nothing to continue
+    second = alone("--data", drawn_birds, "--epochs", 1)
+    assert "starting anew over the earlier run in outputs; `--resume` would continue it" in second.out
+    assert len(figures(tmp_path / "outputs")) == 2
+
+
+def test_a_checkpoint_of_another_recipe_is_refused_with_both_values(alone: Alone, drawn_birds: Path) -> None:
+    assert alone("--data", drawn_birds, "--epochs", 1).code == 0
+    done = alone("--data", drawn_birds, "--resume", "--lr", "0.5")
+    assert done.code == 2
+    assert "was made with --lr 0.001, this command says 0.5" in done.err
+
+
+def test_a_damaged_checkpoint_is_one_message(alone: Alone, drawn_birds: Path, tmp_path: Path) -> None:
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "checkpoint.pt").write_bytes(b"PK\x03\x04 half of it")
+    done = alone("--data", drawn_birds, "--resume")
+    assert done.code == 2
+    assert "cannot be read" in done.err and "`--resume no`" in done.err
+
+
+def test_the_end_says_where_everything_is(alone: Alone, drawn_birds: Path, tmp_path: Path) -> None:
+    done = alone("--data", drawn_birds, "--epochs", 1)
+    assert re.search(r"^best validation accuracy \d+\.\d% in epoch 1$", done.out, re.MULTILINE)
+    for name in ("model.pt", "checkpoint.pt", "metrics.jsonl"):
+        assert f" outputs/{name}\n" in done.out
+    assert sorted(p.name for p in (tmp_path / "outputs").iterdir()) == ["checkpoint.pt", "metrics.jsonl", "model.pt"]
+
+
+def test_an_output_folder_that_cannot_be_made_is_one_message(alone: Alone, drawn_birds: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    done = alone("--data", drawn_birds, "--output-dir", "taken/outputs")
+    assert done.code == 2
+    assert "the output folder taken/outputs cannot be written to (Not a directory). Name another one with" in done.err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_output_folder_without_permission_is_one_message(alone: Alone, drawn_birds: Path, tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o555)
+    done = alone("--data", drawn_birds, "--output-dir", "closed/outputs")
+    assert done.code == 2
+    assert "cannot be written to (Permission denied)" in done.err
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 60 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a small file system needs root and the right to mount")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_is_too_small_is_refused_before_step_1(alone: Alone, drawn_birds: Path, small_disk: Path) -> None:
+    done = alone("--data", drawn_birds, "--output-dir", small_disk)
+    assert done.code == 2
+    assert re.search(r"has \d+ MB free, and the checkpoints need 2\d\d MB", done.err)
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_later_costs_the_files_and_not_the_run(
+    alone: Alone, drawn_birds: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from train.trainer import Output
+
+    monkeypatch.setattr(Output, "require_space", lambda *args: None)
+    done = alone("--data", drawn_birds, "--epochs", 2, "--output-dir", small_disk)
+    assert done.code == 1
+    assert "epoch 2/2: train loss" in done.out
+    assert f"warning: {small_disk}/checkpoint.pt could not be written (No space left on device)" in done.out
+    assert f"error: {small_disk}/checkpoint.pt is not up to date" in done.out
+    assert sorted(p.name for p in small_disk.iterdir()) == ["metrics.jsonl", "model.pt"]
