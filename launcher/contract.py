@@ -7,7 +7,7 @@ argument.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import NamedTuple
 
 from launcher.ranks import Assignment, RankInfo
@@ -44,7 +44,13 @@ VARIABLES: dict[str, str] = {
 }
 
 # Of a surrounding launcher: a store that is not ours, and the place for a result that is not this worker's.
-REMOVED = ("TORCHELASTIC_USE_AGENT_STORE", "LAUNCHER_RESULT_FILE")
+_NOT_INHERITED = (
+    "TORCHELASTIC_USE_AGENT_STORE",
+    "LAUNCHER_RUN_DIR",
+    "LAUNCHER_ERROR_FILE",
+    "LAUNCHER_RESULT_FILE",
+    "TORCHELASTIC_ERROR_FILE",
+)
 
 # The names that `$NAME` in the script's arguments may refer to; every other dollar stays as it is.
 EXPANDED_IN_ARGUMENTS = (
@@ -124,6 +130,11 @@ def per_rank(
     if facts.virtual_local_rank and rank.local_rank < len(gpus):
         text["CUDA_VISIBLE_DEVICES"] = gpus[rank.local_rank]
     return text
+
+
+def removed(given: Set[str]) -> tuple[str, ...]:
+    """Return the names that a worker must not inherit, given those that it gets from us."""
+    return tuple(name for name in _NOT_INHERITED if name not in given)
 
 
 def expand(argument: str, variables: Mapping[str, str]) -> str:

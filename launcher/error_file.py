@@ -14,6 +14,8 @@ from typing import NamedTuple
 # Version of the object below. A reader refuses nothing, but a later format can tell itself apart.
 _VERSION = 1
 
+_HEADER = "Traceback (most recent call last):"
+
 
 class WorkerError(NamedTuple):
     """Why a worker's script ended, in the worker's own words."""
@@ -58,3 +60,23 @@ def _decode_torch(data: dict[str, object]) -> WorkerError | None:
     text = str(message.get("message", ""))
     kind, _, rest = text.partition(": ")
     return WorkerError(type=kind, message=rest, traceback=str(callstack))
+
+
+def find_traceback(text: str) -> WorkerError | None:
+    """Read the last Python traceback out of what a worker wrote to stderr; None when there is none.
+
+    For workers that leave no error file: commands that are no Python scripts, but run one.
+    """
+    start = text.rfind(_HEADER)
+    if start < 0:
+        return None
+    # Torch puts "[rank1]: " before every line, and so may others: what stands before the header stands before all.
+    margin = text[text.rfind("\n", 0, start) + 1 : start]
+    kept: list[str] = []
+    for line in text[start - len(margin) :].split("\n"):
+        bare = line[len(margin) :] if line.startswith(margin) else line
+        kept.append(bare)
+        if len(kept) > 1 and bare and not bare[0].isspace():
+            kind, _, message = bare.partition(": ")
+            return WorkerError(type=kind.strip(), message=message, traceback="\n".join(kept))
+    return None

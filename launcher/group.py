@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from launcher import stopping
-from launcher._platform import kill_sessions, send_signal, signal_group
+from launcher._platform import send_signal, signal_group
+from launcher.autopsy import Autopsy
 from launcher.console import Console
 from launcher.diagnostics import HANG_TIMER, Diagnostics
-from launcher.error_file import WorkerError, decode
 from launcher.events import (
     ChildrenChanged,
     Event,
@@ -34,21 +33,23 @@ from launcher.evidence import Evidence
 from launcher.exits import describe, signal_name
 from launcher.keeper import Keeper
 from launcher.loop import Loop
-from launcher.outcome import AttemptOutcome, WorkerOutcome
+from launcher.member import Starter, Worker
+from launcher.outcome import AttemptOutcome
 from launcher.pipes import STALL_TIMER, WorkerPipes
-from launcher.plan import LaunchPlan, WorkerPlan
+from launcher.plan import LaunchPlan
 from launcher.stacks import RankStack, render
 from launcher.warm import SERVER_OUTPUT
 
 # After the first failure, how long to wait for others that fail at the same moment before the report is made.
 SETTLE_S = 0.25
 
-# How many lines of a failed worker the report may show.
-_LAST_LINES = 20
-
 _FORWARDED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
 _SETTLE_TIMER = "settle"
 _BEGIN_TIMER = "begin the attempt"
+_STOP_TIMER = "stop after the same error on all"
+
+# An error in the program's text comes on every rank: how long to let them all say so, for one report that names them all.
+_SAME_ERROR_S = 1.0
 
 
 class NodeServices(NamedTuple):
@@ -60,42 +61,6 @@ class NodeServices(NamedTuple):
     evidence: Evidence
 
 
-class Starter(Protocol):
-    """A start method: makes a worker process from a plan, and knows of its end."""
-
-    method: str
-    is_ready: bool
-
-    def start(self, worker: WorkerPlan, descriptors: Sequence[int]) -> Iterable[Event]: ...
-    def collect_exits(self) -> list[Event]: ...
-    def reap(self, pid: int) -> int | None: ...
-    def take_set_aside(self) -> Iterable[Event]: ...
-    def close(self) -> None: ...
-
-
-class Worker:
-    """The state of one worker in this attempt."""
-
-    def __init__(self, plan: WorkerPlan) -> None:
-        self.plan = plan
-        self.pid = 0
-        self.returncode: int | None = None
-        self.ended_at = 0.0
-        self.order = 0
-        self.asked_to_stop_at: float | None = None
-        self.start_failure = ""
-        self.is_reaped = False
-        self.evidence = ""
-
-    @property
-    def is_running(self) -> bool:
-        return self.pid != 0 and self.returncode is None
-
-    def __repr__(self) -> str:
-        state = "running" if self.returncode is None else describe(self.returncode)
-        return f"<worker {self.plan.rank} pid {self.pid}: {state}>"
-
-
 class Group:
     """All workers of this node in one attempt. Use as a context manager: nothing of it survives the block."""
 
@@ -105,9 +70,9 @@ class Group:
         self._loop = loop = node.loop
         self._console = console = node.console
         self._keeper = node.keeper
-        self._evidence = node.evidence
         self.workers = [Worker(worker) for worker in plan.workers]
         self._pipes = WorkerPipes(plan, loop, console)
+        self._autopsy = Autopsy(node.evidence, self._pipes)
         self._stop = stopping.Stop(self.workers, loop, plan.shutdown_timeout_s)
         self._diagnostics = Diagnostics(self.workers, self._pipes, loop, plan.hang_timeout_s)
         self._cleanup = ExitStack()
@@ -137,7 +102,7 @@ class Group:
             self._diagnostics.end()
             sessions = {worker.pid for worker in self.workers if worker.pid}
             stopping.sweep(self._loop, self._known_pids, sessions, spare_daemons=self.outcome().succeeded)
-            for timer in (_SETTLE_TIMER, _BEGIN_TIMER):
+            for timer in (_SETTLE_TIMER, _BEGIN_TIMER, _STOP_TIMER):
                 self._loop.cancel_timer(timer)
 
     def watch(self) -> AttemptOutcome:
@@ -158,7 +123,7 @@ class Group:
         """Return what has happened so far."""
         return AttemptOutcome(
             attempt=self.plan.attempt,
-            workers=tuple(self._outcome_of(worker) for worker in self.workers),
+            workers=tuple(self._autopsy.outcome_of(worker) for worker in self.workers),
             signum=self.signum,
             node_failure=self.node_failure,
             hang=self._hang,
@@ -267,27 +232,24 @@ class Group:
         worker.ended_at = self._loop.clock()
         worker.order = self._num_ended
         if returncode < 0 and worker.asked_to_stop_at is None:
-            self._explain_death(worker, returncode)
+            self._autopsy.examine(worker, self.starter)
+            for event in self.starter.take_set_aside():
+                self._handle(event)
         if returncode != 0 and not self._stop.has_begun:
-            self._stop.begin(signal.SIGTERM)
-            self._loop.set_timer(_SETTLE_TIMER, SETTLE_S)
+            if self._autopsy.will_hit_all(worker):
+                self._loop.set_timer(_STOP_TIMER, _SAME_ERROR_S)
+            else:
+                self._stop_after_failure()
+
+    def _stop_after_failure(self) -> None:
+        self._stop.begin(signal.SIGTERM)
+        self._loop.set_timer(_SETTLE_TIMER, SETTLE_S)
 
     def _on_children_changed(self) -> None:
         for event in self.starter.collect_exits():
             self._handle(event)
         self._keeper.revive()
         stopping.reap_orphans(self._known_pids)
-
-    def _explain_death(self, worker: Worker, returncode: int) -> None:
-        """Ask the kernel why a worker was killed; its peak memory is known once its process id is given back."""
-        peak_kib = None
-        if returncode == -signal.SIGKILL:
-            kill_sessions([worker.pid])
-            peak_kib = self.starter.reap(worker.pid)
-            worker.is_reaped = True
-            for event in self.starter.take_set_aside():
-                self._handle(event)
-        worker.evidence = self._evidence.explain(returncode, worker.pid, peak_kib, "")
 
     def _on_signal(self, signum: int) -> None:
         if signum in _FORWARDED_SIGNALS:
@@ -317,6 +279,8 @@ class Group:
             self._is_settled = True
         elif name == _BEGIN_TIMER:
             self._begin()
+        elif name == _STOP_TIMER:
+            self._stop_after_failure()
         elif name == STALL_TIMER:
             self._pipes.check_stall()
         elif name == HANG_TIMER:
@@ -355,37 +319,3 @@ class Group:
         for worker in self.workers:
             if worker.pid and worker.returncode is not None and not worker.is_reaped:
                 self.starter.reap(worker.pid)
-
-    def _outcome_of(self, worker: Worker) -> WorkerOutcome:
-        error = _read_error(worker.plan.error_file) if worker.returncode != 0 else None
-        return WorkerOutcome(
-            rank=worker.plan.rank,
-            pid=worker.pid,
-            returncode=worker.returncode,
-            ended_at=worker.ended_at,
-            order=worker.order,
-            asked_to_stop_at=worker.asked_to_stop_at,
-            error=error,
-            last_lines=self._pipes.last_lines(worker.plan.local_rank, _LAST_LINES) if worker.returncode != 0 else (),
-            log_path=worker.plan.logs.get("err", ""),
-            start_failure=worker.start_failure,
-            evidence=worker.evidence or self._explain_error(error),
-        )
-
-    def _explain_error(self, error: WorkerError | None) -> str:
-        """Evidence for an exception that only says that a data worker was killed."""
-        return self._evidence.explain(0, 0, None, error.message) if error is not None else ""
-
-
-def _read_error(path: str | None) -> WorkerError | None:
-    if path is None:
-        return None
-    for name in (path, path + ".torch"):
-        try:
-            with open(name, encoding="utf-8", errors="surrogatepass") as file:
-                error = decode(file.read())
-        except (OSError, ValueError):
-            continue
-        if error is not None:
-            return error
-    return None

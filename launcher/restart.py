@@ -17,7 +17,7 @@ STARTUP_S = 10.0
 _MAX_PAUSE_S = 60.0
 
 # Exceptions that come from the program's text or installation: the next attempt would meet them again.
-_UNHEALABLE = frozenset(("SyntaxError", "IndentationError", "TabError", "ImportError", "ModuleNotFoundError"))
+UNHEALABLE = frozenset(("SyntaxError", "IndentationError", "TabError", "ImportError", "ModuleNotFoundError"))
 
 _USAGE_CODE = 2
 
@@ -79,7 +79,7 @@ def _obstacle(
         return f"--restart-limit allows {count} restarts in {window_s:g} s"
     if outcome.duration_s > STARTUP_S:
         return ""
-    if report.error_type in _UNHEALABLE:
+    if report.error_type in UNHEALABLE:
         return f"another attempt would meet the same {report.error_type}"
     if report.exit_code == _USAGE_CODE and not report.traceback:
         return "exit code 2 at the start is a usage error"

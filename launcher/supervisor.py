@@ -20,9 +20,10 @@ from launcher.coordinator import Coordinator, LocalCoordinator
 from launcher.errors import LauncherError
 from launcher.evidence import Evidence
 from launcher.failure import FailureReport, make_report, render
-from launcher.group import Group, NodeServices, Starter
+from launcher.group import Group, NodeServices
 from launcher.keeper import Keeper
 from launcher.loop import Loop
+from launcher.member import Starter
 from launcher.outcome import AttemptOutcome, LaunchResult, Verdict
 from launcher.plan import LaunchPlan, NodeFacts, make_plan, program_kind
 from launcher.process import SpawnStarter
@@ -151,6 +152,7 @@ def _choose_starter(spec: LaunchSpec, loop: Loop) -> Starter:
 def _open_attempt(plan: LaunchPlan, starter: Starter, spec: LaunchSpec) -> None:
     if plan.paths is not None:
         run_folder.prepare_attempt(plan.paths, plan.attempt)
+    starter.collect_exits()  # a fork server that died between two attempts is replaced
     if isinstance(starter, WarmStarter) and not starter.is_ready:
         starter.open(plan.workers[0], spec.preload, forced=spec.start == "warm")
 

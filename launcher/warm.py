@@ -28,6 +28,7 @@ from launcher.exits import from_wait_status
 from launcher.loop import Loop
 from launcher.plan import WorkerPlan
 from launcher.process import ENTRY, launch_process, merged_environ, python_command
+from launcher.pump import LineSplitter
 from launcher.worker import forkwire
 from launcher.worker.title import ROOM
 
@@ -47,6 +48,7 @@ class WarmStarter:
         self._loop = loop
         self._socket: socket.socket | None = None
         self._output_fd = -1
+        self._output = LineSplitter()
         self.pid = 0
         self.is_ready = False
         self._local_ranks: dict[int, int] = {}  # pid -> local rank
@@ -106,8 +108,11 @@ class WarmStarter:
             return []
         # What it had sent before it died counts: the workers' exits above all.
         events = list(self._read_messages()) if self._socket is not None else []
+        events += self._read_output()
         self.pid = 0
+        self.is_ready = False
         self._forget_socket()
+        self._forget_output()
         return [*events, ForkServerLost(from_wait_status(ended.si_code, ended.si_status))]
 
     def reap(self, pid: int) -> int | None:
@@ -131,10 +136,7 @@ class WarmStarter:
     def close(self) -> None:
         """End the server, and with it every worker that it still has."""
         self._forget_socket()
-        if self._output_fd >= 0:
-            self._loop.unwatch(self._output_fd)
-            os.close(self._output_fd)
-            self._output_fd = -1
+        self._forget_output()
         if self.pid:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
@@ -148,6 +150,12 @@ class WarmStarter:
         except OSError:
             return False  # its death is reported by collect_exits
         return True
+
+    def _forget_output(self) -> None:
+        if self._output_fd >= 0:
+            self._loop.unwatch(self._output_fd)
+            os.close(self._output_fd)
+            self._output_fd = -1
 
     def _forget_socket(self) -> None:
         if self._socket is not None:
@@ -201,4 +209,5 @@ class WarmStarter:
             return []
         if not data:
             self._loop.unwatch(self._output_fd)
-        return [Output(SERVER_OUTPUT, "err", data)] if data else []
+        lines = self._output.feed(data) if data else self._output.finish()
+        return [Output(SERVER_OUTPUT, "err", lines)] if lines else []

@@ -40,14 +40,15 @@ def single_threaded() -> Iterator[None]:
 
 
 def _wanted_threads() -> int:
+    usable = len(os.sched_getaffinity(0))
     for name in _SOURCES:
         try:
             number = int(os.environ.get(name, ""))
         except ValueError:
             continue
         if number > 0:
-            return number
-    return len(os.sched_getaffinity(0))
+            return min(number, usable)  # as OpenBLAS itself limits it
+    return usable
 
 
 def loaded_libraries() -> list[str]:

@@ -54,7 +54,10 @@ _COMPILER_USERS = frozenset(
 )
 
 # Variables with these beginnings are read when a library is loaded; a script that sets them must come first.
-_READ_WHILE_LOADING = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "DNNL_", "ONEDNN_", "TORCH_", "PYTORCH_")
+_READ_WHILE_LOADING = (
+    *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "DNNL_", "ONEDNN_", "TORCH_", "PYTORCH_"),
+    *("NPY_", "NUMPY_", "SCIPY_", "TQDM_"),
+)
 
 _MAX_FILES = 300
 _MAX_SOURCE_BYTES = 2 << 20
@@ -217,7 +220,7 @@ def _note(node: Any, package: str, source: _Source) -> None:
         source.words.update(module.split("."))
         if module:
             source.imports.append(_Import(module, tuple(alias.name for alias in node.names), node.lineno))
-    elif kind in ("Assign", "Call"):
+    elif kind in ("Assign", "AugAssign", "Call"):
         source.settings.extend(_Setting(name, node.lineno) for name in _variables_set(kind, node))
 
 
@@ -230,14 +233,23 @@ def _absolute(module: str, level: int, package: str) -> str:
 
 
 def _variables_set(kind: str, node: Any) -> list[str]:
-    """Return the variables that `environ["X"] = ...`, `environ.setdefault("X", ...)` or `putenv("X", ...)` sets."""
+    """Return the variables that a statement may set.
+
+    Known are `environ["X"] = ...`, `environ.setdefault("X", ...)`, `putenv("X", ...)`, `environ.update({"X": ...})`,
+    `environ.update(X=...)` and `environ |= {"X": ...}`.
+    """
+    keys: list[Any] = []
+    names: list[Any] = []
     if kind == "Assign":
         keys = [getattr(target, "slice", None) for target in node.targets if type(target).__name__ == "Subscript"]
+    elif kind == "AugAssign":
+        keys = getattr(node.value, "keys", [])
     elif getattr(node.func, "attr", "") in ("setdefault", "putenv"):
         keys = node.args[:1]
-    else:
-        return []
-    names = [getattr(key, "value", None) for key in keys]
+    elif getattr(node.func, "attr", "") == "update":
+        keys = [key for mapping in node.args for key in getattr(mapping, "keys", [])]
+        names = [keyword.arg for keyword in node.keywords]
+    names += [getattr(key, "value", None) for key in keys]
     return [name for name in names if isinstance(name, str) and name.startswith(_READ_WHILE_LOADING)]
 
 
