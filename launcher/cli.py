@@ -15,6 +15,7 @@ from launcher.options import PROG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TextIO
 
     from launcher.options import Given
@@ -32,7 +33,7 @@ All options:                {PROG} --help
 def main(argv: list[str] | None = None) -> int:
     """Run the command with these arguments, by default those of the process, and return its exit code."""
     try:
-        return _run(sys.argv[1:] if argv is None else argv)
+        code_or_rank = _run(sys.argv[1:] if argv is None else argv)
     except WorkerFailed as failure:
         return failure.exit_code  # the supervisor has already printed the report
     except LauncherError as error:
@@ -40,9 +41,14 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return _INTERRUPTED
+    if isinstance(code_or_rank, int):
+        return code_or_rank
+    code_or_rank()  # outside of the handlers above: what the script raises is its own
+    return 0
 
 
-def _run(argv: list[str]) -> int:
+def _run(argv: list[str]) -> int | Callable[[], None]:
+    """Return the exit code; or, where this process is to be a rank itself, what runs the script."""
     if not argv:
         _complain(_SHORT_HELP)
         return 2
@@ -87,10 +93,17 @@ def _make_help() -> str:
     return make_parser(LaunchSpec).format_help()
 
 
-def _launch(spec: LaunchSpec) -> int:
+def _launch(spec: LaunchSpec) -> int | Callable[[], None]:
     from launcher.command import check_command
+    from launcher.environments import detect
 
     check_command(spec)
+    place = detect(os.environ)
+    if place.starter != "none":
+        from launcher.attach import run_in_place, should_attach
+
+        if should_attach(spec, place):
+            return lambda: run_in_place(spec, place)
     from launcher.supervisor import dry_run, launch
 
     if spec.dry_run:

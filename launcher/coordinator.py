@@ -6,7 +6,7 @@ into a verdict. Layer 3.
 
 from __future__ import annotations
 
-import random
+import os
 import socket
 import time
 from typing import Protocol
@@ -57,7 +57,7 @@ class LocalCoordinator:
     def settle(self, outcome: AttemptOutcome, report: FailureReport | None) -> Verdict:
         """Decide what follows an attempt, and remember it."""
         now = time.monotonic()
-        verdict = restart.decide(outcome, report, self._past, self._policy, now, random.random())
+        verdict = restart.decide(outcome, report, self._past, self._policy, now, os.urandom(1)[0] / 255)
         if report is not None:
             self._past.append(restart.FailedAttempt(now, outcome.duration_s, restart.signature_of(report)))
         return verdict
@@ -68,14 +68,20 @@ class LocalCoordinator:
             self._reserved = None
 
     def _reserve_port(self) -> int:
-        """Bind a free port and keep it bound, without listening, while the attempt lasts.
-
-        The kernel gives a bound port to nobody who asks for any free one, but it does let rank 0 bind it by number, as
-        long as both sides set SO_REUSEADDR and we do not listen. So nobody can take the port before rank 0 does.
-        """
+        """Keep a free port for rank 0 while the attempt lasts."""
         self.close()
-        self._reserved = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._reserved.bind((_LOOPBACK, 0))
+        self._reserved = reserve_port(_LOOPBACK)
         port: int = self._reserved.getsockname()[1]
         return port
+
+
+def reserve_port(address: str) -> socket.socket:
+    """Bind a free port without listening, so that nobody takes it before rank 0 does; the caller keeps the socket.
+
+    The kernel gives a bound port to nobody who asks for any free one, but it does let rank 0 bind it by number, as long as
+    both sides set SO_REUSEADDR and we do not listen.
+    """
+    reserved = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind((address, 0))
+    return reserved

@@ -35,7 +35,7 @@ from launcher.keeper import Keeper
 from launcher.loop import Loop
 from launcher.member import Starter, Worker
 from launcher.outcome import AttemptOutcome
-from launcher.pipes import STALL_TIMER, WorkerPipes
+from launcher.pipes import PROMPT_TIMER, STALL_TIMER, WorkerPipes
 from launcher.plan import LaunchPlan
 from launcher.stacks import RankStack, render
 from launcher.warm import SERVER_OUTPUT
@@ -283,6 +283,8 @@ class Group:
             self._stop_after_failure()
         elif name == STALL_TIMER:
             self._pipes.check_stall()
+        elif name == PROMPT_TIMER:
+            self._pipes.show_prompts()
         elif name == HANG_TIMER:
             self._look_for_hang()
         else:

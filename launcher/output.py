@@ -124,17 +124,31 @@ class RankStream:
             prefix = b"[%d] " % self._settings.rank
             self._filtered.write(b"".join(prefix + line + b"\n" for line in wanted))
 
+    @property
+    def has_prompt(self) -> bool:
+        """Whether text without a newline waits on a terminal: a question to the user, perhaps."""
+        is_shown = self._settings.shown and self._console.is_tty(self._settings.stream)
+        return is_shown and bool(self._splitter.unfinished) and not self._splitter.is_rewritten
+
+    def show_prompt(self) -> None:
+        """Show the unfinished text, because it has been there for a while."""
+        if self.has_prompt:
+            self._show_live(self._splitter.unfinished)
+
     def _show_unfinished(self) -> None:
-        """Show a progress bar or a prompt before its line has ended."""
+        """Show a progress bar before its line has ended."""
         text = self._splitter.unfinished
         if not text:
             self._console.end_live(self._settings.rank)
-            return
-        shown = settle_carriage_returns(text)
-        if self._console.is_tty(self._settings.stream):
-            self._console.show_live(self._settings.rank, self._settings.stream, self._settings.prefix + shown)
         elif self._splitter.is_rewritten:
-            self._show_progress_line(shown)
+            if self._console.is_tty(self._settings.stream):
+                self._show_live(text)
+            else:
+                self._show_progress_line(settle_carriage_returns(text))
+
+    def _show_live(self, text: bytes) -> None:
+        shown = self._settings.prefix + settle_carriage_returns(text)
+        self._console.show_live(self._settings.rank, self._settings.stream, shown)
 
     def _show_progress_line(self, text: bytes) -> None:
         now = time.monotonic()

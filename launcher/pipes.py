@@ -24,6 +24,10 @@ _PIPE_BYTES = 1 << 18
 
 STALL_TIMER = "console stalled"
 
+# Text without a newline is shown after this long: most of it is half a line that is completed at once.
+_PROMPT_S = 0.1
+PROMPT_TIMER = "show prompts"
+
 
 class WorkerPipes:
     """All output pipes of one attempt. Use as a context manager."""
@@ -44,7 +48,8 @@ class WorkerPipes:
             self._close(key)
         for stream in self._streams.values():
             stream.close()
-        self._loop.cancel_timer(STALL_TIMER)
+        for timer in (STALL_TIMER, PROMPT_TIMER):
+            self._loop.cancel_timer(timer)
 
     def open(self, worker: WorkerPlan) -> list[int]:
         """Make the pipes of a worker; returns its three descriptors, which the caller closes once it has started."""
@@ -66,7 +71,10 @@ class WorkerPipes:
 
     def feed(self, event: Output) -> None:
         """Pass on what a worker wrote; then hold all workers back if the console cannot take more."""
-        self._streams[event.local_rank, event.stream].feed(event.data)
+        stream = self._streams[event.local_rank, event.stream]
+        stream.feed(event.data)
+        if stream.has_prompt:
+            self._loop.set_timer(PROMPT_TIMER, _PROMPT_S)
         if self._console.full and not self._is_paused:
             self._is_paused = True
             for fd in self._fds.values():
@@ -87,6 +95,11 @@ class WorkerPipes:
             self._console.start_skipping()
         else:
             self._loop.set_timer(STALL_TIMER, STALL_S)
+
+    def show_prompts(self) -> None:
+        """Show what workers have left unfinished on the terminal."""
+        for stream in self._streams.values():
+            stream.show_prompt()
 
     def drain(self, local_rank: int) -> None:
         """Take what an ended worker has left in its pipes; at most what a pipe holds, whoever may still be writing."""

@@ -20,7 +20,7 @@ from typing import Any
 from launcher.error_file import WorkerError, encode
 from launcher.worker.threads import wait_until_idle as _wait_until_idle
 
-_OUR_DIRECTORY = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_OUR_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 # Modules that every program finds loaded; the entry of a worker takes the names down before it imports anything.

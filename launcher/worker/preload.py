@@ -111,7 +111,7 @@ def scan(kind: str, target: str) -> ScanResult:
             return ScanResult((), obstacle)
         for item in shared:
             modules.update(dict.fromkeys(_to_preload(item)))
-        for found in _local_sources(source.imports):
+        for found in _local_sources(source.imports, first[1]):
             if found[0] not in seen:
                 seen.add(found[0])
                 waiting.append(found)
@@ -170,8 +170,8 @@ def _is_installed(path: str) -> bool:
     return "site-packages" in path or "dist-packages" in path or path.startswith(os.path.dirname(os.__file__) + os.sep)
 
 
-def _local_sources(imports: list[_Import]) -> Iterator[tuple[str, str]]:
-    """Yield the sources of imported modules that are the user's own, parents included."""
+def _local_sources(imports: list[_Import], own_package: str) -> Iterator[tuple[str, str]]:
+    """Yield the sources of imported modules that are the user's own, parents included; also of an installed `-m` package."""
     for item in imports:
         if _root(item.module) in sys.stdlib_module_names or _root(item.module) in _SHARED_PACKAGES | _TORCH_USERS:
             continue
@@ -180,7 +180,7 @@ def _local_sources(imports: list[_Import]) -> Iterator[tuple[str, str]]:
         names.extend(f"{item.module}.{name}" for name in item.names)
         for name in names:
             found = _find_module(name)
-            if found is not None and not _is_installed(found[0]):
+            if found is not None and (_root(name) == _root(own_package) or not _is_installed(found[0])):
                 yield found
 
 

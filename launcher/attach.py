@@ -1,0 +1,185 @@
+"""This process is a rank already: mpirun or srun has started it. The contract is set once, and the script runs in place.
+
+No child, no pipes, no second supervisor. The one place in this package, outside the workers, that writes os.environ.
+Layer 8.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from launcher import contract
+from launcher._platform import usable_cpus
+from launcher.endpoint import job_id, master_endpoint
+from launcher.environments import Place
+from launcher.errors import EnvironmentMismatch, UsageError
+from launcher.plan import program_kind
+from launcher.spec import LaunchSpec
+
+if TYPE_CHECKING:
+    import socket
+
+# Engines that start one process for each rank, and tell it which one it is.
+_ENGINES = {"openmpi": "mpirun", "mvapich": "mpirun", "mpich": "mpirun", "slurm": "srun"}
+
+# Those under which MPI can be initialised without asking: a plain srun may abort a process that tries.
+_MPI_ENGINES = ("openmpi", "mvapich", "mpich")
+
+
+def should_attach(spec: LaunchSpec, place: Place) -> bool:
+    """Whether this process is to be one rank of an engine's job, rather than a supervisor of its own.
+
+    Decided by how many processes the engine has started on this node. Raises EnvironmentMismatch when the flags ask each
+    of them for several workers more.
+    """
+    if place.starter not in _ENGINES or place.world_size == 1:
+        return False
+    engine = _ENGINES[place.starter]
+    asks_for_workers = spec.provenance.get("nproc_per_node", "default") != "default" and spec.nproc != 1
+    if not asks_for_workers:
+        return True
+    source = place.sources.get("local_world_size", "")
+    started = f"{engine} has started {place.local_world_size} processes on this node ({source}={place.local_world_size})"
+    if place.local_world_size > 1:
+        raise EnvironmentMismatch(
+            f"{started}, and --nproc-per-node {spec.nproc_per_node} asks each of them to start {spec.nproc_per_node} more.",
+            hint=f"Type for {place.world_size} ranks: {engine} -n {place.world_size} python -m launcher {spec.script}, "
+            f"or for one launcher per node: {_per_node(engine)} python -m launcher --nproc-per-node "
+            f"{spec.nproc_per_node} {spec.script}",
+        )
+    raise UsageError(
+        f"{engine} has started {place.world_size} launchers, one on each node, and this version runs one node.",
+        hint=f"Type for one rank per process: {engine} -n RANKS python -m launcher {spec.script}",
+    )
+
+
+def _per_node(engine: str) -> str:
+    return "mpirun --map-by ppr:1:node" if engine == "mpirun" else "srun --ntasks-per-node=1"
+
+
+def run_in_place(spec: LaunchSpec, place: Place) -> None:
+    """Set the contract and run the script in this process. Returns when it ends; its exceptions come through."""
+    for name in ("nproc_per_node", "max_restarts", "start"):
+        _warn_if_ignored(spec, place, name)
+    endpoint = _agree_on_endpoint(place)
+    # Bound for as long as the process lives, on rank 0: nobody else can take the port before torch's store does.
+    reserved = endpoint[2]
+    variables = make_contract(spec, place, os.environ, endpoint[:2])
+    os.environ.update(variables)
+    args = [contract.expand(argument, variables) for argument in spec.script_args]
+    kind = program_kind(spec)
+    if kind == "command":
+        os.execvp(spec.script, [spec.script, *args])
+    from launcher.worker import bootstrap, diagnose
+
+    diagnose.arm(None)
+    bootstrap.set_import_path(kind, spec.script)
+    try:
+        bootstrap.run(kind, spec.script, args, None)
+    except BaseException as error:
+        _let_others_know(error)
+        raise
+    finally:
+        if reserved is not None:
+            reserved.close()
+
+
+def make_contract(spec: LaunchSpec, place: Place, environ: Mapping[str, str], endpoint: tuple[str, int]) -> dict[str, str]:
+    """Return the contract of an attached rank. What the user has set stays."""
+    address, port = endpoint
+    run_id = job_id(place, environ) or f"{place.starter}-{port}"
+    values: dict[str, Any] = {
+        "RANK": place.rank,
+        "LOCAL_RANK": place.local_rank,
+        "WORLD_SIZE": place.world_size,
+        "LOCAL_WORLD_SIZE": place.local_world_size,
+        "NODE_RANK": place.node_rank,
+        "GROUP_RANK": place.node_rank,
+        "GROUP_WORLD_SIZE": -(-place.world_size // place.local_world_size),
+        "ROLE_NAME": spec.role,
+        "ROLE_RANK": place.rank,
+        "ROLE_WORLD_SIZE": place.world_size,
+        "MASTER_ADDR": address,
+        "MASTER_PORT": port,
+        "TORCHELASTIC_RESTART_COUNT": environ.get("SLURM_RESTART_COUNT", "0"),
+        "TORCHELASTIC_MAX_RESTARTS": 0,
+        "TORCHELASTIC_RUN_ID": run_id,
+        "LAUNCHER_RUN_ID": run_id,
+        "LAUNCHER_BACKEND": spec.backend,
+    }
+    defaults: dict[str, Any] = {"OMP_NUM_THREADS": _threads(place), "PYTHONUNBUFFERED": 1}
+    if place.local_world_size == place.world_size:
+        defaults.update(GLOO_SOCKET_IFNAME="lo", NCCL_SOCKET_IFNAME="lo")
+    values.update((name, value) for name, value in defaults.items() if name not in environ)
+    return {name: str(value) for name, value in values.items()}
+
+
+def _threads(place: Place) -> int:
+    cpus = usable_cpus()
+    # An engine that binds its ranks has already given each one its share.
+    is_bound = cpus < (os.cpu_count() or 1)
+    return cpus if is_bound else max(1, cpus // place.local_world_size)
+
+
+def _agree_on_endpoint(place: Place) -> tuple[str, int, socket.socket | None]:
+    """Return address and port of rank 0's store, the same on all ranks, and the socket that reserves it on rank 0.
+
+    With mpi4py, rank 0 binds a free port and tells the others. Without it, all derive the port from the job's id.
+    """
+    if os.environ.get("MASTER_ADDR") and os.environ.get("MASTER_PORT"):
+        return (*master_endpoint(place, os.environ), None)
+    world = _world_communicator() if place.starter in _MPI_ENGINES else None
+    if world is None:
+        return (*master_endpoint(place, os.environ), None)
+    from launcher.coordinator import reserve_port
+
+    reserved = None
+    answer = None
+    if place.rank == 0:
+        one_node = place.local_world_size == place.world_size
+        address = "127.0.0.1" if one_node else _own_address()
+        reserved = reserve_port("127.0.0.1" if one_node else "")
+        answer = (address, reserved.getsockname()[1])
+    address, port = world.bcast(answer, root=0)
+    return address, port, reserved
+
+
+def _world_communicator() -> Any:
+    """Return mpi4py's world, None where mpi4py is not installed."""
+    try:
+        from mpi4py import MPI
+    except ImportError:
+        return None
+    return MPI.COMM_WORLD
+
+
+def _own_address() -> str:
+    """Return the address from which this host reaches others, without asking a name server."""
+    import socket
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # a documentation address: nothing is sent
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
+
+
+def _let_others_know(error: BaseException) -> None:
+    """An uncaught exception must end the other ranks too, which may wait in a collective for ever."""
+    if isinstance(error, SystemExit) and error.code in (None, 0):
+        return
+    if "mpi4py.MPI" in sys.modules:
+        from mpi4py.run import set_abort_status
+
+        set_abort_status(error)
+
+
+def _warn_if_ignored(spec: LaunchSpec, place: Place, name: str) -> None:
+    source = spec.provenance.get(name, "default")
+    value = str(getattr(spec, name))
+    if source != "default" and place.rank == 0 and value not in ("1", "0", "auto"):
+        sys.stderr.write(f"launcher: {source} {value} has no effect: {_ENGINES[place.starter]} starts the ranks\n")
