@@ -11,6 +11,7 @@ from launcher.member import Starter, Worker
 from launcher.outcome import WorkerOutcome
 from launcher.pipes import WorkerPipes
 from launcher.restart import UNHEALABLE
+from launcher.stacks import shorten_crash
 
 # How many lines of a failed worker the report may show.
 _LAST_LINES = 20
@@ -59,11 +60,21 @@ class Autopsy:
             order=worker.order,
             asked_to_stop_at=worker.asked_to_stop_at,
             error=error,
-            last_lines=self._pipes.last_lines(local_rank, _LAST_LINES) if worker.returncode != 0 else (),
+            last_lines=self._last_lines(worker),
             log_path=worker.plan.logs.get("err", ""),
             start_failure=worker.start_failure,
             evidence=evidence,
         )
+
+    def _last_lines(self, worker: Worker) -> tuple[str, ...]:
+        local_rank = worker.plan.local_rank
+        if worker.returncode == 0:
+            return ()
+        if worker.returncode is not None and worker.returncode < 0:
+            crash = shorten_crash(tuple(self._pipes.error_text(local_rank).splitlines()), _LAST_LINES)
+            if any(line.strip() for line in crash):
+                return crash
+        return self._pipes.last_lines(local_rank, _LAST_LINES)
 
 
 def _read_error(path: str | None) -> WorkerError | None:

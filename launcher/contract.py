@@ -52,6 +52,20 @@ _NOT_INHERITED = (
     "TORCHELASTIC_ERROR_FILE",
 )
 
+# How an MPI process finds its engine: a worker that we start is none of its ranks, and MPI_Init would wait for ever.
+_NOT_INHERITED_PREFIXES = (
+    "OMPI_APP_",
+    "OMPI_COMM_WORLD_",
+    "OMPI_FIRST_RANKS",
+    "OMPI_MCA_ess_",
+    "OMPI_MCA_orte_",
+    "OMPI_NUM_APP_",
+    "OMPI_UNIVERSE_SIZE",
+    "MV2_COMM_WORLD_",
+    "PMIX_",
+    "PMI_",
+)
+
 # The names that `$NAME` in the script's arguments may refer to; every other dollar stays as it is.
 EXPANDED_IN_ARGUMENTS = (
     "RANK",
@@ -132,9 +146,10 @@ def per_rank(
     return text
 
 
-def removed(given: Set[str]) -> tuple[str, ...]:
+def removed(given: Set[str], user_environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return the names that a worker must not inherit, given those that it gets from us."""
-    return tuple(name for name in _NOT_INHERITED if name not in given)
+    of_engines = (name for name in user_environ if name.startswith(_NOT_INHERITED_PREFIXES))
+    return tuple(name for name in (*_NOT_INHERITED, *of_engines) if name not in given)
 
 
 def expand(argument: str, variables: Mapping[str, str]) -> str:

@@ -109,6 +109,8 @@ def make_report(outcome: AttemptOutcome, *, hostname: str, run_dir: str | None) 
     first, rest = failures[0], failures[1:]
     error = first.error
     exception = error if error is not None and error.type != "SystemExit" else None
+    # What sys.exit was given, when it was a text: a number is the exit code, which is named already.
+    last_words = error.message if error is not None and not error.message.lstrip("-").isdigit() else first.start_failure
     return FailureReport(
         rank=first.rank,
         pid=first.pid,
@@ -116,7 +118,7 @@ def make_report(outcome: AttemptOutcome, *, hostname: str, run_dir: str | None) 
         what=_how(first),
         exit_code=_exit_code(first),
         error_type=exception.type if exception else "",
-        error_message=exception.message if exception else (error.message if error else first.start_failure),
+        error_message=exception.message if exception else last_words,
         traceback=exception.traceback if exception else "",
         last_lines=first.last_lines,
         log_path=first.log_path,

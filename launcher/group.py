@@ -49,7 +49,7 @@ _BEGIN_TIMER = "begin the attempt"
 _STOP_TIMER = "stop after the same error on all"
 
 # An error in the program's text comes on every rank: how long to let them all say so, for one report that names them all.
-_SAME_ERROR_S = 1.0
+_SAME_ERROR_S = 0.5
 
 
 class NodeServices(NamedTuple):

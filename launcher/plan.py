@@ -160,7 +160,7 @@ def _plan_worker(
         args=args,
         common_env=common,
         env=env,
-        unset=contract.removed({*common, *env}),
+        unset=contract.removed({*common, *env}, facts.environ),
         error_file=error_file,
         logs={stream: paths.log(attempt, place.rank, stream) for stream in ("out", "err")} if paths else {},
         shown={"out": bool(streams & STDOUT), "err": bool(streams & STDERR)},

@@ -60,6 +60,26 @@ def parse_dump(text: str) -> tuple[Frame, ...]:
     return tuple(frames)
 
 
+def shorten_crash(lines: tuple[str, ...], most: int = 20) -> tuple[str, ...]:
+    """Return the last lines of a worker that crashed: what came before, and the stack of the thread that crashed.
+
+    Without the other threads' stacks, our own frames, and the list of extension modules. Lines without a crash stay, the
+    last `most` of them.
+    """
+    begin = next((at for at in reversed(range(len(lines))) if lines[at].startswith("Fatal Python error: ")), None)
+    if begin is None:
+        return lines[-most:]
+    frames: list[str] = []
+    is_current = False
+    for line in lines[begin + 1 :]:
+        if line.endswith("(most recent call first):"):
+            is_current = line.startswith("Current thread")
+        elif is_current and line.startswith('  File "') and _OUR_FRAMES not in line:
+            frames.append(line)
+    before = [line for line in lines[:begin] if line.strip()]
+    return (*before[-most // 2 :], lines[begin], *frames[: most - 1])
+
+
 def parse_pyspy(text: str) -> tuple[Frame, ...]:
     """Return the main thread's frames from `py-spy dump`."""
     frames: list[Frame] = []
