@@ -51,7 +51,7 @@ class Autopsy:
         evidence = worker.evidence
         if not evidence and error is not None:
             # An exception may only say that a data worker was killed.
-            evidence = self._evidence.explain(0, 0, None, error.message)
+            evidence = self._evidence.explain(0, 0, None, "\n".join(error.messages()))
         return WorkerOutcome(
             rank=worker.plan.rank,
             pid=worker.pid,

@@ -261,6 +261,7 @@ def _wants_colour(environ: Mapping[str, str], is_tty: bool) -> bool:
 def _columns() -> int:
     # A live line that wraps could not be cleared again; colour codes make this cut earlier than it must be.
     try:
-        return max(20, os.get_terminal_size(2).columns - 1)
+        # Some terminals, in containers above all, say 0.
+        return max(20, (os.get_terminal_size(2).columns or 80) - 1)
     except OSError:
         return 79

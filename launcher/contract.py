@@ -41,6 +41,18 @@ VARIABLES: dict[str, str] = {
     "NCCL_SOCKET_IFNAME": "lo when the run has one node; unless you set it",
     "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1, as under torchrun; unless you set it",
     "CUDA_VISIBLE_DEVICES": "set only by --devices and --virtual-local-rank",
+    "HOROVOD_RANK": "the same as RANK; this and all below only with --backend horovod",
+    "HOROVOD_SIZE": "the same as WORLD_SIZE",
+    "HOROVOD_LOCAL_RANK": "the same as LOCAL_RANK",
+    "HOROVOD_LOCAL_SIZE": "the same as LOCAL_WORLD_SIZE",
+    "HOROVOD_CROSS_RANK": "the same as NODE_RANK",
+    "HOROVOD_CROSS_SIZE": "number of nodes",
+    "HOROVOD_HOSTNAME": "name of this node",
+    "HOROVOD_CONTROLLER": "gloo; unless you set it",
+    "HOROVOD_CPU_OPERATIONS": "gloo; unless you set it",
+    "HOROVOD_GLOO_RENDEZVOUS_ADDR": "where the launcher serves Horovod's store",
+    "HOROVOD_GLOO_RENDEZVOUS_PORT": "its port; a fresh one for every attempt",
+    "HOROVOD_GLOO_IFACE": "lo when the run has one node; unless you set it",
 }
 
 # Of a surrounding launcher: a store that is not ours, and the place for a result that is not this worker's.
@@ -87,6 +99,7 @@ class RunFacts(NamedTuple):
     role: str
     max_restarts: int
     backend: str
+    hostname: str
     # GPUs chosen by --devices; None leaves the choice to CUDA_VISIBLE_DEVICES.
     devices: tuple[str, ...] | None
     virtual_local_rank: bool
@@ -104,6 +117,10 @@ def common(facts: RunFacts, assignment: Assignment, user_environ: Mapping[str, s
         # One node talks to itself over loopback only: no firewall, VPN or missing host name can get in the way.
         defaults["GLOO_SOCKET_IFNAME"] = "lo"
         defaults["NCCL_SOCKET_IFNAME"] = "lo"
+    if facts.backend == "horovod":
+        defaults["HOROVOD_CONTROLLER"] = defaults["HOROVOD_CPU_OPERATIONS"] = "gloo"
+        if assignment.num_nodes == 1:
+            defaults["HOROVOD_GLOO_IFACE"] = "lo"
     variables = {name: value for name, value in defaults.items() if name not in user_environ}
     variables["LAUNCHER_RUN_ID"] = facts.run_id
     variables["LAUNCHER_RUN_MARK"] = facts.mark
@@ -119,7 +136,7 @@ def per_rank(
     facts: RunFacts, assignment: Assignment, rank: RankInfo, error_file: str | None, gpus: tuple[str, ...]
 ) -> dict[str, str]:
     """Return the variables that tell one worker who it is. `gpus` are those that the node's workers may see."""
-    variables = {
+    variables: dict[str, object] = {
         "RANK": rank.rank,
         "LOCAL_RANK": 0 if facts.virtual_local_rank else rank.local_rank,
         "WORLD_SIZE": rank.world_size,
@@ -136,6 +153,8 @@ def per_rank(
         "TORCHELASTIC_MAX_RESTARTS": facts.max_restarts,
         "TORCHELASTIC_RUN_ID": facts.run_id,
     }
+    if facts.backend == "horovod":
+        variables.update(_horovod(facts, assignment, rank))
     text = {name: str(value) for name, value in variables.items()}
     if error_file is not None:
         text["LAUNCHER_ERROR_FILE"] = error_file
@@ -144,6 +163,21 @@ def per_rank(
     if facts.virtual_local_rank and rank.local_rank < len(gpus):
         text["CUDA_VISIBLE_DEVICES"] = gpus[rank.local_rank]
     return text
+
+
+def _horovod(facts: RunFacts, assignment: Assignment, rank: RankInfo) -> dict[str, object]:
+    """Return what Horovod's Gloo controller reads when hvd.init() is called."""
+    return {
+        "HOROVOD_RANK": rank.rank,
+        "HOROVOD_SIZE": rank.world_size,
+        "HOROVOD_LOCAL_RANK": rank.local_rank,
+        "HOROVOD_LOCAL_SIZE": rank.local_world_size,
+        "HOROVOD_CROSS_RANK": rank.node_rank,
+        "HOROVOD_CROSS_SIZE": rank.num_nodes,
+        "HOROVOD_HOSTNAME": facts.hostname,
+        "HOROVOD_GLOO_RENDEZVOUS_ADDR": assignment.master_addr,
+        "HOROVOD_GLOO_RENDEZVOUS_PORT": assignment.horovod_port,
+    }
 
 
 def removed(given: Set[str], user_environ: Mapping[str, str]) -> tuple[str, ...]:

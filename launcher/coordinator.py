@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from launcher import restart
 from launcher.failure import FailureReport
+from launcher.horovod_store import HorovodStore
 from launcher.outcome import AttemptOutcome, Verdict
 from launcher.ranks import Assignment
 
@@ -36,6 +38,7 @@ class LocalCoordinator:
         policy: restart.RestartPolicy,
         master_addr: str | None = None,
         master_port: int | None = None,
+        open_store: Callable[[], HorovodStore] | None = None,
     ) -> None:
         self._local_world_size = local_world_size
         self._policy = policy
@@ -43,15 +46,21 @@ class LocalCoordinator:
         self._master_addr = master_addr
         self._master_port = master_port
         self._reserved: socket.socket | None = None
+        self._open_store = open_store
+        self._store: HorovodStore | None = None
 
     def join(self, attempt: int) -> Assignment:
         """Return the layout of the next attempt, with a port that no attempt before it has had."""
+        self.close()
+        if self._open_store is not None:
+            self._store = self._open_store()
         return Assignment(
             attempt=attempt,
             node_rank=0,
             local_world_sizes=(self._local_world_size,),
             master_addr=self._master_addr or _LOOPBACK,
             master_port=self._master_port or self._reserve_port(),
+            horovod_port=self._store.port if self._store else 0,
         )
 
     def settle(self, outcome: AttemptOutcome, report: FailureReport | None) -> Verdict:
@@ -66,10 +75,12 @@ class LocalCoordinator:
         if self._reserved is not None:
             self._reserved.close()
             self._reserved = None
+        if self._store is not None:
+            self._store.close()
+            self._store = None
 
     def _reserve_port(self) -> int:
         """Keep a free port for rank 0 while the attempt lasts."""
-        self.close()
         self._reserved = reserve_port(_LOOPBACK)
         port: int = self._reserved.getsockname()[1]
         return port

@@ -26,6 +26,11 @@ class WorkerError(NamedTuple):
     # Clock of this node that orders failures; 0 when unknown.
     monotonic_ns: int = 0
 
+    def messages(self) -> list[str]:
+        """Return the exception's own line, and those of the exceptions that led to it, without source lines."""
+        chain = [line for line in self.traceback.splitlines() if line and not line[0].isspace() and line != _HEADER]
+        return [f"{self.type}: {self.message}", *chain]
+
 
 def encode(error: WorkerError) -> str:
     """Return the text of an error file."""

@@ -39,9 +39,9 @@ class Evidence:
 
     def explain(self, returncode: int, pid: int, peak_kib: int | None, error_text: str) -> str:
         """Return what is known about a death, in a sentence or two, or "" when there is nothing to add."""
-        if returncode == -signal.SIGBUS:
+        data_worker = "DataLoader worker" in error_text and "is killed by signal" in error_text
+        if returncode == -signal.SIGBUS or (data_worker and "signal: Bus error" in error_text):
             return _describe_shared_memory()
-        data_worker = "DataLoader worker" in error_text and "killed by signal" in error_text
         if returncode != -signal.SIGKILL and not data_worker:
             return ""
         verdict = self._out_of_memory(pid, any_process=data_worker)

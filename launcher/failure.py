@@ -7,6 +7,7 @@ only say that a peer has gone (connection reset, say) are put behind those that 
 from __future__ import annotations
 
 import json
+import signal
 from typing import Any, NamedTuple
 
 from launcher import stacks
@@ -127,7 +128,7 @@ def make_report(outcome: AttemptOutcome, *, hostname: str, run_dir: str | None) 
         duration_s=round(outcome.duration_s, 3),
         run_dir=run_dir,
         evidence=first.evidence,
-        hint=hint_for(f"{error.type}: {error.message}" if error else "\n".join(first.last_lines)),
+        hint=hint_for("\n".join(_words_of(first))),
     )
 
 
@@ -174,10 +175,17 @@ def _blame(worker: WorkerOutcome) -> tuple[bool, float, int]:
 
 
 def _is_secondary(worker: WorkerOutcome) -> bool:
-    if worker.error is None:
+    if worker.error is None and (worker.returncode or 0) < 0 and worker.returncode != -signal.SIGABRT:
         return False
-    text = f"{worker.error.type}: {worker.error.message}"
-    return any(secondary in text for secondary in _SECONDARY_TEXTS)
+    # A library that aborts, and a script that logs its exception and exits, leave no exception but these lines.
+    return any(secondary in line for secondary in _SECONDARY_TEXTS for line in _words_of(worker))
+
+
+def _words_of(worker: WorkerOutcome) -> list[str]:
+    """Return what a worker said about its failure: the exception with those that led to it, or its last lines."""
+    if worker.error is None or worker.error.type == "SystemExit":
+        return [worker.error.message if worker.error else "", *worker.last_lines]
+    return worker.error.messages()
 
 
 def _exit_code(worker: WorkerOutcome) -> int:
@@ -204,11 +212,12 @@ def _headline(worker: WorkerOutcome) -> str:
 def _group_others(first: WorkerOutcome, rest: list[WorkerOutcome]) -> tuple[OtherFailure, ...]:
     groups: dict[str, list[WorkerOutcome]] = {}
     for worker in rest:
-        groups.setdefault(_headline(worker), []).append(worker)
+        # Those that say only that a peer has gone differ in addresses and port numbers: one line is enough for all.
+        groups.setdefault("" if _is_secondary(worker) else _headline(worker), []).append(worker)
     return tuple(
         OtherFailure(
             ranks=tuple(sorted(worker.rank for worker in workers)),
-            what=what + (" (because a peer had gone)" if _is_secondary(workers[0]) else ""),
+            what=what or f"{_headline(workers[0])} (because a peer had gone)",
             is_same=what == _headline(first),
         )
         for what, workers in groups.items()

@@ -9,11 +9,11 @@ _HINTS = (
         "the GPU's memory is full: a smaller batch, or another process on this GPU (see nvidia-smi)",
     ),
     (
-        ("No space left on device (28)", "unable to allocate shared memory", "unable to open shared memory object"),
+        ("No space left on device (28)", "unable to allocate shared memory", "unable to open shared memory object", "out of shared memory"),
         "shared memory is full: make /dev/shm larger (docker run --shm-size), or use fewer data workers",
     ),
     (
-        ("DataLoader worker", "killed by signal"),
+        ("DataLoader worker", "is killed by signal"),
         "a data worker of this rank was killed: often memory; fewer data workers, or smaller batches",
     ),
     (("ncclInvalidUsage", "Duplicate GPU detected"), "two ranks use the same GPU: let each take its LOCAL_RANK"),

@@ -111,6 +111,7 @@ def make_plan(spec: LaunchSpec, assignment: Assignment, facts: NodeFacts, start_
         role=spec.role,
         max_restarts=spec.max_restarts,
         backend=spec.backend,
+        hostname=facts.hostname,
         devices=spec.devices or None,
         virtual_local_rank=spec.virtual_local_rank,
     )

@@ -29,6 +29,8 @@ class Assignment(NamedTuple):
     # Address of torch's process group store. The port is fresh for every attempt.
     master_addr: str
     master_port: int
+    # Port of Horovod's store on that address, 0 without Horovod.
+    horovod_port: int = 0
 
     @property
     def num_nodes(self) -> int:

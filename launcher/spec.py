@@ -62,8 +62,9 @@ class LaunchSpec(Options):
         help="The GPUs to use, by number or UUID, in the order of the local ranks.",
     )
     backend: str = option(
-        "--backend", default="auto", choices=("auto", "nccl", "gloo"), group=_WORKERS,
-        help="Backend that launcher.init() takes in the workers; `auto` is nccl with GPUs, else gloo.",
+        "--backend", default="auto", choices=("auto", "nccl", "gloo", "horovod"), group=_WORKERS,
+        help="Backend that launcher.init() takes in the workers; `auto` is nccl with GPUs, else gloo. `horovod` "
+        "also serves what scripts with hvd.init() need.",
     )
     virtual_local_rank: bool = option(
         "--virtual-local-rank", default=False, group=_WORKERS,

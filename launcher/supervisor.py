@@ -21,6 +21,7 @@ from launcher.errors import LauncherError
 from launcher.evidence import Evidence
 from launcher.failure import FailureReport, make_report, render
 from launcher.group import Group, NodeServices
+from launcher.horovod_store import HorovodStore
 from launcher.keeper import Keeper
 from launcher.loop import Loop
 from launcher.member import Starter
@@ -46,7 +47,7 @@ def launch(spec: LaunchSpec) -> LaunchResult:
     with _open_services(spec, facts) as (services, control):
         if warning:
             services.console.say(warning)
-        coordinator = _make_coordinator(spec, facts)
+        coordinator = _make_coordinator(spec, facts, services.loop)
         starter: Starter = _choose_starter(spec, services.loop)
         history: list[str] = []
         attempt, delay_s = 0, 0.0
@@ -132,10 +133,13 @@ def _open_services(spec: LaunchSpec, facts: NodeFacts) -> Iterator[tuple[NodeSer
             console.close()
 
 
-def _make_coordinator(spec: LaunchSpec, facts: NodeFacts) -> Coordinator:
+def _make_coordinator(spec: LaunchSpec, facts: NodeFacts, loop: Loop | None = None) -> Coordinator:
+    """Make the coordinator; without a loop (a dry run) it serves nothing."""
     chosen = spec.provenance.get("master_addr", "default") != "default"
     policy = RestartPolicy(spec.max_restarts, spec.restart_window, spec.restart_backoff, spec.final_codes)
-    return LocalCoordinator(facts.local_world_size, policy, spec.master_addr if chosen else None, spec.master_port)
+    size = facts.local_world_size
+    serve = (lambda: HorovodStore(loop, size, size, facts.hostname)) if loop and spec.backend == "horovod" else None
+    return LocalCoordinator(size, policy, spec.master_addr if chosen else None, spec.master_port, serve)
 
 
 def _wants_spawn(spec: LaunchSpec) -> bool:
