@@ -35,7 +35,7 @@ class Autopsy:
             kill_sessions([worker.pid])
             peak_kib = starter.reap(worker.pid)
             worker.is_reaped = True
-        worker.evidence = self._evidence.explain(worker.returncode, worker.pid, peak_kib, "")
+        worker.evidence = self._evidence.explain(worker.returncode, worker.pid, peak_kib)
 
     def will_hit_all(self, worker: Worker) -> bool:
         """Whether a worker's error is one that every rank meets by itself: in the program's text, or its arguments."""
@@ -48,10 +48,9 @@ class Autopsy:
         error = _read_error(worker.plan.error_file) if worker.returncode != 0 else None
         if error is None and worker.returncode not in (None, 0):
             error = find_traceback(self._pipes.error_text(local_rank))
-        evidence = worker.evidence
-        if not evidence and error is not None:
-            # An exception may only say that a data worker was killed.
-            evidence = self._evidence.explain(0, 0, None, "\n".join(error.messages()))
+        if not worker.evidence and error is not None and error.lost_data_worker:
+            # Kept: the kernel's counters tell of each kill once.
+            worker.evidence = self._evidence.explain_data_worker("\n".join(error.messages()))
         return WorkerOutcome(
             rank=worker.plan.rank,
             pid=worker.pid,
@@ -63,7 +62,7 @@ class Autopsy:
             last_lines=self._last_lines(worker),
             log_path=worker.plan.logs.get("err", ""),
             start_failure=worker.start_failure,
-            evidence=evidence,
+            evidence=worker.evidence,
         )
 
     def _last_lines(self, worker: Worker) -> tuple[str, ...]:

@@ -17,6 +17,10 @@ _VERSION = 1
 _HEADER = "Traceback (most recent call last):"
 
 
+# What a rank gets when it fetches a batch from a data worker that has gone.
+_BROKEN = ("ConnectionResetError", "ConnectionRefusedError", "FileNotFoundError", "EOFError", "BrokenPipeError")
+
+
 class WorkerError(NamedTuple):
     """Why a worker's script ended, in the worker's own words."""
 
@@ -25,6 +29,13 @@ class WorkerError(NamedTuple):
     traceback: str
     # Clock of this node that orders failures; 0 when unknown.
     monotonic_ns: int = 0
+
+    @property
+    def lost_data_worker(self) -> bool:
+        """Whether a data worker of the rank has died: torch says so, or the connection on which it sends batches broke."""
+        if any("DataLoader worker" in line and "is killed by signal" in line for line in self.messages()):
+            return True
+        return self.type in _BROKEN and "utils/data/dataloader.py" in self.traceback and "resource_sharer.py" in self.traceback
 
     def messages(self) -> list[str]:
         """Return the exception's own line, and those of the exceptions that led to it, without source lines."""

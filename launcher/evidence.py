@@ -37,33 +37,45 @@ class Evidence:
             os.close(self._kernel_log)
             self._kernel_log = -1
 
-    def explain(self, returncode: int, pid: int, peak_kib: int | None, error_text: str) -> str:
-        """Return what is known about a death, in a sentence or two, or "" when there is nothing to add."""
-        data_worker = "DataLoader worker" in error_text and "is killed by signal" in error_text
-        if returncode == -signal.SIGBUS or (data_worker and "signal: Bus error" in error_text):
+    def explain(self, returncode: int, pid: int, peak_kib: int | None) -> str:
+        """Return what is known about a worker's death, in a sentence or two, or "" when there is nothing to add."""
+        if returncode == -signal.SIGBUS:
             return _describe_shared_memory()
-        if returncode != -signal.SIGKILL and not data_worker:
+        if returncode != -signal.SIGKILL:
             return ""
-        verdict = self._out_of_memory(pid, any_process=data_worker)
-        figures = _memory_figures(peak_kib)
-        return "; ".join(part for part in (verdict, *figures) if part)
-
-    def _out_of_memory(self, pid: int, *, any_process: bool) -> str:
         self._read_kernel_log()
+        limit = self._take_counted_kill()
         if pid in self._kills:
-            return f"by the kernel's out-of-memory killer ({self._kills[pid]})"
-        if any_process and self._kills:
-            killed, text = list(self._kills.items())[-1]
-            return f"the kernel's out-of-memory killer ended process {killed} ({text})"
-        grown = [folder for folder, count in _oom_counters().items() if count > self._counters.get(folder, count)]
-        if grown:
-            limit = _memory_limit(grown[0])
-            return "by the kernel's out-of-memory killer" + (
-                f": the limit of its cgroup is {format_bytes(limit)}" if limit else ""
-            )
-        if self._counters or self._kernel_log >= 0:
-            return "" if any_process else "no sign of the out-of-memory killer: somebody sent SIGKILL"
-        return ""
+            verdict = f"by the kernel's out-of-memory killer ({self._kills.pop(pid)})"
+        elif limit is not None:
+            verdict = f"by the kernel's out-of-memory killer{limit}"
+        elif self._counters or self._kernel_log >= 0:
+            verdict = "no sign of the out-of-memory killer: somebody sent SIGKILL"
+        else:
+            verdict = ""
+        return "; ".join(part for part in (verdict, *_memory_figures(peak_kib)) if part)
+
+    def explain_data_worker(self, words: str) -> str:
+        """Return what is known about the death of a rank's data worker; `words` is what the rank says of it."""
+        self._read_kernel_log()
+        limit = self._take_counted_kill()
+        if self._kills:
+            pid, text = self._kills.popitem()
+            return "; ".join((f"the kernel's out-of-memory killer ended process {pid} ({text})", *_memory_figures(None)))
+        if limit is not None:
+            return "; ".join((f"the kernel's out-of-memory killer ended a process here{limit}", *_memory_figures(None)))
+        return _describe_shared_memory() if "signal: Bus error" in words or _shared_memory()[1] >= 90 else ""
+
+    def _take_counted_kill(self) -> str | None:
+        """Return the limit, as text, of the cgroup that counts one kill more than it did; None when none does."""
+        found: str | None = None
+        for folder, count in _oom_counters().items():
+            if count > self._counters.get(folder, count):
+                # One death is explained by it, and no other: an attempt later the count is no news.
+                self._counters[folder] += 1
+                limit = _memory_limit(folder) if found in (None, "") else 0
+                found = f": the limit of its cgroup is {format_bytes(limit)}" if limit else found or ""
+        return found
 
     def _read_kernel_log(self) -> None:
         # Each read returns one record: "priority,number,microseconds,-;text".
@@ -129,13 +141,20 @@ def _memory_figures(peak_kib: int | None) -> list[str]:
     return figures
 
 
-def _describe_shared_memory() -> str:
+def _shared_memory() -> tuple[int, int]:
+    """Return the size of /dev/shm in bytes, and how many per cent of it are in use; 0 and 0 when there is none."""
     try:
         status = os.statvfs("/dev/shm")
     except OSError:
-        return ""
+        return 0, 0
     size, free = status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
-    used_percent = 100 * (size - free) // size if size else 100
+    return size, 100 * (size - free) // size if size else 100
+
+
+def _describe_shared_memory() -> str:
+    size, used_percent = _shared_memory()
+    if not size:
+        return ""
     text = f"/dev/shm has {format_bytes(size)}, {used_percent} % of it in use"
     if used_percent >= 90 or size < _GIB:
         text += "; data workers pass batches through it: make it larger (docker run --shm-size), or use fewer workers"

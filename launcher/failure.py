@@ -39,6 +39,11 @@ _SECONDARY_TEXTS = (
 )
 
 
+# How we ask workers to stop, and for how long after that an end may have nothing to do with it.
+_OUR_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_ENDING_S = 0.1
+
+
 class OtherFailure(NamedTuple):
     """Other workers that failed, all in the same way."""
 
@@ -105,6 +110,9 @@ def make_report(outcome: AttemptOutcome, *, hostname: str, run_dir: str | None) 
     if outcome.hang:
         return _hang_report(outcome, hostname, run_dir)
     failures = sorted((w for w in outcome.workers if w.failed_at is not None), key=_blame)
+    if failures and _is_secondary(failures[0]):
+        # All noticed that a peer had gone: one whose own end we heard of only after we had asked it to stop.
+        failures = [*(worker for worker in outcome.workers if _was_ending(worker)), *failures]
     if outcome.node_failure or not failures:
         return _node_report(outcome, hostname, run_dir)
     first, rest = failures[0], failures[1:]
@@ -128,7 +136,7 @@ def make_report(outcome: AttemptOutcome, *, hostname: str, run_dir: str | None) 
         duration_s=round(outcome.duration_s, 3),
         run_dir=run_dir,
         evidence=first.evidence,
-        hint=hint_for("\n".join(_words_of(first))),
+        hint=hint_for("\n".join(_words_of(first)), lost_data_worker=error is not None and error.lost_data_worker),
     )
 
 
@@ -177,8 +185,20 @@ def _blame(worker: WorkerOutcome) -> tuple[bool, float, int]:
 def _is_secondary(worker: WorkerOutcome) -> bool:
     if worker.error is None and (worker.returncode or 0) < 0 and worker.returncode != -signal.SIGABRT:
         return False
+    if worker.error is not None and worker.error.lost_data_worker:
+        return False
     # A library that aborts, and a script that logs its exception and exits, leave no exception but these lines.
     return any(secondary in line for secondary in _SECONDARY_TEXTS for line in _words_of(worker))
+
+
+def _was_ending(worker: WorkerOutcome) -> bool:
+    """Tell whether a worker was about to end by itself, in its own way, at the moment at which we asked it to stop."""
+    if worker.asked_to_stop_at is None or worker.returncode is None or worker.error is not None:
+        return False
+    ours = {0, *(code for signum in _OUR_SIGNALS for code in (-signum, 128 + signum))}
+    if not worker.evidence:  # else it was not we who killed it
+        ours.add(-signal.SIGKILL)
+    return worker.returncode not in ours and worker.ended_at - worker.asked_to_stop_at < _ENDING_S
 
 
 def _words_of(worker: WorkerOutcome) -> list[str]:
@@ -190,7 +210,8 @@ def _words_of(worker: WorkerOutcome) -> list[str]:
 
 def _exit_code(worker: WorkerOutcome) -> int:
     # On its way out with an exception when we stopped it: the code is the one that it would have ended with.
-    if worker.returncode is None or (worker.asked_to_stop_at is not None and worker.returncode < 0):
+    is_ours = worker.asked_to_stop_at is not None and worker.error is not None
+    if worker.returncode is None or (is_ours and worker.returncode < 0):
         return 1
     return shell_code(worker.returncode)
 
@@ -198,7 +219,7 @@ def _exit_code(worker: WorkerOutcome) -> int:
 def _how(worker: WorkerOutcome) -> str:
     if worker.start_failure:
         return worker.start_failure
-    if worker.returncode is None or worker.asked_to_stop_at is not None:
+    if worker.returncode is None or (worker.asked_to_stop_at is not None and worker.error is not None):
         return describe(_exit_code(worker))
     return describe(worker.returncode, guess=not worker.evidence)
 

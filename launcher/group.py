@@ -157,8 +157,9 @@ class Group:
 
     @property
     def _known_pids(self) -> set[int]:
-        """Our own children that are no orphans."""
-        return {self._keeper.pid, getattr(self.starter, "pid", 0), *(worker.pid for worker in self.workers)}
+        """Our own children that are no orphans. Workers whose fork server has died are: somebody must wait for their end."""
+        workers = () if self.node_failure else (worker.pid for worker in self.workers)
+        return {self._keeper.pid, getattr(self.starter, "pid", 0), *workers}
 
     @property
     def _all_ended(self) -> bool:
@@ -231,7 +232,7 @@ class Group:
         worker.returncode = returncode
         worker.ended_at = self._loop.clock()
         worker.order = self._num_ended
-        if returncode < 0 and worker.asked_to_stop_at is None:
+        if returncode < 0 and (worker.asked_to_stop_at is None or not self._stop.has_forced):
             self._autopsy.examine(worker, self.starter)
             for event in self.starter.take_set_aside():
                 self._handle(event)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# (what the error contains, what to tell a person). The first match counts.
+# (what the error contains, one of these; what to tell a person). The first match counts.
 _HINTS = (
     (
         ("CUDA out of memory", "CUDA error: out of memory"),
@@ -11,10 +11,6 @@ _HINTS = (
     (
         ("No space left on device (28)", "unable to allocate shared memory", "unable to open shared memory object", "out of shared memory"),
         "shared memory is full: make /dev/shm larger (docker run --shm-size), or use fewer data workers",
-    ),
-    (
-        ("DataLoader worker", "is killed by signal"),
-        "a data worker of this rank was killed: often memory; fewer data workers, or smaller batches",
     ),
     (("ncclInvalidUsage", "Duplicate GPU detected"), "two ranks use the same GPU: let each take its LOCAL_RANK"),
     (
@@ -33,14 +29,12 @@ _HINTS = (
     ),
 )
 
-# Hints for which all texts must occur; for the others one is enough.
-_ALL_NEEDED = ("DataLoader worker",)
+_DATA_WORKER_HINT = "a data worker of this rank has died: often memory; fewer data workers, or smaller batches"
 
 
-def hint_for(text: str) -> str:
+def hint_for(text: str, *, lost_data_worker: bool = False) -> str:
     """Return what an error text means, or ""."""
     for marks, hint in _HINTS:
-        found = [mark in text for mark in marks]
-        if all(found) if marks[0] in _ALL_NEEDED else any(found):
+        if any(mark in text for mark in marks):
             return hint
-    return ""
+    return _DATA_WORKER_HINT if lost_data_worker else ""

@@ -64,6 +64,7 @@ class Stop:
         self._grace_s = grace_s
         self._signum = signal.SIGTERM
         self.has_begun = False
+        self.has_forced = False
         self.has_given_up = False
 
     def begin(self, signum: signal.Signals) -> None:
@@ -91,7 +92,7 @@ class Stop:
 
     def force(self) -> None:
         """Kill everything in the sessions of the workers that still run."""
-        self.has_begun = True
+        self.has_begun = self.has_forced = True
         running = [worker for worker in self._workers if worker.is_running]
         for worker in running:
             worker.asked_to_stop_at = worker.asked_to_stop_at or self._loop.clock()

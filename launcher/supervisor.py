@@ -58,7 +58,7 @@ def launch(spec: LaunchSpec) -> LaunchResult:
                 with Group(plan, starter, services) as group:
                     control.group = group
                     outcome = group.watch()
-                    report = _make_report(outcome, facts, history)
+                    report = None if group.unsafe_reason else _make_report(outcome, facts, history)
                     verdict = coordinator.settle(outcome, report) if not group.unsafe_reason else Verdict("restart")
                     if report is not None:
                         report = _announce(report, verdict, facts, services.console, history)

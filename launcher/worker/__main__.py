@@ -11,8 +11,15 @@ import sys
 
 _LOADED_BY_PYTHON = set(sys.modules)
 
+import signal  # noqa: E402
+
+_ON_INTERRUPT = signal.getsignal(signal.SIGINT)
+
 
 def _enter() -> None:
+    # Ctrl-C while we prepare ends the process quietly; the script will find python's handler, and its KeyboardInterrupt.
+    if _ON_INTERRUPT is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Run by path, python has put this folder first on sys.path, where our modules would shadow the user's.
     parent = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     if sys.path and os.path.abspath(sys.path[0]) == os.path.dirname(os.path.abspath(__file__)):
@@ -25,8 +32,6 @@ def _enter() -> None:
     del sys.path[0]
     bootstrap.LOADED_BY_PYTHON = _LOADED_BY_PYTHON
 def _worker_of_exec(arguments: list[str]) -> tuple[str, str, list[str], str | None]:
-    import signal
-
     from launcher._platform import die_with_parent
     from launcher.worker import bootstrap, diagnose, title
 
@@ -55,4 +60,5 @@ if __name__ == "__main__":
     _job = _worker_of_exec(_arguments) if _mode == "run" else _worker_of_fork(*_arguments[:2])
     from launcher.worker.bootstrap import run
 
+    signal.signal(signal.SIGINT, _ON_INTERRUPT)
     run(*_job)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-BACKENDS = ("auto", "nccl", "gloo")
-_LATER = ("horovod", "mpi")
+BACKENDS = ("auto", "nccl", "gloo", "horovod")
+_LATER = ("mpi",)
 _HEARTBEAT_INTERVAL_S = 0.5
 _OPS = ("mean", "sum", "min", "max")
 
@@ -37,7 +37,7 @@ _current: Context | None = None
 def init(backend: str = "auto", timeout_s: float | None = None) -> Context:
     """Join the run that this process belongs to and return its Context; alone, that is rank 0 of 1.
 
-    backend: "nccl" (GPUs), "gloo" (CPU), or "auto": the one given by `python -m launcher --backend`, else
+    backend: "nccl" (GPUs), "gloo" (CPU), "horovod", or "auto": the one given by `python -m launcher --backend`, else
     nccl where there are GPUs. timeout_s: seconds that a collective may wait for the other ranks; torch's
     default without it. With several ranks, it waits for all of them. A second call returns the same Context.
     A process group that the script initialised itself is used, and never destroyed. At exit, ours is.
@@ -53,11 +53,21 @@ def init(backend: str = "auto", timeout_s: float | None = None) -> Context:
         if backend not in ("auto", _current.backend):
             raise UsageError(f"init(backend={backend!r}) after an init() that chose {_current.backend!r}.")
         return _current
-    from launcher.worker.dist import join
-
     place = detect(os.environ)
-    _current = Context(place, join(place, os.environ, backend, timeout_s))
+    _current = Context(place, _join(place, backend, timeout_s))
     return _current
+
+
+def _join(place: Place, backend: str, timeout_s: float | None) -> TorchGroup:
+    if backend == "horovod":
+        if timeout_s is not None:
+            raise UsageError(f"timeout_s={timeout_s!r} has no meaning with Horovod; set HOROVOD_GLOO_TIMEOUT_SECONDS.")
+        from launcher.worker import horovod_group
+
+        return horovod_group.join(place, os.environ)
+    from launcher.worker import dist
+
+    return dist.join(place, os.environ, backend, timeout_s)
 
 
 class Context:
@@ -117,8 +127,12 @@ class Context:
         return self._group.unwrap(model)
 
     def wrap_optimizer(self, optimizer: T, model: Module) -> T:
-        """Return the optimizer to use with the wrapped model; with nccl and gloo the same one."""
-        return optimizer
+        """Return the optimizer to use with the wrapped model; with nccl and gloo the same one, with Horovod its own.
+
+        Collective with Horovod. Call it after wrap(), and use what it returns.
+        """
+        wrapped: T = self._group.wrap_optimizer(optimizer, model)
+        return wrapped
 
     def all_reduce(self, value: Value, op: str = "mean") -> Value:
         """Combine one value of each rank by "mean", "sum", "min" or "max", for all ranks. Collective.
@@ -245,7 +259,7 @@ def _asked_backend(argument: str, option: str) -> str:
     for name, value in (("backend", argument), ("LAUNCHER_BACKEND", option)):
         if value in _LATER:
             raise UsageError(
-                f"{name}={value!r} is not in this version of launcher.", hint="Use 'nccl', 'gloo' or 'auto'."
+                f"{name}={value!r} is not in this version of launcher.", hint="Use 'nccl', 'gloo', 'horovod' or 'auto'."
             )
         if value not in BACKENDS:
             raise UsageError(

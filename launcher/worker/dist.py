@@ -16,13 +16,14 @@ from launcher.worker.devices import gpu_index
 from launcher.worker.threads import wait_until_idle
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
     from torch import device as Device  # noqa: N812
     from torch.nn import Module
+    from torch.optim import Optimizer
 
-    __all__ = ["Device", "Module", "Tensor", "TorchGroup", "join"]
+    __all__ = ["Device", "Module", "Optimizer", "Tensor", "TorchGroup", "choose_device", "import_torch", "join"]
 
 _MAX_DIMS = 15
 """Dimensions for which the exchange of shapes before an all_gather has room; its message has a fixed size."""
@@ -33,12 +34,12 @@ def join(place: Place, environ: Mapping[str, str], backend: str, timeout_s: floa
 
     A process group that the script initialised itself is used as it is, and left to the script to destroy.
     """
-    torch = _import_torch()
+    torch = import_torch()
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return _adopt(torch, place, backend, environ)
     if backend == "auto":
         backend = "nccl" if torch.cuda.is_available() else "gloo"
-    device = _choose_device(torch, place, backend, environ)
+    device = choose_device(torch, place, backend, environ)
     if place.world_size > 1:
         _init_process_group(torch, place, environ, backend, device, timeout_s)
     return TorchGroup(torch, place.rank, place.world_size, device, backend, owned=place.world_size > 1)
@@ -89,17 +90,23 @@ class TorchGroup:
 
     def reduce_tensor(self, value: Tensor, op: str) -> Tensor:
         """Combine a tensor of each rank into a new one, without gradient."""
-        torch, value = self._torch, value.detach()
         if self.world_size == 1:
+            value = value.detach()
             return value.true_divide(1) if op == "mean" else value.clone()
-        # Sums of many ranks in half precision lose digits; truth values have no sum.
-        wider = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.bool: torch.int64}
-        wide = value.to(wider.get(value.dtype, value.dtype), copy=True).contiguous()
+        wide, keep = self._widened(value)
         self._dist.all_reduce(wide, self._reduce_op(op), group=self._group_for(wide))
         if op == "mean":
             wide = wide.true_divide(self.world_size)
-        keep = value.is_floating_point() or (value.dtype is torch.bool and op in ("min", "max"))
-        return wide.to(value.dtype) if keep else wide
+        return wide.to(value.dtype) if keep(op) else wide
+
+    def _widened(self, value: Tensor) -> tuple[Tensor, Callable[[str], bool]]:
+        """A copy in which sums are exact enough, and whether the result of an operation goes back to the old type."""
+        torch, value = self._torch, value.detach()
+        # Sums of many ranks in half precision lose digits; truth values have no sum.
+        wider = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.bool: torch.int64}
+        wide = value.to(wider.get(value.dtype, value.dtype), copy=True).contiguous()
+        is_float, is_truth = value.is_floating_point(), value.dtype is torch.bool
+        return wide, lambda op: is_float or (is_truth and op in ("min", "max"))
 
     def reduce_number(self, value: float, op: str) -> float:
         """Combine a number of each rank; an integer if it is one on all ranks. Exact up to 2^53."""
@@ -108,8 +115,7 @@ class TorchGroup:
             # float.
             is_float = isinstance(value, float) * (-1 if op == "min" else 1)
             pair = self._torch.tensor([value, is_float], dtype=self._torch.float64)
-            self._dist.all_reduce(pair, self._reduce_op(op), group=self._group_for(None))
-            number, any_float = pair.tolist()
+            number, any_float = self._reduce_pair(pair, op).tolist()
             value = number if any_float else int(number)
         return value / self.world_size if op == "mean" else value
 
@@ -173,6 +179,14 @@ class TorchGroup:
             for group in self._dist.distributed_c10d._world.pg_map:
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))  # never comes to its last reference
 
+    def wrap_optimizer(self, optimizer: Optimizer, model: Module) -> Optimizer:
+        """The optimizer itself: DistributedDataParallel has averaged the gradients already."""
+        return optimizer
+
+    def _reduce_pair(self, pair: Tensor, op: str) -> Tensor:
+        self._dist.all_reduce(pair, self._reduce_op(op), group=self._group_for(None))
+        return pair
+
     def _all_shapes(self, value: Tensor) -> list[Any]:
         """The shapes (torch.Size) of all ranks' tensors, by one small message of fixed size."""
         if value.dim() > _MAX_DIMS:
@@ -200,7 +214,7 @@ class TorchGroup:
             raise UsageError(f"{name}={rank} is no rank: there are {self.world_size}, from 0.")
 
 
-def _import_torch() -> Any:
+def import_torch() -> Any:
     try:
         import torch
     except ModuleNotFoundError as error:
@@ -227,11 +241,11 @@ def _adopt(torch: Any, place: Place, backend: str, environ: Mapping[str, str]) -
     if (rank, world_size) != (place.rank, place.world_size):
         # The script took its rank from elsewhere than the environment: then the process group is right.
         place = Place("script", rank, rank, world_size, world_size)
-    device = _choose_device(torch, place, "nccl" if "nccl" in name else "gloo", environ)
+    device = choose_device(torch, place, "nccl" if "nccl" in name else "gloo", environ)
     return TorchGroup(torch, rank, world_size, device, name, owned=False)
 
 
-def _choose_device(torch: Any, place: Place, backend: str, environ: Mapping[str, str]) -> Device:
+def choose_device(torch: Any, place: Place, backend: str, environ: Mapping[str, str]) -> Device:
     """nccl: this rank's GPU, made the current one. gloo: the CPU."""
     if backend != "nccl":
         return torch.device("cpu")

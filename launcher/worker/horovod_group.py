@@ -1,0 +1,125 @@
+"""Horovod below the context: the same collectives as dist.py, and its optimizer. Layer 4.
+
+Horovod is imported inside the functions. What is not a collective (devices, one rank alone) is dist.py's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from launcher.environments import Place
+from launcher.errors import LauncherError, UsageError
+from launcher.worker.dist import TorchGroup, choose_device, import_torch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from launcher.worker.dist import Module, Optimizer, Tensor
+
+_BUILD_HINT = "Type, in a checkout of the launcher: scripts/build_horovod"
+
+
+def join(place: Place, environ: Mapping[str, str]) -> TorchGroup:
+    """Bring the ranks together with Horovod; alone there is nothing to bring together."""
+    torch = import_torch()
+    if place.world_size == 1:
+        return TorchGroup(torch, 0, 1, _device(torch, place, environ), "horovod", owned=False)
+    hvd = _import_horovod(torch)
+    owned = not hvd.is_initialized()
+    hvd.init()
+    if (hvd.rank(), hvd.size()) != (place.rank, place.world_size):
+        raise LauncherError(
+            f"Horovod says rank {hvd.rank()} of {hvd.size()}, the environment says rank {place.rank} of {place.world_size}.",
+            hint="Start the script with: python -m launcher --backend horovod, horovodrun, or mpirun.",
+        )
+    return HorovodGroup(torch, hvd, place, _device(torch, place, environ), owned=owned)
+
+
+def _device(torch: Any, place: Place, environ: Mapping[str, str]) -> Any:
+    return choose_device(torch, place, "nccl" if torch.cuda.is_available() else "gloo", environ)
+
+
+def _import_horovod(torch: Any) -> Any:
+    try:
+        import horovod.torch as hvd
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "horovod":
+            raise
+        raise LauncherError("backend='horovod', but Horovod is not installed in this Python.", hint=_BUILD_HINT) from None
+    except ImportError as error:
+        # Built without torch, or for another torch: a missing extension, or a symbol that is not there.
+        raise LauncherError(
+            f"The installed Horovod does not go with torch {torch.__version__}: {str(error).partition(chr(10))[0]}",
+            hint=f"Build it for this torch. {_BUILD_HINT}",
+        ) from error
+    return hvd
+
+
+class HorovodGroup(TorchGroup):
+    """The ranks of this run as Horovod sees them."""
+
+    def __init__(self, torch: Any, hvd: Any, place: Place, device: Any, *, owned: bool) -> None:
+        super().__init__(torch, place.rank, place.world_size, device, "horovod", owned=owned)
+        self._hvd = hvd
+
+    def wrap(self, model: Module, ddp_kwargs: Mapping[str, Any]) -> Module:
+        """Move a model to this rank's device and make it rank 0's on all ranks."""
+        if ddp_kwargs:
+            raise UsageError(f"wrap() takes no {', '.join(ddp_kwargs)} with Horovod: these are for DistributedDataParallel.")
+        model = model.to(self.device)
+        self._hvd.broadcast_parameters(model.state_dict(), root_rank=0)
+        return model
+
+    def wrap_optimizer(self, optimizer: Optimizer, model: Module) -> Optimizer:
+        """Return an optimizer that averages the gradients of all ranks in each step, in rank 0's state."""
+        self._hvd.broadcast_optimizer_state(optimizer, root_rank=0)
+        named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+        return self._hvd.DistributedOptimizer(optimizer, named_parameters=named)
+
+    def reduce_tensor(self, value: Tensor, op: str) -> Tensor:
+        """Combine a tensor of each rank into a new one, without gradient."""
+        wide, keep = self._widened(value)
+        wide = self._hvd.allreduce(wide, op=self._horovod_op(op))
+        if op == "mean":
+            wide = wide.true_divide(self.world_size)
+        return wide.to(value.dtype) if keep(op) else wide
+
+    def all_gather(self, value: Tensor) -> list[Tensor]:
+        """The tensors of all ranks in order of rank; their shapes may differ."""
+        value = value.detach().contiguous()
+        shapes = [self._torch.Size(shape) for shape in self._hvd.allgather_object(tuple(value.shape))]
+        flat = self._hvd.allgather(value.reshape(-1))
+        parts = flat.split([shape.numel() for shape in shapes])
+        return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    def broadcast_object(self, value: Any, src: int) -> Any:
+        """The object that rank `src` holds, on every rank."""
+        self._check_rank("src", src)
+        return self._hvd.broadcast_object(value, root_rank=src)
+
+    def gather_object(self, value: Any, dst: int) -> list[Any] | None:
+        """The objects of all ranks in order of rank, on rank `dst`; None on the others."""
+        self._check_rank("dst", dst)
+        values: list[Any] = self._hvd.allgather_object(value)
+        return values if self.rank == dst else None
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        self._hvd.barrier()
+
+    def close(self) -> None:
+        """Leave Horovod if init() joined it."""
+        if self._owned:
+            self._owned = False
+            self._hvd.shutdown()
+
+    def abandon(self) -> None:
+        """Nothing to keep: Horovod tells the other ranks by itself that this one has gone."""
+
+    def _reduce_pair(self, pair: Tensor, op: str) -> Tensor:
+        reduced: Tensor = self._hvd.allreduce(pair, op=self._horovod_op(op))
+        return reduced
+
+    def _horovod_op(self, op: str) -> Any:
+        hvd = self._hvd
+        return {"mean": hvd.Sum, "sum": hvd.Sum, "min": hvd.Min, "max": hvd.Max}[op]
