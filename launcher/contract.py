@@ -41,7 +41,7 @@ VARIABLES: dict[str, str] = {
     "NCCL_SOCKET_IFNAME": "lo when the run has one node; unless you set it",
     "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1, as under torchrun; unless you set it",
     "CUDA_VISIBLE_DEVICES": "set only by --devices and --virtual-local-rank",
-    "HOROVOD_RANK": "the same as RANK; this and all below only with --backend horovod",
+    "HOROVOD_RANK": "the same as RANK; this and all below only with --backend horovod, or for a script that imports it",
     "HOROVOD_SIZE": "the same as WORLD_SIZE",
     "HOROVOD_LOCAL_RANK": "the same as LOCAL_RANK",
     "HOROVOD_LOCAL_SIZE": "the same as LOCAL_WORLD_SIZE",
@@ -50,8 +50,9 @@ VARIABLES: dict[str, str] = {
     "HOROVOD_HOSTNAME": "name of this node",
     "HOROVOD_CONTROLLER": "gloo; unless you set it",
     "HOROVOD_CPU_OPERATIONS": "gloo; unless you set it",
-    "HOROVOD_GLOO_RENDEZVOUS_ADDR": "where the launcher serves Horovod's store",
+    "HOROVOD_GLOO_RENDEZVOUS_ADDR": "where the launcher serves Horovod's store, with a secret path",
     "HOROVOD_GLOO_RENDEZVOUS_PORT": "its port; a fresh one for every attempt",
+    "HOROVOD_GLOO_TIMEOUT_SECONDS": "600 (the launcher notices dead ranks itself); unless you set it",
     "HOROVOD_GLOO_IFACE": "lo when the run has one node; unless you set it",
 }
 
@@ -117,8 +118,9 @@ def common(facts: RunFacts, assignment: Assignment, user_environ: Mapping[str, s
         # One node talks to itself over loopback only: no firewall, VPN or missing host name can get in the way.
         defaults["GLOO_SOCKET_IFNAME"] = "lo"
         defaults["NCCL_SOCKET_IFNAME"] = "lo"
-    if facts.backend == "horovod":
+    if assignment.horovod_port:
         defaults["HOROVOD_CONTROLLER"] = defaults["HOROVOD_CPU_OPERATIONS"] = "gloo"
+        defaults["HOROVOD_GLOO_TIMEOUT_SECONDS"] = "600"
         if assignment.num_nodes == 1:
             defaults["HOROVOD_GLOO_IFACE"] = "lo"
     variables = {name: value for name, value in defaults.items() if name not in user_environ}
@@ -153,7 +155,7 @@ def per_rank(
         "TORCHELASTIC_MAX_RESTARTS": facts.max_restarts,
         "TORCHELASTIC_RUN_ID": facts.run_id,
     }
-    if facts.backend == "horovod":
+    if assignment.horovod_port:
         variables.update(_horovod(facts, assignment, rank))
     text = {name: str(value) for name, value in variables.items()}
     if error_file is not None:
@@ -175,7 +177,7 @@ def _horovod(facts: RunFacts, assignment: Assignment, rank: RankInfo) -> dict[st
         "HOROVOD_CROSS_RANK": rank.node_rank,
         "HOROVOD_CROSS_SIZE": rank.num_nodes,
         "HOROVOD_HOSTNAME": facts.hostname,
-        "HOROVOD_GLOO_RENDEZVOUS_ADDR": assignment.master_addr,
+        "HOROVOD_GLOO_RENDEZVOUS_ADDR": assignment.horovod_addr,
         "HOROVOD_GLOO_RENDEZVOUS_PORT": assignment.horovod_port,
     }
 

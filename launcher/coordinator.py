@@ -60,6 +60,7 @@ class LocalCoordinator:
             local_world_sizes=(self._local_world_size,),
             master_addr=self._master_addr or _LOOPBACK,
             master_port=self._master_port or self._reserve_port(),
+            horovod_addr=self._store.address if self._store else "",
             horovod_port=self._store.port if self._store else 0,
         )
 

@@ -172,7 +172,11 @@ class Group:
         self._began_at = self._loop.clock()
         self._diagnostics.begin()
         for worker in self.workers:
-            descriptors = self._pipes.open(worker.plan)
+            try:
+                descriptors = self._pipes.open(worker.plan)
+            except OSError as error:
+                self._handle(StartFailed(worker.plan.local_rank, f"cannot make its pipes: {error.strerror}", 126))
+                continue
             try:
                 events = list(self.starter.start(worker.plan, descriptors))
             finally:

@@ -1,12 +1,13 @@
 """The key-value store over HTTP at which Horovod's Gloo controllers find each other, served from the supervisor's own loop.
 
 Speaks what Horovod 0.28's C++ client asks for: PUT, GET (404 while a key is missing) and DELETE of /scope/key. Loopback
-only. One store lives as long as one attempt. Horovod's own server would cost every launch an import of Horovod, and it listens on
-all interfaces. Layer 3.
+only. One store lives as long as one attempt. Horovod's own server would cost every launch an import of Horovod, and it
+listens on all interfaces. Layer 3.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterable
 
@@ -16,22 +17,29 @@ from launcher.loop import Loop
 # What one rank sends is a few hundred bytes: more than this is not Horovod.
 _MAX_REQUEST_BYTES = 1 << 20
 
+# Many ranks connect at once; a refused one comes back only after seconds.
+_BACKLOG = 4096
+
+_REASONS = {200: "OK", 403: "Forbidden", 404: "Not Found"}
+
 
 class HorovodStore:
     """Serves the ranks of one attempt. Use as a context manager."""
 
-    def __init__(self, loop: Loop, world_size: int, local_world_size: int, hostname: str) -> None:
+    def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        # How many ranks finish with a scope before it is emptied, for the next hvd.init() of the same script.
-        self._scope_sizes = {"global": world_size, f"local_{hostname}": local_world_size}
         self._values: dict[str, dict[str, bytes]] = {}
-        self._finished: dict[str, set[str]] = {}
         self._connections: dict[int, _Connection] = {}
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._listener.bind(("127.0.0.1", 0))
-        self._listener.listen(1024)
+        self._listener.listen(_BACKLOG)
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
+        # The client makes its addresses by joining texts, so a secret fits in behind the port: other users of this machine
+        # can connect, but know no path.
+        secret = os.urandom(16).hex()
+        self.address = f"127.0.0.1:{self.port}/{secret}"
+        self._prefix = f"/{secret}:{self.port}/"
         self._loop.watch(self._listener.fileno(), self._accept)
 
     def close(self) -> None:
@@ -71,28 +79,21 @@ class HorovodStore:
         return ()
 
     def _answer(self, connection: _Connection, method: str, path: str, body: bytes) -> None:
-        scope, _, key = path.strip("/").partition("/")
+        if not path.startswith(self._prefix):
+            connection.reply(self, 403, b"")
+            return
+        scope, _, key = path[len(self._prefix) :].partition("/")
+        values = self._values.setdefault(scope, {})
         if method == "GET":
-            value = self._values.get(scope, {}).get(key)
-            connection.reply(self, 404 if value is None else 200, value or b"")
+            connection.reply(self, 200 if key in values else 404, values.get(key, b""))
             return
         if method == "PUT":
-            self._values.setdefault(scope, {})[key] = body
+            values[key] = body
         elif method == "DELETE":
-            self._finish(scope, key)
+            # This rank has met all others in this scope. What it wrote must not be found by the next hvd.init().
+            for name in (key, f"rank_{key}"):
+                values.pop(name, None)
         connection.reply(self, 200, b"")
-
-    def _finish(self, scope: str, key: str) -> None:
-        """A rank is done with a scope. A planned scope stays readable until the last one is."""
-        size = 1 if scope.startswith("cross_") else self._scope_sizes.get(scope)
-        if size is None:
-            self._values.get(scope, {}).pop(key, None)
-            return
-        finished = self._finished.setdefault(scope, set())
-        finished.add(key)
-        if len(finished) >= size:
-            self._values.pop(scope, None)
-            del self._finished[scope]
 
     def _drop(self, connection: _Connection) -> None:
         self._loop.unwatch(connection.sock.fileno())
@@ -125,7 +126,7 @@ class _Connection:
         return method, path, body[:length]
 
     def reply(self, store: HorovodStore, status: int, body: bytes) -> None:
-        head = f"HTTP/1.1 {status} {'OK' if status == 200 else 'Not Found'}\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Length: {len(body)}\r\n\r\n"
         try:
             self.sock.sendall(head.encode() + body)  # fits into any socket buffer
         except OSError:

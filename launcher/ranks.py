@@ -29,7 +29,8 @@ class Assignment(NamedTuple):
     # Address of torch's process group store. The port is fresh for every attempt.
     master_addr: str
     master_port: int
-    # Port of Horovod's store on that address, 0 without Horovod.
+    # Address (with a secret path) and port of Horovod's store; empty and 0 without Horovod.
+    horovod_addr: str = ""
     horovod_port: int = 0
 
     @property

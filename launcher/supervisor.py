@@ -36,6 +36,9 @@ from launcher.warm import WarmStarter
 # Taken over besides the signals that stop: the forwarded ones, and Ctrl-Z.
 _OTHER_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP)
 
+# How much of a script is searched for an import of Horovod.
+_SCRIPT_BYTES = 1 << 20
+
 
 def launch(spec: LaunchSpec) -> LaunchResult:
     """Run all workers of this node until they succeed or are given up, and return how it ended.
@@ -44,6 +47,7 @@ def launch(spec: LaunchSpec) -> LaunchResult:
     """
     _prepare_process()
     facts, warning = _look_at_node(spec)
+    _check_descriptors(facts.local_world_size)
     with _open_services(spec, facts) as (services, control):
         if warning:
             services.console.say(warning)
@@ -121,6 +125,18 @@ def _look_at_node(spec: LaunchSpec, *, make_folder: bool = True) -> tuple[NodeFa
     return facts, warning
 
 
+def _check_descriptors(local_world_size: int) -> None:
+    """Each worker takes two pipes and two log files here: too many are refused before the first one starts."""
+    import resource
+
+    needed, (allowed, most) = 5 * local_world_size + 40, resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed != resource.RLIM_INFINITY and allowed < needed:
+        problem = f"{local_world_size} workers need up to {needed} open files, and the limit here is {allowed}."
+        if most != resource.RLIM_INFINITY and most < needed:
+            raise LauncherError(problem, hint=f"An administrator must raise it: ulimit -Hn {needed}")
+        raise LauncherError(problem, hint=f"Type: ulimit -n {needed}")
+
+
 @contextmanager
 def _open_services(spec: LaunchSpec, facts: NodeFacts) -> Iterator[tuple[NodeServices, ControlSocket]]:
     """Open what lives as long as the launch. The console closes first: it must still be able to write."""
@@ -137,9 +153,20 @@ def _make_coordinator(spec: LaunchSpec, facts: NodeFacts, loop: Loop | None = No
     """Make the coordinator; without a loop (a dry run) it serves nothing."""
     chosen = spec.provenance.get("master_addr", "default") != "default"
     policy = RestartPolicy(spec.max_restarts, spec.restart_window, spec.restart_backoff, spec.final_codes)
-    size = facts.local_world_size
-    serve = (lambda: HorovodStore(loop, size, size, facts.hostname)) if loop and spec.backend == "horovod" else None
-    return LocalCoordinator(size, policy, spec.master_addr if chosen else None, spec.master_port, serve)
+    serve = (lambda: HorovodStore(loop)) if loop and _uses_horovod(spec) else None
+    return LocalCoordinator(facts.local_world_size, policy, spec.master_addr if chosen else None, spec.master_port, serve)
+
+
+def _uses_horovod(spec: LaunchSpec) -> bool:
+    """Whether to serve Horovod's store. A script that imports Horovod without it would train N times, each rank alone."""
+    if spec.backend != "auto" or program_kind(spec) != "script":
+        return spec.backend == "horovod"
+    try:
+        with open(spec.script, "rb") as file:
+            text = file.read(_SCRIPT_BYTES)
+    except OSError:
+        return False
+    return any(b"horovod" in line and line.lstrip().startswith((b"import ", b"from ")) for line in text.split(b"\n"))
 
 
 def _wants_spawn(spec: LaunchSpec) -> bool:

@@ -43,7 +43,10 @@ def set_import_path(kind: str, target: str) -> None:
 
 def _absolute(path: str) -> str:
     """Return what python makes of a program's path: absolute, with `..` and symbolic links left as they were typed."""
-    return os.getcwd() if path == "." else os.path.join(os.getcwd(), path)
+    try:
+        return os.getcwd() if path == "." else os.path.join(os.getcwd(), path)
+    except OSError:  # somebody has removed the current folder
+        return path
 
 
 def run(kind: str, target: str, args: list[str], error_file: str | None) -> None:

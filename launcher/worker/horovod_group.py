@@ -8,13 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from launcher.environments import Place
-from launcher.errors import LauncherError, UsageError
+from launcher.errors import LauncherError
 from launcher.worker.dist import TorchGroup, choose_device, import_torch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from launcher.worker.dist import Module, Optimizer, Tensor
+
+# Horovod matches messages by name, and would take the type's: ranks that pass None where one passes a list never meet.
+_OBJECT = "launcher.object"
 
 _BUILD_HINT = "Type, in a checkout of the launcher: scripts/build_horovod"
 
@@ -63,10 +66,9 @@ class HorovodGroup(TorchGroup):
         self._hvd = hvd
 
     def wrap(self, model: Module, ddp_kwargs: Mapping[str, Any]) -> Module:
-        """Move a model to this rank's device and make it rank 0's on all ranks."""
-        if ddp_kwargs:
-            raise UsageError(f"wrap() takes no {', '.join(ddp_kwargs)} with Horovod: these are for DistributedDataParallel.")
-        model = model.to(self.device)
+        """Move a model to this rank's device and make it rank 0's on all ranks; what is meant for DDP has no meaning."""
+        # Horovod sends contiguous tensors only, and gradients have the layout of their parameters.
+        model = model.to(self.device, memory_format=self._torch.contiguous_format)
         self._hvd.broadcast_parameters(model.state_dict(), root_rank=0)
         return model
 
@@ -87,7 +89,7 @@ class HorovodGroup(TorchGroup):
     def all_gather(self, value: Tensor) -> list[Tensor]:
         """The tensors of all ranks in order of rank; their shapes may differ."""
         value = value.detach().contiguous()
-        shapes = [self._torch.Size(shape) for shape in self._hvd.allgather_object(tuple(value.shape))]
+        shapes = [self._torch.Size(shape) for shape in self._hvd.allgather_object(tuple(value.shape), name=_OBJECT)]
         flat = self._hvd.allgather(value.reshape(-1))
         parts = flat.split([shape.numel() for shape in shapes])
         return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
@@ -95,12 +97,12 @@ class HorovodGroup(TorchGroup):
     def broadcast_object(self, value: Any, src: int) -> Any:
         """The object that rank `src` holds, on every rank."""
         self._check_rank("src", src)
-        return self._hvd.broadcast_object(value, root_rank=src)
+        return self._hvd.broadcast_object(value, root_rank=src, name=_OBJECT)
 
     def gather_object(self, value: Any, dst: int) -> list[Any] | None:
         """The objects of all ranks in order of rank, on rank `dst`; None on the others."""
         self._check_rank("dst", dst)
-        values: list[Any] = self._hvd.allgather_object(value)
+        values: list[Any] = self._hvd.allgather_object(value, name=_OBJECT)
         return values if self.rank == dst else None
 
     def barrier(self) -> None:

@@ -135,7 +135,8 @@ def _find_obstacle(path: str, settings: list[_Setting], shared: list[_Import]) -
 def _to_preload(item: _Import) -> list[str]:
     root = _root(item.module)
     if root in _TORCH_USERS:
-        return list(_WITH_TORCH)
+        # Horovod itself may be loaded before the fork: it starts its threads in hvd.init().
+        return [*_WITH_TORCH, "horovod.torch"] if root == "horovod" else list(_WITH_TORCH)
     # `from torchvision import models`: the name may be a module; import_modules tries, and ignores what is none.
     names = [item.module, *(f"{item.module}.{name}" for name in item.names if name != "*")]
     return [*_WITH_TORCH, *names] if root == "torch" else names
