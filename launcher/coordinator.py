@@ -1,7 +1,7 @@
 """Who answers `join` and `settle` for a node. On one node that is this file; several nodes bring a remote one.
 
 `join` says which ranks this node has in the next attempt and where its process group store is; `settle` turns what happened
-into a verdict. Layer 3.
+into a verdict. Layer 4.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What `--dry-run` prints: layout, addresses, command and environment of each rank, and where values came from.
 
-Pure rendering of a plan. Layer 5.
+Pure rendering of a plan. Layer 6.
 """
 
 from __future__ import annotations

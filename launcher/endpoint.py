@@ -1,7 +1,7 @@
 """Where the ranks meet: the address and port of torch's store, also for starters that set neither.
 
 Owns MASTER_ADDR and MASTER_PORT, and what all ranks of a run can derive alike without them: loopback on one
-node, the first node of a Slurm step, a port made of the job's id. Opens no socket. Layer 2, pure.
+node, the first node of a Slurm step, a port made of the job's id. Opens no socket. Layer 3, pure.
 """
 
 from __future__ import annotations

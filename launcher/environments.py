@@ -2,7 +2,7 @@
 
 Owns the names that starters set and their order of precedence. Takes the environment as an argument and
 returns values: reads nothing else, writes nothing, never imports MPI (importing it starts it, and under a
-plain `srun` that aborts the process). Layer 1, pure.
+plain `srun` that aborts the process). Layer 2, pure.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The failure report: which worker failed first, how, and what it said. Pure: outcome in, report and text out.
 
 The first cause is the earliest failure that is nobody else's doing: workers that we stopped are not blamed, and errors that
-only say that a peer has gone (connection reset, say) are put behind those that say why. Layer 1.
+only say that a peer has gone (connection reset, say) are put behind those that say why. Layer 2.
 """
 
 from __future__ import annotations

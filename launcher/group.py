@@ -1,7 +1,7 @@
 """One attempt on this node: start all workers, feed events, stop all on the first failure, say what happened.
 
 The only owner of the workers' states. `watch` returns when all workers have ended, or a moment after the first failure, so
-that the report need not wait for slow workers; `finish` then sees the stop through. Layer 6.
+that the report need not wait for slow workers; `finish` then sees the stop through. Layer 7.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What happened: the end of each worker, of one attempt, and of the whole launch. Values only.
 
-Layer 0, pure.
+Layer 1, pure.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Asks running workers where they are, and looks at them from outside: state, CPU time, stacks. Layer 2.
+"""Asks running workers where they are, and looks at them from outside: state, CPU time, stacks. Layer 3.
 
 Bounded: a worker that cannot answer (stopped, in uninterruptible sleep, no Python) is described from /proc, or by py-spy
 where that is installed.

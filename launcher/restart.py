@@ -1,4 +1,4 @@
-"""Whether a failed attempt is followed by another, and when. Pure: the clock and chance are arguments. Layer 2.
+"""Whether a failed attempt is followed by another, and when. Pure: the clock and chance are arguments. Layer 3.
 
 A budget for the whole run and one for a time window; a pause that grows while attempts fail soon; and no restart for what
 another attempt cannot heal.

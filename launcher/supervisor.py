@@ -1,6 +1,6 @@
 """The page that tells the story of a launch on one node: join -> plan -> attempt -> settle -> report -> exit code.
 
-Everything here is a call to somebody else. One node and several run the same lines; only the coordinator differs. Layer 7.
+Everything here is a call to somebody else. One node and several run the same lines; only the coordinator differs. Layer 9.
 """
 
 from __future__ import annotations

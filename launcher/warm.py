@@ -1,7 +1,7 @@
 """The supervisor's end of the fork server: the `warm` start method.
 
 Starts the server, sends it one request for each worker, and turns its messages into events. Its own death is an event too.
-What the server does inside is in worker/forkserver.py. Layer 5.
+What the server does inside is in worker/forkserver.py. Layer 6.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ _skipped: list[str] = []
 
 
 def _note(report: pytest.CollectReport | pytest.TestReport) -> None:
-    excused = "gpu" in report.keywords or hasattr(report, "wasxfail")
+    excused = "gpu" in getattr(report, "keywords", ()) or hasattr(report, "wasxfail")
     if report.skipped and not excused:
         _skipped.append(report.nodeid)
 

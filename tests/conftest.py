@@ -6,6 +6,7 @@ Every process that a test starts inherits a random mark in its environment; afte
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKERS = ROOT / "tests" / "workers"
-TIMEOUT_S = 60.0
+TIMEOUT_S = 30.0
 
 # Set by launchers and schedulers around us; a test that wants one sets it itself.
 _STARTERS = ("RANK", "LOCAL_", "WORLD_", "GROUP_", "ROLE_", "NODE_RANK", "MASTER_", "TORCHELASTIC_", "OMPI_", "PMI", "SLURM")
@@ -48,7 +49,7 @@ class Running:
         self.process = process
         self.pid = process.pid
         self._began = time.monotonic()
-        self._data = {"out": b"", "err": b""}
+        self._data = {"out": bytearray(), "err": bytearray()}
         self._news = threading.Condition()
         self._threads: list[threading.Thread] = []
         if reading:
@@ -215,11 +216,12 @@ def start_command(tmp_path: Path) -> Iterator[Callable[..., Running]]:
 
 @pytest.fixture
 def run_command(start_command: Start) -> Run:
-    """Run any command in `tmp_path` to its end; `stdin` is text for it."""
+    """Run any command in `tmp_path` to its end; `stdin` is text for it, or a file."""
 
-    def execute(argv: Sequence[str | bytes], *, stdin: str | bytes = b"", timeout_s: float = TIMEOUT_S, **options: Any) -> Completed:
-        child = start_command(argv, **({"stdin": subprocess.PIPE} if stdin else {}), **options)
-        if stdin:
+    def execute(argv: Sequence[str | bytes], *, stdin: Any = subprocess.DEVNULL, timeout_s: float = TIMEOUT_S, **options: Any) -> Completed:
+        is_text = isinstance(stdin, (str, bytes))
+        child = start_command(argv, stdin=subprocess.PIPE if is_text else stdin, **options)
+        if is_text:
             child.process.stdin.write(stdin.encode() if isinstance(stdin, str) else stdin)
             child.process.stdin.close()
         return child.finish(timeout_s)
@@ -267,3 +269,51 @@ def only_run_dir(tmp_path: Path) -> Callable[[], Path]:
         return folder
 
     return find
+
+
+class Terminal:
+    """A pseudo-terminal on which the launcher runs, in a session of its own."""
+
+    def __init__(self, start_command: Start, *args: str, **env: str) -> None:
+        self.master, slave = os.openpty()
+
+        def take_terminal() -> None:
+            import fcntl
+            import termios
+
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+        self.running: Running = start_command(
+            command(*args),
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=take_terminal,
+            env={"TERM": "xterm", **env},
+        )
+        os.close(slave)
+        self.seen = b""
+
+    def read(self) -> bytes:
+        assert select.select([self.master], [], [], TIMEOUT_S)[0], f"silence after {self.seen!r}"
+        try:
+            data = os.read(self.master, 1 << 16)
+        except OSError:  # how Linux says that the other end has gone
+            return b""
+        self.seen += data
+        return data
+
+    def wait_for(self, text: bytes, count: int = 1) -> None:
+        while self.seen.count(text) < count:
+            assert self.read(), f"{text!r} is not {count} times in {self.seen!r}"
+
+    def type(self, keys: bytes) -> None:
+        os.write(self.master, keys)
+
+    def finish(self) -> int:
+        """Read to the end and return the exit code."""
+        while self.read():
+            pass
+        os.close(self.master)
+        return int(self.running.process.wait(TIMEOUT_S))

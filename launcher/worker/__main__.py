@@ -25,11 +25,13 @@ def _enter() -> None:
     if sys.path and os.path.abspath(sys.path[0]) == os.path.dirname(os.path.abspath(__file__)):
         del sys.path[0]
     sys.path.insert(0, parent)
-    from launcher.worker import bootstrap
+    import launcher.worker
 
     # The package knows by now where its modules are. Installed, its parent holds all kinds of others, which must not come
     # before python's own.
     del sys.path[0]
+    from launcher.worker import bootstrap
+
     bootstrap.LOADED_BY_PYTHON = _LOADED_BY_PYTHON
 def _worker_of_exec(arguments: list[str]) -> tuple[str, str, list[str], str | None]:
     from launcher._platform import die_with_parent

@@ -1,7 +1,7 @@
 """Which GPU is this rank's: pure arithmetic on what the starter said and what can be seen.
 
 Owns the case of a starter that shows each rank only its own GPU. Names no library; the count of GPUs is an
-argument, so that it is tested without any. Layer 2, pure.
+argument, so that it is tested without any. Layer 3, pure.
 """
 
 from __future__ import annotations

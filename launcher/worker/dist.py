@@ -2,7 +2,7 @@
 
 Owns every use of torch in this package; torch is imported inside the functions, so that loading this file
 costs nothing and works without it. Knows where this rank stands from a Place; knows nothing of signals, of
-the launcher's own variables or of how the ranks were started. Layer 3.
+the launcher's own variables or of how the ranks were started. Layer 4.
 """
 
 from __future__ import annotations

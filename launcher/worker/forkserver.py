@@ -2,7 +2,7 @@
 
 It has one thread and no CUDA context when it forks; it checks both, and says so if not. It reports every start and every
 exit at once, and keeps a dead worker as a zombie until the supervisor has dealt with the rest of its session: so a process
-id is never reused while somebody may still signal it. Layer 3. Knows nothing of attempts or ranks.
+id is never reused while somebody may still signal it. Layer 4. Knows nothing of attempts or ranks.
 """
 
 from __future__ import annotations

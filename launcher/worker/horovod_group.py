@@ -1,4 +1,4 @@
-"""Horovod below the context: the same collectives as dist.py, and its optimizer. Layer 4.
+"""Horovod below the context: the same collectives as dist.py, and its optimizer. Layer 5.
 
 Horovod is imported inside the functions. What is not a collective (devices, one rank alone) is dist.py's.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -49,6 +50,19 @@ def test_unusable_files_are_named_and_the_rest_is_trained_on(alone: Alone, birds
     assert "skipped: val/robin/placeholder.gif: a GIF, which is not one of JPEG" in done.out
     assert "DS_Store" not in done.out
     assert len((tmp_path / "outputs" / "skipped.txt").read_text().splitlines()) == 4
+
+
+def test_file_names_of_all_sorts_are_read_and_printed(alone: Alone, birds: Path) -> None:
+    folder = os.fsencode(birds / "train" / "crow")
+    for name in (b"two words.jpg", "Krähe 🐦.jpg".encode(), b"latin-\xe4.jpg", b"no extension"):
+        shutil.copy(folder + b"/crow_0000.jpg", folder + b"/" + name)
+    (birds / "train" / "crow" / "nested").mkdir()
+    shutil.copy(folder + b"/crow_0000.jpg", folder + b"/nested")
+    Path(os.fsdecode(folder + b"/bad-\xe4.jpg")).write_bytes(b"")
+    done = alone("--data", birds, "--epochs", 1)
+    assert done.code == 0
+    assert "27 pictures to train" in done.out
+    assert "skipped: train/crow/bad-\\xe4.jpg: not a picture" in done.out
 
 
 def test_a_file_that_vanishes_in_the_middle_is_named_and_skipped(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 import torchvision
 
 from train.errors import TrainerError
-from train.model import choose_precision, cpu_has_bf16
+from train.model import choose_precision, cpu_has_bf16, load_weights
 
 Alone = Callable[..., object]
 
@@ -37,6 +38,27 @@ def test_imagenet_weights_get_a_new_last_layer(alone: Alone, drawn_birds: Path, 
     assert saved["model"]["fc.weight"].shape == (2, 512)
     for name, value in weights.items():  # frozen: weights and statistics are exactly those of the file
         assert name.startswith("fc.") or torch.equal(saved["model"][name], value), name
+
+
+class OneOfTwo:
+    """A context of rank 1 on a node whose rank 0 is the one that downloads."""
+
+    local_rank, is_main = 1, False
+    calls: ClassVar[list[str]] = []
+
+    def gather_object(self, value: object) -> list[object]:
+        self.calls.append("agree")
+        return [value]
+
+    def broadcast_object(self, value: object) -> object:
+        return value
+
+
+def test_one_rank_of_a_node_downloads_and_the_others_read_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    ctx = OneOfTwo()
+    monkeypatch.setattr("train.model._imagenet", lambda arch: ctx.calls.append("read"))
+    load_weights(ctx, "imagenet", "resnet18")
+    assert ctx.calls == ["agree", "read", "agree"]  # the first agreement is that rank 0 has the file
 
 
 def test_without_internet_the_message_says_what_works_instead(alone: Alone, drawn_birds: Path, imagenet_file: Path) -> None:

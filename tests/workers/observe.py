@@ -23,6 +23,15 @@ def square(x):
     return x * x
 
 
+def link_of(fd):
+    """What a descriptor is; the stack file that diagnosis keeps open is known by its name."""
+    try:
+        target = os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return ".stacks"  # the descriptor with which the folder was read
+    return target if target.endswith(".stacks") else fd
+
+
 def spec_of(spec):
     return None if spec is None else [spec.name, spec.origin, str(spec.parent), type(spec.loader).__name__]
 
@@ -61,13 +70,12 @@ def observe():
         "limits": {name: resource.getrlimit(getattr(resource, name)) for name in dir(resource) if name.startswith("RLIMIT")},
         "warnoptions": sys.warnoptions,
         "xoptions": str(sys._xoptions),
-        "fds": sorted(int(fd) for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")),
+        "fds": sorted(link for fd in os.listdir("/proc/self/fd") if not (link := link_of(fd)).endswith(".stacks")),
         "threads": [threading.active_count(), len(os.listdir("/proc/self/task")), threading.current_thread().name],
         "main_thread": threading.current_thread() is threading.main_thread(),
         "gc": __import__("gc").isenabled(),
         "gc_threshold": __import__("gc").get_threshold(),
         "process": [multiprocessing.current_process().name, str(multiprocessing.parent_process())],
-        "session_leader": os.getsid(0) == os.getpid(),
         "recursion": sys.getrecursionlimit(),
         "switch": sys.getswitchinterval(),
         "hooks": [sys.excepthook is sys.__excepthook__, threading.excepthook is threading.__excepthook__],
@@ -78,9 +86,8 @@ def observe():
         "executable": sys.executable,
         "prefix": [sys.prefix, sys.exec_prefix],
         "interactive": hasattr(sys, "ps1"),
-        "meta_path": [str(getattr(f, "__name__", f)) for f in sys.meta_path],
+        "meta_path": [getattr(finder, "__name__", type(finder).__name__) for finder in sys.meta_path],
         "trace": [str(sys.gettrace()), str(sys.getprofile())],
-        "modules": sorted(m for m in sys.modules if m == "launcher" or m.startswith("launcher.")),
     }
 
 

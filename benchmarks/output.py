@@ -1,0 +1,126 @@
+"""Compare how fast the launchers pass on what the workers write: prefixed on stdout and, where they can, in log files.
+
+    python benchmarks/output.py [--repeat 5] [--megabytes 100]
+
+Two ranks write lines of 100 bytes into the launcher, whose own stdout is a file or a pipe that is read at once. The time of
+a run that writes nothing is taken off. One table is printed and written to benchmarks/results/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import machine
+import measure
+from launchers import OURS, TORCHRUN, environment, find_installed, version
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+RANKS = 2
+
+
+def make_commands(python: str) -> dict[str, list[str]]:
+    """Return the command of each installed launcher, with prefixes and log files switched on where it has them."""
+    installed, _ = find_installed(python)
+    commands = {
+        OURS: installed[OURS](python, RANKS, 0),
+        TORCHRUN: [*installed[TORCHRUN](python, RANKS, 0), "--tee", "3", "--log-dir", "logs"],
+    }
+    if "mpirun" in installed:
+        program, *rest = installed["mpirun"](python, RANKS, 0)
+        commands["mpirun"] = [program, "--tag-output", *rest]
+    return commands
+
+
+def run_once(command: list[str], megabytes: int, sink: str) -> tuple[float, int]:
+    """Return (seconds, peak bytes of the supervisor) of one run; `sink` is "file" or "pipe"."""
+    with tempfile.TemporaryDirectory() as folder, open(os.path.join(folder, "out"), "wb") as file:
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            [*command, measure.workload("lines"), str(megabytes)],
+            cwd=folder,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=file if sink == "file" else subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        peaks: list[int] = [0]
+        watcher = threading.Thread(target=_watch_peak, args=(process, peaks))
+        watcher.start()
+        if process.stdout is not None:
+            while process.stdout.read1(1 << 20):
+                pass
+            process.stdout.close()
+        code = process.wait()
+        took = time.perf_counter() - began
+        watcher.join()
+        if code != 0:
+            raise measure.Failed(f"{command[0]}: exit code {code}")
+        return took, max(peaks)
+
+
+def _watch_peak(process: subprocess.Popen[bytes], peaks: list[int]) -> None:
+    while process.returncode is None:
+        try:
+            peaks.append(measure.peak_bytes(process.pid))
+        except (ProcessLookupError, FileNotFoundError):
+            return
+        time.sleep(0.02)
+
+
+def measure_all(commands: dict[str, list[str]], repeat: int, megabytes: int, sink: str) -> list[list[str]]:
+    """Return a table row for each launcher, which take turns."""
+    empty: dict[str, list[float]] = {name: [] for name in commands}
+    full: dict[str, list[float]] = {name: [] for name in commands}
+    peaks: dict[str, list[int]] = {name: [] for name in commands}
+    for _ in range(repeat):
+        for name, command in commands.items():
+            empty[name].append(run_once(command, 0, sink)[0])
+            seconds, peak = run_once(command, megabytes, sink)
+            full[name].append(seconds)
+            peaks[name].append(peak)
+    rows = []
+    for name in commands:
+        seconds = statistics.median(full[name]) - statistics.median(empty[name])
+        rate = RANKS * megabytes / max(seconds, 1e-3)
+        peak_mib = statistics.median(peaks[name]) / (1 << 20)
+        rows.append([name, sink, f"{statistics.median(full[name]):.2f} s", f"{rate:.0f} MB/s", f"{peak_mib:.0f} MiB"])
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=5, help="runs per figure, of which the median is taken")
+    parser.add_argument("--megabytes", type=int, default=100, help="how much each rank writes")
+    parser.add_argument("--results", default=os.path.join(HERE, "results"), help="folder for the results file")
+    options = parser.parse_args()
+    commands = make_commands(sys.executable)
+    rows = []
+    for sink in ("file", "pipe"):
+        rows += measure_all(commands, options.repeat, options.megabytes, sink)
+    header = ["", "stdout is a", "whole command", "rate without the start", "peak memory of the supervisor"]
+    names = [f"- {name}: {version(sys.executable, name)}" for name in commands]
+    shown = [[os.path.basename(word) if os.path.isabs(word) else word for word in words] for words in commands.values()]
+    page = "\n\n".join(
+        [
+            "# Passing on output",
+            "\n".join(machine.describe()),
+            f"{RANKS} ranks write {options.megabytes} MB each, in lines of 100 bytes. Medians of {options.repeat}, "
+            "launchers in turns. Written by `benchmarks/output.py`.",
+            "\n".join(names),
+            machine.table(header, rows),
+            "\n".join(f"    {' '.join(words)} benchmarks/workloads/lines.py {options.megabytes}" for words in shown),
+        ]
+    )
+    print(page)
+    machine.write(machine.results_path(options.results, "-output"), page + "\n")
+
+
+if __name__ == "__main__":
+    main()

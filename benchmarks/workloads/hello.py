@@ -1,0 +1,3 @@
+"""The smallest script: what a launcher costs by itself."""
+
+print("hello")

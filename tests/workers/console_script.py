@@ -1,0 +1,8 @@
+"""What the installed console script `launcher` does."""
+
+import sys
+
+from launcher.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

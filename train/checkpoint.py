@@ -1,0 +1,237 @@
+"""What a run leaves in its output folder, and how it goes on from there.
+
+Owns the file names, the atomic writing and the format of checkpoint.pt and model.pt. Rank 0 writes; a file appears
+whole or not at all. Knows nothing of pictures; what a checkpoint must agree on with the command is listed here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from train.errors import TrainerError, together
+
+if TYPE_CHECKING:
+    from launcher import Context
+
+FORMAT = 1
+# Options that a continued run must share with its checkpoint, or the result is that of neither command.
+SAME_RECIPE = ("model", "freeze_backbone", "image_size", "batch_size", "lr", "momentum", "lr_step", "lr_gamma", "seed")
+
+
+@dataclass
+class Progress:
+    """How far the training is: everything besides weights and momentum that the next step depends on."""
+
+    epoch: int = 0
+    """Index of the epoch at work."""
+    step: int = 0
+    """Batches of that epoch that are done."""
+    best_accuracy: float = -1.0
+    """Of the model in model.pt, 0..1; -1 before there is one."""
+    best_epoch: int = -1
+
+
+class Output:
+    """The output folder: its files, and whether they could be written."""
+
+    def __init__(self, ctx: Context, folder: str) -> None:
+        """Make the folder and prove that it can be written to; a collective call, SystemExit on all ranks if not."""
+        self._ctx = ctx
+        self.folder = folder
+        self.unsaved: dict[str, str] = {}
+        """Why the latest write of a file failed, by path."""
+        together(ctx, self._prove_writable)
+
+    @property
+    def checkpoint(self) -> str:
+        """The state to continue from."""
+        return os.path.join(self.folder, "checkpoint.pt")
+
+    @property
+    def model(self) -> str:
+        """The best model so far."""
+        return os.path.join(self.folder, "model.pt")
+
+    @property
+    def metrics(self) -> str:
+        """One JSON line per epoch and split."""
+        return os.path.join(self.folder, "metrics.jsonl")
+
+    @property
+    def skipped(self) -> str:
+        """Files of the data folder that were left out, with the reason."""
+        return os.path.join(self.folder, "skipped.txt")
+
+    def _prove_writable(self) -> None:
+        if not self._ctx.is_main:
+            return
+        try:
+            os.makedirs(self.folder, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                file.write(b"\0" * 4096)
+        except OSError as error:
+            raise TrainerError(
+                f"the output folder {self.folder} cannot be written to ({error.strerror or error}). "
+                f"Name another one with `--output-dir`."
+            ) from error
+
+    def require_space(self, model: nn.Module, num_trained: int) -> None:
+        """Refuse a disk without room for the files of this run; a collective call, SystemExit on all ranks.
+
+        `num_trained` is the number of trained values: each has a momentum. The old and the new checkpoint exist
+        together for a moment, and model.pt beside them; files of an earlier run are replaced only after that.
+        """
+        weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+        needed = 2 * (weights + 4 * num_trained) + weights
+
+        def check() -> None:
+            if not self._ctx.is_main:
+                return
+            there = sum(os.path.getsize(p) for p in (self.checkpoint, self.model) if os.path.exists(p))
+            free = shutil.disk_usage(self.folder).free
+            if free + there < needed:
+                raise TrainerError(
+                    f"the disk of the output folder {self.folder} has {free / 1e6:.0f} MB free, and the checkpoints "
+                    f"need {needed / 1e6:.0f} MB. Make room, or name another folder with `--output-dir`."
+                )
+
+        together(self._ctx, check)
+
+    def note_skipped(self, skipped: Sequence[tuple[str, str]]) -> None:
+        """Write the names of the files that are left out, on rank 0; the screen has the first of them anyway."""
+        if self._ctx.is_main and skipped:
+            try:
+                with open(self.skipped, "w", encoding="utf-8", errors="surrogateescape") as file:
+                    file.writelines(f"{path}: {reason}\n" for path, reason in skipped)
+            except OSError as error:
+                self._ctx.print(f"train: warning: {self.skipped} could not be written ({error.strerror or error})")
+
+    def write(self, path: str, content: Mapping[str, Any]) -> bool:
+        """Save `content` on rank 0, atomically; a collective call, False on all ranks if it could not be written.
+
+        A full disk in the middle of a run is no reason to lose the run: the caller goes on, the file before this one
+        is still there, and `unsaved` keeps the reason until a later write succeeds.
+        """
+        problem = None
+        if self._ctx.is_main:
+            try:
+                save_atomically(path, content)
+            except OSError as error:
+                problem = error.strerror or str(error)
+        problem = self._ctx.broadcast_object(problem)
+        if problem is None:
+            self.unsaved.pop(path, None)
+        else:
+            self.unsaved[path] = problem
+            self._ctx.print(f"train: warning: {path} could not be written ({problem}); going on without it")
+        return problem is None
+
+
+def save_atomically(path: str, content: Mapping[str, Any]) -> None:
+    """torch.save to a temporary file beside `path`, then rename it; raises OSError, and leaves the old file then."""
+    temporary = f"{path}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave the new name with nothing in it
+        os.replace(temporary, path)
+    except BaseException as error:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        if isinstance(error.__context__, OSError):  # torch's zip writer covers it with an error of its own
+            raise error.__context__ from None
+        raise
+
+
+def checkpoint_content(
+    args: argparse.Namespace,
+    classes: tuple[str, ...],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    ranks: list[dict[str, Tensor]] | None,
+) -> dict[str, Any]:
+    """Everything an exact continuation needs; `model` is the unwrapped one, `ranks` what differs between ranks."""
+    return {
+        "format": FORMAT,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "progress": asdict(progress),
+        "ranks": ranks,
+        "classes": list(classes),
+        "args": vars(args),
+    }
+
+
+def load_checkpoint(
+    ctx: Context, output: Output, args: argparse.Namespace, classes: tuple[str, ...]
+) -> dict[str, Any] | None:
+    """Return the checkpoint to continue from, or None to start; a collective call, SystemExit if it does not fit.
+
+    Rank 0 reads it and sends it to the others, so that the nodes need no common folder.
+    """
+    wanted = args.resume == "yes" or (args.resume == "auto" and ctx.restart_count > 0)
+    exists = os.path.exists(output.checkpoint)
+    if not wanted and exists and args.resume == "auto":
+        ctx.print(f"note: starting anew over the earlier run in {output.folder}; `--resume` would continue it")
+
+    def read() -> dict[str, Any] | None:
+        if not (ctx.is_main and wanted and exists):
+            return None
+        state = _read(output.checkpoint)
+        _require_same_recipe(state, args, classes, output.checkpoint)
+        return state
+
+    return ctx.broadcast_object(together(ctx, read))
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the unpickler meets in a damaged file
+        raise TrainerError(
+            f"the checkpoint {path} cannot be read ({str(error).splitlines()[0][:200]}). "
+            f"Start anew with `--resume no`, or name another folder with `--output-dir`."
+        ) from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise TrainerError(f"{path} is no checkpoint of this version of the trainer. Start anew with `--resume no`.")
+    return state
+
+
+def _require_same_recipe(
+    state: Mapping[str, Any], args: argparse.Namespace, classes: tuple[str, ...], path: str
+) -> None:
+    then = {**state["args"], "classes": ", ".join(state["classes"])}
+    now = {**vars(args), "classes": ", ".join(classes)}
+    for name in (*SAME_RECIPE, "classes"):
+        if then.get(name) != now[name]:
+            option = f"--{name.replace('_', '-')}" if name != "classes" else "the class folders"
+            raise TrainerError(
+                f"the checkpoint {path} was made with {option} {then.get(name)}, this command says {now[name]}. "
+                f"Give the same, start anew with `--resume no`, or name another folder with `--output-dir`."
+            )
+
+
+def model_content(
+    args: argparse.Namespace, classes: tuple[str, ...], model: nn.Module, normalisation: Mapping[str, Any], *,
+    accuracy: float, epoch: int,
+) -> dict[str, Any]:  # fmt: skip
+    """What someone needs to use the model: weights, the network's name, class names, and how to prepare a picture."""
+    return {
+        "model": model.state_dict(),
+        "arch": args.model,
+        "classes": list(classes),
+        **normalisation,
+        "accuracy": accuracy,
+        "epoch": epoch,
+    }

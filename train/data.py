@@ -1,0 +1,132 @@
+"""Batches: which pictures in which order, which of them are this rank's, and their pixels.
+
+The order and every random cut depend on the seed, the epoch and the picture only, so 1 rank and N ranks, with and
+without threads, train on the same pixels in the same batches. Knows nothing of networks.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from train.folder import Folder, Picture, cpus_per_rank, shown
+from train.pictures import PictureCache, Unreadable, decode, training_crop, validation_crop
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from launcher import Context
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which the pretrained weights expect
+BATCHES_AHEAD = 2  # batches that the threads prepare while the network works
+MOST_THREADS = 8  # more take Python's lock from each other
+VALIDATION_BATCH = 32  # pictures per rank and step; the figures do not depend on it
+
+
+class Batch(NamedTuple):
+    """This rank's part of one batch: bytes (N, H, W, 3), class numbers (N), and the size of the whole batch."""
+
+    images: Tensor
+    labels: Tensor
+    whole: int
+
+
+class Loader:
+    """Turns lists of pictures into batches, on threads when there are processors for them."""
+
+    def __init__(self, ctx: Context, folder: Folder, cache: PictureCache, image_size: int, workers: int | str) -> None:
+        """`workers` is a number of threads, or "auto": none when the network itself needs the processors."""
+        self._ctx, self._folder, self._cache, self._size = ctx, folder, cache, image_size
+        auto = min(MOST_THREADS, cpus_per_rank(ctx)) if ctx.device.type == "cuda" else 0
+        threads = auto if workers == "auto" else int(workers)
+        self._pool = ThreadPoolExecutor(threads) if threads else None
+        self._reported: set[int] = set()
+
+    def training(self, seed: int, epoch: int, batch_size: int, *, first: int) -> Iterator[Batch]:
+        """This rank's parts of the batches of one epoch, from batch number `first` on."""
+        batches = training_batches(self._folder.train, seed, epoch, batch_size)[first:]
+        rank, world_size = self._ctx.rank, self._ctx.world_size
+        return self._load(((b[rank::world_size], len(b)) for b in batches), (seed, epoch))
+
+    def validation(self) -> Iterator[Batch]:
+        """This rank's part of the validation pictures, each picture on one rank; the same number of batches on all."""
+        whole = VALIDATION_BATCH * self._ctx.world_size
+        batches = cut(self._folder.val, whole)
+        return self._load(((b[self._ctx.rank :: self._ctx.world_size], len(b)) for b in batches), None)
+
+    def _load(
+        self, parts: Iterable[tuple[Sequence[Picture], int]], draw: tuple[int, int] | None
+    ) -> Iterator[Batch]:
+        if self._pool is None:
+            for pictures, whole in parts:
+                yield self._collate(pictures, [self._picture(p, draw) for p in pictures], whole)
+            return
+        waiting: deque[tuple[Sequence[Picture], list[Future[Image.Image | None]], int]] = deque()
+        for pictures, whole in parts:
+            waiting.append((pictures, [self._pool.submit(self._picture, p, draw) for p in pictures], whole))
+            if len(waiting) > BATCHES_AHEAD:
+                yield self._finish(*waiting.popleft())
+        while waiting:
+            yield self._finish(*waiting.popleft())
+
+    def _finish(self, pictures: Sequence[Picture], futures: list[Future[Image.Image | None]], whole: int) -> Batch:
+        return self._collate(pictures, [future.result() for future in futures], whole)
+
+    def _picture(self, picture: Picture, draw: tuple[int, int] | None) -> Image.Image | None:
+        """The pixels that the network sees of one picture; None if its file became unreadable since the check."""
+        image = self._cache.get(picture.key)
+        if draw is None and image is not None:
+            return image  # the cache keeps validation pictures as they are cut
+        if image is None:
+            try:
+                image = decode(os.path.join(self._folder.root, picture.path), self._size)
+            except Unreadable as error:
+                self._report(picture, error)
+                return None
+        if draw is None:
+            return validation_crop(image, self._size)
+        return training_crop(image, self._size, random.Random(b"%d %d " % draw + os.fsencode(picture.path)))
+
+    def _report(self, picture: Picture, error: Unreadable) -> None:
+        if picture.key not in self._reported:
+            self._reported.add(picture.key)
+            print(f"skipped: {shown(picture.path)}: {error}", file=sys.stderr, flush=True)
+
+    def _collate(self, pictures: Sequence[Picture], images: Sequence[Image.Image | None], whole: int) -> Batch:
+        good = [(image, picture.label) for image, picture in zip(images, pictures, strict=True) if image is not None]
+        pixels = torch.empty(len(good), self._size, self._size, 3, dtype=torch.uint8)
+        into = pixels.numpy()
+        for row, (image, _) in enumerate(good):
+            into[row] = np.asarray(image)
+        return Batch(pixels, torch.tensor([label for _, label in good], dtype=torch.long), whole)
+
+
+def training_batches(
+    pictures: Sequence[Picture], seed: int, epoch: int, batch_size: int
+) -> list[Sequence[Picture]]:
+    """The batches of one epoch for the whole run: every picture once, in an order of its own for each epoch."""
+    generator = torch.Generator().manual_seed(random.Random(f"{seed} {epoch}").getrandbits(63))
+    order = torch.randperm(len(pictures), generator=generator).tolist()
+    return cut([pictures[i] for i in order], batch_size)
+
+
+def cut(pictures: Sequence[Picture], size: int) -> list[Sequence[Picture]]:
+    """Consecutive parts of `size` pictures; the last one has what is left, nothing is repeated."""
+    return [pictures[i : i + size] for i in range(0, len(pictures), size)]
+
+
+def to_network(images: Tensor, device: torch.device) -> Tensor:
+    """Bytes (N, H, W, 3) -> normalised float32 (N, 3, H, W) on the device, in memory still channels last."""
+    images = images.to(device, non_blocking=True).permute(0, 3, 1, 2)
+    scale = torch.tensor([1 / (255 * s) for s in STD], device=device).view(1, 3, 1, 1)
+    shift = torch.tensor([m / s for m, s in zip(MEAN, STD, strict=True)], device=device).view(1, 3, 1, 1)
+    return images.float().mul_(scale).sub_(shift)

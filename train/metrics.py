@@ -1,0 +1,133 @@
+"""The figures of a run: sums over ranks, JSON lines, and the progress bar.
+
+Owns what is counted and how it is shown. Every picture counts once: sums and counts are added over the ranks, and
+divided at the end. Knows nothing of how the figures come about.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from train.errors import TrainerError
+
+if TYPE_CHECKING:
+    from launcher import Context
+
+SPARSE_BAR_S = 10.0  # seconds between two states of the bar where nobody watches it live (a file, a pipe)
+
+
+class Meter:
+    """Sums of this rank since the start of an epoch: loss, right answers, pictures."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
+        self._start = time.monotonic()
+        self._seen_before = 0.0
+
+    def add(self, loss_sum: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Count one batch; waits for no GPU."""
+        right = (logits.argmax(1) == labels).sum()
+        count = torch.tensor(len(labels), device=self.sums.device)
+        self.sums += torch.stack([loss_sum.detach().double(), right.double(), count.double()])
+
+    def restore(self, sums: Tensor) -> None:
+        """Go on from the sums of a checkpoint; the speed counts from now."""
+        self.sums.copy_(sums)
+        self._seen_before = float(sums[2])
+
+    def result(self, ctx: Context) -> Result:
+        """The figures over all ranks; a collective call."""
+        local = torch.cat([self.sums, self.sums.new_tensor([self._seen_before])])
+        loss, right, count, before = ctx.all_reduce(local, "sum").tolist()
+        seconds = time.monotonic() - self._start
+        pictures = max(count, 1.0)
+        return Result(loss / pictures, right / pictures, int(count), (count - before) / max(seconds, 1e-9))
+
+
+@dataclass(frozen=True)
+class Result:
+    """The figures of one pass over a split; loss and accuracy are means per picture, accuracy is 0..1."""
+
+    loss: float
+    accuracy: float
+    images: int
+    images_per_s: float
+
+
+class MetricsFile:
+    """metrics.jsonl: one line for each epoch and split, written by rank 0."""
+
+    def __init__(self, path: str, ctx: Context, *, keep_epochs: int) -> None:
+        """Open the file and keep its lines of the first `keep_epochs` epochs: those after them will be done again."""
+        self._path = path
+        self._is_main = ctx.is_main
+        if not self._is_main:
+            return
+        try:
+            kept = [line for line in _lines(path) if _epoch(line) <= keep_epochs]
+            with open(f"{path}.tmp", "w", encoding="utf-8") as file:
+                file.writelines(kept)
+            os.replace(f"{path}.tmp", path)
+        except OSError as error:
+            raise TrainerError(f"the metrics file {path} cannot be written ({error.strerror or error}).") from error
+
+    def add(self, epoch: int, split: str, result: Result, lr: float) -> None:
+        """Append one line; a full disk is a warning, the figures are on the screen too."""
+        if not self._is_main:
+            return
+        record = {"epoch": epoch, "split": split, **asdict(result), "lr": lr,
+                  "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds")}  # fmt: skip
+        try:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            print(f"train: warning: {self._path} could not be written ({error.strerror or error})", file=sys.stderr)
+
+
+def _lines(path: str) -> list[str]:
+    """The whole lines of the file; a last one that a crash cut short is left out."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return [line for line in file if line.endswith("\n")]
+    except FileNotFoundError:
+        return []
+
+
+def _epoch(line: str) -> float:
+    """The epoch of a line; infinite, so not kept, for a line that is none of ours."""
+    try:
+        return float(json.loads(line)["epoch"])
+    except (ValueError, TypeError, KeyError):
+        return math.inf
+
+
+def progress_bar(ctx: Context, title: str, total: int, done: int = 0) -> tqdm:
+    """A bar over `total` pictures on rank 0, live on a terminal and sparse elsewhere; nothing on the other ranks."""
+    pause = 0.1 if sys.stderr.isatty() else SPARSE_BAR_S
+    return tqdm(
+        total=total,
+        initial=done,
+        desc=title,
+        unit=" pictures",
+        disable=not ctx.is_main,
+        leave=False,
+        mininterval=pause,
+        delay=pause,
+    )
+
+
+def require_finite(trained: Result, validated: Result, epoch: int) -> None:
+    """Raise TrainerError once a loss is infinite or no number: from there on nothing is learnt."""
+    if not (math.isfinite(trained.loss) and math.isfinite(validated.loss)):
+        raise TrainerError(f"the loss is no number any more in epoch {epoch}; try a smaller `--lr`.")

@@ -1,0 +1,251 @@
+"""The training, to be read from top to bottom once.
+
+main() is the story: options, ranks, data, model, resume, optimizer, then epochs of train, validate, save. Everything
+above it is one act of that story. All functions here are called by all ranks; what one of them prints, rank 0 prints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+import launcher
+from train.checkpoint import Output, Progress, checkpoint_content, load_checkpoint, model_content
+from train.data import MEAN, STD, Loader, to_network
+from train.errors import EXIT_UNSAVED, EXIT_USAGE, TrainerError, together
+from train.folder import Folder, describe, open_folder
+from train.metrics import Meter, MetricsFile, Result, progress_bar, require_finite
+from train.model import build_model, choose_precision, load_weights, parameters_to_train, set_training, wrap_model
+from train.options import parse_args
+from train.pictures import PictureCache, resized_side
+
+
+@dataclass
+class Training:
+    """Everything the acts below work with."""
+
+    ctx: launcher.Context
+    args: argparse.Namespace
+    folder: Folder
+    loader: Loader
+    model: nn.Module
+    """The wrapped model."""
+    optimizer: torch.optim.Optimizer
+    precision: torch.dtype
+    output: Output
+    progress: Progress
+
+
+# -- data -------------------------------------------------------------------------------------------------------------
+
+
+def open_data(ctx: launcher.Context, args: argparse.Namespace, output: Output) -> tuple[Folder, Loader]:
+    """Check every picture of the folder, decode it once, and say what is left out."""
+    with PictureCache(args.cache_mb * 10**6 // ctx.local_world_size) as cache:
+        folder = open_folder(ctx, args.data, args.image_size, cache)
+    ctx.print(describe(folder))
+    output.note_skipped(folder.skipped)
+    return folder, Loader(ctx, folder, cache, args.image_size, args.workers)
+
+
+# -- resume ------------------------------------------------------------------------------------------------------------
+
+
+def restore(t: Training, state: dict[str, Any]) -> Tensor | None:
+    """Continue from a checkpoint; returns the sums of the epoch at work, if it had begun."""
+    t.ctx.unwrap(t.model).load_state_dict(state["model"])
+    t.optimizer.load_state_dict(state["optimizer"])
+    t.progress = Progress(**state["progress"])
+    ranks = state["ranks"]
+    if len(ranks) == t.ctx.world_size:
+        torch.set_rng_state(ranks[t.ctx.rank]["rng"])
+        sums = ranks[t.ctx.rank]["sums"]
+    else:  # other ranks than before: the total is what counts
+        total = torch.stack([rank["sums"] for rank in ranks]).sum(0)
+        sums = total if t.ctx.is_main else torch.zeros_like(total)
+    where = f"epoch {t.progress.epoch + 1}" + (f" after {t.progress.step} steps" if t.progress.step else "")
+    t.ctx.print(f"resuming: {t.output.checkpoint}: {where}")
+    return sums if t.progress.step else None
+
+
+# -- one epoch --------------------------------------------------------------------------------------------------------
+
+
+def forward(t: Training, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits, and the sum of the losses of this rank's pictures."""
+    with torch.autocast(t.ctx.device.type, torch.bfloat16, enabled=t.precision is torch.bfloat16):
+        logits = t.model(to_network(images, t.ctx.device))
+    return logits, F.cross_entropy(logits.float(), labels, reduction="sum")
+
+
+def train_epoch(t: Training, meter: Meter) -> bool:
+    """Train the rest of the epoch at work; False if a stop was asked for on the way."""
+    set_training(t.model, frozen=t.args.freeze_backbone)
+    p, size = t.progress, t.args.batch_size
+    batches = t.loader.training(t.args.seed, p.epoch, size, first=p.step)
+    title = f"epoch {p.epoch + 1}/{t.args.epochs}"
+    with progress_bar(t.ctx, title, len(t.folder.train), p.step * size) as bar:
+        for batch in batches:
+            labels = batch.labels.to(t.ctx.device)
+            logits, loss_sum = forward(t, batch.images, labels)
+            # Gradients are averaged over ranks, the loss is a mean over the whole batch: each picture counts alike, also
+            # where the ranks have different numbers of them.
+            (loss_sum * (t.ctx.world_size / batch.whole)).backward()
+            t.optimizer.step()
+            t.optimizer.zero_grad()
+            meter.add(loss_sum, logits, labels)
+            p.step += 1
+            bar.update(batch.whole)
+            t.ctx.heartbeat()
+            if t.ctx.stopping():
+                return False
+    return True
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def validate(t: Training) -> Result | None:
+    """The figures of the validation pictures; None if a stop was asked for on the way."""
+    t.model.eval()
+    meter = Meter(t.ctx.device)
+    with progress_bar(t.ctx, "validation", len(t.folder.val)) as bar:
+        for batch in t.loader.validation():
+            labels = batch.labels.to(t.ctx.device)
+            logits, loss_sum = forward(t, batch.images, labels)
+            meter.add(loss_sum, logits, labels)
+            bar.update(batch.whole)
+            t.ctx.heartbeat()
+            if t.ctx.stopping():
+                return None
+    return meter.result(t.ctx)
+
+
+def learning_rate(args: argparse.Namespace, epoch: int) -> float:
+    """The step decay of the recipe, for epoch 0, 1, ..."""
+    return float(args.lr * args.lr_gamma ** (epoch // args.lr_step))
+
+
+def run_epoch(t: Training, sums: Tensor | None, metrics: MetricsFile) -> bool:
+    """Train, validate, record and save one epoch; False if a stop was asked for, with a checkpoint of that moment."""
+    lr = learning_rate(t.args, t.progress.epoch)
+    for group in t.optimizer.param_groups:
+        group["lr"] = lr
+    meter = Meter(t.ctx.device)
+    if sums is not None:
+        meter.restore(sums)
+    finished = train_epoch(t, meter)
+    trained = meter.result(t.ctx)
+    validated = validate(t) if finished else None
+    if validated is None:
+        save_checkpoint(t, meter.sums)
+        return False
+    p = t.progress
+    number = p.epoch + 1
+    metrics.add(number, "train", trained, lr)
+    metrics.add(number, "val", validated, lr)
+    t.ctx.print(
+        f"epoch {number}/{t.args.epochs}: train loss {trained.loss:.4f} accuracy {trained.accuracy:.1%}, "
+        f"val loss {validated.loss:.4f} accuracy {validated.accuracy:.1%}, {trained.images_per_s:.1f} images/s"
+    )
+    together(t.ctx, lambda: require_finite(trained, validated, number))
+    if validated.accuracy > p.best_accuracy and save_model(t, validated.accuracy, number):
+        p.best_accuracy, p.best_epoch = validated.accuracy, number
+    p.epoch, p.step = number, 0
+    save_checkpoint(t, torch.zeros_like(meter.sums))
+    return True
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def save_checkpoint(t: Training, sums: Tensor) -> None:
+    """Write checkpoint.pt; a failure is told and remembered by the output."""
+    ranks = t.ctx.gather_object({"rng": torch.get_rng_state(), "sums": sums.cpu()})
+    model = t.ctx.unwrap(t.model)
+    content = checkpoint_content(t.args, t.folder.classes, model, t.optimizer, t.progress, ranks)
+    t.output.write(t.output.checkpoint, content)
+
+
+def save_model(t: Training, accuracy: float, epoch: int) -> bool:
+    """Write model.pt; False if it could not be written."""
+    size = t.args.image_size
+    normalisation = {"image_size": size, "resize": resized_side(size), "mean": list(MEAN), "std": list(STD)}
+    model = t.ctx.unwrap(t.model)
+    content = model_content(t.args, t.folder.classes, model, normalisation, accuracy=accuracy, epoch=epoch)
+    return t.output.write(t.output.model, content)
+
+
+def finish(t: Training, *, stopped: bool) -> int:
+    """Say where everything is, and return the exit code."""
+    p, output = t.progress, t.output
+    if t.output.unsaved:
+        t.ctx.print("\n".join(f"train: error: {path} is not up to date: {why}" for path, why in output.unsaved.items()))
+        return EXIT_UNSAVED
+    if stopped:
+        t.ctx.print(f"stopped in epoch {p.epoch + 1} after {p.step} steps; the same command with --resume continues")
+    if p.best_epoch > 0:
+        t.ctx.print(f"best validation accuracy {p.best_accuracy:.1%} in epoch {p.best_epoch}")
+        t.ctx.print(f"model       {output.model}")
+    t.ctx.print(f"checkpoint  {output.checkpoint}")
+    t.ctx.print(f"metrics     {output.metrics}")
+    if t.ctx.run_dir:
+        t.ctx.print(f"logs        {os.path.join(t.ctx.run_dir, 'logs')}")
+    return 0
+
+
+# -- the story --------------------------------------------------------------------------------------------------------
+
+
+def prepare(ctx: launcher.Context, args: argparse.Namespace) -> tuple[Training, Tensor | None]:
+    """Everything before the first step; whatever is wrong is said here, and then all ranks leave with code 2."""
+    output = Output(ctx, args.output_dir)
+    precision = together(ctx, lambda: choose_precision(args.precision, ctx.device))
+    folder, loader = open_data(ctx, args, output)
+    state = load_checkpoint(ctx, output, args, folder.classes)
+    weights = load_weights(ctx, args.weights, args.model) if state is None else None
+    model = together(ctx, lambda: build_model(ctx, args, weights, len(folder.classes)))
+    trained = parameters_to_train(model)
+    output.require_space(model, sum(parameter.numel() for parameter in trained))
+    model = wrap_model(ctx, args, model)
+    optimizer = torch.optim.SGD(trained, lr=args.lr, momentum=args.momentum)
+    optimizer = ctx.wrap_optimizer(optimizer, model)
+    t = Training(ctx, args, folder, loader, model, optimizer, precision, output, Progress())
+    sums = restore(t, state) if state is not None else None
+    ctx.print(
+        f"{args.model}: {ctx.world_size} rank(s) on {ctx.device.type}, {str(precision).removeprefix('torch.')}, "
+        f"batches of {args.batch_size} over all ranks"
+    )
+    return t, sums
+
+
+def train(ctx: launcher.Context, argv: Sequence[str] | None) -> int:
+    """Train as the command line says, and return the exit code."""
+    args = together(ctx, lambda: parse_args(argv))
+    ctx.stopping()  # from here on SIGTERM is a request, seen between two steps
+    t, sums = prepare(ctx, args)
+    metrics = together(ctx, lambda: MetricsFile(t.output.metrics, ctx, keep_epochs=t.progress.epoch))
+    stopped = False
+    while t.progress.epoch < args.epochs and not stopped:
+        stopped = not run_epoch(t, sums, metrics)
+        sums = None
+    return finish(t, stopped=stopped)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Join the run, train, and return the exit code: 0, 1 (not saved), 2 (wrong command or data), 130 (Ctrl-C)."""
+    try:
+        ctx = launcher.init()
+        return train(ctx, argv)
+    except (launcher.LauncherError, TrainerError) as error:
+        print(f"train: error: {error}", file=sys.stderr)
+        return error.exit_code if isinstance(error, launcher.LauncherError) else EXIT_USAGE
+    except KeyboardInterrupt:
+        print("train: interrupted; the last whole epoch is in the checkpoint", file=sys.stderr)
+        return 130
