@@ -67,7 +67,11 @@ def version(python: str, name: str) -> str:
 def environment() -> dict[str, str]:
     """Return this process's environment without what a surrounding launcher may have left in it."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    foreign = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_", "TORCHELASTIC_", "LAUNCHER_", "OMPI_", "PMI", "PET_")
+    # PYTHONDONTWRITEBYTECODE would let every start compile our sources, while those of an installed torch are compiled.
+    foreign = (
+        *("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "RANK", "LOCAL_", "WORLD_SIZE", "MASTER_"),
+        *("TORCHELASTIC_", "LAUNCHER_", "OMPI_", "PMI", "PET_"),
+    )
     environ = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environ.get("PYTHONPATH"))))
     return environ

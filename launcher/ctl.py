@@ -5,7 +5,7 @@
     ctl stop [RUN]             stop a run as SIGTERM would
     ctl signal NAME [RUN]      send a signal to every rank
 
-RUN may be left out when there is only one; the beginning of its id is enough. Top of the layers.
+RUN may be left out when there is only one; it is the run's id, the beginning of it, or the launcher's pid. Top of the layers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from typing import Any
 
 from launcher.errors import LauncherError, UsageError
 
-_ANSWER_S = 5.0
+# How long a run may take to answer. Ranks that are stuck need time to say where.
+_ANSWER_S = 3.0
+_STACKS_S = 20.0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,11 +47,11 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("ps", help="list the runs")
     for name, text in (("stacks", "show where every rank is"), ("stop", "stop a run, as SIGTERM does")):
         commands.add_parser(name, help=text).add_argument(
-            "run", nargs="?", default="", help="id of the run, or its beginning"
+            "run", nargs="?", default="", help="id of the run, its beginning, or the launcher's pid"
         )
     send = commands.add_parser("signal", help="send a signal to every rank")
     send.add_argument("name", help="SIGUSR1, USR1 or 10")
-    send.add_argument("run", nargs="?", default="", help="id of the run, or its beginning")
+    send.add_argument("run", nargs="?", default="", help="id of the run, its beginning, or the launcher's pid")
     return parser
 
 
@@ -81,13 +83,13 @@ def _age(seconds: float) -> str:
 
 
 def _stacks(options: argparse.Namespace) -> str:
-    return str(_call(_choose(options.run)["name"], {"command": "stacks"}).get("text", ""))
+    return str(_call(_choose(options.run)["name"], {"command": "stacks"}, _STACKS_S).get("text", ""))
 
 
 def _stop(options: argparse.Namespace) -> str:
     run = _choose(options.run)
     _call(run["name"], {"command": "stop"})
-    return f"{run.get('run_id', run['name'])}: asked to stop"
+    return f"{_id_of(run)}: asked to stop"
 
 
 def _signal(options: argparse.Namespace) -> str:
@@ -99,7 +101,7 @@ def _signal(options: argparse.Namespace) -> str:
         raise UsageError(f"There is no signal {options.name}.", hint="Type for example: ctl signal SIGUSR1") from None
     run = _choose(options.run)
     _call(run["name"], {"command": "signal", "signum": int(number)})
-    return f"{run.get('run_id', run['name'])}: sent {signal.Signals(number).name} to every rank"
+    return f"{_id_of(run)}: sent {signal.Signals(number).name} to every rank"
 
 
 _COMMANDS = {"ps": _ps, "stacks": _stacks, "stop": _stop, "signal": _signal}
@@ -107,13 +109,19 @@ _COMMANDS = {"ps": _ps, "stacks": _stacks, "stop": _stop, "signal": _signal}
 
 def _choose(wanted: str) -> dict[str, Any]:
     """Return the run that is meant."""
-    runs = [run for run in _find_runs() if str(run.get("run_id", run["name"])).startswith(wanted)]
+    every = _find_runs()
+    runs = [run for run in every if wanted and wanted in (_id_of(run), str(run.get("pid", "")))]
+    runs = runs or [run for run in every if _id_of(run).startswith(wanted)]
     if len(runs) == 1:
         return runs[0]
     if not runs:
         raise LauncherError(f"No run {wanted or 'is going on here'}.", hint="Type: python -m launcher.ctl ps")
-    ids = ", ".join(str(run.get("run_id", run["name"])) for run in runs)
-    raise UsageError(f"There are several runs: {ids}.", hint="Name one of them.")
+    ids = ", ".join(f"{_id_of(run)} (pid {run.get('pid', 'unknown')})" for run in runs)
+    raise UsageError(f"There are several runs: {ids}.", hint="Name one of them, by its id or pid.")
+
+
+def _id_of(run: dict[str, Any]) -> str:
+    return str(run.get("run_id", run["name"]))
 
 
 def _find_runs() -> list[dict[str, Any]]:
@@ -134,9 +142,9 @@ def _find_runs() -> list[dict[str, Any]]:
     return runs
 
 
-def _call(name: str, request: dict[str, Any]) -> dict[str, Any]:
+def _call(name: str, request: dict[str, Any], timeout_s: float = _ANSWER_S) -> dict[str, Any]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(_ANSWER_S)
+        connection.settimeout(timeout_s)
         try:
             connection.connect("\0" + name)
             connection.sendall(json.dumps(request).encode() + b"\n")

@@ -107,7 +107,7 @@ class Group:
 
     def watch(self) -> AttemptOutcome:
         """Wait until all workers have ended, or a failure is understood; returns what is known then."""
-        while not (self._all_ended or self._is_settled or self.unsafe_reason):
+        while not (self._all_ended or self._is_settled or self.unsafe_reason or self._stop.has_given_up):
             self._handle_next()
         return self.outcome()
 

@@ -9,7 +9,12 @@ _HINTS = (
         "the GPU's memory is full: a smaller batch, or another process on this GPU (see nvidia-smi)",
     ),
     (
-        ("No space left on device (28)", "unable to allocate shared memory", "unable to open shared memory object", "out of shared memory"),
+        (
+            "No space left on device (28)",
+            "unable to allocate shared memory",
+            "unable to open shared memory object",
+            "out of shared memory",
+        ),
         "shared memory is full: make /dev/shm larger (docker run --shm-size), or use fewer data workers",
     ),
     (("ncclInvalidUsage", "Duplicate GPU detected"), "two ranks use the same GPU: let each take its LOCAL_RANK"),

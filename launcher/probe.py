@@ -19,6 +19,7 @@ from launcher.worker.diagnose import STACK_SIGNAL, stack_file
 # How long workers may take to write their stacks, and how long a file must stand still to be complete.
 _ANSWER_S = 0.6
 _QUIET_S = 0.03
+# For all ranks together: the supervisor does nothing else meanwhile.
 _PYSPY_S = 3.0
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -41,7 +42,8 @@ def collect_stacks(targets: Sequence[Target]) -> list[RankStack]:
             asked[target.pid] = (path, _size(path))
             send_signal(target.pid, STACK_SIGNAL)
     _wait_for_answers(list(asked.values()))
-    return [_answer(target, asked.get(target.pid)) for target in targets]
+    deadline = time.monotonic() + _PYSPY_S
+    return [_answer(target, asked.get(target.pid), deadline) for target in targets]
 
 
 def cpu_seconds(pid: int) -> float:
@@ -96,7 +98,7 @@ def _wait_for_answers(files: list[tuple[str, int]]) -> None:
             last[path] = size
 
 
-def _answer(target: Target, asked: tuple[str, int] | None) -> RankStack:
+def _answer(target: Target, asked: tuple[str, int] | None, deadline: float) -> RankStack:
     text = ""
     if asked is not None:
         path, before = asked
@@ -109,8 +111,9 @@ def _answer(target: Target, asked: tuple[str, int] | None) -> RankStack:
     frames = parse_dump(text)
     if frames:
         return RankStack(target.rank, frames, "", text)
-    text = _pyspy(target.pid)
-    return RankStack(target.rank, parse_pyspy(text) if not _state(target.pid) else (), _condition(target.pid), text)
+    # One that is stopped or in the kernel's hands is told by its state, and could hold up whoever looks closer.
+    text = "" if _state(target.pid) else _pyspy(target.pid, deadline - time.monotonic())
+    return RankStack(target.rank, parse_pyspy(text), _condition(target.pid), text)
 
 
 def _state(pid: int) -> str:
@@ -143,18 +146,18 @@ def _wchan(pid: int) -> str:
     return name if name not in ("", "0") else "the kernel"
 
 
-def _pyspy(pid: int) -> str:
+def _pyspy(pid: int, timeout_s: float) -> str:
     """Return what py-spy says of a process, "" where it is not installed or not allowed."""
     from shutil import which
 
     program = which("py-spy")
-    if program is None:
+    if program is None or timeout_s <= 0:
         return ""
     import subprocess
 
     try:
         done = subprocess.run(
-            [program, "dump", "--nonblocking", "--pid", str(pid)], capture_output=True, timeout=_PYSPY_S, check=False
+            [program, "dump", "--nonblocking", "--pid", str(pid)], capture_output=True, timeout=timeout_s, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -61,22 +61,18 @@ def prepare_attempt(paths: RunPaths, attempt: int) -> None:
 
 
 def tidy(paths: RunPaths, attempts: int) -> None:
-    """Remove what has stayed empty: files for stacks and heartbeats, then their folders."""
+    """Remove what stayed empty: stack files that nobody asked for, heartbeats, and then their folders."""
     for attempt in range(attempts):
         folder = paths.error_dir(attempt)
-        _remove_empty_files(folder)
+        try:
+            with os.scandir(folder) as entries:
+                empty = [entry.path for entry in entries if entry.stat().st_size == 0]
+        except OSError:
+            continue
+        for path in empty:
+            os.unlink(path)
         _remove_if_empty(folder)
     _remove_if_empty(os.path.dirname(paths.error_dir(0)))
-
-
-def _remove_empty_files(folder: str) -> None:
-    try:
-        for entry in os.scandir(folder):
-            # A note that was not finished says nothing: its writer was killed.
-            if entry.stat().st_size == 0 or entry.name.endswith(".tmp"):
-                os.unlink(entry.path)
-    except OSError:
-        pass
 
 
 def _remove_if_empty(folder: str) -> None:

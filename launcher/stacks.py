@@ -126,6 +126,8 @@ def group(stacks: list[RankStack]) -> list[list[RankStack]]:
 def odd_rank(stacks: list[RankStack]) -> int | None:
     """Return the rank that stands alone while the others share a stack; None when nobody stands out."""
     groups = group(stacks)
+    if len(stacks) == 1:
+        return stacks[0].rank  # all others have ended
     if len(groups) < 2 or len(groups[0]) == len(groups[1]):
         # Two ranks that differ: the one that is not inside a collective keeps the other waiting.
         waiting = [members for members in groups if _is_waiting(members[0])]

@@ -24,7 +24,18 @@ TIMEOUT_S = 30.0
 
 # Set by launchers and schedulers around us; a test that wants one sets it itself.
 _STARTERS = ("RANK", "LOCAL_", "WORLD_", "GROUP_", "ROLE_", "NODE_RANK", "MASTER_", "TORCHELASTIC_", "OMPI_", "PMI", "SLURM")
-_OURS = ("LAUNCHER_", "PET_", "OMP_", "MKL_", "OPENBLAS_", "GLOO_", "NCCL_", "CUDA_VISIBLE_DEVICES", "PYTHON_EXEC", "NO_COLOR")
+_OURS = (
+    "LAUNCHER_",
+    "PET_",
+    "OMP_",
+    "MKL_",
+    "OPENBLAS_",
+    "GLOO_",
+    "NCCL_",
+    "CUDA_VISIBLE_DEVICES",
+    "PYTHON_EXEC",
+    "NO_COLOR",
+)
 _MARK = "TEST_SUITE_MARK"
 
 
@@ -134,7 +145,9 @@ def marked_processes(mark: str) -> dict[int, str]:
             continue
         try:
             if wanted in (folder / "environ").read_bytes().split(b"\0") and is_alive(int(folder.name)):
-                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                found[int(folder.name)] = (
+                    (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                )
         except OSError:
             continue
     return found
@@ -197,7 +210,12 @@ def start_command(tmp_path: Path) -> Iterator[Callable[..., Running]]:
         argv: Sequence[str | bytes], *, env: Mapping[str, str | None] | None = None, reading: bool = True, **options: Any
     ) -> Running:
         environ = {**os.environ, **(env or {})}
-        options = {"cwd": tmp_path, "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+        options = {
+            "cwd": tmp_path,
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+        } | options
         process = subprocess.Popen(
             argv, env={name: value for name, value in environ.items() if value is not None}, **options
         )
@@ -218,7 +236,9 @@ def start_command(tmp_path: Path) -> Iterator[Callable[..., Running]]:
 def run_command(start_command: Start) -> Run:
     """Run any command in `tmp_path` to its end; `stdin` is text for it, or a file."""
 
-    def execute(argv: Sequence[str | bytes], *, stdin: Any = subprocess.DEVNULL, timeout_s: float = TIMEOUT_S, **options: Any) -> Completed:
+    def execute(
+        argv: Sequence[str | bytes], *, stdin: Any = subprocess.DEVNULL, timeout_s: float = TIMEOUT_S, **options: Any
+    ) -> Completed:
         is_text = isinstance(stdin, (str, bytes))
         child = start_command(argv, stdin=subprocess.PIPE if is_text else stdin, **options)
         if is_text:

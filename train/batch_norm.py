@@ -35,7 +35,8 @@ def _sum_over_ranks(ctx: Context, values: Tensor) -> Tensor:
     """The sum of a few thousand numbers over all ranks, the same bits on each; a collective call.
 
     Gloo's all-reduce passes such a message around the ring twice; sending it straight to every other rank takes half
-    the time (measured: 20 layers on 2 ranks, 13 against 11 pictures a second, and 15 with local statistics).
+    the time: ResNet-18 on 2 ranks of a busy 2-core machine trained 13 pictures a second so and 11 with all-reduce, 15
+    with local statistics. The kernels here cost 3 % more than torch's own; the rest is waiting for messages.
     """
     if ctx.backend != "gloo" or not distributed.is_initialized() or ctx.world_size > MOST_DIRECT:
         return ctx.all_reduce(values, "sum")

@@ -214,8 +214,7 @@ def prepare(ctx: launcher.Context, args: argparse.Namespace) -> tuple[Training, 
     trained = parameters_to_train(model)
     output.require_space(model, sum(parameter.numel() for parameter in trained))
     model = wrap_model(ctx, args, model)
-    optimizer = torch.optim.SGD(trained, lr=args.lr, momentum=args.momentum)
-    optimizer = ctx.wrap_optimizer(optimizer, model)
+    optimizer = ctx.wrap_optimizer(torch.optim.SGD(trained, lr=args.lr, momentum=args.momentum), model)
     t = Training(ctx, args, folder, loader, model, optimizer, precision, output, Progress())
     sums = restore(t, state) if state is not None else None
     ctx.print(

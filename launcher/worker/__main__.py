@@ -25,7 +25,7 @@ def _enter() -> None:
     if sys.path and os.path.abspath(sys.path[0]) == os.path.dirname(os.path.abspath(__file__)):
         del sys.path[0]
     sys.path.insert(0, parent)
-    import launcher.worker
+    import launcher.worker  # noqa: F401  (see below)
 
     # The package knows by now where its modules are. Installed, its parent holds all kinds of others, which must not come
     # before python's own.

@@ -201,6 +201,13 @@ class Context:
         except OSError:
             pass  # a full disk is no reason to end a training
 
+    def _end_heartbeat(self) -> None:
+        """Let output and CPU time count again: nobody can call heartbeat() while the interpreter ends."""
+        try:
+            os.unlink(os.environ.get("LAUNCHER_ERROR_FILE", "") + ".beat")
+        except OSError:
+            pass
+
     def close(self) -> None:
         """Leave the run: destroy the process group if init() made it. Happens by itself at exit.
 
@@ -213,6 +220,7 @@ class Context:
         import atexit
 
         atexit.unregister(self._at_exit)
+        self._end_heartbeat()
         self._stop.unwatch()  # waiting for the other ranks below can be ended by SIGTERM again
         if _current is self:
             _current = None

@@ -325,7 +325,7 @@ def test_a_missing_torch_names_the_command_that_installs_it(tmp_path: Path) -> N
     ("call", "env", "words"),
     [
         ("init(backend='nccl')", {}, ["backend='nccl' needs a GPU", "'gloo'"]),
-        ("init(backend='horovod')", {}, ["backend='horovod' is not in this version", "'nccl'"]),
+        ("init(backend='mpi')", {}, ["backend='mpi' is not in this version", "'horovod'"]),
         ("init(backend='mpi')", {}, ["backend='mpi' is not in this version"]),
         ("init(backend='glo')", {}, ["backend='glo' is no backend", "'gloo'"]),
         ("init(backend='nccl')", {"LAUNCHER_BACKEND": "gloo"}, ["backend='nccl'", "--backend is 'gloo'"]),

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import Run, Script
 
 from launcher.contract import VARIABLES
+from tests.conftest import Run, Script
 
 PRINT = "import json, os, sys\nprint(json.dumps([dict(os.environ), sys.argv[1:]]))\n"
 
@@ -24,12 +24,12 @@ def variables_by_rank(out: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_every_variable_of_the_table_has_its_documented_value(
-    method: str, run: Run, script: Script, tmp_path: Path
-) -> None:
+def test_every_variable_of_the_table_has_its_documented_value(method: str, run: Run, script: Script, tmp_path: Path) -> None:
     script(PRINT)
     os.sched_setaffinity(0, allowed := os.sched_getaffinity(0))
-    done = run("--start", method, "--nproc-per-node", "3", "--max-restarts", "2", "--rdzv-id", "job7", "--role", "r", "script.py")
+    done = run(
+        "--start", method, "--nproc-per-node", "3", "--max-restarts", "2", "--rdzv-id", "job7", "--role", "r", "script.py"
+    )
     ranks = variables_by_rank(done.out)
     assert len(ranks) == 3
     run_dir = str(tmp_path / "runs" / "job7")

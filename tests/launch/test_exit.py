@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Run, Script
+
+from tests.conftest import Run, Script
 
 # Each fails in its own way; compared with what plain python prints and returns.
 FAILURES = {
@@ -26,10 +27,10 @@ FAILURES = {
     "os._exit": "import os\nos._exit(9)\n",
     "keyboard interrupt": "raise KeyboardInterrupt\n",
     "atexit": "import atexit\ndef f(): 1/0\natexit.register(f)\n",
-    "hook": "import sys\ndef hook(k, v, t): print('hooked', k.__name__, t.tb_lineno, file=sys.stderr)\nsys.excepthook = hook\n1/0\n",
+    "hook": "import sys\ndef hook(k, v, t): print('hooked', k, t.tb_lineno, file=sys.stderr)\nsys.excepthook = hook\n1/0\n",
     "str raises": "class E(Exception):\n    def __str__(self): raise ValueError\nraise E\n",
     "recursion": "def f(n): return f(n + 1)\nf(0)\n",
-    "deep": "import sys\nsys.setrecursionlimit(20000)\ndef f(n):\n    if n == 3000: raise ValueError('deep')\n    f(n + 1)\nf(0)\n",
+    "deep": "import sys\nsys.setrecursionlimit(20000)\ndef f(n):\n    if n == 3000: 1/0\n    f(n + 1)\nf(0)\n",
     "surrogate": "raise ValueError('\\ud800 \\udc80 é')\n",
     "multi-line": "raise ValueError(\n    'a',\n    'b',\n)\n",
     "import": "import no_such_module_at_all\n",
@@ -41,6 +42,7 @@ FAILURES = {
 }
 if sys.version_info >= (3, 11):
     FAILURES["group"] = "raise ExceptionGroup('many', [ValueError(1), TypeError(2)])\n"
+
 
 def _said_by_rank(err: str) -> str:
     """Return what the rank wrote, without its prefix and without what the launcher adds."""
@@ -76,9 +78,7 @@ def test_a_failing_script_prints_and_returns_what_it_does_under_plain_python(
 
 
 @pytest.mark.slow
-def test_module_and_package_tracebacks_show_no_file_of_ours(
-    run: Run, run_command: Run, script: Script, method: str
-) -> None:
+def test_module_and_package_tracebacks_show_no_file_of_ours(run: Run, run_command: Run, script: Script, method: str) -> None:
     script("import os\nraise ValueError('mine')\n", "package/__main__.py")
     for target in (("-m", "package"), ("package",)):
         plain = run_command([sys.executable, *target])
@@ -88,7 +88,9 @@ def test_module_and_package_tracebacks_show_no_file_of_ours(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("signame", "code"), [("SIGKILL", 137), ("SIGSEGV", 139), ("SIGABRT", 134), ("SIGTERM", 143), ("SIGINT", 130)])
+@pytest.mark.parametrize(
+    ("signame", "code"), [("SIGKILL", 137), ("SIGSEGV", 139), ("SIGABRT", 134), ("SIGTERM", 143), ("SIGINT", 130)]
+)
 def test_a_rank_killed_by_a_signal_gives_128_plus_its_number(
     signame: str, code: int, method: str, run: Run, script: Script
 ) -> None:

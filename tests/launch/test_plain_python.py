@@ -1,4 +1,7 @@
-"""A script sees under the launcher what it sees under plain `python script.py`: compared field by field, both start methods."""
+"""A script sees under the launcher what it sees under plain `python script.py`: compared field by field.
+
+Both start methods.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import WORKERS, Run, Script
+
+from tests.conftest import WORKERS, Run, Script
 
 OBSERVE = WORKERS / "observe.py"
 
@@ -85,7 +89,23 @@ def test_a_script_of_any_name_sees_what_plain_python_shows_it(name: str | bytes,
 @pytest.mark.slow
 def test_arguments_reach_the_script_byte_for_byte(tmp_path: Path, compare: Any) -> None:
     install(tmp_path, "script.py")
-    compare("script.py", "", " ", "a\nb", "--", "-m", "--nproc-per-node", "$HOME", "${X}", "$", "$$", b"\xff\xfe", "é", "'\"", "\\")
+    compare(
+        "script.py",
+        "",
+        " ",
+        "a\nb",
+        "--",
+        "-m",
+        "--nproc-per-node",
+        "$HOME",
+        "${X}",
+        "$",
+        "$$",
+        b"\xff\xfe",
+        "é",
+        "'\"",
+        "\\",
+    )
 
 
 @pytest.mark.slow
@@ -114,7 +134,9 @@ def test_a_folder_with_a_main_file_sees_what_plain_python_shows_it(name: str, tm
 @pytest.mark.parametrize("name", ["app.zip", "app.pyz", "app"])
 def test_a_zip_archive_sees_what_plain_python_shows_it(name: str, tmp_path: Path, compare: Any) -> None:
     install(tmp_path, "folder/__main__.py")
-    zipapp.create_archive(tmp_path / "folder", tmp_path / name, interpreter="/usr/bin/env python3" if name != "app.zip" else None)
+    zipapp.create_archive(
+        tmp_path / "folder", tmp_path / name, interpreter="/usr/bin/env python3" if name != "app.zip" else None
+    )
     compare(name, "1")
 
 
@@ -158,7 +180,9 @@ def test_a_pool_of_every_kind_works_inside_a_module(tmp_path: Path, compare: Any
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "flags", [("-O",), ("-W", "ignore::DeprecationWarning"), ("-X", "dev"), ("-X", "utf8"), ("-s", "-q", "-b"), ("-P",), ("-u",)], ids=str
+    "flags",
+    [("-O",), ("-W", "ignore::DeprecationWarning"), ("-X", "dev"), ("-X", "utf8"), ("-s", "-q", "-b"), ("-P",), ("-u",)],
+    ids=str,
 )
 def test_options_of_the_interpreter_reach_the_script(flags: tuple[str, ...], tmp_path: Path, compare: Any) -> None:
     if "-P" in flags and sys.version_info < (3, 11):
@@ -186,7 +210,19 @@ def test_what_the_shell_set_up_reaches_the_script(tmp_path: Path, compare: Any) 
     compare("script.py", preexec_fn=prepare, env={"PYTHONIOENCODING": "latin-1:replace", "PYTHONWARNINGS": "ignore"})
 
 
-SHADOWS = ("json", "select", "signal", "socket", "logging", "ctypes", "random", "selectors", "launcher", "tempfile", "struct")
+SHADOWS = (
+    "json",
+    "select",
+    "signal",
+    "socket",
+    "logging",
+    "ctypes",
+    "random",
+    "selectors",
+    "launcher",
+    "tempfile",
+    "struct",
+)
 
 
 @pytest.mark.slow
@@ -209,7 +245,19 @@ def test_modules_of_the_users_folder_win_over_ours_and_pythons(
 
 @pytest.mark.slow
 def test_the_current_folder_cannot_break_the_launcher(tmp_path: Path, run: Run, method: str, script: Script) -> None:
-    for name in ("json", "select", "signal", "socket", "logging", "ctypes", "random", "selectors", "argparse", "time_", "fcntl"):
+    for name in (
+        "json",
+        "select",
+        "signal",
+        "socket",
+        "logging",
+        "ctypes",
+        "random",
+        "selectors",
+        "argparse",
+        "time_",
+        "fcntl",
+    ):
         script("raise SystemExit('imported by the launcher')\n", f"{name}.py")
     script("print('fine')\nraise ValueError('mine')\n", "elsewhere/script.py")
     done = run("--start", method, "elsewhere/script.py")

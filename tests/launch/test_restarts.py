@@ -7,14 +7,19 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import Run, Script
 
-REPORT_ATTEMPT = "import json, os\nprint(json.dumps({n: os.environ[n] for n in ('RANK', 'MASTER_PORT', 'TORCHELASTIC_RESTART_COUNT')}))\n"
+from tests.conftest import Run, Script
+
+REPORT_ATTEMPT = (
+    "import json, os\nprint(json.dumps({n: os.environ[n] for n in ('RANK', 'MASTER_PORT', 'TORCHELASTIC_RESTART_COUNT')}))\n"
+)
 
 
 @pytest.mark.slow
 def test_all_ranks_start_again_until_they_succeed(method: str, run: Run, script: Script) -> None:
-    script(REPORT_ATTEMPT + "raise SystemExit(os.environ['RANK'] == '1' and os.environ['TORCHELASTIC_RESTART_COUNT'] != '2')\n")
+    script(
+        REPORT_ATTEMPT + "raise SystemExit(os.environ['RANK'] == '1' and os.environ['TORCHELASTIC_RESTART_COUNT'] != '2')\n"
+    )
     done = run("--start", method, "--nproc-per-node", "2", "--max-restarts", "5", "--restart-backoff", "0", "script.py")
     assert done.code == 0, done.err
     seen = [json.loads(line[4:]) for line in done.out.splitlines()]

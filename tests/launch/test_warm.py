@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Run, Script, Start, is_alive, wait_until
+
+from tests.conftest import Run, Script, Start, is_alive, wait_until
 
 ASIDE = "starting each rank with its own interpreter"
 
@@ -42,12 +43,12 @@ def test_one_rank_without_restarts_needs_no_server(run: Run, script: Script) -> 
 
 
 @pytest.mark.slow
-def test_heavy_modules_are_imported_once_and_the_users_own_in_each_rank(
-    run: Run, script: Script, tmp_path: Path
-) -> None:
+def test_heavy_modules_are_imported_once_and_the_users_own_in_each_rank(run: Run, script: Script, tmp_path: Path) -> None:
     pytest.importorskip("numpy")
     script("import os\nopen('imported', 'a').write(f'{os.getpid()}\\n')\n", "mine.py")
-    script("import json, os, sys\nseen = 'numpy' in sys.modules\nimport mine, numpy\nprint(json.dumps([seen, os.getpid()]))\n")
+    script(
+        "import json, os, sys\nseen = 'numpy' in sys.modules\nimport mine, numpy\nprint(json.dumps([seen, os.getpid()]))\n"
+    )
     seen = answers(run("--nproc-per-node", "2", "script.py").out)
     assert [was_there for was_there, _ in seen] == [True, True]
     assert sorted(pid for _, pid in seen) == sorted(int(pid) for pid in (tmp_path / "imported").read_text().split())
@@ -139,7 +140,9 @@ def test_random_numbers_differ_between_ranks_and_between_attempts(method: str, r
         "    next(tempfile._get_candidate_names()), multiprocessing.current_process().authkey.hex(), str(uuid.uuid1())]))\n"
         "sys.exit(os.environ['TORCHELASTIC_RESTART_COUNT'] == '0')\n"
     )
-    seen = answers(run("--start", method, "--nproc-per-node", "3", "--max-restarts", "1", "script.py", env={"OMP_NUM_THREADS": "1"}).out)
+    seen = answers(
+        run("--start", method, "--nproc-per-node", "3", "--max-restarts", "1", "script.py", env={"OMP_NUM_THREADS": "1"}).out
+    )
     # Ranks of the first attempt that were stopped early have printed nothing.
     assert len(seen) >= 4
     for values in zip(*seen, strict=True):
@@ -155,10 +158,15 @@ def test_the_title_of_a_process_shows_its_rank(method: str, run: Run, script: Sc
 
 @pytest.mark.slow
 def test_a_module_that_cannot_be_imported_fails_in_the_ranks_and_not_in_the_server(run: Run, script: Script) -> None:
-    script("import os\nif 'RANK' in os.environ: print('imported in a rank')\nraise RuntimeError('cannot be imported')\n", "broken.py")
+    script(
+        "import os\nif 'RANK' in os.environ: print('imported in a rank')\nraise RuntimeError('cannot be imported')\n",
+        "broken.py",
+    )
     script("try:\n    import broken\nexcept RuntimeError as error: print(error)\n")
     done = run("--nproc-per-node", "2", "--preload", "broken,no_such_module", "script.py")
-    assert done.lines == sorted([f"[{rank}] {text}" for rank in range(2) for text in ("imported in a rank", "cannot be imported")])
+    assert done.lines == sorted(
+        [f"[{rank}] {text}" for rank in range(2) for text in ("imported in a rank", "cannot be imported")]
+    )
     assert done.code == 0
 
 
@@ -166,10 +174,12 @@ def test_a_module_that_cannot_be_imported_fails_in_the_ranks_and_not_in_the_serv
 def test_nothing_leaks_from_one_attempt_into_the_next_and_the_server_stays(run: Run, script: Script) -> None:
     script(
         "import builtins, json, os, sys\n"
-        "seen = [os.environ.get('LEFT'), os.getcwd(), hasattr(builtins, 'left'), len(os.listdir('/proc/self/fd')), os.nice(0),\n"
+        "seen = [os.environ.get('LEFT'), os.getcwd(), hasattr(builtins, 'left'), len(os.listdir('/proc/self/fd')),\n"
+        "        os.nice(0),\n"
         "        os.umask(0o22), 'left' in sys.path, os.getppid()]\n"
         "print(json.dumps([int(os.environ['TORCHELASTIC_RESTART_COUNT']), seen]))\n"
-        "os.environ['LEFT'] = '1'; os.chdir('/'); builtins.left = open('/dev/null'); os.nice(1); os.umask(0); sys.path.append('left')\n"
+        "os.environ['LEFT'] = '1'; os.chdir('/'); builtins.left = open('/dev/null'); os.nice(1)\n"
+        "os.umask(0); sys.path.append('left')\n"
         "sys.exit(os.environ['TORCHELASTIC_RESTART_COUNT'] != '2')\n"
     )
     seen = answers(run("--start", "warm", "--nproc-per-node", "1", "--max-restarts", "2", "script.py").out)
@@ -207,8 +217,14 @@ def test_after_the_death_of_the_server_a_restart_has_a_new_one(start: Start, scr
 
 
 @pytest.mark.slow
-def test_the_death_of_the_server_while_it_imports_only_makes_the_start_slower(start: Start, script: Script, tmp_path: Path) -> None:
-    script("import os, signal\nif 'RANK' not in os.environ:\n    open('pid', 'w').write(f'{os.getpid()} ')\n    signal.pause()\n", "slow.py")
+def test_the_death_of_the_server_while_it_imports_only_makes_the_start_slower(
+    start: Start, script: Script, tmp_path: Path
+) -> None:
+    script(
+        "import os, signal\nif 'RANK' not in os.environ:\n"
+        "    open('pid', 'w').write(f'{os.getpid()} ')\n    signal.pause()\n",
+        "slow.py",
+    )
     script("print('fine')\n")
     running = start("--nproc-per-node", "2", "--preload", "slow", "script.py")
     pid = wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(), "the server imports")

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Run, Running, Script, Start, Terminal, is_alive, marked_processes, wait_until
+
+from tests.conftest import Run, Running, Script, Start, Terminal, is_alive, marked_processes, wait_until
 
 WAIT = "import os, signal, time\nprint('ready', os.getpid(), flush=True)\nwhile True: signal.pause()\n"
 STUBBORN = "import signal\nfor s in (signal.SIGTERM, signal.SIGINT): signal.signal(s, signal.SIG_IGN)\n" + WAIT
@@ -93,7 +94,10 @@ def test_a_failure_stops_stubborn_neighbours_too(method: str, run: Run, script: 
 
 @pytest.mark.slow
 def test_ctrl_c_once_stops_the_ranks_with_keyboard_interrupt(method: str, start_command: Start, script: Script) -> None:
-    script("import os, time\ntry:\n    print('ready', os.environ['RANK'], flush=True)\n    time.sleep(1000)\nexcept KeyboardInterrupt:\n    print('interrupted')\n    raise\n")
+    script(
+        "import os, time\ntry:\n    print('ready', os.environ['RANK'], flush=True)\n    time.sleep(1000)\n"
+        "except KeyboardInterrupt:\n    print('interrupted')\n    raise\n"
+    )
     terminal = Terminal(start_command, "--start", method, "--nproc-per-node", "2", "script.py", NO_COLOR="1")
     terminal.wait_for(b"ready 0")
     terminal.wait_for(b"ready 1")
@@ -106,7 +110,9 @@ def test_ctrl_c_once_stops_the_ranks_with_keyboard_interrupt(method: str, start_
 @pytest.mark.slow
 def test_ctrl_c_twice_kills_stubborn_ranks(method: str, start_command: Start, script: Script) -> None:
     script(STUBBORN.replace("os.getpid()", "os.environ['RANK']"))
-    terminal = Terminal(start_command, "--start", method, "--nproc-per-node", "2", "--shutdown-timeout", "1000", "script.py", NO_COLOR="1")
+    terminal = Terminal(
+        start_command, "--start", method, "--nproc-per-node", "2", "--shutdown-timeout", "1000", "script.py", NO_COLOR="1"
+    )
     terminal.wait_for(b"ready 0")
     terminal.wait_for(b"ready 1")
     terminal.type(b"\x03")
@@ -181,8 +187,8 @@ FAMILY = """
 import os, signal, subprocess, sys
 child = subprocess.Popen(['sleep', '1001'])
 daemon = subprocess.Popen(['sleep', '1002'], start_new_session=True)
-stubborn = subprocess.Popen([sys.executable, '-c',
-    "import signal\\nfor s in (1, 2, 15): signal.signal(s, signal.SIG_IGN)\\nprint('ready 0', flush=True)\\nwhile True: signal.pause()"])
+code = "import signal\\nfor s in (2, 15): signal.signal(s, signal.SIG_IGN)\\nprint('ready 0', flush=True)\\nsignal.pause()"
+stubborn = subprocess.Popen([sys.executable, '-c', code])
 print('ready', child.pid, daemon.pid, stubborn.pid, os.getppid(), os.getpid(), flush=True)
 signal.pause()
 """
@@ -192,35 +198,38 @@ def family_of(running: Running) -> list[int]:
     return [int(word) for line in running.out.splitlines() if "ready" in line for word in line.split()[2:] if word != "0"]
 
 
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def keeper_of(running: Running) -> int:
+    """Return the process id of the keeper: the child with the supervisor's own command line; 0 while there is none."""
+    line = Path(f"/proc/{running.pid}/cmdline").read_bytes()
+    for pid in Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split():
+        if is_alive(int(pid)) and Path(f"/proc/{pid}/cmdline").read_bytes() == line:
+            return int(pid)
+    return 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["supervisor", "keeper", "rank 0", "rank 1", "parent of the ranks"])
-def test_whoever_is_killed_nothing_survives(
-    victim: str, method: str, start: Start, script: Script, suite_mark: str
-) -> None:
+def test_whoever_is_killed_nothing_survives(victim: str, method: str, start: Start, script: Script, suite_mark: str) -> None:
     script(FAMILY)
     running = start("--start", method, "--nproc-per-node", "2", "--shutdown-timeout", "1", "script.py")
     running.wait_for("ready", 4)
-    lines = sorted(line.split() for line in running.out.splitlines() if line.split()[-1] != "0")
-    parent = int(lines[0][-2])
-    children = [int(pid) for pid in Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()]
-    (keeper,) = (
-        pid for pid in children
-        if os.readlink(f"/proc/{pid}/fd/1") == "/dev/null" and pid != parent and not Path(f"/proc/{pid}/cmdline").read_text().startswith("[rank")
-    )  # fmt: skip
+    ranks = [int(line.split()[-1]) for line in sorted(running.out.splitlines()) if line.split()[-1] != "0"]
+    parent = parent_of(ranks[0])
+    keeper = keeper_of(running)
     pids = {
-        "supervisor": running.pid, "keeper": keeper, "rank 0": int(lines[0][-1]), "rank 1": int(lines[1][-1]),
+        "supervisor": running.pid,
+        "keeper": keeper,
         "parent of the ranks": parent,
-    }  # fmt: skip
+        "rank 0": ranks[0],
+        "rank 1": ranks[1],
+    }
     os.kill(pids[victim], signal.SIGKILL)
     if victim == "keeper":
-        # A new one takes its place at once.
-        wait_until(
-            lambda: any(
-                os.path.exists(f"/proc/{pid}/fd") and pid not in children and pid != keeper
-                for pid in map(int, Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split())
-            ),
-            "the keeper is replaced",
-        )
+        wait_until(lambda: keeper_of(running) not in (0, keeper), "another keeper takes its place")
         os.kill(running.pid, signal.SIGKILL)
     done = running.finish()
     if victim.startswith("rank"):

@@ -32,6 +32,15 @@ class Done(NamedTuple):
     err: str
 
 
+@pytest.fixture(autouse=True)
+def one_thread(clean_env: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that wait for each other on a busy machine cost more than these small pictures need."""
+    import torch
+
+    torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
 @pytest.fixture(scope="session")
 def drawn_birds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """22 pictures to train and 14 to validate; neither divides evenly by 4, or by 3 ranks. Not to be changed."""

@@ -85,7 +85,8 @@ def test_a_mistake_is_said_once_and_ends_all_ranks_with_2(ranks: Run, args: tupl
     done = ranks(2, *args)
     assert done.code == 2
     expected = "argument --lr: invalid number value: 'fast'" if "--lr" in args else "there is no data folder nowhere"
-    assert done.err.count(f"train: error: {expected}") == 1
+    said = [line for line in done.err.splitlines() if line.startswith("[") and "train: error: " in line]
+    assert len(said) == 1 and said[0].startswith(f"[0] train: error: {expected}")
 
 
 def test_all_ranks_of_a_node_read_what_one_of_them_decoded(run: Run, script: Any, drawn_birds: Path) -> None:

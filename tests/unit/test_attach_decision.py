@@ -33,7 +33,7 @@ def test_the_only_process_of_an_engine_supervises() -> None:
 
 
 def test_ranks_that_shall_each_start_more_ranks_are_refused() -> None:
-    with pytest.raises(EnvironmentMismatch, match="srun -n 4 python -m launcher train.py"):
+    with pytest.raises(EnvironmentMismatch, match=r"srun -n 4 python -m launcher train\.py"):
         should_attach(_spec(nproc_per_node="2"), _place("slurm", 4, 4))
 
 

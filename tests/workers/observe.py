@@ -3,6 +3,8 @@
 number: int = 3
 _names = sorted(name for name in globals())
 
+# ruff: noqa: E402  (the names come first, while they are still those that python made)
+
 import json
 import multiprocessing
 import os
@@ -56,14 +58,27 @@ def observe():
         "main_is_us": main.__dict__ is globals(),
         "main_repr": repr(main),
         "cwd": os.getcwd(),
-        "flags": {name: getattr(sys.flags, name) for name in dir(sys.flags) if name[0] != "_" and name not in ("index", "count")},
+        "flags": {
+            name: getattr(sys.flags, name) for name in dir(sys.flags) if name[0] != "_" and name not in ("index", "count")
+        },
         "dont_write_bytecode": sys.dont_write_bytecode,
-        "stdin": [sys.stdin.isatty(), sys.stdin.seekable(), sys.stdin.encoding, sys.stdin.errors, sys.stdin.name, sys.stdin.mode],
+        "stdin": [
+            sys.stdin.isatty(),
+            sys.stdin.seekable(),
+            sys.stdin.encoding,
+            sys.stdin.errors,
+            sys.stdin.name,
+            sys.stdin.mode,
+        ],
         "stdin_text": sys.stdin.read(),
         "stdout": [sys.stdout.encoding, sys.stdout.errors, sys.stdout.isatty(), sys.stdout.name, sys.stdout.line_buffering],
         "stderr": [sys.stderr.encoding, sys.stderr.errors, sys.stderr.isatty(), sys.stderr.name, sys.stderr.line_buffering],
         "same_streams": [sys.stdin is sys.__stdin__, sys.stdout is sys.__stdout__, sys.stderr is sys.__stderr__],
-        "handlers": {s.name: str(signal.getsignal(s)).partition(" at ")[0] for s in signal.valid_signals() if isinstance(s, signal.Signals)},
+        "handlers": {
+            s.name: str(signal.getsignal(s)).partition(" at ")[0]
+            for s in signal.valid_signals()
+            if isinstance(s, signal.Signals)
+        },
         "mask": sorted(int(s) for s in signal.pthread_sigmask(signal.SIG_BLOCK, [])),
         "umask": os.umask(0o22),
         "nice": os.nice(0),

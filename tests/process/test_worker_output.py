@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Run, Script, Start, Terminal, command, wait_until
+
+from tests.conftest import Run, Script, Start, Terminal, command, wait_until
 
 LogOf = Callable[..., bytes]
 
@@ -59,9 +60,7 @@ def test_no_line_of_many_chatty_ranks_is_torn_lost_or_out_of_order(run: Run, scr
 
 
 @pytest.mark.slow
-def test_bytes_that_are_no_text_pass_unchanged(
-    method: str, run: Run, script: Script, log_of: LogOf, tmp_path: Path
-) -> None:
+def test_bytes_that_are_no_text_pass_unchanged(method: str, run: Run, script: Script, log_of: LogOf, tmp_path: Path) -> None:
     script("import os\nos.write(1, bytes(range(256)).replace(b'\\r', b'').replace(b'\\n', b'') + b'\\n\\xff\\xfe\\n')\n")
     with (tmp_path / "screen").open("wb") as screen:
         run("--start", method, "script.py", stdout=screen)
@@ -91,9 +90,7 @@ def test_a_line_of_50_mb_needs_little_memory_and_arrives_whole(
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_right_after_printing_loses_nothing(
-    method: str, run: Run, script: Script, log_of: LogOf
-) -> None:
+def test_a_worker_that_dies_right_after_printing_loses_nothing(method: str, run: Run, script: Script, log_of: LogOf) -> None:
     script(
         "import os, signal, sys\n"
         "for i in range(3000): print('line', i)\n"
@@ -144,9 +141,7 @@ def test_on_a_terminal_a_progress_bar_is_live_and_prefixes_have_colours(start_co
 
 
 @pytest.mark.slow
-def test_no_color_is_obeyed_and_redirected_output_has_no_colours(
-    start_command: Start, run: Run, script: Script
-) -> None:
+def test_no_color_is_obeyed_and_redirected_output_has_no_colours(start_command: Start, run: Run, script: Script) -> None:
     script("print('text')\n")
     terminal = Terminal(start_command, "script.py", NO_COLOR="1")
     assert terminal.finish() == 0

@@ -1,0 +1,218 @@
+"""After the death of any process of the tree, at any moment, nothing of the run remains.
+
+Each round starts a run, kills one of its processes at a random moment with SIGKILL, and counts what is left two seconds
+later: processes, sockets, shared memory, temporary files. SURVIVOR_ROUNDS sets the number of rounds, SURVIVOR_SEED the first seed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Run, Running, Script, Start, command, is_alive, marked_processes, wait_until
+
+pytestmark = pytest.mark.slow
+
+ROUNDS = int(os.environ.get("SURVIVOR_ROUNDS", "40"))
+SEED = int(os.environ.get("SURVIVOR_SEED", "1"))
+
+# How long everything may take to go.
+GONE_S = 2.0
+
+# Each rank has a child, which in some rounds ignores SIGTERM, and a grandchild in a process group of its own, as data workers may be.
+TREE = """
+import os, signal, sys, time
+rank = int(os.environ["RANK"])
+attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+if os.fork() == 0:
+    if int(os.environ.get("ROUND", "0")) % 3 == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if os.fork() == 0:
+        os.setpgid(0, 0)
+    while True: time.sleep(100)
+if sys.argv[1] == "restart":
+    time.sleep(0.05)
+    os._exit(3)
+if sys.argv[1] == "end":
+    time.sleep(0.1)
+    sys.exit(0)
+while True: time.sleep(100)
+"""
+
+
+def sockets() -> set[str]:
+    """Return the names of the launcher's abstract sockets."""
+    return {line.partition("@")[2].strip() for line in Path("/proc/net/unix").read_text().splitlines() if "@launcher/" in line}
+
+
+def shared_memory() -> set[Path]:
+    return set(Path("/dev/shm").iterdir())
+
+
+def one_round(seed: int, folder: Path, mark: str) -> str:
+    """Start a run, kill one of its processes at a random moment, and return what is left after two seconds, or ""."""
+    chance = random.Random(seed)
+    method = chance.choice(["warm", "spawn"])
+    stage = chance.choice(["start", "run", "stop", "restart", "end"])
+    argv = command("--nproc-per-node", "2", "--start", method, "--max-restarts", "1", "--restart-backoff", "0",
+                   "--shutdown-timeout", "0.3", "tree.py", stage)  # fmt: skip
+    temporary = folder / f"tmp{seed}"
+    temporary.mkdir()
+    before = shared_memory()
+    process = subprocess.Popen(
+        argv, cwd=folder, env={**os.environ, "TMPDIR": str(temporary), "ROUND": str(seed)},
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    # In `start` and `restart` any moment may be hit; in the others the tree stands first.
+    if stage in ("run", "stop"):
+        deadline = time.monotonic() + 5
+        while len(marked_processes(mark)) < 8 and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.005)
+    if stage == "stop":
+        process.send_signal(signal.SIGTERM)
+    time.sleep(chance.random() * (0.3 if stage in ("start", "restart", "end") else 0.1))
+    tree = sorted(marked_processes(mark))
+    victim = chance.choice(tree) if tree else 0
+    title = marked_processes(mark).get(victim, "?")[:50]
+    if victim:
+        try:
+            os.kill(victim, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    if victim != process.pid:
+        # The run goes on, restarts or fails: then the supervisor must clean up. If it went on, it is asked to end.
+        time.sleep(0.05)
+        if stage in ("start", "run") and process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(8)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(8)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                return f"seed {seed}: {method}, {stage}, killed {title}: the launcher does not end"
+    process.wait()
+    deadline = time.monotonic() + GONE_S
+    left: object = None
+    while time.monotonic() < deadline:
+        left = marked_processes(mark)
+        if not left:
+            break
+        time.sleep(0.01)
+    # Logs and the report stay in the run folder; nothing else does.
+    rest = {*temporary.iterdir(), *(path for path in shared_memory() - before if path.name.startswith("launcher"))}
+    if left or rest:
+        for pid in left or ():  # type: ignore[attr-defined]
+            os.kill(pid, signal.SIGKILL)
+        return f"seed {seed}: {method}, {stage}, killed {title}: left {left} {rest}"
+    return ""
+
+
+def test_killing_any_process_at_any_moment_leaves_nothing(script: Script, tmp_path: Path, suite_mark: str) -> None:
+    script(TREE, "tree.py")
+    names = sockets()
+    problems = [problem for seed in range(SEED, SEED + ROUNDS) if (problem := one_round(seed, tmp_path, suite_mark))]
+    assert not problems, "\n".join(problems)
+    ours = {name for name in sockets() - names if not any(name.encode() in mark for mark in running_marks())}
+    assert not ours
+
+
+def running_marks() -> list[bytes]:
+    """Return the environments of other launches that are going on on this machine."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                if b"launcher" in (folder / "cmdline").read_bytes():
+                    found.append(b"launcher/" + (folder / "environ").read_bytes())
+            except OSError:
+                continue
+    return found
+
+
+@pytest.fixture
+def tree(start: Start, script: Script, suite_mark: str) -> Callable[..., Running]:
+    """Start two ranks with a child and a grandchild each, and wait until all are there."""
+
+    def begin(*options: str) -> Running:
+        child = start("--nproc-per-node", "2", *options, script(TREE, "tree.py"), "run")
+        wait_until(lambda: sum(line.startswith(("[rank ", "python")) or "tree.py" in line
+                               for line in marked_processes(suite_mark).values()) >= 7, "the tree stands")  # fmt: skip
+        return child
+
+    return begin
+
+
+def test_children_of_a_killed_rank_go_with_it_although_the_run_restarts(tree: Callable[..., Running], suite_mark: str) -> None:
+    child = tree("--max-restarts", "1")
+    # Their children bear the same title, but lead no session.
+    titles = {pid: line for pid, line in marked_processes(suite_mark).items() if line.startswith("[rank ")}
+    ranks = {line[6]: pid for pid, line in titles.items() if os.getsid(pid) == pid}
+    old = set(marked_processes(suite_mark)) - {child.pid}
+    os.kill(ranks["1"], signal.SIGKILL)
+    child.wait_for("starting all ranks again")
+    sessions = {pid: os.getsid(pid) for pid in old if is_alive(pid)}
+    wait_until(lambda: not any(is_alive(pid) for pid, session in sessions.items() if session in ranks.values()), "they are gone", 2.0)
+    child.send(signal.SIGTERM)
+    child.finish()
+
+
+@pytest.mark.parametrize("who", ["supervisor", "fork server"])
+def test_death_of_the_parent_ends_all_within_two_seconds(tree: Callable[..., Running], suite_mark: str, who: str) -> None:
+    child = tree("--start", "warm")
+    victim = child.pid
+    if who == "fork server":
+        (victim,) = [pid for pid, line in marked_processes(suite_mark).items() if "forkserver" in line]
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: not marked_processes(suite_mark), "nothing is left", 2.0)
+    done = child.finish()
+    if who == "fork server":
+        assert "the fork server, parent of all workers here, has died: killed by SIGKILL (9)" in done.err
+        assert done.code == 1
+
+
+def test_daemon_of_a_successful_rank_stays(run: Run, script: Script, tmp_path: Path, method: str) -> None:
+    name = script(
+        "import os, sys, time\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    if os.fork(): os._exit(0)\n"
+        "    null = os.open('/dev/null', os.O_RDWR)\n"
+        "    for fd in (0, 1, 2): os.dup2(null, fd)\n"
+        "    with open('new', 'w') as file: file.write(str(os.getpid()))\n"
+        "    os.rename('new', 'daemon')\n"
+        "    time.sleep(100)\n"
+        "while not os.path.exists('daemon'): time.sleep(0.01)\n"
+    )
+    assert run("--nproc-per-node", "1", "--start", method, name).code == 0
+    pid = int((tmp_path / "daemon").read_text())
+    assert is_alive(pid)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not is_alive(pid), "it has ended")
+
+
+def test_daemon_of_a_failed_rank_goes(run: Run, script: Script, tmp_path: Path, method: str) -> None:
+    name = script(
+        "import os, sys, time\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    if os.fork(): os._exit(0)\n"
+        "    with open('new', 'w') as file: file.write(str(os.getpid()))\n"
+        "    os.rename('new', 'daemon')\n"
+        "    time.sleep(100)\n"
+        "while not os.path.exists('daemon'): time.sleep(0.01)\n"
+        "sys.exit(3)\n"
+    )
+    assert run("--nproc-per-node", "1", "--start", method, name).code == 3
+    assert not is_alive(int((tmp_path / "daemon").read_text()))

@@ -1,0 +1,79 @@
+"""Which failure is the first cause, and how the report says it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from launcher.error_file import WorkerError
+from launcher.failure import FailureReport, make_report, render
+from launcher.outcome import AttemptOutcome, WorkerOutcome
+
+
+def worker(rank: int, returncode: int | None, at: float, **more: Any) -> WorkerOutcome:
+    return WorkerOutcome(rank=rank, pid=100 + rank, returncode=returncode, ended_at=at, order=rank, **more)
+
+
+def raised(message: str, at: float, kind: str = "ValueError") -> WorkerError:
+    return WorkerError(kind, message, f"Traceback ...\n{kind}: {message}\n", int(at * 1e9))
+
+
+def report(*workers: WorkerOutcome, **more: Any) -> FailureReport:
+    return make_report(AttemptOutcome(attempt=0, workers=workers, **more), hostname="here", run_dir=None)
+
+
+def test_the_earliest_failure_is_the_cause_and_not_the_lowest_rank() -> None:
+    found = report(worker(0, 1, 5.0), worker(1, 7, 4.0), worker(2, 0, 1.0))
+    assert (found.rank, found.exit_code) == (1, 7)
+
+
+def test_workers_that_we_stopped_are_not_blamed() -> None:
+    found = report(worker(0, -15, 4.1, asked_to_stop_at=4.0), worker(1, -9, 4.0), worker(2, 0, 4.2, asked_to_stop_at=4.0))
+    assert (found.rank, found.exit_code, found.others) == (1, 137, ())
+
+
+def test_an_exception_counts_from_when_it_was_raised() -> None:
+    found = report(worker(0, 1, 4.0), worker(1, -15, 9.0, asked_to_stop_at=4.1, error=raised("first", 3.0)))
+    assert (found.rank, found.error_message, found.exit_code) == (1, "first", 1)
+
+
+def test_an_error_that_says_that_a_peer_has_gone_comes_after_one_that_says_why() -> None:
+    gone = raised("Connection closed by peer [127.0.0.1]:3", 1.0, "RuntimeError")
+    found = report(worker(0, 1, 1.1, error=gone), worker(1, 1, 2.0, error=raised("why", 1.9)))
+    assert found.rank == 1
+    assert [other.ranks for other in found.others] == [(0,)]
+
+
+def test_equal_failures_are_grouped() -> None:
+    found = report(*(worker(rank, 1, 1.0 + rank, error=raised("same", 1.0 + rank)) for rank in range(4)))
+    assert found.rank == 0
+    assert [(other.ranks, other.is_same) for other in found.others] == [((1, 2, 3), True)]
+    text = render(found)
+    assert "the same on ranks 1-3" in text
+    assert text.count("ValueError: same") == 1
+
+
+def test_a_failure_of_the_node_is_nobodys() -> None:
+    found = report(worker(0, -9, 1.0, asked_to_stop_at=1.0), node_failure="the fork server has died")
+    assert (found.rank, found.exit_code) == (-1, 1)
+    assert render(found).startswith("FAILED: the fork server has died")
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_colours_only_where_they_are_wanted(colour: bool) -> None:
+    assert ("\x1b[" in render(report(worker(0, 3, 1.0)), colour=colour)) == colour
+
+
+def test_the_report_survives_the_way_through_its_file() -> None:
+    found = report(worker(0, 1, 1.0, error=raised("\ud800 é\n", 1.0), last_lines=("a", "b")), worker(1, 2, 2.0))
+    assert FailureReport.from_json(json.loads(found.to_json())) == found
+
+
+def test_a_traceback_without_end_is_shortened_in_the_middle() -> None:
+    error = WorkerError("E", "m", "".join(f"line {i}\n" for i in range(1000)), 1)
+    lines = render(report(worker(0, 1, 1.0, error=error))).splitlines()
+    assert len(lines) < 100
+    assert any("line 0" in line for line in lines)
+    assert any("line 999" in line for line in lines)

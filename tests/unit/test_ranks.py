@@ -1,0 +1,35 @@
+"""Rank arithmetic, also for nodes with different numbers of workers."""
+
+from __future__ import annotations
+
+import pytest
+
+from launcher.ranks import Assignment, format_ranks
+
+
+def assignment(node_rank: int, sizes: tuple[int, ...]) -> Assignment:
+    return Assignment(attempt=0, node_rank=node_rank, local_world_sizes=sizes, master_addr="127.0.0.1", master_port=1)
+
+
+def test_ranks_of_all_nodes_together_count_from_0_without_gaps() -> None:
+    sizes = (2, 1, 3)
+    ranks = [rank for node in range(3) for rank in assignment(node, sizes).ranks()]
+    assert [rank.rank for rank in ranks] == list(range(6))
+    assert [rank.local_rank for rank in ranks] == [0, 1, 0, 0, 1, 2]
+    assert [rank.node_rank for rank in ranks] == [0, 0, 1, 2, 2, 2]
+    assert {(rank.world_size, rank.num_nodes) for rank in ranks} == {(6, 3)}
+    assert [rank.local_world_size for rank in ranks] == [2, 2, 1, 3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "text"),
+    [
+        ([3], "rank 3"),
+        ([0, 1, 2, 5], "ranks 0-2, 5"),
+        ([7, 6], "ranks 6-7"),
+        ([4, 4], "rank 4"),
+        ([0, 2, 4], "ranks 0, 2, 4"),
+    ],
+)
+def test_ranks_are_written_as_a_person_would(ranks: list[int], text: str) -> None:
+    assert format_ranks(ranks) == text
