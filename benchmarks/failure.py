@@ -28,8 +28,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 RANKS = 8
 HANG_TIMEOUT_S = 2
 
-# The first words about the failure, ours, torchrun's and mpirun's.
-_REPORT = re.compile(rb"FAILED|exitcode|exited with|exited on|non-zero")
+# By what the report is known: the first line of ours, torchrun's table, mpirun's paragraph that names the process.
+_REPORT = re.compile(rb"FAILED: |Root Cause|Exit code: ")
 
 # (name of the launcher) -> one value, or an exception when it cannot do this.
 Measurement = Callable[[list[str], str], float]
@@ -100,7 +100,7 @@ def left_after_kill(victim: str) -> Measurement:
 
     def one(command: list[str], name: str) -> float:
         with running(command, "wait") as (process, _, _, lines):
-            words = [words for words in _take(lines, process, 2 * RANKS)]
+            words = _take(lines, process, 2 * RANKS)
             ranks = {int(rank): int(pid) for kind, pid, rank in words if kind == "ready"}
             children = {int(rank): int(pid) for kind, pid, rank in words if kind == "child"}
             _kill(process.pid if victim == "launcher" else ranks[3])
@@ -179,11 +179,14 @@ STUBBORN = ("--shutdown-timeout", "3")
 ROWS = {
     "end": Row(f"rank exits 3, {RANKS} ranks waiting: until the command has ended", time_from_failure("exit", "end"), 0.15),
     "report": Row("the same, until the report is on the screen", time_from_failure("exit", "report"), 0.10),
-    "stubborn": Row("one rank ignores SIGTERM: until the report is on the screen", time_from_failure("stubborn", "report"), 1.0, slow=True),
-    "timeout": Row("`--shutdown-timeout 3` with a stubborn rank: until the end", time_from_failure("stubborn", "end", *STUBBORN), 3.5, slow=True),
+    "stubborn": Row("one rank ignores SIGTERM: until the report is on the screen",
+                    time_from_failure("stubborn", "report"), 1.0, slow=True),
+    "timeout": Row("`--shutdown-timeout 3` with a stubborn rank: until the end",
+                   time_from_failure("stubborn", "end", *STUBBORN), 3.5, slow=True),
     "left": Row("processes left 2 s after SIGKILL of the launcher", left_after_kill("launcher"), 0, f"of {2 * RANKS}"),
     "children": Row("children of a killed rank left after 2 s", left_after_kill("rank"), 0, "of 1"),
-    "restart": Row("restarts that work after a first attempt that had reduced", restart_works, 1, "of all", only=(OURS, TORCHRUN), slow=True),
+    "restart": Row("restarts that work after a first attempt that had reduced", restart_works, 1, "of all",
+                   only=(OURS, TORCHRUN), slow=True),
     "hang": Row("hang of one rank: named so long after --hang-timeout ran out", hang_named, 2.0, only=(OURS,)),
 }  # fmt: skip
 
@@ -233,7 +236,8 @@ def main() -> None:
             "# After a failure",
             "\n".join(machine.describe()),
             f"Medians of {options.repeat} ({options.slow_repeat} where torchrun takes half a minute), launchers in turns. "
-            "Written by `benchmarks/failure.py`.",
+            "Written by `benchmarks/failure.py`. The report is ours, torchrun's table of failures (a log line comes before it), "
+            "and mpirun's paragraph that names the process.",
             "\n".join(f"- {name}: {version(sys.executable, name)}" for name in names),
             machine.table(["", *names, "to reach", "reached"], cells),
         ]

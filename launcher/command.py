@@ -42,6 +42,9 @@ def _check_script(script: str) -> None:
         return
     if not os.path.exists(script):
         raise UsageError(f"There is no file {script or repr(script)}.", hint=_near_hint(script))
+    if not os.path.isfile(script):
+        problem = f"{script} is no regular file, and every worker must be able to read it from its beginning."
+        raise UsageError(problem, hint="Write it to a file first.")
     try:
         with open(script, "rb") as file:
             start = file.read(_LONGEST_INTERPRETER_LINE)

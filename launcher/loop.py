@@ -42,10 +42,13 @@ class Loop:
         heeded = [signum for signum in self._signals if signal.getsignal(signum) is not signal.SIG_IGN]
         for signum in (*heeded, signal.SIGCHLD):
             self._old_handlers[signum] = signal.signal(signum, _note_signal)
+        # Whoever started us may have blocked them; a blocked SIGCHLD would hide every exit from us.
+        self._old_mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, (*heeded, signal.SIGCHLD))
         self.watch(self._wakeup_read, self._read_signals)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._old_mask)
         signal.set_wakeup_fd(self._old_wakeup)
         for signum, handler in self._old_handlers.items():
             signal.signal(signum, handler)  # type: ignore[arg-type]

@@ -23,6 +23,9 @@ _EXEC_ENTRY = os.path.join(_WORKER_DIR, "exec_command.py")
 # Python ignores these for itself; a child must find them as a shell would leave them.
 RESTORED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
 
+# The signals that were blocked when we were started: the loop unblocks its own, workers get them as they were.
+_INHERITED_MASK = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
 
 def interpreter_flags() -> list[str]:
     """Return the options with which this interpreter was started, as they were typed, for the workers' interpreters."""
@@ -64,7 +67,13 @@ def launch_process(argv: Sequence[str], environ: Mapping[str, str], descriptors:
     """Execute a command in a session of its own; `descriptors` maps its descriptor numbers to ours. Returns the pid."""
     actions = [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in descriptors.items()]
     return os.posix_spawnp(
-        argv[0], list(argv), dict(environ), file_actions=actions, setsid=True, setsigdef=list(RESTORED_SIGNALS)
+        argv[0],
+        list(argv),
+        dict(environ),
+        file_actions=actions,
+        setsid=True,
+        setsigdef=list(RESTORED_SIGNALS),
+        setsigmask=list(_INHERITED_MASK),
     )
 
 

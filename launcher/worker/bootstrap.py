@@ -51,6 +51,7 @@ def _absolute(path: str) -> str:
 
 def run(kind: str, target: str, args: list[str], error_file: str | None) -> None:
     """Run the program; returns when it ends normally, lets its exceptions through."""
+    pid = os.getpid()
     own_options = sys.orig_argv[1 : -len(sys.argv)]
     # Registered before the script registers anything, so it runs after all of that.
     atexit.register(_let_threads_rest)
@@ -66,7 +67,8 @@ def run(kind: str, target: str, args: list[str], error_file: str | None) -> None
         else:
             _run_with_runpy(kind, target)
     except BaseException as error:
-        _record(error, error_file)
+        # A process that the script has forked comes through here as well: its failure is not this worker's.
+        _record(error, error_file if os.getpid() == pid else None)
         _hide_our_frames(error)
         raise
 

@@ -124,6 +124,7 @@ def _serve(sock: socket.socket) -> Job | None:
     os.set_blocking(wakeup_write, False)
     signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda signum, frame: None)
+    old_mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
     poller = select.poll()
     poller.register(sock, select.POLLIN)
     poller.register(wakeup_read, select.POLLIN)
@@ -149,6 +150,7 @@ def _serve(sock: socket.socket) -> Job | None:
                 for ours in (wakeup_read, wakeup_write):
                     os.close(ours)
                 sock.close()
+                signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
                 return _become_worker(message, descriptors)
             for descriptor in descriptors:
                 os.close(descriptor)

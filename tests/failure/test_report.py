@@ -231,27 +231,24 @@ def test_last_lines_are_those_of_the_culprit(run: Run, script: Script, report: C
 
 
 def test_other_failures_are_grouped_behind_the_first(run: Run, script: Script, report: Callable[[], Any]) -> None:
-    # Rank 3 is first; 0 and 2 end alike, 1 in its own way, all of them before they are asked to.
+    # Rank 3 is first; 0 and 2 end alike, 1 in its own way. Nobody is gone before all have left their exception.
     name = script(
-        "import os, signal, sys, time\n"
+        "import atexit, os, sys, time\n"
         "rank = int(os.environ['RANK'])\n"
-        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "open(f'ready{rank}', 'w').close()\n"
-        "while not all(os.path.exists(f'ready{r}') for r in range(4)): time.sleep(0.001)\n"
-        "if rank != 3:\n"
-        "    while not os.path.exists('raised'): time.sleep(0.001)\n"
-        "def fail():\n"
-        "    if rank == 1: raise KeyError('other')\n"
-        "    raise ValueError('same' if rank == 3 else 'later')\n"
-        "try: fail()\n"
-        "finally:\n"
-        "    if rank == 3: open('raised', 'w').close()\n"
+        "def wait_for(*ranks):\n"
+        "    folder = os.path.dirname(os.environ['LAUNCHER_ERROR_FILE'])\n"
+        "    while not all(os.path.exists(f'{folder}/rank_0{rank}.json') for rank in ranks): time.sleep(0.001)\n"
+        "atexit.register(wait_for, 0, 1, 2, 3)\n"
+        "if rank == 3: raise ValueError('first')\n"
+        "wait_for(3)\n"
+        "raise KeyError('other') if rank == 1 else ValueError('later')\n"
     )
     done = run("--nproc-per-node", "4", name)
     data = report()
     assert data["rank"] == 3
-    what = {other["what"]: other["ranks"] for other in data["others"]}
-    assert set(what) <= {"ValueError: later", "KeyError: 'other'"}
+    others = {other["what"]: other["ranks"] for other in data["others"]}
+    assert others == {"ValueError: later": [0, 2], "KeyError: 'other'": [1]}
+    assert "  also failed, later: ranks 0, 2: ValueError: later\n" in done.err
     assert body(done.err).count("Traceback") == 1
 
 
@@ -264,7 +261,8 @@ def test_report_comes_last_and_once(failing: Failing) -> None:
 
 def test_record_decorator_is_read_as_well(run: Run, only_rank_1: Script, report: Callable[[], Any]) -> None:
     pytest.importorskip("torch")
-    text = "from torch.distributed.elastic.multiprocessing.errors import record\n@record\ndef main():\n    raise ValueError('in main')\nmain()"
+    text = "from torch.distributed.elastic.multiprocessing.errors import record\n"
+    text += "@record\ndef main():\n    raise ValueError('in main')\nmain()"
     run("--nproc-per-node", "2", only_rank_1(text))
     assert (report()["rank"], report()["error_type"], report()["error_message"]) == (1, "ValueError", "in main")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Run, Running, Script, Start, command, marked_processes, wait_until
+from tests.conftest import Running, Script, Start, command, marked_processes, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -190,7 +190,7 @@ def test_signal_in_the_first_moments_leaves_no_traceback_and_nothing_behind(
 ) -> None:
     path = script(PATIENT)
     number = signal.Signals[name]
-    for step in range(0, 21):
+    for step in range(21):
         process = subprocess.Popen(
             command("--nproc-per-node", "2", "--shutdown-timeout", "5", path),
             cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -326,7 +326,6 @@ def test_a_missing_torch_names_the_command_that_installs_it(tmp_path: Path) -> N
     [
         ("init(backend='nccl')", {}, ["backend='nccl' needs a GPU", "'gloo'"]),
         ("init(backend='mpi')", {}, ["backend='mpi' is not in this version", "'horovod'"]),
-        ("init(backend='mpi')", {}, ["backend='mpi' is not in this version"]),
         ("init(backend='glo')", {}, ["backend='glo' is no backend", "'gloo'"]),
         ("init(backend='nccl')", {"LAUNCHER_BACKEND": "gloo"}, ["backend='nccl'", "--backend is 'gloo'"]),
         ("init(timeout_s=0)", {}, ["timeout_s=0"]),

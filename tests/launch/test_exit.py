@@ -214,3 +214,13 @@ def test_a_script_that_cannot_write_its_output_fails_as_under_plain_python(
         ours = run("--start", method, "script.py")
         assert ours.code == plain.code
         assert _said_by_rank(ours.err) == plain.err
+
+
+@pytest.mark.slow
+def test_what_a_forked_child_of_a_script_raises_is_not_the_ranks_failure(method: str, run: Run, script: Script) -> None:
+    script("import os\nif os.fork() == 0: raise ValueError('of the child')\nos.wait()\nos._exit(4)\n")
+    done = run("--start", method, "script.py")
+    assert done.code == 4
+    report = done.err[done.err.index("FAILED: rank 0") :]
+    assert "exit code 4" in report.splitlines()[0]
+    assert "\n  Traceback" not in report

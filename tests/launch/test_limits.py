@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import sys
 from pathlib import Path
@@ -143,3 +144,11 @@ def test_the_current_folder_may_be_gone(method: str, run_command: Run, script: S
     assert "Traceback" not in done.err
     assert done.lines == ["[0] hello 0", "[1] hello 1"]
     assert done.code == 0
+
+
+@pytest.mark.slow
+def test_a_script_that_only_one_worker_could_read_is_refused(run: Run, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    done = run("--nproc-per-node", "2", "pipe")
+    assert done.code == 2
+    assert "pipe is no regular file" in done.err

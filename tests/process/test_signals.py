@@ -125,8 +125,10 @@ def test_ctrl_c_twice_kills_stubborn_ranks(method: str, start_command: Start, sc
 def test_user_signals_are_passed_on_and_stop_nothing(begin: Callable[..., Running], tmp_path: Path) -> None:
     running = begin(
         "import os, signal\n"
-        "for s in (signal.SIGUSR1, signal.SIGUSR2): signal.signal(s, lambda n, f: print('got', n, flush=True))\n"
-        "print('ready', os.getpid(), flush=True)\nfor i in range(2): signal.pause()\n"
+        "got = []\ndef note(signum, frame):\n    got.append(signum)\n    print('got', signum, flush=True)\n"
+        "for s in (signal.SIGUSR1, signal.SIGUSR2): signal.signal(s, note)\n"
+        "print('ready', os.getpid(), flush=True)\n"
+        "import time\nwhile len(got) < 2: time.sleep(0.01)\n"
     )
     running.send(signal.SIGUSR1)
     running.wait_for(f"got {int(signal.SIGUSR1)}", 2)
@@ -147,6 +149,20 @@ def test_under_nohup_a_hang_up_stops_nothing(begin: Callable[..., Running], tmp_
     done = running.finish()
     assert done.code == 0
     assert done.out.count(repr(signal.SIG_IGN)) == 2
+
+
+@pytest.mark.slow
+def test_signals_that_were_blocked_when_we_were_started_hide_nothing_from_us(begin: Callable[..., Running]) -> None:
+    blocked = {signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1}
+    running = begin(
+        "import os, signal, time\nblocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())\n"
+        "print('ready', sorted(map(int, blocked)), flush=True)\n"
+        "if os.environ['RANK'] == '1': os._exit(5)\nsignal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)\nsignal.pause()\n",
+        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, blocked),
+    )
+    # The exit of rank 1 is seen, and so is the end of rank 0; the ranks themselves find the mask as it was.
+    assert running.finish().code == 5
+    assert running.out.count(f"ready {sorted(map(int, blocked))}") == 2
 
 
 @pytest.mark.slow

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.stacks import Frame, RankStack, describe, group, odd_rank, parse_dump, parse_pyspy, render, shorten_crash, summary
+from launcher.stacks import (
+    Frame,
+    RankStack,
+    describe,
+    group,
+    odd_rank,
+    parse_dump,
+    parse_pyspy,
+    render,
+    shorten_crash,
+    summary,
+)
 
 DUMP = """\
 Thread 0x00007f0001 (most recent call first):
