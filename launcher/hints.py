@@ -27,6 +27,7 @@ _HINTS = (
         ("no kernel image is available",),
         "this build of torch does not support this GPU: install one for its compute capability",
     ),
+    (("No module named 'horovod'",), "Horovod is built for one torch, from a checkout of the launcher: scripts/build_horovod"),
     (("Too many open files",), "the limit of open files is low: ulimit -n 65536"),
     (
         ("Watchdog caught collective operation timeout",),

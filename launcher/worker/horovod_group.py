@@ -50,12 +50,33 @@ def _import_horovod(torch: Any) -> Any:
             raise
         raise LauncherError("backend='horovod', but Horovod is not installed in this Python.", hint=_BUILD_HINT) from None
     except ImportError as error:
-        # Built without torch, or for another torch: a missing extension, or a symbol that is not there.
-        raise LauncherError(
-            f"The installed Horovod does not go with torch {torch.__version__}: {str(error).partition(chr(10))[0]}",
-            hint=f"Build it for this torch. {_BUILD_HINT}",
-        ) from error
+        raise _misfit(torch, str(error).partition("\n")[0]) from error
+    if not hasattr(hvd, "init"):
+        raise _misfit(torch, "it was built without its extension for torch")
+    built_for = _built_for(hvd)
+    if built_for not in ("", torch.__version__):
+        raise _misfit(torch, f"it was built for torch {built_for}")
     return hvd
+
+
+def _built_for(hvd: Any) -> str:
+    """Return the version of torch that Horovod was built for, "" where it does not say."""
+    import json
+    import os
+
+    folder = os.path.dirname(os.path.dirname(os.path.abspath(hvd.__file__)))
+    try:
+        with open(os.path.join(folder, "metadata.json"), encoding="utf-8") as file:
+            return str(json.load(file).get("pytorch", ""))
+    except (OSError, ValueError):
+        return ""
+
+
+def _misfit(torch: Any, why: str) -> LauncherError:
+    return LauncherError(
+        f"The installed Horovod does not go with torch {torch.__version__}: {why}.",
+        hint=f"Build it for this torch. {_BUILD_HINT}",
+    )
 
 
 class HorovodGroup(TorchGroup):

@@ -119,3 +119,20 @@ def test_a_stranger_without_the_secret_path_gets_nothing_from_the_store(run: Any
     )
     done = run("--nproc-per-node", "1", name)
     assert done.lines == ["[0] 403"], done.err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("import horovod.torch as hvd\ndel hvd.init\n", "built without its extension for torch"),
+        ("import launcher.worker.horovod_group as group\ngroup._built_for = lambda hvd: '1.0'\n", "built for torch 1.0"),
+        ("import sys\nsys.modules['horovod'] = None\n", "Horovod is not installed"),
+    ],
+)
+def test_a_horovod_that_does_not_fit_is_refused_with_the_command_that_mends_it(
+    run: Any, script: Any, change: str, said: str
+) -> None:
+    done = run("--nproc-per-node", "2", "--backend", "horovod", script(f"{change}import launcher\nlauncher.init()\n"))
+    assert done.code == 1
+    assert said in done.err
+    assert "scripts/build_horovod" in done.err
