@@ -272,7 +272,7 @@ def render(report: FailureReport, *, colour: bool = False) -> str:
         lines.extend("  " + line for line in _shorten(report.error_message.split("\n")))
     elif report.last_lines:
         lines.append("  last lines:")
-        lines.extend("  | " + line for line in report.last_lines)
+        lines.extend("  | " + line for line in _shorten(list(report.last_lines)))
     lines.extend(
         f"  also failed, later: {format_ranks(list(other.ranks))}: {other.what}"
         for other in report.others
@@ -288,7 +288,8 @@ def render(report: FailureReport, *, colour: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _shorten(lines: list[str], most: int = 60) -> list[str]:
+def _shorten(lines: list[str], most: int = 60, longest: int = 2000) -> list[str]:
+    lines = [line if len(line) <= longest else f"{line[:longest]} ... ({len(line) - longest} more)" for line in lines]
     if len(lines) <= most:
         return lines
     half = most // 2

@@ -16,6 +16,9 @@ from launcher.ranks import Assignment, RankInfo
 from launcher.spec import LaunchSpec
 from launcher.syntax import STDERR, STDOUT
 
+# A title is an argument itself, of which the kernel takes 128 KiB at most; arguments of the script may come close to that.
+_MAX_TITLE = 1000
+
 
 class NodeFacts(NamedTuple):
     """What this machine and this run are, as far as a plan depends on it."""
@@ -171,4 +174,4 @@ def _plan_worker(
 
 def _title(kind: str, place: RankInfo, target: str, args: tuple[str, ...]) -> str:
     program = {"command": "", "module": "python -m "}.get(kind, "python ")
-    return f"[rank {place.rank}/{place.world_size}] {program}{' '.join((target, *args))}"
+    return f"[rank {place.rank}/{place.world_size}] {program}{' '.join((target, *args))}"[:_MAX_TITLE]

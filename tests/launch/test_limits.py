@@ -69,11 +69,11 @@ def test_too_few_descriptors_for_the_ranks_is_a_clear_error_or_no_problem(method
 
 
 @pytest.mark.slow
-def test_an_argument_of_120_kb_and_an_environment_of_100_kb_arrive(method: str, run: Run, script: Script) -> None:
+def test_an_argument_of_130_kb_and_an_environment_of_100_kb_arrive(method: str, run: Run, script: Script) -> None:
     script("import hashlib, json, os, sys\nprint(json.dumps([len(sys.argv[1]), sys.argv[2], len(os.environ['LONG'])]))\n")
-    done = run("--start", method, "--nproc-per-node", "2", "script.py", "a" * 120_000, "$RANK", env={"LONG": "e" * 100_000})
+    done = run("--start", method, "--nproc-per-node", "2", "script.py", "a" * 130_000, "$RANK", env={"LONG": "e" * 100_000})
     assert done.code == 0, done.err[-2000:]
-    assert [json.loads(line[4:]) for line in done.lines] == [[120_000, str(rank), 100_000] for rank in range(2)]
+    assert [json.loads(line[4:]) for line in done.lines] == [[130_000, str(rank), 100_000] for rank in range(2)]
 
 
 @pytest.mark.slow
