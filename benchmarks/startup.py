@@ -38,8 +38,10 @@ class Row(NamedTuple):
 class Bench:
     """The launchers under comparison, and how often each is measured."""
 
-    def __init__(self, python: str, repeat: int, idle_s: float) -> None:
+    def __init__(self, python: str, repeat: int, idle_s: float, others_ranks: int) -> None:
         self.python = python
+        # Others than torchrun take minutes with many ranks.
+        self.others_ranks = others_ranks
         self.repeat = repeat
         self.idle_s = idle_s
         self.installed, self.missing = find_installed(python)
@@ -47,7 +49,9 @@ class Bench:
 
     def alternate(self, ranks: int, script: str, one: Callable[[list[str]], float]) -> dict[str, float]:
         """Measure each launcher `repeat` times in turns, after one run that does not count; return the medians."""
-        commands = {name: make(self.python, ranks, 0) for name, make in self.installed.items()}
+        few = script == "hello" or ranks <= self.others_ranks
+        wanted = {name: make for name, make in self.installed.items() if few or name in (OURS, TORCHRUN)}
+        commands = {name: make(self.python, ranks, 0) for name, make in wanted.items()}
         for command in commands.values():
             self.note_command(command, f"{script}.py")
         samples: dict[str, list[float]] = {name: [] for name in commands}
@@ -208,9 +212,11 @@ def main() -> None:
     parser.add_argument("--idle-seconds", type=float, default=60.0, help="how long the idle supervisor is watched")
     parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=list(MEASUREMENTS), metavar="NAME",
                         help=f"measure only some of: {', '.join(MEASUREMENTS)}")
+    parser.add_argument("--others-ranks", type=int, default=2,
+                        help="the all-reduce is measured with up to so many ranks for others than torchrun")
     parser.add_argument("--results", default=os.path.join(HERE, "results"), help="folder for the results file")
     options = parser.parse_args()
-    bench = Bench(sys.executable, options.repeat, options.idle_seconds)
+    bench = Bench(sys.executable, options.repeat, options.idle_seconds, options.others_ranks)
     for name in bench.missing:
         print(f"{name} is not installed here: not measured")
     rows: list[Row] = []

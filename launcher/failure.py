@@ -41,7 +41,7 @@ _SECONDARY_TEXTS = (
 
 # How we ask workers to stop, and for how long after that an end may have nothing to do with it.
 _OUR_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_ENDING_S = 0.1
+_ENDING_S = 0.25
 
 
 class OtherFailure(NamedTuple):

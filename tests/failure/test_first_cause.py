@@ -43,6 +43,7 @@ def test_rank_that_died_is_named_and_not_those_that_noticed(
     name = script(TRAINING)
     for _ in range(TIMES):
         done = run("--nproc-per-node", "3", "--run-dir", "runs", "--rdzv-id", "only", name, way)
+        assert done.code == code, done.err
         data = report()
         assert (data["rank"], data["exit_code"], done.code) == (1, code, code), done.err
         for other in data["others"]:
@@ -59,7 +60,7 @@ def test_rank_that_logs_the_lost_connection_and_exits_is_not_named(
         "import os, socket, time\nrank = int(os.environ['RANK'])\n"
         "if rank == 1:\n"
         "    listener = socket.socket(socket.AF_UNIX)\n    listener.bind('new')\n    listener.listen()\n"
-        "    os.rename('new', 'peer')\n    listener.accept()\n    os._exit(4)\n"
+        "    os.rename('new', 'peer')\n    peer, _ = listener.accept()\n    os._exit(4)\n"
         "while not os.path.exists('peer'): time.sleep(0.001)\n"
         "peer = socket.socket(socket.AF_UNIX)\npeer.connect('peer')\ntry: peer.recv(1)\nexcept OSError: pass\n"
         "os.write(2, b'RuntimeError: Connection closed by peer [127.0.0.1]:1234\\n')\n"
