@@ -17,6 +17,7 @@ from launcher.endpoint import job_id, master_endpoint
 from launcher.environments import Place
 from launcher.errors import EnvironmentMismatch, UsageError
 from launcher.plan import program_kind
+from launcher.ranks import Assignment, RankInfo
 from launcher.spec import LaunchSpec
 
 if TYPE_CHECKING:
@@ -91,30 +92,39 @@ def make_contract(spec: LaunchSpec, place: Place, environ: Mapping[str, str], en
     """Return the contract of an attached rank. What the user has set stays."""
     address, port = endpoint
     run_id = job_id(place, environ) or f"{place.starter}-{port}"
-    values: dict[str, Any] = {
-        "RANK": place.rank,
-        "LOCAL_RANK": place.local_rank,
-        "WORLD_SIZE": place.world_size,
-        "LOCAL_WORLD_SIZE": place.local_world_size,
-        "NODE_RANK": place.node_rank,
-        "GROUP_RANK": place.node_rank,
-        "GROUP_WORLD_SIZE": -(-place.world_size // place.local_world_size),
-        "ROLE_NAME": spec.role,
-        "ROLE_RANK": place.rank,
-        "ROLE_WORLD_SIZE": place.world_size,
-        "MASTER_ADDR": address,
-        "MASTER_PORT": port,
-        "TORCHELASTIC_RESTART_COUNT": environ.get("SLURM_RESTART_COUNT", "0"),
-        "TORCHELASTIC_MAX_RESTARTS": 0,
-        "TORCHELASTIC_RUN_ID": run_id,
-        "LAUNCHER_RUN_ID": run_id,
-        "LAUNCHER_BACKEND": spec.backend,
-    }
-    defaults: dict[str, Any] = {"OMP_NUM_THREADS": _threads(place), "PYTHONUNBUFFERED": 1}
+    assignment = Assignment(
+        attempt=int(environ.get("SLURM_RESTART_COUNT", "0")),
+        node_rank=place.node_rank,
+        local_world_sizes=(),  # the engine has laid the ranks out; ours is in `rank`
+        master_addr=address,
+        master_port=port,
+    )
+    rank = RankInfo(
+        rank=place.rank,
+        local_rank=place.local_rank,
+        node_rank=place.node_rank,
+        world_size=place.world_size,
+        local_world_size=place.local_world_size,
+        num_nodes=-(-place.world_size // place.local_world_size),
+    )
+    facts = contract.RunFacts(
+        run_id=run_id,
+        run_dir=None,
+        mark="",
+        role=spec.role,
+        max_restarts=0,
+        backend=spec.backend,
+        hostname="",
+        devices=None,
+        virtual_local_rank=False,
+    )
+    values = contract.per_rank(facts, assignment, rank, None, ())
+    values.update(LAUNCHER_RUN_ID=run_id, LAUNCHER_BACKEND=spec.backend)
+    defaults = {"OMP_NUM_THREADS": str(_threads(place)), "PYTHONUNBUFFERED": "1"}
     if place.local_world_size == place.world_size:
         defaults.update(GLOO_SOCKET_IFNAME="lo", NCCL_SOCKET_IFNAME="lo")
     values.update((name, value) for name, value in defaults.items() if name not in environ)
-    return {name: str(value) for name, value in values.items()}
+    return values
 
 
 def _threads(place: Place) -> int:

@@ -24,7 +24,7 @@ _REASONS = {200: "OK", 403: "Forbidden", 404: "Not Found"}
 
 
 class HorovodStore:
-    """Serves the ranks of one attempt. Use as a context manager."""
+    """Serves the ranks of one attempt, from its making until `close`."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
