@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from launcher import stacks
+from launcher.events import Output
 from launcher.hang import WARN_AFTER_S, HangWatch, Progress, look_interval_s
 from launcher.loop import Loop
 from launcher.pipes import WorkerPipes
 from launcher.plan import WorkerPlan
 from launcher.probe import Target, collect_stacks, cpu_seconds
 from launcher.stacks import RankStack
+from launcher.stalls import Stall, StallWatch
 
 HANG_TIMER = "look for a hang"
 
@@ -42,6 +44,7 @@ class Diagnostics:
         self._timeout_s = timeout_s
         self._watch = HangWatch(loop.clock(), len(workers))
         self._has_warned = False
+        self._stalls = StallWatch()
 
     def begin(self) -> None:
         """Start to look for a hang."""
@@ -63,6 +66,15 @@ class Diagnostics:
             self._has_warned = True
             return "warn", still_s
         return "", still_s
+
+    def hear(self, event: Output) -> tuple[str, Stall | None]:
+        """A rank that uses Horovod has written something. Returns as `look` does, and the stall that Horovod has found."""
+        stall = self._stalls.feed(event.local_rank, event.data, self._loop.clock()) if event.stream == "err" else None
+        if stall is None:
+            return "", None
+        if self._timeout_s:
+            return ("hang" if stall.waited_s >= self._timeout_s else ""), stall
+        return ("warn" if stall.is_new else ""), stall
 
     def collect(self) -> list[RankStack]:
         """Return where each running worker is."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from launcher.diagnostics import HANG_TIMER, Diagnostics
+from launcher.events import Output
 from launcher.hang import WARN_AFTER_S, HangWatch, Progress, look_interval_s
 
 
@@ -106,3 +107,30 @@ def test_with_a_timeout_it_is_a_hang_in_time_and_never_a_warning() -> None:
         what, still_s = diagnostics.look()
     assert what == "hang"
     assert 600 <= still_s <= 605
+
+
+STALL = (
+    b"[W horovod/common/stall_inspector.cc:107] ... are waiting for remainder of ranks for more than 10 seconds. ... \n"
+    b"Missing ranks:\n1: [allreduce.loss]\n"
+)
+
+
+def hear_at(diagnostics: Diagnostics, loop: FakeLoop, now: float, stream: str = "err") -> tuple[str, float | None]:
+    loop.now = now
+    found, stall = diagnostics.hear(Output(0, stream, STALL))
+    return found, stall.waited_s if stall else None
+
+
+def test_a_stall_that_horovod_tells_of_is_a_hang_once_it_has_lasted_for_the_timeout() -> None:
+    diagnostics, loop, _ = make(30.0)
+    assert [hear_at(diagnostics, loop, now) for now in (10, 20, 30)] == [("", 10), ("", 20), ("hang", 30)]
+
+
+def test_a_stall_is_warned_of_once_without_a_timeout() -> None:
+    diagnostics, loop, _ = make(0.0)
+    assert [hear_at(diagnostics, loop, now)[0] for now in (10, 20, 30, 100, 110)] == ["warn", "", "", "warn", ""]
+
+
+def test_the_words_of_a_stall_on_stdout_are_a_scripts_own() -> None:
+    diagnostics, loop, _ = make(1.0)
+    assert hear_at(diagnostics, loop, 1.0, "out") == ("", None)

@@ -17,6 +17,8 @@ from launcher.hints import hint_for
         ("ncclInvalidUsage: This usually reflects invalid usage of NCCL library. Duplicate GPU detected", "LOCAL_RANK"),
         ("ncclSystemError: System call (e.g. socket, malloc) failed", "NCCL_DEBUG=INFO"),
         ("CUDA error: no kernel image is available for execution on the device", "compute capability"),
+        ("ModuleNotFoundError: No module named 'horovod'", "scripts/build_horovod"),
+        ("ImportError: libmpi.so.40: cannot open shared object file: No such file or directory", "openmpi-bin"),
         ("OSError: [Errno 24] Too many open files", "ulimit -n"),
         ("[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7)", "another rank"),
     ],
@@ -25,7 +27,9 @@ def test_text_has_a_hint(text: str, word: str) -> None:
     assert word in hint_for(text)
 
 
-@pytest.mark.parametrize("text", ["", "ValueError: x", "the memory is out of CUDA", "No space left on device"])
+@pytest.mark.parametrize(
+    "text", ["", "ValueError: x", "the memory is out of CUDA", "No space left on device", "/usr/lib/libmpi.so.40(+0x1)"]
+)
 def test_other_texts_have_none(text: str) -> None:
     assert hint_for(text) == ""
 
