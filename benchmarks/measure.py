@@ -74,6 +74,17 @@ def restart_time(command: Sequence[str], ranks: int, way: str) -> float:
         return (max(int(words[1]) for words in reduced) - int(killed[0][1])) / 1e9
 
 
+def training_speed(command: Sequence[str], script: str, way: str) -> float:
+    """Return the training steps per second that rank 0 reports. `way` is an argument of the script."""
+    with _fifo() as (fifo, lines), _running([*command, workload(script), fifo, way]) as process:
+        speed = float(_expect(lines, "steps_per_s", 1, process)[0][1])
+        try:
+            process.wait(_TIMEOUT_S)  # its end must not take time from the next one
+        except subprocess.TimeoutExpired:
+            raise Failed(f"not ended {_TIMEOUT_S:g} s after its last step") from None
+        return speed
+
+
 def cpu_seconds(pid: int) -> float:
     """Return the CPU time of all threads of a process so far: in nanoseconds, where the kernel counts them."""
     total_ns = 0

@@ -1,0 +1,201 @@
+"""Compare Horovod scripts under this launcher with the same scripts under horovodrun --gloo and mpirun.
+
+    python benchmarks/horovod.py [--repeat 5] [--only NAME ...]
+
+Two things are measured: how long a whole command takes that does one allreduce, and how many training steps of a ResNet-18
+2 ranks make in a second, once they run. The launchers take turns, so that a slow minute of the machine hits all of them;
+each figure is a median. All get the same OMP_NUM_THREADS. One table is printed and written to benchmarks/results/. Needs
+Horovod (scripts/build_horovod) and torchvision; run it on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+import launchers
+import machine
+import measure
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+OURS, HOROVODRUN, MPIRUN, DDP = "launcher", "horovodrun --gloo", "mpirun", "launcher, DDP over Gloo"
+
+
+class Row(NamedTuple):
+    """One line of the table: what was measured, by launcher, and the target against the others."""
+
+    title: str
+    unit: str
+    samples: dict[str, list[float]]
+    # Largest share of horovodrun's time, or smallest share of every other launcher's steps per second.
+    most: float | None = None
+    least: float | None = None
+
+    def median(self, name: str) -> float | None:
+        values = self.samples.get(name)
+        return statistics.median(values) if values else None
+
+    def ratio(self, name: str) -> float | None:
+        """Return our median divided by that of another launcher."""
+        ours, theirs = self.median(OURS), self.median(name)
+        return ours / theirs if ours is not None and theirs else None
+
+
+def commands(ranks: int) -> dict[str, list[str]]:
+    """Return the command in front of the script, for each launcher."""
+    python = sys.executable
+    mpirun = launchers.mpirun(python, ranks)
+    return {
+        OURS: [*launchers.ours(python, ranks), "--backend", "horovod"],
+        HOROVODRUN: launchers.horovodrun(python, ranks),
+        # As Horovod's documentation has it: a rank that is bound to one core shares it with its background thread.
+        MPIRUN: [*mpirun[:-1], "--bind-to", "none", python],
+    }
+
+
+class Bench:
+    """How often everything is measured, and what was run."""
+
+    def __init__(self, repeat: int) -> None:
+        self.repeat = repeat
+        self.shown: list[str] = []
+
+    def alternate(
+        self, variants: dict[str, list[str]], script: str, one: Callable[[str, list[str]], float]
+    ) -> dict[str, list[float]]:
+        """Measure each variant `repeat` times in turns, after one run that does not count."""
+        self.shown += [_show_command(command, script) for command in variants.values()]
+        samples: dict[str, list[float]] = {name: [] for name in variants}
+        for turn in range(-1, self.repeat):
+            for name in list(samples):
+                try:
+                    value = one(name, variants[name])
+                except measure.Failed as error:
+                    print(f"  {name} failed: {error}; left out", flush=True)
+                    del samples[name]
+                    continue
+                print(f"  {name}: {value:.3g}{' (does not count)' if turn < 0 else ''}", flush=True)
+                if turn >= 0:
+                    samples[name].append(value)
+        return samples
+
+
+def whole_command(bench: Bench, ranks: int, most: float) -> Row:
+    """Time a command from start to end."""
+    script = "horovod_all_reduce"
+    samples = bench.alternate(commands(ranks), f"{script}.py", lambda _, command: measure.wall_time(command, script))
+    return Row(f"one allreduce, {ranks} ranks, whole command", "s", samples, most=most)
+
+
+def training(bench: Bench) -> Row:
+    """Count the steps per second of 2 ranks in training, and for the record those of DDP in place of Horovod."""
+    variants = commands(2)
+    variants[DDP] = [*launchers.ours(sys.executable, 2), "--backend", "gloo"]
+
+    def one(name: str, command: list[str]) -> float:
+        return measure.training_speed(command, "resnet_steps", "ddp" if name == DDP else "horovod")
+
+    samples = bench.alternate(variants, "resnet_steps.py FIFO horovod (or ddp)", one)
+    return Row("ResNet-18 training, 2 ranks", "steps/s", samples, least=1.0)
+
+
+MEASUREMENTS: dict[str, Callable[[Bench], Row]] = {
+    "all_reduce_2": lambda bench: whole_command(bench, 2, 0.50),
+    "all_reduce_8": lambda bench: whole_command(bench, 8, 0.35),
+    "training": training,
+}
+
+
+def render_rows(rows: list[Row]) -> str:
+    """Return the table: medians with their ranges, ours against the others, the target."""
+    header = ["", OURS, HOROVODRUN, MPIRUN, DDP, "of horovodrun", "of mpirun", "target", "reached"]
+    cells = []
+    for row in rows:
+        figures = [_show(row, name) for name in (OURS, HOROVODRUN, MPIRUN, DDP)]
+        ratios = [_show_ratio(row.ratio(name)) for name in (HOROVODRUN, MPIRUN)]
+        cells.append([row.title, *figures, *ratios, *_verdict(row)])
+    return machine.table(header, cells)
+
+
+def _verdict(row: Row) -> list[str]:
+    """Return the cells `target` and `reached`."""
+    if row.most is not None:
+        ratio = row.ratio(HOROVODRUN)
+        return [f"at most {row.most:.2f} of horovodrun", "" if ratio is None else _yes(ratio <= row.most)]
+    assert row.least is not None
+    ratios = [ratio for name in (HOROVODRUN, MPIRUN) if (ratio := row.ratio(name)) is not None]
+    return [f"at least {row.least:.2f} of each", _yes(min(ratios) >= row.least) if ratios else ""]
+
+
+def _yes(reached: bool) -> str:
+    return "yes" if reached else "no"
+
+
+def _show(row: Row, name: str) -> str:
+    values, median = row.samples.get(name), row.median(name)
+    if not values or median is None:
+        return ""
+    return f"{median:.3g} {row.unit} ({min(values):.3g}-{max(values):.3g})"
+
+
+def _show_ratio(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.3f}"
+
+
+def _show_command(command: list[str], script: str) -> str:
+    """Return a command for the results file, without the paths of this machine."""
+    shown = [os.path.basename(word) if os.path.isabs(word) else word for word in command]
+    return f"{' '.join(shown)} benchmarks/workloads/{script}"
+
+
+def render_page(bench: Bench, rows: list[Row]) -> str:
+    """Return the whole results file."""
+    import importlib.metadata
+
+    versions = [f"- {name} {importlib.metadata.version(name)}" for name in ("torch", "torchvision", "horovod")]
+    versions += [f"- {launchers.version(sys.executable, name)}" for name in (launchers.OURS, "mpirun")]
+    parts = [
+        "# Horovod scripts under this launcher, horovodrun and mpirun",
+        "\n".join(machine.describe()),
+        f"Medians of {bench.repeat} with ranges, launchers in turns, OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} for all. "
+        "Under mpirun Horovod uses MPI, under the others Gloo. Training: synthetic pictures of 224 pixels, batches of 2 per "
+        "rank, float32 on the CPU, 20 steps after 5 that are not timed. Written by `benchmarks/horovod.py`.",
+        "\n".join(versions),
+        render_rows(rows),
+        "Commands, each in an empty folder with its output going nowhere:",
+        "\n".join(f"    {command}" for command in bench.shown),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=5, help="runs per figure, of which the median is taken")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=MEASUREMENTS,
+        default=list(MEASUREMENTS),
+        metavar="NAME",
+        help=f"measure only some of: {', '.join(MEASUREMENTS)}",
+    )
+    parser.add_argument("--results", default=os.path.join(HERE, "results"), help="folder for the results file")
+    options = parser.parse_args()
+    # Launchers differ in what they set by themselves; with one thread for each of 2 ranks nobody is helped or hurt.
+    os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // 2))
+    bench = Bench(options.repeat)
+    rows: list[Row] = []
+    for name in options.only:
+        print(f"measuring {name} ...", flush=True)
+        rows.append(MEASUREMENTS[name](bench))
+    page = render_page(bench, rows)
+    print("\n" + page, end="")
+    machine.write(machine.results_path(options.results, "-horovod"), page)
+
+
+if __name__ == "__main__":
+    main()
