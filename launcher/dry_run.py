@@ -1,19 +1,30 @@
 """What `--dry-run` prints: layout, addresses, command and environment of each rank, and where values came from.
 
-Pure rendering of a plan. Layer 6.
+Pure rendering: of a plan, or of the one rank that an engine has started. Layer 6.
 """
 
 from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Mapping
 
+from launcher.environments import Place
 from launcher.plan import LaunchPlan, WorkerPlan
 from launcher.process import command_line
 from launcher.spec import LaunchSpec
 
 # The values that decide the layout, with the option each one comes from.
 _LAYOUT = ("nproc_per_node", "nnodes", "max_restarts", "shutdown_timeout", "run_dir", "rdzv_id", "start")
+
+# The fields of a Place, and the variables that they become.
+_PLACE = {
+    "rank": "RANK",
+    "world_size": "WORLD_SIZE",
+    "local_rank": "LOCAL_RANK",
+    "local_world_size": "LOCAL_WORLD_SIZE",
+    "node_rank": "NODE_RANK",
+}
 
 # Words in a variable's name that make its value a secret.
 _SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "API_KEY", "CREDENTIAL")
@@ -39,6 +50,17 @@ def render_plan(spec: LaunchSpec, plan: LaunchPlan, method: str) -> str:
     lines += [f"  {name}={os.environ[name]}   (yours, kept)" for name in kept if name in _untouched(plan)]
     for worker in plan.workers:
         lines += ["", *_render_worker(worker)]
+    return "\n".join(lines)
+
+
+def render_rank(spec: LaunchSpec, place: Place, variables: Mapping[str, str]) -> str:
+    """Return what one rank of an engine would run, and its variables; nothing has been started."""
+    origins = {_PLACE[field]: source for field, source in place.sources.items()}
+    program = [*([] if spec.no_python else ["python"]), *(["-m"] if spec.module else []), spec.script, *spec.script_args]
+    lines = [f"rank {place.rank} of {place.world_size}, in the process that {place.starter} has started:"]
+    lines.append(f"  command: {shlex.join(program)}")
+    for name, value in sorted(variables.items()):
+        lines.append(f"  {name}={_shown(name, value)}" + (f"   ({origins[name]})" if name in origins else ""))
     return "\n".join(lines)
 
 

@@ -123,10 +123,34 @@ def restart_count(environ: Environ) -> int:
     return 0
 
 
+def mpi_engine(environ: Environ) -> str:
+    """What has started this process as a rank of MPI, "mpirun" or "srun"; empty where MPI would make a world of one."""
+    if environ.get("OMPI_COMM_WORLD_RANK") or environ.get("MV2_COMM_WORLD_RANK"):
+        return "mpirun"
+    if environ.get("PMIX_RANK") or environ.get("PMI_RANK"):
+        return "srun" if in_slurm_step(environ) else "mpirun"
+    return ""
+
+
+def in_slurm_step(environ: Environ) -> bool:
+    """Whether srun has started this process, or one above it; a batch script and a shell of salloc are no steps."""
+    return bool(environ.get("SLURM_STEP_ID")) and environ["SLURM_STEP_ID"] not in _NO_STEPS
+
+
+def count_nodes(place: Place, environ: Environ) -> int:
+    """Number of nodes: that of the Slurm step, elsewhere as if each node had as many ranks as this one."""
+    if place.starter == "slurm" and environ.get("SLURM_STEP_NODELIST"):
+        return len(expand_nodes(environ["SLURM_STEP_NODELIST"]))
+    return -(-place.world_size // place.local_world_size)
+
+
 def _has_started(starter: _Starter, environ: Environ) -> bool:
-    if starter.name == "slurm" and environ.get("SLURM_STEP_ID") in _NO_STEPS:
+    if starter.name == "slurm" and not in_slurm_step(environ):
         return False
-    return all(environ.get(name) for name in starter.needs)
+    if not all(environ.get(name) for name in starter.needs):
+        return False
+    # `srun --mpi=pmi2` speaks MPICH's language as well; the one who started the ranks is Slurm.
+    return starter.name != "mpich" or not _is_slurm_rank(environ["PMI_RANK"], environ.get("PMI_SIZE", ""), environ)
 
 
 def _alone(environ: Environ) -> Place:
@@ -164,7 +188,7 @@ def _read(starter: _Starter, environ: Environ) -> Place:
         for name in getattr(starter, field):
             if environ.get(name):
                 found.setdefault(field, (number(environ, name), name))
-    if starter.name in ("slurm", "mpich") and _is_slurm_rank(rank, world_size, environ):
+    if starter.name == "slurm":
         _add_slurm_place(found, environ)
     _add_guesses(found, environ)
     local_rank, local_size = found["local_rank"][0], found["local_world_size"][0]
@@ -188,10 +212,10 @@ def _add_guesses(found: _Found, environ: Environ) -> None:
     found.setdefault("node_rank", (0, "no variable"))
 
 
-def _is_slurm_rank(rank: int, world_size: int, environ: Environ) -> bool:
+def _is_slurm_rank(rank: str, world_size: str, environ: Environ) -> bool:
     """True if the numbers of the Slurm step are those of this rank, and not of a daemon that started it."""
     mine = (environ.get("SLURM_PROCID"), environ.get("SLURM_STEP_NUM_TASKS"))
-    return mine == (str(rank), str(world_size)) and bool(environ.get("SLURM_STEP_ID"))
+    return mine == (rank, world_size) and in_slurm_step(environ)
 
 
 def _add_slurm_place(found: _Found, environ: Environ) -> None:

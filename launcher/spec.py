@@ -62,9 +62,9 @@ class LaunchSpec(Options):
         help="The GPUs to use, by number or UUID, in the order of the local ranks.",
     )
     backend: str = option(
-        "--backend", default="auto", choices=("auto", "nccl", "gloo", "horovod"), group=_WORKERS,
+        "--backend", default="auto", choices=("auto", "nccl", "gloo", "mpi", "horovod"), group=_WORKERS,
         help="Backend that launcher.init() takes in the workers; `auto` is nccl with GPUs, else gloo. `horovod` "
-        "also serves what scripts with hvd.init() need.",
+        "also serves what scripts with hvd.init() need. `mpi` is for ranks that mpirun starts.",
     )
     virtual_local_rank: bool = option(
         "--virtual-local-rank", default=False, group=_WORKERS,
@@ -253,9 +253,14 @@ class LaunchSpec(Options):
     def local_world_size(self, count_cpus: Callable[[], int], count_gpus: Callable[[], int]) -> int:
         """Return how many workers this node runs; what need not be counted is not counted.
 
-        UsageError when there are no GPUs for `gpu`, or fewer than --backend nccl needs: one for each worker.
+        UsageError when there are no GPUs for `gpu`, or fewer than --backend nccl needs: one for each worker; and for
+        --backend mpi, whose ranks only an engine can start.
         """
         wanted = self.nproc
+        if self.backend == "mpi":
+            number = wanted if isinstance(wanted, int) and wanted > 1 else 2
+            hint = f"Type: mpirun -np {number} {PROG} --backend mpi {self.script}"
+            raise self.error("backend", "is for ranks that MPI starts, and this launcher would start them itself", hint)
         if wanted == "cpu":
             wanted = count_cpus()
         if isinstance(wanted, int) and self.backend != "nccl":

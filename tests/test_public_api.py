@@ -48,6 +48,7 @@ def test_the_context_has_these_public_names() -> None:
         "gather_object",
         "heartbeat",
         "is_main",
+        "mpi",
         "print",
         "stopping",
         "unwrap",

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-BACKENDS = ("auto", "nccl", "gloo", "horovod")
-_LATER = ("mpi",)
+BACKENDS = ("auto", "nccl", "gloo", "mpi", "horovod")
 _HEARTBEAT_INTERVAL_S = 0.5
 _OPS = ("mean", "sum", "min", "max")
 
@@ -37,10 +36,11 @@ _current: Context | None = None
 def init(backend: str = "auto", timeout_s: float | None = None) -> Context:
     """Join the run that this process belongs to and return its Context; alone, that is rank 0 of 1.
 
-    backend: "nccl" (GPUs), "gloo" (CPU), "horovod", or "auto": the one given by `python -m launcher --backend`, else
-    nccl where there are GPUs. timeout_s: seconds that a collective may wait for the other ranks; torch's
-    default without it. With several ranks, it waits for all of them. A second call returns the same Context.
-    A process group that the script initialised itself is used, and never destroyed. At exit, ours is.
+    backend: "nccl" (GPUs), "gloo" (CPU), "horovod", "mpi" (CPU, where torch was built with MPI and mpirun started the
+    ranks), or "auto": the one given by `python -m launcher --backend`, else nccl where there are GPUs. timeout_s: seconds
+    that a collective may wait for the other ranks; torch's default without it. With several ranks, it waits for all of
+    them. A second call returns the same Context. A process group that the script initialised itself is used, and never
+    destroyed. At exit, ours is.
 
     Raises UsageError for a bad argument or contradicting environment variables, LauncherError when torch, a
     GPU or the other ranks are missing.
@@ -65,6 +65,8 @@ def _join(place: Place, backend: str, timeout_s: float | None) -> TorchGroup:
         from launcher.worker import horovod_group
 
         return horovod_group.join(place, os.environ)
+    if backend == "mpi" and timeout_s is not None:
+        raise UsageError(f"timeout_s={timeout_s!r} has no meaning with MPI, which waits without end; leave it out.")
     from launcher.worker import dist
 
     return dist.join(place, os.environ, backend, timeout_s)
@@ -97,7 +99,7 @@ class Context:
         self.device: Device = group.device
         """This rank's torch.device: its own GPU, or the CPU."""
         self.backend: str = group.backend
-        """"nccl" or "gloo"; alone, the one that several ranks would use here."""
+        """"nccl", "gloo", "mpi" or "horovod"; alone, the one that several ranks would use here."""
         self.restart_count: int = restart_count(os.environ)
         """How many times the workers were started again; 0 in the first attempt."""
         self.run_id: str | None = os.environ.get("LAUNCHER_RUN_ID") or None
@@ -108,6 +110,17 @@ class Context:
 
     def __repr__(self) -> str:
         return f"<launcher.Context rank {self.rank} of {self.world_size} on {self.device}, {self.backend}>"
+
+    @property
+    def mpi(self) -> Any:
+        """mpi4py's COMM_WORLD, for ranks that mpirun or `srun --mpi=pmix` has started; alone, a world of one.
+
+        Its first use imports mpi4py, which initialises MPI. Raises LauncherError where MPI did not start the ranks,
+        mpi4py is missing, or it uses another MPI than mpirun.
+        """
+        from launcher.worker import mpi_world
+
+        return mpi_world.communicator(self.rank, self.world_size, os.environ)
 
     @property
     def is_main(self) -> bool:
@@ -265,10 +278,6 @@ class _StopRequest:
 def _asked_backend(argument: str, option: str) -> str:
     """The backend that the script's argument and the command line's option agree on."""
     for name, value in (("backend", argument), ("LAUNCHER_BACKEND", option)):
-        if value in _LATER:
-            raise UsageError(
-                f"{name}={value!r} is not in this version of launcher.", hint="Use 'nccl', 'gloo', 'horovod' or 'auto'."
-            )
         if value not in BACKENDS:
             raise UsageError(
                 f"{name}={value!r} is no backend.", hint=f"Use one of {', '.join(map(repr, BACKENDS))}."

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from launcher.endpoint import job_id, master_endpoint
 from launcher.environments import Place
 from launcher.errors import LauncherError, UsageError
+from launcher.worker import mpi_world
 from launcher.worker.devices import gpu_index
 from launcher.worker.threads import wait_until_idle
 
@@ -39,6 +40,7 @@ def join(place: Place, environ: Mapping[str, str], backend: str, timeout_s: floa
         return _adopt(torch, place, backend, environ)
     if backend == "auto":
         backend = "nccl" if torch.cuda.is_available() else "gloo"
+    _check_backend(torch, place, environ, backend)
     device = choose_device(torch, place, backend, environ)
     if place.world_size > 1:
         _init_process_group(torch, place, environ, backend, device, timeout_s)
@@ -246,7 +248,7 @@ def _adopt(torch: Any, place: Place, backend: str, environ: Mapping[str, str]) -
 
 
 def choose_device(torch: Any, place: Place, backend: str, environ: Mapping[str, str]) -> Device:
-    """nccl: this rank's GPU, made the current one. gloo: the CPU."""
+    """nccl: this rank's GPU, made the current one. gloo, mpi: the CPU."""
     if backend != "nccl":
         return torch.device("cpu")
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -265,7 +267,11 @@ def _init_process_group(
 ) -> None:
     from datetime import timedelta
 
-    _check_backend(torch, backend)
+    if backend == "mpi":  # knows the ranks by itself: there is no address to meet at
+        torch.distributed.init_process_group("mpi")
+        found = (torch.distributed.get_rank(), torch.distributed.get_world_size())
+        mpi_world.check_same(found, (place.rank, place.world_size), "torch's MPI", environ)
+        return
     address, port = master_endpoint(place, environ)
     options: dict[str, Any] = {"rank": place.rank, "world_size": place.world_size}
     if environ.get("MASTER_ADDR") and environ.get("MASTER_PORT"):
@@ -286,12 +292,21 @@ def _init_process_group(
         ) from error
 
 
-def _check_backend(torch: Any, backend: str) -> None:
+def _check_backend(torch: Any, place: Place, environ: Mapping[str, str], backend: str) -> None:
     """Refuse what this build of torch cannot do, before ranks wait for each other in vain."""
-    if not torch.distributed.is_available():
+    if place.world_size > 1 and not torch.distributed.is_available():
         raise LauncherError(
             "This build of PyTorch has no torch.distributed, which several ranks need.",
             hint="Install one that has it (python -m pip install --force-reinstall torch).",
         )
-    if backend == "nccl" and not torch.distributed.is_nccl_available():
+    if backend == "mpi":
+        if not torch.distributed.is_available() or not torch.distributed.is_mpi_available():
+            raise LauncherError(
+                "backend='mpi', but this PyTorch was built without MPI (torch.distributed.is_mpi_available() is False), "
+                "as all that pip installs are.",
+                hint="Use 'gloo' or 'nccl', also under mpirun, or 'horovod', which runs over MPI there; ctx.mpi is mpi4py's "
+                "communicator with each of them.",
+            )
+        mpi_world.check_started("backend='mpi'", place.world_size, environ)
+    if place.world_size > 1 and backend == "nccl" and not torch.distributed.is_nccl_available():
         raise LauncherError("backend='nccl', but this build of PyTorch has no NCCL.", hint="Use 'gloo'.")

@@ -326,9 +326,11 @@ def test_a_missing_torch_names_the_command_that_installs_it(tmp_path: Path) -> N
     ("call", "env", "words"),
     [
         ("init(backend='nccl')", {}, ["backend='nccl' needs a GPU", "'gloo'"]),
-        ("init(backend='mpi')", {}, ["backend='mpi' is not in this version", "'horovod'"]),
+        ("init(backend='mpi')", {}, ["backend='mpi'", "built without MPI", "'gloo'", "'horovod'"]),
         ("init(backend='glo')", {}, ["backend='glo' is no backend", "'gloo'"]),
         ("init(backend='nccl')", {"LAUNCHER_BACKEND": "gloo"}, ["backend='nccl'", "--backend is 'gloo'"]),
+        ("init('mpi', timeout_s=9)", {}, ["timeout_s=9", "MPI"]),
+        ("init('gloo').mpi", {"SLURM_STEP_ID": "0"}, ["srun has started this rank without it", "srun --mpi=pmix"]),
         ("init(timeout_s=0)", {}, ["timeout_s=0"]),
         ("init()", {"RANK": "3", "WORLD_SIZE": "2"}, ["RANK=3", "WORLD_SIZE=2"]),
         ("init('gloo').all_reduce(1, 'avg')", {}, ["op='avg'", "'mean'"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from launcher.endpoint import job_id, master_endpoint
-from launcher.environments import detect, restart_count
+from launcher.environments import count_nodes, detect, mpi_engine, restart_count
 from launcher.errors import EnvironmentMismatch, UsageError
 
 # What one rank of each starter finds; MASTER_* and the like left out where they do not matter.
@@ -106,7 +106,7 @@ DAEMON = {**SLURM, "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP
         # The step uses the second of the job's nodes only.
         ({**SLURM, "SLURM_STEP_NODELIST": "n2", "SLURM_STEP_TASKS_PER_NODE": "4"}, "slurm", 3, 0, 4, 4, 0),
         ({**SLURM, "PMIX_RANK": "3"}, "slurm", 3, 0, 4, 1, 1),
-        ({**SLURM, "PMI_RANK": "3", "PMI_SIZE": "4"}, "mpich", 3, 0, 4, 1, 1),
+        ({**SLURM, "PMI_RANK": "3", "PMI_SIZE": "4"}, "slurm", 3, 0, 4, 1, 1),  # srun --mpi=pmi2
         (BATCH_SCRIPT, "none", 0, 0, 1, 1, 0),
         ({**BATCH_SCRIPT, "SLURM_STEP_ID": "4294967290", "SLURM_STEP_NUM_TASKS": "1"}, "none", 0, 0, 1, 1, 0),
         # Exported in the batch script for scripts that want them; RANK comes from Slurm.
@@ -249,3 +249,28 @@ def test_an_address_that_cannot_be_derived_is_asked_for(environ: dict[str, str],
 )
 def test_restarts_are_counted_by_launcher_or_scheduler(environ: dict[str, str], count: int) -> None:
     assert restart_count(environ) == count
+
+
+@pytest.mark.parametrize(
+    ("environ", "engine"),
+    [
+        ({}, ""),
+        (LAUNCHER, ""),
+        (SLURM, ""),
+        (BATCH_SCRIPT, ""),
+        (OPENMPI, "mpirun"),
+        (MVAPICH, "mpirun"),
+        (HYDRA, "mpirun"),
+        ({**OPENMPI, **LAUNCHER}, "mpirun"),  # a rank of mpirun that this launcher has given the contract
+        ({**OPENMPI, **DAEMON}, "mpirun"),
+        ({**SLURM, "PMIX_RANK": "3"}, "srun"),
+        ({**SLURM, "PMI_RANK": "3", "PMI_SIZE": "4"}, "srun"),
+    ],
+)
+def test_mpi_is_there_where_an_engine_has_started_the_rank_for_it(environ: dict[str, str], engine: str) -> None:
+    assert mpi_engine(environ) == engine
+
+
+def test_the_nodes_of_a_slurm_step_are_counted_alike_on_nodes_with_more_and_with_fewer_ranks() -> None:
+    first = {**SLURM, "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURMD_NODENAME": "n1"}
+    assert [count_nodes(detect(environ), environ) for environ in (first, SLURM)] == [2, 2]

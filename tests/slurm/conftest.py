@@ -1,0 +1,149 @@
+"""A Slurm for these tests alone: a controller and four virtual nodes on this machine, without munge, systemd or cgroups.
+
+Two nodes are named by loopback addresses, so that every rank can find the first of them; the other two by names that nobody
+knows. The daemons run in the foreground as children of the tests, and end with them.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NODES = ("127.0.0.1", "127.0.0.2", "nowhere1.invalid", "nowhere2.invalid")
+_PATIENCE_S = 30.0
+_PROGRAMS = {"slurmd": "slurmd", "slurmctld": "slurmctld", "srun": "slurm-client"}
+
+# Tests run as root in containers, and with more ranks than processors.
+_MPI_SETTINGS = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMPI_MCA_rmaps_base_oversubscribe": "1",
+    "OMPI_MCA_mpi_yield_when_idle": "1",
+}
+
+_SETTINGS = """\
+ClusterName=tests
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/none
+CredType=cred/none
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+TmpFS={folder}/tmp-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SwitchType=switch/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerType=sched/builtin
+SchedulerParameters=sched_min_interval=0
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+ReturnToService=2
+SlurmdParameters=config_overrides
+KillWait=3
+PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+@pytest.fixture(scope="module")
+def slurm_conf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The configuration of a running Slurm; its path in SLURM_CONF is all that srun needs."""
+    missing = [package for program, package in _PROGRAMS.items() if _find(program) is None]
+    if missing:
+        pytest.skip(f"Slurm is not installed: apt-get install {' '.join(missing)}")
+    if os.geteuid() != 0:
+        pytest.skip("slurmd must run as root")
+    folder = tmp_path_factory.mktemp("slurm")
+    conf = _write_conf(folder)
+    environ = {"PATH": _path(), "SLURM_CONF": str(conf)}
+    daemons = [["slurmctld", "-D", "-c", "-i"], *(["slurmd", "-D", "-c", "-N", node] for node in NODES)]
+    running = []
+    try:
+        for number, argv in enumerate(daemons):
+            with (folder / f"log-{number}").open("wb") as log:
+                # A test run that is killed takes them along.
+                running.append(subprocess.Popen(["setpriv", "--pdeathsig=TERM", *argv], env=environ, stdout=log, stderr=log))
+        logs = [folder / f"log-{number}" for number in range(len(daemons))]
+        assert _is_idle(environ), "Slurm has not started:\n" + "\n".join(log.read_text()[-1000:] for log in logs)
+        yield conf
+        # No step is left, and so no process of one, when the nodes are idle. There is no state worth an orderly end.
+        subprocess.run(["scancel", f"--user={_user()}"], env=environ, check=False)
+        assert _is_idle(environ), "a job did not end"
+    finally:
+        for daemon in running:
+            daemon.kill()
+        for daemon in running:
+            daemon.wait()
+
+
+def _path() -> str:
+    return os.environ["PATH"] + ":/usr/sbin"  # where Debian keeps daemons
+
+
+def _find(program: str) -> str | None:
+    return shutil.which(program, path=_path())
+
+
+def _user() -> str:
+    return pwd.getpwuid(os.geteuid()).pw_name
+
+
+def _write_conf(folder: Path) -> Path:
+    host = socket.gethostname().partition(".")[0]
+    ports = _free_ports(len(NODES) + 1)
+    text = _SETTINGS.format(folder=folder, host=host, ports=ports, user=_user())
+    (folder / "state").mkdir()
+    for node, port in zip(NODES, ports[1:], strict=True):
+        (folder / f"spool-{node}").mkdir()
+        (folder / f"tmp-{node}").mkdir()
+        text += f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=4 RealMemory=1000 State=UNKNOWN\n"
+    conf = folder / "slurm.conf"
+    conf.write_text(text)
+    return conf
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [item.getsockname()[1] for item in sockets]
+    for item in sockets:
+        item.close()
+    return ports
+
+
+def _is_idle(environ: dict[str, str]) -> bool:
+    """Wait until all nodes are idle; False when they are not in time."""
+    deadline = time.monotonic() + _PATIENCE_S
+    argv = ["sinfo", "--noheader", "--states=idle", "--format=%D"]
+    while time.monotonic() < deadline:
+        done = subprocess.run(argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+        if done.stdout.strip() == str(len(NODES)):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.fixture
+def slurm(slurm_conf: Path, run_command: Callable[..., Any]) -> Callable[..., Any]:
+    """Run a command of Slurm's to its end, in the folder of the test."""
+
+    def run(*argv: str, **env: str) -> Any:
+        return run_command(
+            argv, env={"PATH": _path(), "SLURM_CONF": str(slurm_conf), **_MPI_SETTINGS, **env}, timeout_s=60.0
+        )
+
+    return run
