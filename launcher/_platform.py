@@ -67,6 +67,19 @@ def process_info(pid: int) -> ProcessInfo | None:
     )
 
 
+def start_time(pid: int) -> str:
+    """Return when a process began, in the kernel's ticks since boot; "" when it does not exist or has ended.
+
+    With its number it names one process for ever: numbers are given out again.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
+
+
 def all_processes() -> list[ProcessInfo]:
     """Return every process that /proc shows; processes that end meanwhile are left out."""
     try:

@@ -1,4 +1,4 @@
-"""This process is a rank already: mpirun or srun has started it. The contract is set once, and the script runs in place.
+"""This process is a rank already: mpirun, srun or horovodrun has started it. The contract is set once, and the script runs in place.
 
 No child, no pipes, no second supervisor. The one place in this package, outside the workers, that writes os.environ.
 Layer 8.
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from launcher import contract
 from launcher._platform import usable_cpus
+from launcher.command import uses_horovod
 from launcher.endpoint import job_id, master_endpoint
-from launcher.environments import Place
-from launcher.errors import EnvironmentMismatch, UsageError
-from launcher.plan import program_kind
+from launcher.environments import Place, count_nodes, mpi_engine
+from launcher.errors import EnvironmentMismatch, RendezvousError, UsageError
+from launcher.in_place import run_in_place
 from launcher.ranks import Assignment, RankInfo
 from launcher.spec import LaunchSpec
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     import socket
 
 # Engines that start one process for each rank, and tell it which one it is.
-_ENGINES = {"openmpi": "mpirun", "mvapich": "mpirun", "mpich": "mpirun", "slurm": "srun"}
+_ENGINES = {"openmpi": "mpirun", "mvapich": "mpirun", "mpich": "mpirun", "slurm": "srun", "horovod": "horovodrun"}
+
+_COUNT_FLAG = {"horovodrun": "-np"}
 
 # Those under which MPI can be initialised without asking: a plain srun may abort a process that tries.
 _MPI_ENGINES = ("openmpi", "mvapich", "mpich")
@@ -36,10 +39,12 @@ def should_attach(spec: LaunchSpec, place: Place) -> bool:
     Decided by how many processes the engine has started on this node. Raises EnvironmentMismatch when the flags ask each
     of them for several workers more.
     """
-    if place.starter not in _ENGINES or place.world_size == 1:
+    asks_for_workers = spec.provenance.get("nproc_per_node", "default") != "default" and spec.nproc != 1
+    # One process alone starts workers, unless it is to be a rank of MPI: only an engine can start those.
+    is_alone = place.world_size == 1 and (spec.backend != "mpi" or asks_for_workers)
+    if place.starter not in _ENGINES or is_alone:
         return False
     engine = _ENGINES[place.starter]
-    asks_for_workers = spec.provenance.get("nproc_per_node", "default") != "default" and spec.nproc != 1
     if not asks_for_workers:
         return True
     source = place.sources.get("local_world_size", "")
@@ -47,45 +52,70 @@ def should_attach(spec: LaunchSpec, place: Place) -> bool:
     if place.local_world_size > 1:
         raise EnvironmentMismatch(
             f"{started}, and --nproc-per-node {spec.nproc_per_node} asks each of them to start {spec.nproc_per_node} more.",
-            hint=f"Type for {place.world_size} ranks: {engine} -n {place.world_size} python -m launcher {spec.script}, "
-            f"or for one launcher per node: {_per_node(engine)} python -m launcher --nproc-per-node "
+            hint=f"Type for {place.world_size} ranks: {engine} {_COUNT_FLAG.get(engine, '-n')} {place.world_size} "
+            f"python -m launcher {spec.script}, "
+            f"or for one launcher per node: {_per_node(engine)}python -m launcher --nproc-per-node "
             f"{spec.nproc_per_node} {spec.script}",
         )
     raise UsageError(
         f"{engine} has started {place.world_size} launchers, one on each node, and this version runs one node.",
-        hint=f"Type for one rank per process: {engine} -n RANKS python -m launcher {spec.script}",
+        hint=f"Type for one rank per process: {engine} {_COUNT_FLAG.get(engine, '-n')} RANKS python -m launcher {spec.script}",
     )
 
 
 def _per_node(engine: str) -> str:
-    return "mpirun --map-by ppr:1:node" if engine == "mpirun" else "srun --ntasks-per-node=1"
+    """Return what starts one launcher on each node; horovodrun starts only ranks, and its job is on this node."""
+    return {"mpirun": "mpirun --map-by ppr:1:node ", "srun": "srun --ntasks-per-node=1 "}.get(engine, "")
 
 
-def run_in_place(spec: LaunchSpec, place: Place) -> None:
-    """Set the contract and run the script in this process. Returns when it ends; its exceptions come through."""
+def check_horovod(spec: LaunchSpec, place: Place, environ: Mapping[str, str]) -> None:
+    """Raise UsageError where Horovod finds neither MPI nor a store: each of srun's ranks would train alone."""
+    if place.starter != "slurm" or mpi_engine(environ) or not uses_horovod(spec):
+        return
+    why = "--backend horovod" if spec.backend == "horovod" else f"{spec.script}, which imports horovod,"
+    raise UsageError(
+        f"{why} cannot bring together the {place.world_size} ranks that srun has started: Horovod needs MPI for that, "
+        "and neither PMIX_RANK nor PMI_RANK is set.",
+        hint=f"Type: srun --mpi=pmix -n {place.world_size} python -m launcher {spec.script}, in an allocation: mpirun -np "
+        f"{place.world_size} python -m launcher {spec.script}, or on one node: srun -n 1 python -m launcher --nproc-per-node "
+        f"{place.world_size} {spec.script}",
+    )
+
+
+def join_run(spec: LaunchSpec, place: Place) -> Callable[[], int]:
+    """Set the contract of this rank in this process; return what then runs the script and returns the exit code.
+
+    Raises UsageError where the engine tells too little for the ranks to meet.
+    """
     for name in ("nproc_per_node", "max_restarts", "start"):
         _warn_if_ignored(spec, place, name)
-    endpoint = _agree_on_endpoint(place)
-    # Bound for as long as the process lives, on rank 0: nobody else can take the port before torch's store does.
-    reserved = endpoint[2]
-    variables = make_contract(spec, place, os.environ, endpoint[:2])
+    address, port, reserved = _agree_on_endpoint(place)
+    variables = make_contract(spec, place, os.environ, (address, port))
     os.environ.update(variables)
     args = [contract.expand(argument, variables) for argument in spec.script_args]
-    kind = program_kind(spec)
-    if kind == "command":
-        os.execvp(spec.script, [spec.script, *args])
-    from launcher.worker import bootstrap, diagnose
 
-    diagnose.arm(None)
-    bootstrap.set_import_path(kind, spec.script)
-    try:
-        bootstrap.run(kind, spec.script, args, None)
-    except BaseException as error:
-        _let_others_know(error)
-        raise
-    finally:
-        if reserved is not None:
-            reserved.close()
+    def run() -> int:
+        try:
+            return run_in_place(spec, place, args, port)
+        finally:
+            # Bound until now, on rank 0: nobody else takes the port before torch's store does.
+            if reserved is not None:
+                reserved.close()
+
+    return run
+
+
+def dry_run(spec: LaunchSpec, place: Place, environ: Mapping[str, str]) -> str:
+    """Return what `join_run` would do, as text. MPI is left alone: what it would agree on is not known before."""
+    from launcher.dry_run import render_rank
+
+    is_set = environ.get("MASTER_ADDR") and environ.get("MASTER_PORT")
+    if place.starter in _MPI_ENGINES and not is_set:
+        variables = make_contract(spec, place, environ, ("rank 0's, told over MPI", 0))
+        variables["MASTER_PORT"] = variables["MASTER_ADDR"]
+    else:
+        variables = make_contract(spec, place, environ, master_endpoint(place, environ))
+    return render_rank(spec, place, variables)
 
 
 def make_contract(spec: LaunchSpec, place: Place, environ: Mapping[str, str], endpoint: tuple[str, int]) -> dict[str, str]:
@@ -105,7 +135,7 @@ def make_contract(spec: LaunchSpec, place: Place, environ: Mapping[str, str], en
         node_rank=place.node_rank,
         world_size=place.world_size,
         local_world_size=place.local_world_size,
-        num_nodes=-(-place.world_size // place.local_world_size),
+        num_nodes=count_nodes(place, environ),
     )
     facts = contract.RunFacts(
         run_id=run_id,
@@ -141,9 +171,12 @@ def _agree_on_endpoint(place: Place) -> tuple[str, int, socket.socket | None]:
     """
     if os.environ.get("MASTER_ADDR") and os.environ.get("MASTER_PORT"):
         return (*master_endpoint(place, os.environ), None)
-    world = _world_communicator() if place.starter in _MPI_ENGINES else None
+    world = _world_communicator(place.world_size) if place.starter in _MPI_ENGINES else None
     if world is None:
-        return (*master_endpoint(place, os.environ), None)
+        address, port = master_endpoint(place, os.environ)
+        if not os.environ.get("MASTER_ADDR"):
+            _check_name(address)
+        return address, port, None
     from launcher.coordinator import reserve_port
 
     reserved = None
@@ -157,13 +190,28 @@ def _agree_on_endpoint(place: Place) -> tuple[str, int, socket.socket | None]:
     return address, port, reserved
 
 
-def _world_communicator() -> Any:
-    """Return mpi4py's world, None where mpi4py is not installed."""
+def _check_name(name: str) -> None:
+    """Raise RendezvousError at once where this node does not know the other's name; torch would ask for it for minutes."""
+    import socket
+
+    try:
+        socket.getaddrinfo(name, None)
+    except OSError as error:
+        raise RendezvousError(
+            f"The ranks are to meet at {name}, the first node of this job step, but this node ({os.uname().nodename}) does "
+            f"not know that name: {error.strerror or error}.",
+            hint="Name another address of it, the same for all ranks: MASTER_ADDR=ADDRESS srun ...",
+        ) from None
+
+
+def _world_communicator(num_ranks: int) -> Any:
+    """Return mpi4py's world of all ranks, None where mpi4py is not installed or belongs to another MPI."""
     try:
         from mpi4py import MPI
     except ImportError:
         return None
-    return MPI.COMM_WORLD
+    # Another MPI than mpirun's sees each rank alone.
+    return MPI.COMM_WORLD if MPI.COMM_WORLD.Get_size() == num_ranks else None
 
 
 def _own_address() -> str:
@@ -176,16 +224,6 @@ def _own_address() -> str:
         except OSError:
             return "127.0.0.1"
         return str(probe.getsockname()[0])
-
-
-def _let_others_know(error: BaseException) -> None:
-    """An uncaught exception must end the other ranks too, which may wait in a collective for ever."""
-    if isinstance(error, SystemExit) and error.code in (None, 0):
-        return
-    if "mpi4py.MPI" in sys.modules:
-        from mpi4py.run import set_abort_status
-
-        set_abort_status(error)
 
 
 def _warn_if_ignored(spec: LaunchSpec, place: Place, name: str) -> None:

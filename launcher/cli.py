@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from contextlib import contextmanager
 
 from launcher.errors import LauncherError, UsageError, WorkerFailed
 from launcher.options import PROG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import TextIO
 
+    from launcher.environments import Place
     from launcher.options import Given
     from launcher.spec import LaunchSpec
 
 _INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended: 128 + SIGINT
+_SPEAKING_S = 1.0  # how long the other ranks wait for rank 0 to say what is wrong with all of them
 _SHORT_HELP = f"""\
 usage: {PROG} [options] SCRIPT [arguments of the script]
 
@@ -43,11 +47,10 @@ def main(argv: list[str] | None = None) -> int:
         return _INTERRUPTED
     if isinstance(code_or_rank, int):
         return code_or_rank
-    code_or_rank()  # outside of the handlers above: what the script raises is its own
-    return 0
+    return code_or_rank()  # outside of the handlers above: what the script raises is its own
 
 
-def _run(argv: list[str]) -> int | Callable[[], None]:
+def _run(argv: list[str]) -> int | Callable[[], int]:
     """Return the exit code; or, where this process is to be a rank itself, what runs the script."""
     if not argv:
         _complain(_SHORT_HELP)
@@ -93,23 +96,45 @@ def _make_help() -> str:
     return make_parser(LaunchSpec).format_help()
 
 
-def _launch(spec: LaunchSpec) -> int | Callable[[], None]:
+def _launch(spec: LaunchSpec) -> int | Callable[[], int]:
     from launcher.command import check_command
     from launcher.environments import detect
 
     check_command(spec)
     place = detect(os.environ)
     if place.starter != "none":
-        from launcher.attach import run_in_place, should_attach
+        from launcher import attach
 
-        if should_attach(spec, place):
-            return lambda: run_in_place(spec, place)
+        with _said_by_rank_0(place):
+            is_rank = attach.should_attach(spec, place)
+            if is_rank:
+                attach.check_horovod(spec, place, os.environ)
+        if is_rank and spec.dry_run:
+            _print(attach.dry_run(spec, place, os.environ) + "\n")
+            return 0
+        if is_rank:
+            return attach.join_run(spec, place)
     from launcher.supervisor import dry_run, launch
 
     if spec.dry_run:
         _print(dry_run(spec) + "\n")
         return 0
     return launch(spec).exit_code
+
+
+@contextmanager
+def _said_by_rank_0(place: Place) -> Iterator[None]:
+    """An error that all ranks of an engine find alike is raised on rank 0; the others end with its exit code only.
+
+    They wait a moment before: many an engine kills all ranks when one ends, and rank 0 must have spoken by then.
+    """
+    try:
+        yield
+    except LauncherError as error:
+        if place.rank == 0:
+            raise
+        time.sleep(_SPEAKING_S)
+        raise SystemExit(error.exit_code) from None
 
 
 def _print(text: str) -> None:

@@ -14,6 +14,7 @@ from launcher.options import PROG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from importlib.machinery import ModuleSpec
 
     from launcher.spec import LaunchSpec
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _NOT_FOUND = 127  # as shells say it
 _CANNOT_EXECUTE = 126
 _LONGEST_INTERPRETER_LINE = 256  # what the Linux kernel reads of it
+_SEARCHED_BYTES = 1 << 20  # of a script, for an import of Horovod
 
 
 def check_command(spec: LaunchSpec) -> None:
@@ -31,6 +33,40 @@ def check_command(spec: LaunchSpec) -> None:
         _check_script(spec.script)
     elif "PYTHON_EXEC" not in os.environ:  # another interpreter has modules of its own
         _check_module(spec.script)
+
+
+def uses_horovod(spec: LaunchSpec) -> bool:
+    """Whether --backend says Horovod, or the script imports it: without its store, or MPI, each rank would train alone."""
+    if spec.backend != "auto" or spec.no_python or spec.module or spec.run_path:
+        return spec.backend == "horovod"
+    return any(b"horovod" in line and line.startswith((b"import ", b"from ")) for line in _script_lines(spec))
+
+
+def uses_elastic_horovod(spec: LaunchSpec, environ: Mapping[str, str]) -> bool:
+    """Whether the program uses hvd.elastic: seen in a script, or said by HOROVOD_ELASTIC; 0 there means that it does not."""
+    if not uses_horovod(spec):
+        return False
+    said = environ.get("HOROVOD_ELASTIC", "")
+    if said or spec.no_python or spec.module or spec.run_path:
+        return said.lower() in ("1", "true")
+    return any(_names_elastic(line) for line in _script_lines(spec))
+
+
+def _names_elastic(line: bytes) -> bool:
+    # torch.distributed.elastic is something else.
+    code = line.partition(b"#")[0]
+    if code.startswith((b"import ", b"from ")):
+        return b"horovod" in code and b"elastic" in code
+    return any(b"elastic." + name in code for name in (b"run", b"TorchState", b"ElasticSampler"))
+
+
+def _script_lines(spec: LaunchSpec) -> list[bytes]:
+    """Return the lines of the script, stripped; none of a folder, or of a script that has gone."""
+    try:
+        with open(spec.script, "rb") as file:
+            return [line.strip() for line in file.read(_SEARCHED_BYTES).split(b"\n")]
+    except OSError:
+        return []
 
 
 def _check_script(script: str) -> None:

@@ -174,20 +174,25 @@ def _record(error: BaseException, error_file: str | None) -> None:
     """Write the error file. Never raises: the user's exception is what matters."""
     if error_file is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
         return
-    moment = time.monotonic_ns()
     try:
-        note = WorkerError(
-            type=_class_name(type(error)),
-            message=_cut(_text_of(error)),
-            traceback="" if isinstance(error, SystemExit) else _cut(_format(error)),
-            monotonic_ns=moment,
-        )
+        note = describe(error)
         temporary = f"{error_file}.tmp"
         with open(temporary, "w", encoding="utf-8", errors="surrogatepass") as file:
             file.write(encode(note))
         os.replace(temporary, error_file)
     except Exception:  # a full disk, too deep a recursion: report without it
         return
+
+
+def describe(error: BaseException) -> WorkerError:
+    """Return what there is to say of an exception that has come through `run`, with the moment of this call."""
+    moment = time.monotonic_ns()
+    return WorkerError(
+        type=_class_name(type(error)),
+        message=_cut(_text_of(error)),
+        traceback="" if isinstance(error, SystemExit) else _cut(_format(error)),
+        monotonic_ns=moment,
+    )
 
 
 def _text_of(error: BaseException) -> str:

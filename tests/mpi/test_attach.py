@@ -9,32 +9,9 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.skipif(shutil.which("mpirun") is None, reason="mpirun is not installed: apt-get install openmpi-bin")
-
-# Tests run as root in containers, and with more ranks than processors.
-_SETTINGS = {
-    "OMPI_ALLOW_RUN_AS_ROOT": "1",
-    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "OMPI_MCA_rmaps_base_oversubscribe": "1",
-}
-
-
-@pytest.fixture
-def mpirun(start_command: Any, tmp_path: Path) -> Any:
-    """Run the launcher under mpirun with a script's text; returns what `Running.finish` returns."""
-
-    def run(ranks: int, text: str, *options: str, args: tuple[str, ...] = ()) -> Any:
-        (tmp_path / "script.py").write_text(text)
-        argv = ["mpirun", "-np", str(ranks), sys.executable, "-m", "launcher", *options, "script.py", *args]
-        return start_command(argv, env=_SETTINGS).finish()
-
-    return run
-
-
-@pytest.fixture
-def said(tmp_path: Path) -> Any:
-    """Return what the ranks have written into files of their own: mpirun may mix lines of several ranks on its stdout."""
-    return lambda: [path.read_text() for path in sorted(tmp_path.glob("said_*"))]
+pytestmark = pytest.mark.skipif(
+    shutil.which("mpirun") is None, reason="mpirun is not installed: apt-get install openmpi-bin"
+)
 
 
 def test_each_process_of_mpirun_is_a_rank_and_no_child_is_started(mpirun: Any, said: Any) -> None:
@@ -64,19 +41,6 @@ def test_ranks_of_mpirun_reduce_with_torch_over_a_port_that_rank_0_has_bound(mpi
     assert said() == ["sum 3.0", "sum 3.0"]
 
 
-def test_an_exception_on_one_rank_ends_the_others_that_wait_in_mpi(mpirun: Any) -> None:
-    done = mpirun(
-        2,
-        "from mpi4py import MPI\n"
-        "if MPI.COMM_WORLD.rank == 1:\n"
-        "    raise ValueError('only here')\n"
-        "MPI.COMM_WORLD.barrier()\n",
-    )
-    assert done.code == 1
-    assert "ValueError: only here" in done.err
-    assert "launcher/" not in done.err.partition("MPI_ABORT")[0], "the traceback shows the user's frames only"
-
-
 def test_mpirun_with_nproc_per_node_as_well_is_refused_with_both_commands_to_type(mpirun: Any) -> None:
     done = mpirun(2, "print('never')\n", "--nproc-per-node", "2")
     assert done.code == 2
@@ -98,3 +62,58 @@ def test_one_launcher_started_by_mpirun_supervises_workers_that_know_nothing_of_
     assert done.code == 0, done.err
     assert "0 2 []" in done.out
     assert "1 2 []" in done.out
+
+
+def test_the_context_has_the_communicator_of_mpi4py(mpirun: Any, said: Any) -> None:
+    done = mpirun(
+        2,
+        "import launcher\n"
+        "ctx = launcher.init(backend='gloo')\n"
+        "with open(f'said_{ctx.rank}', 'w') as file:\n"
+        "    file.write(str(ctx.mpi.allgather(ctx.rank)))\n",
+    )
+    assert done.code == 0, done.err
+    assert said() == ["[0, 1]"] * 2
+
+
+def test_alone_the_communicator_is_a_world_of_one(start_command: Any, script: Any, mpi_settings: Any) -> None:
+    name = script("import launcher\nctx = launcher.init()\nprint(ctx.mpi.allgather(ctx.rank))\n")
+    done = start_command([sys.executable, name], env={**mpi_settings, "CUDA_VISIBLE_DEVICES": ""}).finish()
+    assert (done.code, done.out) == (0, "[0]\n"), done.err
+
+
+def test_ranks_of_the_launchers_own_are_told_how_to_get_a_communicator(run: Any, script: Any) -> None:
+    done = run("--nproc-per-node", "2", script("import launcher\nlauncher.init(backend='gloo').mpi\n"))
+    assert done.code == 1
+    assert "mpirun -np 2 python -m launcher" in done.err
+
+
+def test_the_mpi_backend_without_mpirun_is_refused_before_anything_starts(run: Any, script: Any, tmp_path: Path) -> None:
+    done = run("--nproc-per-node", "4", "--backend", "mpi", script("print('never')\n"))
+    assert (done.code, done.out) == (2, "")
+    assert "Type: mpirun -np 4 python -m launcher --backend mpi script.py" in done.err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_the_mpi_backend_reaches_the_script_and_works_or_names_what_does(mpirun: Any, ranks: int) -> None:
+    text = (
+        "import launcher, torch\n"
+        "try:\n"
+        "    ctx = launcher.init()\n"
+        "    assert torch.distributed.is_mpi_available() and ctx.backend == 'mpi'\n"
+        "    assert ctx.all_reduce(1, 'sum') == ctx.world_size\n"
+        "except launcher.LauncherError as error:\n"
+        "    assert not torch.distributed.is_mpi_available() and \"'horovod'\" in str(error)\n"
+    )
+    done = mpirun(ranks, text, "--backend", "mpi")
+    assert done.code == 0, done.err
+
+
+def test_a_dry_run_under_mpirun_shows_the_rank_and_runs_nothing(mpirun: Any) -> None:
+    done = mpirun(1, "print('never')\n", "--dry-run", "--backend", "mpi")
+    assert done.code == 0, done.err
+    assert "rank 0 of 1, in the process that openmpi has started" in done.out
+    assert "LOCAL_RANK=0   (OMPI_COMM_WORLD_LOCAL_RANK)" in done.out
+    assert "MASTER_PORT=rank 0's, told over MPI" in done.out
+    assert "never" not in done.out

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from launcher.attach import make_contract, should_attach
+from launcher.attach import check_horovod, make_contract, should_attach
 from launcher.environments import Place
 from launcher.errors import EnvironmentMismatch, UsageError
 from launcher.spec import LaunchSpec
@@ -18,12 +20,12 @@ def _place(starter: str, size: int, local: int) -> Place:
     return Place(starter, rank=1, local_rank=1 % local, world_size=size, local_world_size=local)
 
 
-@pytest.mark.parametrize("starter", ["openmpi", "mpich", "mvapich", "slurm"])
+@pytest.mark.parametrize("starter", ["openmpi", "mpich", "mvapich", "slurm", "horovod"])
 def test_one_of_several_processes_of_an_engine_is_a_rank(starter: str) -> None:
     assert should_attach(_spec(), _place(starter, 4, 4))
 
 
-@pytest.mark.parametrize("starter", ["none", "launcher", "torchrun", "contract", "horovod"])
+@pytest.mark.parametrize("starter", ["none", "launcher", "torchrun", "contract"])
 def test_a_process_that_no_engine_started_supervises(starter: str) -> None:
     assert not should_attach(_spec(), _place(starter, 4, 4))
 
@@ -47,3 +49,33 @@ def test_the_contract_of_an_attached_rank_keeps_what_the_user_has_set() -> None:
     assert (variables["RANK"], variables["GROUP_WORLD_SIZE"], variables["MASTER_ADDR"]) == ("1", "2", "10.0.0.1")
     assert "OMP_NUM_THREADS" not in variables
     assert "GLOO_SOCKET_IFNAME" not in variables, "ranks on several nodes cannot meet on loopback"
+
+
+def test_one_process_alone_is_a_rank_where_only_an_engine_can_start_ranks_of_mpi() -> None:
+    assert should_attach(_spec(backend="mpi"), Place("openmpi"))
+    assert not should_attach(_spec(backend="mpi", nproc_per_node="2"), Place("openmpi"))
+
+
+@pytest.mark.parametrize(
+    ("starter", "environ", "backend", "text", "is_refused"),
+    [
+        ("slurm", {}, "horovod", "", True),
+        ("slurm", {}, "auto", "import horovod.torch as hvd\n", True),
+        ("slurm", {}, "gloo", "import horovod.torch as hvd\n", False),
+        ("slurm", {"SLURM_STEP_ID": "0", "PMIX_RANK": "1"}, "horovod", "", False),
+        ("openmpi", {"OMPI_COMM_WORLD_RANK": "1"}, "horovod", "", False),
+    ],
+)
+def test_horovod_is_refused_where_each_rank_would_train_alone(
+    tmp_path: Path, starter: str, environ: dict[str, str], backend: str, text: str, is_refused: bool
+) -> None:
+    path = tmp_path / "train.py"
+    path.write_text(text)
+    spec = LaunchSpec(script=str(path), backend=backend)
+    if not is_refused:
+        check_horovod(spec, _place(starter, 2, 2), environ)
+        return
+    with pytest.raises(UsageError) as caught:
+        check_horovod(spec, _place(starter, 2, 2), environ)
+    for command in ("srun --mpi=pmix -n 2", "mpirun -np 2", "srun -n 1 python -m launcher --nproc-per-node 2"):
+        assert command in str(caught.value)

@@ -1,0 +1,81 @@
+"""Ranks that horovodrun has started: each becomes a rank in place, and Horovod's own variables are left alone."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("horovod") is None, reason="Horovod is not built: scripts/build_horovod"
+)
+
+
+@pytest.fixture
+def horovodrun(run_command: Any, script: Any, tmp_path: Path) -> Any:
+    """Run the launcher under horovodrun with a script's text, over loopback."""
+
+    def run(text: str, *options: str) -> Any:
+        starter = [str(Path(sys.executable).parent / "horovodrun"), "-np", "2", "--gloo", "--network-interface", "lo"]
+        argv = [*starter, sys.executable, "-m", "launcher", *options, script(text)]
+        return run_command(argv, timeout_s=100.0, env={"TMPDIR": str(tmp_path)})
+
+    return run
+
+
+def said(folder: Path) -> list[str]:
+    return [path.read_text() for path in sorted(folder.glob("said_*"))]
+
+
+def test_horovod_meets_over_horovodruns_own_store(horovodrun: Any, tmp_path: Path) -> None:
+    done = horovodrun(
+        "import os, torch, horovod.torch as hvd\n"
+        "hvd.init()\n"
+        "total = hvd.allreduce(torch.ones(1), op=hvd.Sum).item()\n"
+        "open(f'said_{hvd.rank()}', 'w').write(f'{total} {os.environ[\"RANK\"]} {os.environ[\"WORLD_SIZE\"]} '\n"
+        '    f\'{os.environ["HOROVOD_CONTROLLER"]} {"LAUNCHER_RUN_MARK" in os.environ}\')\n'
+    )
+    assert done.code == 0, done.err
+    assert said(tmp_path) == ["2.0 0 2 gloo False", "2.0 1 2 gloo False"]
+
+
+def test_torch_meets_at_a_port_that_all_ranks_derive(horovodrun: Any, tmp_path: Path) -> None:
+    done = horovodrun(
+        "import torch, torch.distributed as dist\n"
+        "dist.init_process_group('gloo')\n"
+        "total = torch.ones(1)\n"
+        "dist.all_reduce(total)\n"
+        "open(f'said_{dist.get_rank()}', 'w').write(f'{total.item()}')\n"
+        "dist.destroy_process_group()\n"
+    )
+    assert done.code == 0, done.err
+    assert said(tmp_path) == ["2.0", "2.0"]
+
+
+def test_one_report_names_the_rank_that_failed(horovodrun: Any, tmp_path: Path) -> None:
+    done = horovodrun(
+        "import torch, horovod.torch as hvd\n"
+        "hvd.init()\n"
+        "hvd.allreduce(torch.ones(1), name='together')\n"
+        "if hvd.rank() == 1: raise ValueError('only here')\n"
+        "hvd.allreduce(torch.ones(1), name='alone')\n"
+    )
+    text = done.out + done.err
+    assert done.code == 1
+    assert text.count("FAILED:") == 1, text
+    assert "FAILED: rank 1 (pid " in text
+    assert "ValueError: only here" in text
+    assert "HorovodInternalError" not in text
+    assert list(tmp_path.glob("launcher-*")) == []
+
+
+def test_nproc_per_node_below_horovodrun_is_refused_with_the_command_to_type(horovodrun: Any) -> None:
+    done = horovodrun("print('never')\n", "--nproc-per-node", "2")
+    assert done.code != 0
+    text = done.out + done.err
+    assert "horovodrun has started 2 processes on this node (HOROVOD_LOCAL_SIZE=2)" in text
+    assert "horovodrun -np 2 python -m launcher script.py" in text
+    assert "never" not in text
