@@ -30,12 +30,16 @@ class Autopsy:
         The peak of its memory is known once its process id is given back; whatever is left of its session goes before.
         """
         assert worker.returncode is not None
-        peak_kib = None
-        if worker.returncode == -signal.SIGKILL:
-            kill_sessions([worker.pid])
-            peak_kib = starter.reap(worker.pid)
-            worker.is_reaped = True
+        peak_kib = self.bury(worker, starter) if worker.returncode == -signal.SIGKILL else None
         worker.evidence = self._evidence.explain(worker.returncode, worker.pid, peak_kib)
+
+    def bury(self, worker: Worker, starter: Starter) -> int | None:
+        """End what is left of a dead worker's session, and let its process id go. Returns its peak memory as `reap` does."""
+        if not worker.pid or worker.is_reaped:
+            return None
+        worker.is_reaped = True
+        kill_sessions([worker.pid])
+        return starter.reap(worker.pid)
 
     def will_hit_all(self, worker: Worker) -> bool:
         """Whether a worker's error is one that every rank meets by itself: in the program's text, or its arguments."""

@@ -26,7 +26,7 @@ VARIABLES: dict[str, str] = {
     "ROLE_WORLD_SIZE": "the same as WORLD_SIZE",
     "MASTER_ADDR": "address at which rank 0 serves torch's process group store",
     "MASTER_PORT": "port of that store; a fresh one for every attempt",
-    "TORCHELASTIC_RESTART_COUNT": "number of restarts before this attempt",
+    "TORCHELASTIC_RESTART_COUNT": "number of restarts before this attempt, plus replacements in it before this worker",
     "TORCHELASTIC_MAX_RESTARTS": "value of --max-restarts",
     "TORCHELASTIC_RUN_ID": "the run's id",
     "TORCHELASTIC_ERROR_FILE": "where a script decorated with torch's @record leaves its exception",
@@ -52,8 +52,10 @@ VARIABLES: dict[str, str] = {
     "HOROVOD_CPU_OPERATIONS": "gloo; unless you set it",
     "HOROVOD_GLOO_RENDEZVOUS_ADDR": "where the launcher serves Horovod's store, with a secret path",
     "HOROVOD_GLOO_RENDEZVOUS_PORT": "its port; a fresh one for every attempt",
-    "HOROVOD_GLOO_TIMEOUT_SECONDS": "600 (the launcher notices dead ranks itself); unless you set it",
+    "HOROVOD_GLOO_TIMEOUT_SECONDS": "600 (the launcher notices dead ranks itself), 5 with HOROVOD_ELASTIC; unless you set it",
+    "HOROVOD_STALL_CHECK_TIME_SECONDS": "a quarter of --hang-timeout, from 1 to 60, when that is given; unless you set it",
     "HOROVOD_GLOO_IFACE": "lo when the run has one node; unless you set it",
+    "HOROVOD_ELASTIC": "1 for a script that uses hvd.elastic, with --max-restarts; `no_proxy` then contains 127.0.0.1",
 }
 
 # Of a surrounding launcher: a store that is not ours, and the place for a result that is not this worker's.
@@ -104,6 +106,8 @@ class RunFacts(NamedTuple):
     # GPUs chosen by --devices; None leaves the choice to CUDA_VISIBLE_DEVICES.
     devices: tuple[str, ...] | None
     virtual_local_rank: bool
+    # Value of --hang-timeout in seconds, 0 without.
+    hang_timeout_s: float = 0.0
 
 
 def common(facts: RunFacts, assignment: Assignment, user_environ: Mapping[str, str], usable_cpus: int) -> dict[str, str]:
@@ -120,18 +124,35 @@ def common(facts: RunFacts, assignment: Assignment, user_environ: Mapping[str, s
         defaults["NCCL_SOCKET_IFNAME"] = "lo"
     if assignment.horovod_port:
         defaults["HOROVOD_CONTROLLER"] = defaults["HOROVOD_CPU_OPERATIONS"] = "gloo"
-        defaults["HOROVOD_GLOO_TIMEOUT_SECONDS"] = "600"
+        # Elastic ranks that have noticed a loss wait for those that have not, and the timeout is how these come to notice.
+        defaults["HOROVOD_GLOO_TIMEOUT_SECONDS"] = "5" if assignment.is_elastic else "600"
         if assignment.num_nodes == 1:
             defaults["HOROVOD_GLOO_IFACE"] = "lo"
+        if facts.hang_timeout_s:
+            defaults["HOROVOD_STALL_CHECK_TIME_SECONDS"] = str(_stall_check_s(facts.hang_timeout_s))
     variables = {name: value for name, value in defaults.items() if name not in user_environ}
     variables["LAUNCHER_RUN_ID"] = facts.run_id
     variables["LAUNCHER_RUN_MARK"] = facts.mark
     variables["LAUNCHER_BACKEND"] = facts.backend
+    if assignment.is_elastic:
+        variables["HOROVOD_ELASTIC"] = "1"
+        if "http_proxy" in user_environ or "HTTP_PROXY" in user_environ:
+            # Horovod's Python client would ask the proxy for the store.
+            direct = user_environ.get("no_proxy", user_environ.get("NO_PROXY", ""))
+            variables["no_proxy"] = f"{direct},127.0.0.1" if direct else "127.0.0.1"
     if facts.run_dir is not None:
         variables["LAUNCHER_RUN_DIR"] = facts.run_dir
     if facts.devices is not None:
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(facts.devices)
     return variables
+
+
+def _stall_check_s(hang_timeout_s: float) -> int:
+    """Return how often Horovod should look for stalls, so that it finds one by then; in whole seconds, it knows no others.
+
+    Horovod counts whole intervals, and up to four for a tensor that it has seen before. 60 is its own default.
+    """
+    return max(1, min(60, int(hang_timeout_s / 4)))
 
 
 def per_rank(
@@ -158,13 +179,21 @@ def per_rank(
     if assignment.horovod_port:
         variables.update(_horovod(facts, assignment, rank))
     text = {name: str(value) for name, value in variables.items()}
-    if error_file is not None:
-        text["LAUNCHER_ERROR_FILE"] = error_file
-        # A file of its own: torch's @record and our note are written at different moments.
-        text["TORCHELASTIC_ERROR_FILE"] = error_file + ".torch"
+    text.update(_error_files(error_file))
     if facts.virtual_local_rank and rank.local_rank < len(gpus):
         text["CUDA_VISIBLE_DEVICES"] = gpus[rank.local_rank]
     return text
+
+
+def of_replacement(rank: int, restart_count: int, error_file: str | None) -> dict[str, str]:
+    """Return what is different for a worker that takes the place of a lost one (elastic Horovod)."""
+    ranks = dict.fromkeys(("RANK", "ROLE_RANK", "HOROVOD_RANK"), str(rank))
+    return {**ranks, "TORCHELASTIC_RESTART_COUNT": str(restart_count), **_error_files(error_file)}
+
+
+def _error_files(path: str | None) -> dict[str, str]:
+    # Torch's @record has a file of its own: its note and ours are written at different moments.
+    return {} if path is None else {"LAUNCHER_ERROR_FILE": path, "TORCHELASTIC_ERROR_FILE": path + ".torch"}
 
 
 def _horovod(facts: RunFacts, assignment: Assignment, rank: RankInfo) -> dict[str, object]:

@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from launcher import restart
 from launcher.failure import FailureReport
@@ -20,9 +20,25 @@ from launcher.ranks import Assignment
 
 _LOOPBACK = "127.0.0.1"
 
+_ELASTIC_HINT = "with --max-restarts 1 a lost rank would be replaced while the others keep their state (hvd.elastic)"
+
+
+class Elastic(NamedTuple):
+    """What it takes to replace a lost worker while the others keep their state (launcher/replacing.py)."""
+
+    store: HorovodStore
+    # How long workers that wait for others wait at most, in seconds.
+    timeout_s: float
+    # Whether a worker may be replaced, given the report about it and how many are lost; and the note that it was.
+    may_replace: Callable[[FailureReport, int], bool]
+    note_replacement: Callable[[FailureReport], None]
+
 
 class Coordinator(Protocol):
     """The two questions that a supervisor asks about the whole run."""
+
+    # None where workers that are lost end the attempt.
+    elastic: Elastic | None
 
     def join(self, attempt: int) -> Assignment: ...
     def settle(self, outcome: AttemptOutcome, report: FailureReport | None) -> Verdict: ...
@@ -39,6 +55,7 @@ class LocalCoordinator:
         master_addr: str | None = None,
         master_port: int | None = None,
         open_store: Callable[[], HorovodStore] | None = None,
+        elastic_timeout_s: float = 0.0,
     ) -> None:
         self._local_world_size = local_world_size
         self._policy = policy
@@ -48,12 +65,16 @@ class LocalCoordinator:
         self._reserved: socket.socket | None = None
         self._open_store = open_store
         self._store: HorovodStore | None = None
+        self._elastic_timeout_s = elastic_timeout_s  # 0: the program does not use elastic Horovod
+        self.elastic: Elastic | None = None
 
     def join(self, attempt: int) -> Assignment:
         """Return the layout of the next attempt, with a port that no attempt before it has had."""
         self.close()
         if self._open_store is not None:
             self._store = self._open_store()
+            if self._elastic_timeout_s and self._policy.max_restarts:
+                self.elastic = Elastic(self._store, self._elastic_timeout_s, self._may_replace, self._note)
         return Assignment(
             attempt=attempt,
             node_rank=0,
@@ -62,6 +83,7 @@ class LocalCoordinator:
             master_port=self._master_port or self._reserve_port(),
             horovod_addr=self._store.address if self._store else "",
             horovod_port=self._store.port if self._store else 0,
+            is_elastic=self.elastic is not None,
         )
 
     def settle(self, outcome: AttemptOutcome, report: FailureReport | None) -> Verdict:
@@ -69,8 +91,16 @@ class LocalCoordinator:
         now = time.monotonic()
         verdict = restart.decide(outcome, report, self._past, self._policy, now, os.urandom(1)[0] / 255)
         if report is not None:
-            self._past.append(restart.FailedAttempt(now, outcome.duration_s, restart.signature_of(report)))
+            self._note(report)
+            if self._elastic_timeout_s and not self._policy.max_restarts and report.error_type not in restart.UNHEALABLE:
+                verdict = verdict._replace(reason=_ELASTIC_HINT)
         return verdict
+
+    def _may_replace(self, report: FailureReport, num_lost: int) -> bool:
+        return restart.may_replace(report, num_lost, self._past, self._policy, time.monotonic())
+
+    def _note(self, report: FailureReport) -> None:
+        self._past.append(restart.FailedAttempt(time.monotonic(), report.duration_s, restart.signature_of(report)))
 
     def close(self) -> None:
         if self._reserved is not None:
@@ -78,7 +108,7 @@ class LocalCoordinator:
             self._reserved = None
         if self._store is not None:
             self._store.close()
-            self._store = None
+            self._store = self.elastic = None
 
     def _reserve_port(self) -> int:
         """Keep a free port for rank 0 while the attempt lasts."""

@@ -38,6 +38,12 @@ class StartFailed(NamedTuple):
     exit_code: int
 
 
+class Asked(NamedTuple):
+    """A worker waits in `hvd.init()` to be told its rank among those that are left (elastic Horovod)."""
+
+    local_rank: int
+
+
 class ForkServerReady(NamedTuple):
     """The fork server has imported its modules and may fork."""
 
@@ -77,6 +83,7 @@ Event = (
     | Output
     | Exited
     | StartFailed
+    | Asked
     | ForkServerReady
     | ForkServerUnsafe
     | ForkServerLost

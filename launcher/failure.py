@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from launcher import stacks
@@ -32,6 +33,7 @@ _SECONDARY_TEXTS = (
     "NCCL remote error",
     "Horovod has been shut down",
     "HTTP request failed.",
+    "gloo::IoException",
     "DistStoreError",
     "recvValue failed",
     "sendBytes failed",
@@ -141,20 +143,26 @@ def make_report(outcome: AttemptOutcome, *, hostname: str, run_dir: str | None) 
 
 
 def _hang_report(outcome: AttemptOutcome, hostname: str, run_dir: str | None) -> FailureReport:
-    odd = stacks.odd_rank(list(outcome.hang))
+    where = list(outcome.hang)
+    if outcome.stall is not None:
+        odd = outcome.stall.odd_rank
+        what = f"Horovod has waited for {outcome.hang_s:.0f} s for {outcome.stall.describe()}"
+    else:
+        odd = stacks.odd_rank(where)
+        what = f"nothing has moved for {outcome.hang_s:.0f} s"
     worker = next((worker for worker in outcome.workers if worker.rank == odd), None)
     return FailureReport(
         rank=worker.rank if worker else -1,
         pid=worker.pid if worker else 0,
         hostname=hostname,
-        what=f"nothing has moved for {outcome.hang_s:.0f} s: {stacks.summary(list(outcome.hang))}",
+        what=f"{what}: {stacks.summary(where)}",
         exit_code=HANG_EXIT_CODE,
         last_lines=(),
         log_path=worker.log_path if worker else "",
         attempt=outcome.attempt,
         duration_s=round(outcome.duration_s, 3),
         run_dir=run_dir,
-        stacks=stacks.render(list(outcome.hang)),
+        stacks=stacks.render(where),
     )
 
 
@@ -189,6 +197,11 @@ def _is_secondary(worker: WorkerOutcome) -> bool:
         return False
     # A library that aborts, and a script that logs its exception and exits, leave no exception but these lines.
     return any(secondary in line for secondary in _SECONDARY_TEXTS for line in _words_of(worker))
+
+
+def knows_the_cause(workers: Iterable[WorkerOutcome]) -> bool:
+    """Tell whether one of these failures says more than that a peer had gone."""
+    return any(not _is_secondary(worker) for worker in workers)
 
 
 def _was_ending(worker: WorkerOutcome) -> bool:

@@ -15,8 +15,10 @@ from launcher import stopping
 from launcher._platform import send_signal, signal_group
 from launcher.autopsy import Autopsy
 from launcher.console import Console
+from launcher.coordinator import Elastic
 from launcher.diagnostics import HANG_TIMER, Diagnostics
 from launcher.events import (
+    Asked,
     ChildrenChanged,
     Event,
     Exited,
@@ -37,7 +39,9 @@ from launcher.member import Starter, Worker
 from launcher.outcome import AttemptOutcome
 from launcher.pipes import PROMPT_TIMER, STALL_TIMER, WorkerPipes
 from launcher.plan import LaunchPlan
+from launcher.replacing import MEETING_TIMER, Replacing
 from launcher.stacks import RankStack, render
+from launcher.stalls import Stall
 from launcher.warm import SERVER_OUTPUT
 
 # After the first failure, how long to wait for others that fail at the same moment before the report is made.
@@ -64,7 +68,7 @@ class NodeServices(NamedTuple):
 class Group:
     """All workers of this node in one attempt. Use as a context manager: nothing of it survives the block."""
 
-    def __init__(self, plan: LaunchPlan, starter: Starter, node: NodeServices) -> None:
+    def __init__(self, plan: LaunchPlan, starter: Starter, node: NodeServices, elastic: Elastic | None = None) -> None:
         self.plan = plan
         self.starter = starter
         self._loop = loop = node.loop
@@ -75,6 +79,7 @@ class Group:
         self._autopsy = Autopsy(node.evidence, self._pipes)
         self._stop = stopping.Stop(self.workers, loop, plan.shutdown_timeout_s)
         self._diagnostics = Diagnostics(self.workers, self._pipes, loop, plan.hang_timeout_s)
+        self._replacing = Replacing(elastic, plan, self.workers, self._pipes, loop, console) if elastic else None
         self._cleanup = ExitStack()
         self._began_at = loop.clock()
         self._num_ended = 0
@@ -82,14 +87,18 @@ class Group:
         self._is_settled = False
         self.signum: int | None = None
         self.node_failure = ""
+        self._obstacle = ""  # why elastic ranks cannot go on, when no rank has failed
         self._hang: tuple[RankStack, ...] = ()
         self._hang_s = 0.0
+        self._stall: Stall | None = None
         # Why the fork server may not be used; the supervisor starts workers in another way from then on.
         self.unsafe_reason = ""
 
     def __enter__(self) -> Group:
         self._cleanup.enter_context(self._pipes)
         self._cleanup.callback(self._reap_all)
+        if self._replacing:
+            self._cleanup.callback(self._replacing.end)
         if self.plan.start_delay_s:
             self._loop.set_timer(_BEGIN_TIMER, self.plan.start_delay_s)
         elif self.starter.is_ready:
@@ -125,10 +134,12 @@ class Group:
             attempt=self.plan.attempt,
             workers=tuple(self._autopsy.outcome_of(worker) for worker in self.workers),
             signum=self.signum,
-            node_failure=self.node_failure,
+            node_failure=self.node_failure or self._obstacle,
             hang=self._hang,
             hang_s=self._hang_s,
+            stall=self._stall,
             duration_s=self._loop.clock() - self._began_at,
+            replaced=tuple(self._replacing.replaced) if self._replacing else (),
         )
 
     def status(self) -> list[dict[str, object]]:
@@ -172,18 +183,21 @@ class Group:
         self._began_at = self._loop.clock()
         self._diagnostics.begin()
         for worker in self.workers:
-            try:
-                descriptors = self._pipes.open(worker.plan)
-            except OSError as error:
-                self._handle(StartFailed(worker.plan.local_rank, f"cannot make its pipes: {error.strerror}", 126))
-                continue
-            try:
-                events = list(self.starter.start(worker.plan, descriptors))
-            finally:
-                for descriptor in descriptors:
-                    os.close(descriptor)
-            for event in events:
-                self._handle(event)
+            self._start(worker)
+
+    def _start(self, worker: Worker) -> None:
+        try:
+            descriptors = self._pipes.open(worker.plan)
+        except OSError as error:
+            self._handle(StartFailed(worker.plan.local_rank, f"cannot make its pipes: {error.strerror}", 126))
+            return
+        try:
+            events = list(self.starter.start(worker.plan, descriptors))
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        for event in events:
+            self._handle(event)
 
     def _handle_next(self) -> None:
         for event in self._loop.wait_events():
@@ -197,6 +211,9 @@ class Group:
             self._on_exit(event.local_rank, event.returncode)
         elif isinstance(event, Started):
             self._on_start(event)
+        elif isinstance(event, Asked) and self._replacing:
+            self._replacing.ask(event.local_rank)
+            self._replace_lost()
         elif isinstance(event, ChildrenChanged):
             self._on_children_changed()
         elif isinstance(event, Signalled):
@@ -219,6 +236,8 @@ class Group:
             self._console.say(event.data.decode("utf-8", "backslashreplace").rstrip("\n"))
         else:
             self._pipes.feed(event)
+            if self.plan.assignment.horovod_port:
+                self._listen_for_stall(event)
 
     def _on_start(self, event: Started) -> None:
         worker = self.workers[event.local_rank]
@@ -240,11 +259,41 @@ class Group:
             self._autopsy.examine(worker, self.starter)
             for event in self.starter.take_set_aside():
                 self._handle(event)
-        if returncode != 0 and not self._stop.has_begun:
-            if self._autopsy.will_hit_all(worker):
-                self._loop.set_timer(_STOP_TIMER, _SAME_ERROR_S)
+        if self._stop.has_begun:
+            return
+        if returncode != 0 and self._autopsy.will_hit_all(worker):
+            self._loop.set_timer(_STOP_TIMER, _SAME_ERROR_S)
+        elif returncode != 0 and not self._can_go_on_without(worker):
+            self._stop_after_failure()
+        elif self._replacing:
+            if returncode == 0:
+                self._replacing.finish(local_rank)
+            self._replace_lost()
+
+    def _can_go_on_without(self, worker: Worker) -> bool:
+        if self._replacing is None or self.node_failure:
+            return False
+        return self._replacing.lose(worker.plan.local_rank, self._autopsy.outcome_of(worker))
+
+    def _replace_lost(self) -> None:
+        """Start workers in the place of those that elastic Horovod has lost, once the others have come back."""
+        assert self._replacing is not None
+        if self._stop.has_begun:
+            return
+        for plan in self._replacing.take_newcomers():
+            self._autopsy.bury(self.workers[plan.local_rank], self.starter)
+            self._pipes.forget(plan.local_rank)
+            self.workers[plan.local_rank] = Worker(plan)
+            self._start(self.workers[plan.local_rank])
+            self._diagnostics.begin()
+        for event in self.starter.take_set_aside():
+            self._handle(event)
+        if self._replacing.obstacle:
+            if any(worker.returncode for worker in self.workers):
+                self._console.say(self._replacing.obstacle)  # and the report tells of the one that failed
             else:
-                self._stop_after_failure()
+                self._obstacle = self._replacing.obstacle
+            self._stop_after_failure()
 
     def _stop_after_failure(self) -> None:
         self._stop.begin(signal.SIGTERM)
@@ -292,6 +341,9 @@ class Group:
             self._pipes.show_prompts()
         elif name == HANG_TIMER:
             self._look_for_hang()
+        elif name == MEETING_TIMER and self._replacing:
+            self._replacing.run_out_of_time()
+            self._replace_lost()
         else:
             if name == stopping.FORCE_TIMER:
                 self._console.say(
@@ -307,7 +359,21 @@ class Group:
         if found == "warn":
             self._console.say(f"nothing has moved for {still_s:.0f} s (no output, no CPU time):\n{render(where)}")
             return
-        self._hang, self._hang_s = tuple(where), still_s
+        self._stop_after_hang(where, still_s, None)
+
+    def _listen_for_stall(self, event: Output) -> None:
+        """A rank that waits in Horovod keeps a processor busy, so nothing seems to stand still; but Horovod tells."""
+        found, stall = self._diagnostics.hear(event)
+        if not found or stall is None or self._stop.has_begun:
+            return
+        where = self._diagnostics.collect()
+        if found == "warn":
+            self._console.say(f"Horovod has waited for {stall.waited_s:.0f} s for {stall.describe()}:\n{render(where)}")
+            return
+        self._stop_after_hang(where, stall.waited_s, stall)
+
+    def _stop_after_hang(self, where: list[RankStack], still_s: float, stall: Stall | None) -> None:
+        self._hang, self._hang_s, self._stall = tuple(where), still_s, stall
         self._is_settled = True
         self._stop.begin(signal.SIGTERM)
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from launcher.error_file import WorkerError
     from launcher.failure import FailureReport
     from launcher.stacks import RankStack
+    from launcher.stalls import Stall
 
 
 class WorkerOutcome(NamedTuple):
@@ -62,7 +63,11 @@ class AttemptOutcome(NamedTuple):
     # Where every rank was when the run had stood still for too long, and for how long it had.
     hang: tuple[RankStack, ...] = ()
     hang_s: float = 0.0
+    # What Horovod said about it; None when it was we who found that nothing moves.
+    stall: Stall | None = None
     duration_s: float = 0.0
+    # A line for each worker that was lost in this attempt and replaced while the others went on.
+    replaced: tuple[str, ...] = ()
 
     @property
     def succeeded(self) -> bool:

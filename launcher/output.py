@@ -99,6 +99,11 @@ class RankStream:
         if self._settings.shown:
             self._show_unfinished()
 
+    def rename(self, prefix: bytes, rank: int) -> None:
+        """Show what follows under another rank; the log file stays."""
+        self._console.end_live(self._settings.rank)
+        self._settings = self._settings._replace(prefix=prefix, rank=rank)
+
     def close(self) -> None:
         """The stream has ended: show an unfinished last line and close the files."""
         block = self._splitter.finish()

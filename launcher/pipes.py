@@ -69,6 +69,21 @@ class WorkerPipes:
                 self._watch(key)
         return descriptors
 
+    def forget(self, local_rank: int) -> None:
+        """Close what belongs to a worker that has ended, because another takes its place."""
+        for name in ("out", "err"):
+            if (local_rank, name) in self._fds:
+                self._close((local_rank, name))
+            stream = self._streams.pop((local_rank, name), None)
+            if stream is not None:
+                stream.close()
+
+    def rename(self, worker: WorkerPlan) -> None:
+        """Show what a running worker writes from now on under the rank that it has now."""
+        for name in ("out", "err"):
+            settings = self._settings(worker, name)
+            self._streams[worker.local_rank, name].rename(settings.prefix, settings.rank)
+
     def feed(self, event: Output) -> None:
         """Pass on what a worker wrote; then hold all workers back if the console cannot take more."""
         stream = self._streams[event.local_rank, event.stream]

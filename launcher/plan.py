@@ -75,6 +75,8 @@ class LaunchPlan(NamedTuple):
     # Pause before the workers are started.
     start_delay_s: float
     paths: RunPaths | None
+    # As typed: `$RANK` and the like are not replaced yet.
+    script_args: tuple[str, ...] = ()
 
     @property
     def attempt(self) -> int:
@@ -117,6 +119,7 @@ def make_plan(spec: LaunchSpec, assignment: Assignment, facts: NodeFacts, start_
         hostname=facts.hostname,
         devices=spec.devices or None,
         virtual_local_rank=spec.virtual_local_rank,
+        hang_timeout_s=spec.hang_timeout,
     )
     common = contract.common(run, assignment, facts.environ, facts.usable_cpus)
     workers = tuple(_plan_worker(spec, assignment, facts, run, common, place) for place in assignment.ranks())
@@ -138,6 +141,7 @@ def make_plan(spec: LaunchSpec, assignment: Assignment, facts: NodeFacts, start_
         hang_timeout_s=spec.hang_timeout,
         start_delay_s=start_delay_s,
         paths=paths,
+        script_args=spec.script_args,
     )
 
 
@@ -169,6 +173,26 @@ def _plan_worker(
         logs={stream: paths.log(attempt, place.rank, stream) for stream in ("out", "err")} if paths else {},
         shown={"out": bool(streams & STDOUT), "err": bool(streams & STDERR)},
         title=_title(kind, place, spec.script, args),
+    )
+
+
+def plan_replacement(plan: LaunchPlan, local_rank: int, rank: int, number: int) -> WorkerPlan:
+    """Return the worker that takes a lost one's place while the others go on; it is the `number`th in this attempt, from 1.
+
+    It has the local rank, and so the device, of the lost one; its rank may be another. Its files are its own.
+    """
+    lost, paths = plan.workers[local_rank], plan.paths
+    place = lost.place._replace(rank=rank)
+    error_file = paths.error_file(plan.attempt, rank, number) if paths else None
+    env = {**lost.env, **contract.of_replacement(rank, plan.attempt + number, error_file)}
+    args = tuple(contract.expand(argument, env) for argument in plan.script_args)
+    return lost._replace(
+        place=place,
+        env=env,
+        args=args,
+        error_file=error_file,
+        logs={stream: paths.log(plan.attempt, rank, stream, number) for stream in lost.logs} if paths else {},
+        title=_title(lost.kind, place, lost.target, args),
     )
 
 

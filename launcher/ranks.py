@@ -32,6 +32,8 @@ class Assignment(NamedTuple):
     # Address (with a secret path) and port of Horovod's store; empty and 0 without Horovod.
     horovod_addr: str = ""
     horovod_port: int = 0
+    # Whether workers that Horovod's elastic mode has lost are replaced while the others go on.
+    is_elastic: bool = False
 
     @property
     def num_nodes(self) -> int:

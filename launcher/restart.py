@@ -60,24 +60,31 @@ def decide(
         return Verdict("finish")
     if outcome.signum is not None or report is None:
         return Verdict("give_up", "a signal asked us to stop")
-    if outcome.attempt >= policy.max_restarts:
+    # Replacements of single workers are among the past failures, too.
+    if max(outcome.attempt, len(past)) >= policy.max_restarts:
         return Verdict("give_up", f"all {policy.max_restarts} restarts are used up" if policy.max_restarts else "")
-    obstacle = _obstacle(outcome, report, past, policy, now)
+    obstacle = _obstacle(outcome.duration_s, report, past, policy, now)
     if obstacle:
         return Verdict("give_up", f"not restarted: {obstacle}")
     return Verdict("restart", delay_s=_pause_s(outcome, past, policy, chance))
 
 
-def _obstacle(
-    outcome: AttemptOutcome, report: FailureReport, past: list[FailedAttempt], policy: RestartPolicy, now: float
-) -> str:
-    """Return why another attempt would be of no use or is not allowed, or ""."""
+def may_replace(report: FailureReport, num_lost: int, past: list[FailedAttempt], policy: RestartPolicy, now: float) -> bool:
+    """Whether a lost worker may be replaced while the others go on; `num_lost` counts it and others not replaced yet.
+
+    `report` is about this worker alone. A replacement costs one restart.
+    """
+    return len(past) + num_lost <= policy.max_restarts and not _obstacle(report.duration_s, report, past, policy, now)
+
+
+def _obstacle(duration_s: float, report: FailureReport, past: list[FailedAttempt], policy: RestartPolicy, now: float) -> str:
+    """Return why another attempt would be of no use or is not allowed, or "". The failed one took `duration_s`."""
     if report.exit_code in policy.final_codes:
         return f"--no-restart-codes names exit code {report.exit_code}"
     count, window_s = policy.limit
     if count and sum(attempt.ended_at > now - window_s for attempt in past) >= count:
         return f"--restart-limit allows {count} restarts in {window_s:g} s"
-    if outcome.duration_s > STARTUP_S:
+    if duration_s > STARTUP_S:
         return ""
     if report.error_type in UNHEALABLE:
         return f"another attempt would meet the same {report.error_type}"

@@ -9,11 +9,12 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from launcher import run_folder
 from launcher._platform import become_subreaper, die_with_parent, usable_cpus, visible_gpus
+from launcher.command import uses_elastic_horovod, uses_horovod
 from launcher.console import Console
 from launcher.control_socket import ControlSocket
 from launcher.coordinator import Coordinator, LocalCoordinator
@@ -36,9 +37,6 @@ from launcher.warm import WarmStarter
 # Taken over besides the signals that stop: the forwarded ones, and Ctrl-Z.
 _OTHER_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP)
 
-# How much of a script is searched for an import of Horovod.
-_SCRIPT_BYTES = 1 << 20
-
 
 def launch(spec: LaunchSpec) -> LaunchResult:
     """Run all workers of this node until they succeed or are given up, and return how it ended.
@@ -59,7 +57,7 @@ def launch(spec: LaunchSpec) -> LaunchResult:
             while True:
                 plan = make_plan(spec, coordinator.join(attempt), facts, delay_s)
                 _open_attempt(plan, starter, spec)
-                with Group(plan, starter, services) as group:
+                with Group(plan, starter, services, coordinator.elastic) as group:
                     control.group = group
                     outcome = group.watch()
                     report = None if group.unsafe_reason else _make_report(outcome, facts, history)
@@ -153,20 +151,21 @@ def _make_coordinator(spec: LaunchSpec, facts: NodeFacts, loop: Loop | None = No
     """Make the coordinator; without a loop (a dry run) it serves nothing."""
     chosen = spec.provenance.get("master_addr", "default") != "default"
     policy = RestartPolicy(spec.max_restarts, spec.restart_window, spec.restart_backoff, spec.final_codes)
-    serve = (lambda: HorovodStore(loop)) if loop and _uses_horovod(spec) else None
-    return LocalCoordinator(facts.local_world_size, policy, spec.master_addr if chosen else None, spec.master_port, serve)
+    serve = (lambda: HorovodStore(loop)) if loop and uses_horovod(spec) else None
+    return LocalCoordinator(
+        facts.local_world_size,
+        policy,
+        spec.master_addr if chosen else None,
+        spec.master_port,
+        serve,
+        _elastic_timeout_s(facts.environ) if uses_elastic_horovod(spec, facts.environ) else 0.0,
+    )
 
 
-def _uses_horovod(spec: LaunchSpec) -> bool:
-    """Whether to serve Horovod's store. A script that imports Horovod without it would train N times, each rank alone."""
-    if spec.backend != "auto" or program_kind(spec) != "script":
-        return spec.backend == "horovod"
-    try:
-        with open(spec.script, "rb") as file:
-            text = file.read(_SCRIPT_BYTES)
-    except OSError:
-        return False
-    return any(b"horovod" in line and line.lstrip().startswith((b"import ", b"from ")) for line in text.split(b"\n"))
+def _elastic_timeout_s(environ: Mapping[str, str]) -> float:
+    """Return how long ranks of elastic Horovod wait for each other: what its own driver reads, and that one's default."""
+    value = environ.get("HOROVOD_ELASTIC_TIMEOUT", "")
+    return float(value) if value.isdecimal() and int(value) else 600.0
 
 
 def _wants_spawn(spec: LaunchSpec) -> bool:
@@ -197,6 +196,7 @@ def _step_aside(starter: Starter, reason: str, console: Console) -> Starter:
 
 def _make_report(outcome: AttemptOutcome, facts: NodeFacts, history: list[str]) -> FailureReport | None:
     """Explain a failed attempt; None for a success, and for a stop that somebody asked for."""
+    history.extend(outcome.replaced)
     if outcome.succeeded or outcome.signum is not None:
         return None
     run_dir = facts.paths.run_dir if facts.paths else None

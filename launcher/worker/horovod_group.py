@@ -50,6 +50,11 @@ def _import_horovod(torch: Any) -> Any:
             raise
         raise LauncherError("backend='horovod', but Horovod is not installed in this Python.", hint=_BUILD_HINT) from None
     except ImportError as error:
+        if "libmpi.so" in str(error):
+            raise LauncherError(
+                "Horovod cannot be loaded: the runtime of the MPI that it was built with is missing (libmpi.so).",
+                hint="On Debian or Ubuntu, type: apt-get install openmpi-bin",
+            ) from None
         raise _misfit(torch, str(error).partition("\n")[0]) from error
     if not hasattr(hvd, "init"):
         raise _misfit(torch, "it was built without its extension for torch")

@@ -5,7 +5,13 @@ from __future__ import annotations
 import socket
 from itertools import pairwise
 
+import pytest
+
 from launcher.coordinator import LocalCoordinator
+from launcher.failure import FailureReport
+from launcher.horovod_store import HorovodStore
+from launcher.loop import Loop
+from launcher.outcome import AttemptOutcome, WorkerOutcome
 from launcher.restart import RestartPolicy
 
 
@@ -43,3 +49,29 @@ def test_an_address_that_the_user_chose_is_kept() -> None:
     assignment = coordinator.join(3)
     coordinator.close()
     assert (assignment.master_addr, assignment.master_port, assignment.attempt) == ("10.0.0.1", 29500, 3)
+
+
+@pytest.mark.parametrize(("timeout_s", "max_restarts", "expected"), [(600.0, 1, True), (600.0, 0, False), (0.0, 1, False)])
+def test_lost_workers_are_replaced_only_by_elastic_programs_that_may_restart(
+    timeout_s: float, max_restarts: int, expected: bool
+) -> None:
+    with Loop(()) as loop:
+        policy = RestartPolicy(max_restarts)
+        coordinator = LocalCoordinator(2, policy, open_store=lambda: HorovodStore(loop), elastic_timeout_s=timeout_s)
+        assignment = coordinator.join(0)
+        assert (assignment.is_elastic, coordinator.elastic is not None) == (expected, expected)
+        coordinator.close()
+
+
+def test_a_replacement_is_taken_from_the_restarts() -> None:
+    report = FailureReport(rank=1, pid=1, hostname="here", what="exit code 1", exit_code=1, duration_s=60.0)
+    outcome = AttemptOutcome(0, (WorkerOutcome(rank=1, pid=1, returncode=1),), duration_s=60.0)
+    with Loop(()) as loop:
+        coordinator = LocalCoordinator(2, RestartPolicy(1), open_store=lambda: HorovodStore(loop), elastic_timeout_s=600.0)
+        coordinator.join(0)
+        assert coordinator.elastic is not None
+        assert coordinator.elastic.may_replace(report, 1)
+        coordinator.elastic.note_replacement(report)
+        assert not coordinator.elastic.may_replace(report, 1)
+        assert coordinator.settle(outcome, report).reason == "all 1 restarts are used up"
+        coordinator.close()

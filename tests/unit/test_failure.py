@@ -10,6 +10,8 @@ import pytest
 from launcher.error_file import WorkerError
 from launcher.failure import FailureReport, make_report, render
 from launcher.outcome import AttemptOutcome, WorkerOutcome
+from launcher.stacks import Frame, RankStack
+from launcher.stalls import Stall
 
 
 def worker(rank: int, returncode: int | None, at: float, **more: Any) -> WorkerOutcome:
@@ -44,6 +46,59 @@ def test_an_error_that_says_that_a_peer_has_gone_comes_after_one_that_says_why()
     found = report(worker(0, 1, 1.1, error=gone), worker(1, 1, 2.0, error=raised("why", 1.9)))
     assert found.rank == 1
     assert [other.ranks for other in found.others] == [(0,)]
+
+
+HOROVOD_ERROR = "horovod.common.exceptions.HorovodInternalError"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (
+            "terminate called after throwing an instance of 'gloo::IoException'",
+            "  what():  [third_party/gloo/gloo/transport/tcp/pair.h:324] Connect timeout [127.0.0.1]:14735",
+            "Fatal Python error: Aborted",
+        ),
+        ("terminate called after throwing an instance of 'std::runtime_error'", "  what():  HTTP request failed."),
+    ],
+)
+def test_ranks_that_horovod_aborts_come_after_the_one_that_died_even_if_they_were_seen_first(lines: tuple[str, ...]) -> None:
+    found = report(worker(0, -6, 1.0, last_lines=lines), worker(1, -9, 1.1), worker(2, -6, 1.2, last_lines=lines))
+    assert (found.rank, found.exit_code) == (1, 137)
+    assert [(other.ranks, other.is_same) for other in found.others] == [((0, 2), False)]
+
+
+def test_an_abort_of_another_kind_is_a_cause() -> None:
+    aborted = worker(0, -6, 1.0, last_lines=("terminate called after throwing an instance of 'std::bad_alloc'",))
+    assert report(aborted, worker(1, -9, 1.1)).rank == 0
+
+
+def test_tensors_that_do_not_match_are_the_cause_and_that_horovod_has_been_shut_down_is_not() -> None:
+    text = "Mismatched ALLREDUCE tensor shapes: One rank sent a tensor of shape [4], but another rank sent [5]."
+    gone = raised("Horovod has been shut down. This was caused by an exception on one of the ranks", 1.0, HOROVOD_ERROR)
+    mismatches = [worker(rank, 1, 2.0 + rank, error=raised(text, 2.0 + rank, HOROVOD_ERROR)) for rank in (1, 2)]
+    found = report(worker(0, 1, 1.0, error=gone), *mismatches)
+    assert (found.rank, found.error_message) == (1, text)
+    assert [(other.ranks, other.is_same) for other in found.others] == [((2,), True), ((0,), False)]
+
+
+def hang(stall: Stall | None) -> FailureReport:
+    """A hang of ranks 0 and 1: both stand in the same line."""
+    frames = (Frame("train.py", 9, "step"),)
+    workers = (worker(0, None, 0.0), worker(1, None, 0.0))
+    return report(*workers, hang=(RankStack(0, frames), RankStack(1, frames)), hang_s=30.0, stall=stall)
+
+
+def test_a_stall_that_horovod_found_names_the_missing_rank_and_the_tensors() -> None:
+    found = hang(Stall(30.0, {1: ("allreduce.a", "allreduce.b")}))
+    assert (found.rank, found.pid, found.exit_code) == (1, 101, 124)
+    assert found.what.startswith("Horovod has waited for 30 s for rank 1 in allreduce.a, allreduce.b: ranks 0-1 are at ")
+
+
+def test_ranks_that_horovod_says_wait_for_each_other_are_all_named_and_none_is_blamed() -> None:
+    found = hang(Stall(30.0, {0: ("allreduce.b",), 1: ("allreduce.a",)}))
+    assert (found.rank, found.exit_code) == (-1, 124)
+    assert found.what.startswith("Horovod has waited for 30 s for rank 0 in allreduce.b; rank 1 in allreduce.a: ")
 
 
 def test_equal_failures_are_grouped() -> None:

@@ -23,3 +23,9 @@ def test_each_attempt_has_files_of_its_own() -> None:
     assert paths.error_file(2, 1) == "/runs/x/errors/attempt_2/rank_01.json"
     assert paths.filtered_log(0, "out") == "/logs/x/filtered_stdout.log"
     assert paths.report == "/runs/x/report.json"
+
+
+def test_each_replacement_has_files_of_its_own() -> None:
+    paths = RunPaths("/runs/x", "/logs/x", 2)
+    assert paths.log(0, 1, "err", 1) == "/logs/x/rank_01.1.err"
+    assert paths.error_file(2, 1, 3) == "/runs/x/errors/attempt_2/rank_01.3.json"

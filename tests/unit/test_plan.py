@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from launcher.paths import RunPaths
-from launcher.plan import LaunchPlan, NodeFacts, make_plan, program_kind
+from launcher.plan import LaunchPlan, NodeFacts, make_plan, plan_replacement, program_kind
 from launcher.ranks import Assignment
 from launcher.spec import LaunchSpec
 
 
-def plan(num_workers: int = 2, attempt: int = 0, paths: bool = True, **options: Any) -> LaunchPlan:
+def plan(
+    num_workers: int = 2, attempt: int = 0, paths: bool = True, horovod: dict[str, Any] | None = None, **options: Any
+) -> LaunchPlan:
     spec = LaunchSpec(**{"script": "train.py", **options})
     facts = NodeFacts(
         run_id="id",
@@ -26,7 +28,7 @@ def plan(num_workers: int = 2, attempt: int = 0, paths: bool = True, **options: 
         environ={},
         local_world_size=num_workers,
     )
-    assignment = Assignment(attempt, 0, (num_workers,), "127.0.0.1", 5000)
+    assignment = Assignment(attempt, 0, (num_workers,), "127.0.0.1", 5000, **(horovod or {}))
     return make_plan(spec, assignment, facts)
 
 
@@ -45,6 +47,27 @@ def test_each_worker_has_its_own_ranks_arguments_and_files() -> None:
         assert not set(worker.unset) & {*worker.common_env, *worker.env}
     assert found.workers[0].common_env["OMP_NUM_THREADS"] == "1"
     assert plan(2).workers[0].common_env["OMP_NUM_THREADS"] == "2"
+
+
+def test_a_replacement_has_the_device_of_the_lost_one_and_the_rank_that_it_is_given() -> None:
+    horovod = {"horovod_addr": "127.0.0.1:9/secret", "horovod_port": 9, "is_elastic": True}
+    whole = plan(3, attempt=1, horovod=horovod, script_args=("$RANK", "$LOCAL_RANK"))
+    lost, found = whole.workers[0], plan_replacement(whole, 0, 2, 4)
+    assert (found.rank, found.local_rank, found.args) == (2, 0, ("2", "0"))
+    assert found.error_file == "/runs/id/errors/attempt_1/rank_02.4.json"
+    assert found.logs["out"] == "/runs/id/logs/attempt_1/rank_02.4.out"
+    assert found.title.startswith("[rank 2/3] ")
+    changed = {name: value for name, value in found.env.items() if lost.env[name] != value}
+    assert changed == {
+        "RANK": "2",
+        "ROLE_RANK": "2",
+        "HOROVOD_RANK": "2",
+        "TORCHELASTIC_RESTART_COUNT": "5",
+        "LAUNCHER_ERROR_FILE": found.error_file,
+        "TORCHELASTIC_ERROR_FILE": f"{found.error_file}.torch",
+    }
+    assert set(found.env) == set(lost.env)
+    assert plan_replacement(plan(2, paths=False), 1, 1, 1).error_file is None
 
 
 def test_without_a_folder_nothing_is_written_and_nothing_inherited() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from launcher.failure import make_report
 from launcher.outcome import AttemptOutcome, Verdict, WorkerOutcome
-from launcher.restart import FailedAttempt, RestartPolicy, decide
+from launcher.restart import FailedAttempt, RestartPolicy, decide, may_replace
 
 
 def verdict(policy: RestartPolicy, past: list[FailedAttempt] | None = None, **more: Any) -> Verdict:
@@ -42,3 +42,19 @@ def test_the_pause_doubles_while_attempts_fail_at_once(quick: int) -> None:
     found = verdict(RestartPolicy(max_restarts=9, backoff_s=0.5), past, duration_s=1.0)
     assert found == Verdict("restart", delay_s=0.0 if quick == 0 else 0.5 * 2 ** (quick - 1))
     assert verdict(RestartPolicy(max_restarts=9, backoff_s=0.0), past, duration_s=1.0).delay_s == 0.0
+
+
+def test_a_replacement_costs_a_restart_and_needs_the_same_permission() -> None:
+    outcome = AttemptOutcome(0, (WorkerOutcome(rank=1, pid=1, returncode=7, ended_at=1.0),), duration_s=60.0)
+    report = make_report(outcome, hostname="here", run_dir=None)
+    past = [FailedAttempt(ended_at=99.0, duration_s=60.0, signature="")]
+
+    def allowed(num_lost: int, **policy: Any) -> bool:
+        return may_replace(report, num_lost, past, RestartPolicy(**policy), now=100.0)
+
+    assert allowed(1, max_restarts=2)
+    assert not allowed(2, max_restarts=2)
+    assert not allowed(1, max_restarts=2, final_codes=frozenset((7,)))
+    assert not allowed(1, max_restarts=2, limit=(1, 10.0))
+    # An attempt that fails after a replacement has one restart less.
+    assert verdict(RestartPolicy(max_restarts=1), past, attempt=0).action == "give_up"

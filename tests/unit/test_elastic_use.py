@@ -1,0 +1,45 @@
+"""Which programs use elastic Horovod: seen in the script's text, or said by a variable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.command import uses_elastic_horovod
+from launcher.spec import LaunchSpec
+
+_IMPORT = "import horovod.torch as hvd\n"
+
+
+def uses(folder: Path, text: str, said: str | None = None, **options: Any) -> bool:
+    (folder / "train.py").write_text(text)
+    spec = LaunchSpec(script=str(folder / "train.py"), **options)
+    return uses_elastic_horovod(spec, {} if said is None else {"HOROVOD_ELASTIC": said})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"{_IMPORT}@hvd.elastic.run\ndef train(state): ...\n", True),
+        (f"{_IMPORT}if True:\n    state = hvd.elastic.TorchState(model)\n", True),
+        ("from horovod.torch import elastic\n", True),
+        ("import horovod.torch.elastic as restartable\n", True),
+        (_IMPORT, False),
+        (f"{_IMPORT}# @hvd.elastic.run\n", False),
+        (f"{_IMPORT}from torch.distributed.elastic.multiprocessing.errors import record\n", False),
+        (f"{_IMPORT}elastic = 0.5\n", False),
+        ("model.elastic.run()\n", False),
+    ],
+)
+def test_a_script_shows_it(tmp_path: Path, text: str, expected: bool) -> None:
+    assert uses(tmp_path, text) is expected
+
+
+def test_where_it_cannot_be_seen_it_is_said(tmp_path: Path) -> None:
+    assert not uses(tmp_path, "", module=True, backend="horovod")
+    assert uses(tmp_path, "", "1", module=True, backend="horovod")
+    assert uses(tmp_path, _IMPORT, "1")
+    assert not uses(tmp_path, f"{_IMPORT}@hvd.elastic.run\n", "0")
+    assert not uses(tmp_path, "", "1", backend="gloo")
