@@ -26,6 +26,9 @@ PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath
 # Modules that every program finds loaded; the entry of a worker takes the names down before it imports anything.
 LOADED_BY_PYTHON: set[str] = set()
 
+# Whether the program has ended with 0, as far as it depends on the program itself.
+has_succeeded = False
+
 # A message or traceback longer than this is cut in the middle: the report is for people.
 _MAX_TEXT = 256 << 10
 
@@ -51,6 +54,7 @@ def _absolute(path: str) -> str:
 
 def run(kind: str, target: str, args: list[str], error_file: str | None) -> None:
     """Run the program; returns when it ends normally, lets its exceptions through."""
+    global has_succeeded
     pid = os.getpid()
     own_options = sys.orig_argv[1 : -len(sys.argv)]
     # Registered before the script registers anything, so it runs after all of that.
@@ -66,7 +70,9 @@ def run(kind: str, target: str, args: list[str], error_file: str | None) -> None
             _run_path(target)
         else:
             _run_with_runpy(kind, target)
+        has_succeeded = True
     except BaseException as error:
+        has_succeeded = isinstance(error, SystemExit) and error.code in (None, 0)
         # A process that the script has forked comes through here as well: its failure is not this worker's.
         _record(error, error_file if os.getpid() == pid else None)
         _hide_our_frames(error)
@@ -87,7 +93,8 @@ def _step_aside_for(first_path: str) -> None:
         names = {name.removesuffix(".py") for name in os.listdir(first_path or ".")}
     except OSError:
         return
-    for root in {module.partition(".")[0] for module in sys.modules} & names - LOADED_BY_PYTHON:
+    # Asked name by name: going through sys.modules would, in a forked worker, copy the pages of all its keys.
+    for root in [name for name in names - LOADED_BY_PYTHON if name in sys.modules]:
         is_theirs = any(os.path.isfile(os.path.join(first_path, *path)) for path in ((f"{root}.py",), (root, "__init__.py")))
         # What is built in or frozen comes before any folder.
         if is_theirs and root not in sys.builtin_module_names and not _imp.is_frozen(root):

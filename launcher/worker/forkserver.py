@@ -58,7 +58,6 @@ def _preload(config: dict[str, Any]) -> tuple[str, list[str]]:
     scan = preload.scan(config["kind"], config["target"])
     if scan.obstacle and not config["forced"]:
         return scan.obstacle, []
-    before = set(sys.modules)
     shared: list[str] = []
     _plan_quick_exit(shared)
     # Imports make hundreds of thousands of objects that stay: looking through them again and again for garbage costs a sixth
@@ -67,8 +66,9 @@ def _preload(config: dict[str, Any]) -> tuple[str, list[str]]:
     with openblas.single_threaded():
         preloaded = preload.import_modules(list(scan.modules), config["preload"])
     gc.enable()
-    # Only what was loaded here: the script's own modules are torn down as always.
-    shared.extend(name for name in sys.modules if name not in before)
+    # The script's own modules, which come later, are torn down as always; so is what the interpreter treats in its own way.
+    shared.extend(name for name in sys.modules if name not in ("__main__", "builtins", "sys"))
+    _keep_operators()
     return _why_not_fork(), preloaded
 
 
@@ -85,6 +85,15 @@ def _why_not_fork() -> str:
     return ""
 
 
+def _keep_operators() -> None:
+    """Let no worker take back, at its exit, what torch's own modules have registered: 5000 copied pages for nothing."""
+    weakref = sys.modules.get("weakref")
+    for finalizer in list(getattr(getattr(weakref, "finalize", None), "_registry", ())):
+        found = finalizer.peek()
+        if found is not None and getattr(found[1], "__module__", "") == "torch.library":
+            finalizer.atexit = False
+
+
 def _plan_quick_exit(shared: list[str]) -> None:
     """Let workers skip the tear-down of the modules in `shared`, which is filled later.
 
@@ -96,6 +105,8 @@ def _plan_quick_exit(shared: list[str]) -> None:
     if any(os.environ.get(name) for name in _WATCHERS):
         return
     server_pid = os.getpid()
+    # Its entries hold a folder's file names each; sys lets go of it at exit.
+    importers = sys.path_importer_cache
 
     def keep_shared_modules() -> None:
         if os.getpid() == server_pid:
@@ -106,9 +117,29 @@ def _plan_quick_exit(shared: list[str]) -> None:
             module = sys.modules.pop(name, None)
             if module is not None:
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(module))
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(importers))
         _leave_quickly(ctypes.CDLL(None))
 
     atexit.register(keep_shared_modules)
+
+
+class _LastObject:
+    """Ends the process when the interpreter, having destroyed all else, lets go of it.
+
+    What it would still do is to go through every interned string and every type: 2000 copied pages.
+    """
+
+    def __init__(self, libc: Any) -> None:
+        self._exit = libc.exit
+        self._collect = gc.collect
+        self._streams = [stream for stream in (sys.__stdout__, sys.__stderr__) if stream is not None]
+
+    def __del__(self) -> None:
+        self._collect()  # what of the script's objects was held by `sys` only, in circles
+        for stream in self._streams:
+            if not stream.closed:
+                stream.flush()  # where that fails, the interpreter goes on to its end, and says so
+        self._exit(0)
 
 
 def _leave_quickly(libc: Any) -> None:
@@ -118,6 +149,9 @@ def _leave_quickly(libc: Any) -> None:
         libc.on_exit(libc.fcloseall, None)
     except AttributeError:
         return  # not glibc: the full exit is slower, and right
+    if bootstrap.has_succeeded:
+        # The interpreter empties `sys` last, and in the order in which it was filled.
+        sys.launcher_last_object = _LastObject(libc)  # type: ignore[attr-defined]
 
 
 def _serve(sock: socket.socket) -> Job | None:

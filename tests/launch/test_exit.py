@@ -139,7 +139,8 @@ import atexit, ctypes, os, sys, threading, time, weakref
 {imports}
 class Late:
     def __init__(self, text): self.text = text
-    def __del__(self): os.write(1, self.text.encode() + b"\\n")
+    # What it needs is at hand: the interpreter may have emptied the modules by then.
+    def __del__(self, write=os.write): write(1, self.text.encode() + b"\\n")
 late = Late("global __del__")
 cycle = Late("cycle __del__"); cycle.itself = cycle
 kept_open = open("kept_open", "w"); kept_open.write("unflushed")
@@ -153,7 +154,12 @@ def work():
     time.sleep(0.05)
     os.write(1, b"thread joined\\n")
 threading.Thread(target=work).start()
-threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+if {daemon}: threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+sys.held = Late("held by sys __del__")
+local = threading.local(); local.value = Late("thread-local __del__")
+class Printer:
+    def __del__(self, print=print, stdout=sys.__stdout__): print("printed by __del__", file=stdout)
+sys.printer = Printer()
 libc = ctypes.CDLL(None)
 libc.printf(b"buffered by C\\n")
 libc.fopen.restype = ctypes.c_void_p
@@ -166,13 +172,14 @@ print("no newline", end="")
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("daemon", [False, True], ids=["", "daemon-thread"])
 @pytest.mark.parametrize("imports", ["", "import numpy, logging"], ids=["light", "preloaded"])
 def test_all_that_happens_at_interpreter_exit_happens(
-    imports: str, run: Run, run_command: Run, script: Script, tmp_path: Path
+    imports: str, daemon: bool, run: Run, run_command: Run, script: Script, tmp_path: Path
 ) -> None:
     if imports:
         pytest.importorskip("numpy")
-    script(LEAVES.format(imports=imports))
+    script(LEAVES.format(imports=imports, daemon=daemon))
     files = ("kept_open", "binary", "held", "c_file")
 
     def collect() -> dict[str, str]:
@@ -214,6 +221,20 @@ def test_a_script_that_cannot_write_its_output_fails_as_under_plain_python(
         ours = run("--start", method, "script.py")
         assert ours.code == plain.code
         assert _said_by_rank(ours.err) == plain.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["", "sys.exit()", "sys.exit(0)", "sys.exit(5)", "1/0"])
+def test_output_that_cannot_be_written_at_exit_is_told_as_under_plain_python(
+    ending: str, run: Run, run_command: Run, script: Script
+) -> None:
+    script(f"import os, sys\nprint('lost')\nos.close(1)\n{ending}\n")
+    plain = run_command([sys.executable, "script.py"], env={"PYTHONUNBUFFERED": ""})
+    assert plain.code != 0
+    for method in ("spawn", "warm"):
+        ours = run("--start", method, "script.py", env={"PYTHONUNBUFFERED": ""})
+        assert ours.code == plain.code, method
+        assert _said_by_rank(ours.err) == plain.err, method
 
 
 @pytest.mark.slow
