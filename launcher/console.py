@@ -1,8 +1,8 @@
 """The launcher's own stdout and stderr: never blocks the loop, keeps lines whole, shows progress bars as one live line.
 
 A terminal or a pipe that is not read fills a bounded buffer; then the workers are held back for a moment, and if the reader
-still does not move, lines are counted instead of shown (the log files have them). A closed stream is dropped quietly: the
-job goes on. Knows text and descriptors, nothing of workers. Layer 3.
+still does not move, lines are counted instead of shown (the log files have them). A closed stream is dropped: the job goes
+on. Knows text and descriptors, nothing of workers. Layer 3.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ STALL_S = 1.0
 # How long the end of a launch waits for a reader that does not move.
 DRAIN_S = 2.0
 
+# A closed pipe, and a terminal that has hung up.
+_READER_HAS_GONE = (errno.EPIPE, errno.EIO)
+
 _CLEAR_LINE = b"\r\x1b[K"
 
 
@@ -42,6 +45,8 @@ class StreamWriter:
         self.pending_bytes = 0
         self._waiting = False
         self.closed = self._fd < 0
+        # Why it was closed, where the user should know: a full disk, and not a reader that has gone.
+        self.failure = ""
         self.last_progress = time.monotonic()
 
     def write(self, data: bytes) -> None:
@@ -64,8 +69,9 @@ class StreamWriter:
                 return
             except InterruptedError:
                 continue
-            except OSError:
-                # The reader has gone (EPIPE), the terminal has hung up (EIO), the disk of a redirected file is full.
+            except OSError as error:
+                if error.errno not in _READER_HAS_GONE:
+                    self.failure = os.strerror(error.errno or 0)
                 self.close()
                 return
             self.last_progress = time.monotonic()
@@ -223,6 +229,8 @@ class Console:
             writer.drain()
         if self._skipped_lines:
             self._tell_skipped()
+        if self._writers["out"].failure:
+            self.say(f"stdout cannot be written: {self._writers['out'].failure}; the log files have what is missing")
         for writer in self._writers.values():
             writer.close()
 

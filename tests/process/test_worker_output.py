@@ -182,11 +182,12 @@ def test_a_reader_that_has_gone_does_no_harm(method: str, start: Start, script: 
 
 
 @pytest.mark.slow
-def test_a_full_disk_under_stdout_does_no_harm(run: Run, script: Script, log_of: LogOf) -> None:
+def test_a_full_disk_under_stdout_is_said_once_and_does_no_harm(run: Run, script: Script, log_of: LogOf) -> None:
     script("for i in range(30000): print('line', i)\n")
     with Path("/dev/full").open("wb") as full:
         done = run("script.py", stdout=full)
     assert done.code == 0
+    assert done.err == "[launcher] stdout cannot be written: No space left on device; the log files have what is missing\n"
     assert log_of(0).count(b"\n") == 30000
 
 
