@@ -222,7 +222,9 @@ def main() -> None:
     rows: list[Row] = []
     for name in options.only:
         print(f"measuring {name} ...", flush=True)
-        rows += MEASUREMENTS[name](bench)
+        measured = MEASUREMENTS[name](bench)
+        print(render_rows(measured, []), flush=True)  # what is known is not lost when a later row is stopped
+        rows += measured
     page = render_page(bench, rows)
     print("\n" + page, end="")
     machine.write(machine.results_path(options.results), page)
