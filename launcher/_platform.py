@@ -24,6 +24,13 @@ def _prctl(option: int, value: int) -> bool:
         return False  # not Linux: the keeper still cleans up
 
 
+def fill_standard_descriptors() -> None:
+    """Open what of 0, 1 and 2 was closed when we were started: otherwise our first pipe would get such a number."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
+
+
 def die_with_parent(signum: int, parent_pid: int) -> bool:
     """Ask the kernel to send `signum` to this process when its parent dies.
 

@@ -114,12 +114,30 @@ def _launch(spec: LaunchSpec) -> int | Callable[[], int]:
             return 0
         if is_rank:
             return attach.join_run(spec, place)
-    from launcher.supervisor import dry_run, launch
-
     if spec.dry_run:
+        from launcher.supervisor import dry_run
+
         _print(dry_run(spec) + "\n")
         return 0
-    return launch(spec).exit_code
+    return _supervise(spec)
+
+
+def _supervise(spec: LaunchSpec) -> int:
+    from launcher.program import starts_warm
+
+    if not starts_warm(spec):
+        from launcher.supervisor import launch
+
+        return launch(spec).exit_code
+    from launcher.server_process import ServerProcess
+
+    server = ServerProcess()
+    try:
+        from launcher.supervisor import launch  # meanwhile, the server's interpreter starts
+
+        return launch(spec, server).exit_code
+    finally:
+        server.close()
 
 
 @contextmanager

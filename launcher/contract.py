@@ -110,12 +110,21 @@ class RunFacts(NamedTuple):
     hang_timeout_s: float = 0.0
 
 
+# What python itself reads when it starts.
+_READ_AT_START = {"PYTHONUNBUFFERED": "1"}
+
+
+def at_start(mark: str, user_environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that must be there when a fork server's interpreter starts; the others can come later."""
+    return {"LAUNCHER_RUN_MARK": mark, **{name: user_environ.get(name, value) for name, value in _READ_AT_START.items()}}
+
+
 def common(facts: RunFacts, assignment: Assignment, user_environ: Mapping[str, str], usable_cpus: int) -> dict[str, str]:
     """Return the variables that all workers of this node share."""
     threads = max(1, usable_cpus // assignment.local_world_size)
     defaults = {
         "OMP_NUM_THREADS": str(threads),
-        "PYTHONUNBUFFERED": "1",
+        **_READ_AT_START,
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
     }
     if assignment.num_nodes == 1:

@@ -15,7 +15,7 @@ from launcher.endpoint import job_id
 from launcher.environments import Place, restart_count
 from launcher.failure import FailureReport, render
 from launcher.peer_notes import PeerNotes, open_notes
-from launcher.plan import program_kind
+from launcher.program import program_kind
 from launcher.run_folder import make_run_folder, new_run_id, write_whole
 from launcher.spec import LaunchSpec
 

@@ -6,12 +6,12 @@ nothing below this file looks at the spec. Layer 4.
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from launcher import contract
 from launcher.paths import RunPaths
+from launcher.program import program_kind
 from launcher.ranks import Assignment, RankInfo
 from launcher.spec import LaunchSpec
 from launcher.syntax import STDERR, STDOUT
@@ -81,30 +81,6 @@ class LaunchPlan(NamedTuple):
     @property
     def attempt(self) -> int:
         return self.assignment.attempt
-
-
-def program_kind(spec: LaunchSpec) -> str:
-    """Return how the target is run."""
-    if spec.no_python:
-        return "command"
-    if spec.module:
-        return "module"
-    if spec.run_path:
-        return "run_path"
-    return "package" if os.path.isdir(spec.script) or _is_archive(spec.script) else "script"
-
-
-def _is_archive(path: str) -> bool:
-    """Tell whether python would run a file as a zip archive, whatever its name."""
-    if path.endswith((".py", ".pyc")) or not os.path.isfile(path):
-        return False
-    from zipimport import ZipImportError, zipimporter
-
-    try:
-        zipimporter(path)
-    except ZipImportError:
-        return False
-    return True
 
 
 def make_plan(spec: LaunchSpec, assignment: Assignment, facts: NodeFacts, start_delay_s: float = 0.0) -> LaunchPlan:

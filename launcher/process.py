@@ -2,7 +2,7 @@
 
 Owns the command line of a worker process and the exit statuses of processes that are our own children. A worker that has
 ended stays a zombie until `reap`, so that its process id cannot be reused while its session is still being cleaned up.
-Layer 5.
+Layer 1.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from launcher.events import Event, Exited, Started, StartFailed
 from launcher.exits import from_wait_status
-from launcher.plan import WorkerPlan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.plan import WorkerPlan
 
 _WORKER_DIR = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker")
 ENTRY = os.path.join(_WORKER_DIR, "__main__.py")

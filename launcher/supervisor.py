@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from launcher import run_folder
-from launcher._platform import become_subreaper, die_with_parent, usable_cpus, visible_gpus
+from launcher._platform import become_subreaper, die_with_parent, fill_standard_descriptors, usable_cpus, visible_gpus
 from launcher.command import uses_elastic_horovod, uses_horovod
 from launcher.console import Console
 from launcher.control_socket import ControlSocket
@@ -27,10 +27,12 @@ from launcher.keeper import Keeper
 from launcher.loop import Loop
 from launcher.member import Starter
 from launcher.outcome import AttemptOutcome, LaunchResult, Verdict
-from launcher.plan import LaunchPlan, NodeFacts, make_plan, program_kind
+from launcher.plan import LaunchPlan, NodeFacts, make_plan
 from launcher.process import SpawnStarter
+from launcher.program import starts_warm
 from launcher.ranks import format_ranks
 from launcher.restart import RestartPolicy
+from launcher.server_process import ServerProcess
 from launcher.spec import LaunchSpec
 from launcher.warm import WarmStarter
 
@@ -38,19 +40,20 @@ from launcher.warm import WarmStarter
 _OTHER_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP)
 
 
-def launch(spec: LaunchSpec) -> LaunchResult:
+def launch(spec: LaunchSpec, server: ServerProcess | None = None) -> LaunchResult:
     """Run all workers of this node until they succeed or are given up, and return how it ended.
 
-    Must be called in the main thread of a process of its own: it takes over signals, children and the standard streams.
+    server: a fork server that has been started already, where `starts_warm(spec)`; the caller closes it. Must be called in
+    the main thread of a process of its own: it takes over signals, children and the standard streams.
     """
     _prepare_process()
-    facts, warning = _look_at_node(spec)
+    facts, warning = _look_at_node(spec, mark=server.mark if server else "")
     _check_descriptors(facts.local_world_size)
     with _open_services(spec, facts) as (services, control):
         if warning:
             services.console.say(warning)
         coordinator = _make_coordinator(spec, facts, services.loop)
-        starter: Starter = _choose_starter(spec, services.loop)
+        starter: Starter = WarmStarter(services.loop, facts.mark, server) if starts_warm(spec) else SpawnStarter()
         history: list[str] = []
         attempt, delay_s = 0, 0.0
         try:
@@ -87,14 +90,11 @@ def dry_run(spec: LaunchSpec) -> str:
     coordinator = _make_coordinator(spec, facts)
     plan = make_plan(spec, coordinator.join(0), facts)
     coordinator.close()
-    return render_plan(spec, plan, "spawn" if _wants_spawn(spec) else "warm")
+    return render_plan(spec, plan, "warm" if starts_warm(spec) else "spawn")
 
 
 def _prepare_process() -> None:
-    # A launcher that was started with a closed descriptor would hand that number to its first pipe.
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(fd)
+    fill_standard_descriptors()
     parent = os.environ.pop("LAUNCHER_PARENT_PID", "")
     if parent.isdigit() and not die_with_parent(signal.SIGTERM, int(parent)):
         raise LauncherError("The process that asked for this launch has ended.")
@@ -102,7 +102,7 @@ def _prepare_process() -> None:
     sys.setswitchinterval(1.0)  # one thread: no need to ask for the lock 200 times a second
 
 
-def _look_at_node(spec: LaunchSpec, *, make_folder: bool = True) -> tuple[NodeFacts, str]:
+def _look_at_node(spec: LaunchSpec, *, mark: str = "", make_folder: bool = True) -> tuple[NodeFacts, str]:
     """Find out what this machine has, and make the run's folder."""
     gpus = visible_gpus(os.environ)
     local_world_size = spec.local_world_size(usable_cpus, lambda: len(gpus))
@@ -112,7 +112,7 @@ def _look_at_node(spec: LaunchSpec, *, make_folder: bool = True) -> tuple[NodeFa
         paths, warning = run_folder.make_run_folder(spec.run_dir, spec.log_dir, run_id, local_world_size)
     facts = NodeFacts(
         run_id=run_id,
-        mark=os.urandom(8).hex(),
+        mark=mark or os.urandom(8).hex(),
         paths=paths,
         usable_cpus=usable_cpus(),
         gpus=tuple(gpus),
@@ -166,17 +166,6 @@ def _elastic_timeout_s(environ: Mapping[str, str]) -> float:
     """Return how long ranks of elastic Horovod wait for each other: what its own driver reads, and that one's default."""
     value = environ.get("HOROVOD_ELASTIC_TIMEOUT", "")
     return float(value) if value.isdecimal() and int(value) else 600.0
-
-
-def _wants_spawn(spec: LaunchSpec) -> bool:
-    """Whether a fork server has nothing to offer: for foreign commands, and for one worker that is started once."""
-    if spec.start != "auto":
-        return spec.start == "spawn" or program_kind(spec) == "command"
-    return program_kind(spec) == "command" or (spec.nproc == 1 and spec.max_restarts == 0)
-
-
-def _choose_starter(spec: LaunchSpec, loop: Loop) -> Starter:
-    return SpawnStarter() if _wants_spawn(spec) else WarmStarter(loop)
 
 
 def _open_attempt(plan: LaunchPlan, starter: Starter, spec: LaunchSpec) -> None:

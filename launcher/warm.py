@@ -27,10 +27,9 @@ from launcher.events import (
 from launcher.exits import from_wait_status
 from launcher.loop import Loop
 from launcher.plan import WorkerPlan
-from launcher.process import ENTRY, launch_process, merged_environ, python_command
 from launcher.pump import LineSplitter
+from launcher.server_process import ServerProcess
 from launcher.worker import forkwire
-from launcher.worker.title import ROOM
 
 # How long the server may take to answer: it does nothing else than answer.
 _REAP_S = 0.5
@@ -44,8 +43,11 @@ class WarmStarter:
 
     method = "warm"
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, mark: str, server: ServerProcess | None = None) -> None:
+        """`server` is used by the first `open`, if it still lives then."""
         self._loop = loop
+        self._mark = mark
+        self._started = server
         self._socket: socket.socket | None = None
         self._output_fd = -1
         self._output = LineSplitter()
@@ -56,28 +58,20 @@ class WarmStarter:
 
     def open(self, worker: WorkerPlan, preload: Sequence[str], forced: bool) -> None:
         """Start the server. `worker` is any worker of the plan: all have the same program and common environment."""
-        ours, theirs = forkwire.make_pair()
-        output_read, output_write = os.pipe()
-        null = os.open(os.devnull, os.O_RDONLY)
-        argv = [*python_command(), ENTRY, "forkserver", str(theirs.fileno()), str(os.getpid()), ROOM]
-        environ = merged_environ(worker.common_env, worker.unset)
-        try:
-            # Under its own number: 3 and above may be descriptors that the user hands to the script.
-            theirs.set_inheritable(True)
-            self.pid = launch_process(argv, environ, {0: null, 1: output_write, 2: output_write})
-        finally:
-            for fd in (null, output_write, theirs.detach()):
-                os.close(fd)
-        self._socket = ours
-        self._output_fd = output_read
-        os.set_blocking(output_read, False)
-        self._loop.watch(ours.fileno(), self._read_messages)
-        self._loop.watch(output_read, self._read_output)
+        server, self._started = self._started, None
+        if server is None or server.has_ended:
+            server = ServerProcess(self._mark)
+        self.pid, self._socket, self._output_fd = server.pid, server.socket, server.output_fd
+        server.hand_over()
+        self._loop.watch(self._socket.fileno(), self._read_messages)
+        self._loop.watch(self._output_fd, self._read_output)
         config = {
             "kind": worker.kind,
             "target": worker.target,
             "preload": list(preload),
             "forced": forced,
+            "env": worker.common_env,
+            "unset": list(worker.unset),
         }
         self._send(config)
 

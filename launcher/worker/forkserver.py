@@ -14,6 +14,7 @@ import select
 import signal
 import socket
 import sys
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from launcher._platform import die_with_parent, num_threads
@@ -42,6 +43,8 @@ def main(socket_fd: int, parent_pid: int) -> Job | None:
     if first is None:
         return None
     config = first[0]
+    # Libraries read some of these when they are loaded.
+    _set_variables(config)
     bootstrap.set_import_path(config["kind"], config["target"])
     obstacle, preloaded = _preload(config)
     if obstacle:
@@ -58,16 +61,14 @@ def _preload(config: dict[str, Any]) -> tuple[str, list[str]]:
     scan = preload.scan(config["kind"], config["target"])
     if scan.obstacle and not config["forced"]:
         return scan.obstacle, []
-    shared: list[str] = []
-    _plan_quick_exit(shared)
+    _plan_quick_exit()
     # Imports make hundreds of thousands of objects that stay: looking through them again and again for garbage costs a sixth
     # of the time. What garbage there is goes before the first fork (see _serve).
     gc.disable()
     with openblas.single_threaded():
         preloaded = preload.import_modules(list(scan.modules), config["preload"])
     gc.enable()
-    # The script's own modules, which come later, are torn down as always; so is what the interpreter treats in its own way.
-    shared.extend(name for name in sys.modules if name not in ("__main__", "builtins", "sys"))
+    _mark_shared_modules()
     _keep_operators()
     return _why_not_fork(), preloaded
 
@@ -94,8 +95,14 @@ def _keep_operators() -> None:
             finalizer.atexit = False
 
 
-def _plan_quick_exit(shared: list[str]) -> None:
-    """Let workers skip the tear-down of the modules in `shared`, which is filled later.
+def _mark_shared_modules() -> None:
+    """Let the modules that all workers share end with this one; what the interpreter treats in its own way comes behind."""
+    for name in (__name__, "sys", "builtins", "__main__"):
+        sys.modules[name] = sys.modules.pop(name)
+
+
+def _plan_quick_exit() -> None:
+    """Let workers skip the tear-down of the modules that they share.
 
     A normal exit touches every object of every module, which first copies the pages that were shared, and then runs the
     static destructors of torch's libraries: 0.5 s of CPU for each rank. Everything that a script can see happens as always
@@ -113,14 +120,30 @@ def _plan_quick_exit(shared: list[str]) -> None:
             return
         import ctypes
 
-        for name in shared:
-            module = sys.modules.pop(name, None)
-            if module is not None:
-                ctypes.pythonapi.Py_IncRef(ctypes.py_object(module))
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(importers))
-        _leave_quickly(ctypes.CDLL(None))
+        kept = _take_shared_modules()
+        if kept:
+            for held in (kept, importers):
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
+            _leave_quickly(ctypes.CDLL(None))
 
     atexit.register(keep_shared_modules)
+
+
+def _take_shared_modules() -> list[tuple[str, ModuleType]]:
+    """Take the modules that all workers share out of sys.modules; none when the script has removed the mark among them.
+
+    As pairs, which alone leaves names and modules untouched: to look at a thousand of them copies a thousand pages.
+    """
+    sys.setswitchinterval(1000.0)  # a daemon thread that imports must not find half of them
+    own: list[tuple[str, ModuleType]] = []
+    kept: list[tuple[str, ModuleType]] = []
+    while sys.modules and not kept:
+        pair = sys.modules.popitem()
+        (kept if pair[0] == __name__ else own).append(pair)
+    while sys.modules:
+        kept.append(sys.modules.popitem())
+    sys.modules.update(reversed(own))
+    return kept
 
 
 class _LastObject:
@@ -215,9 +238,7 @@ def _become_worker(message: dict[str, Any], descriptors: list[int]) -> Job | Non
     for target, descriptor in enumerate(descriptors):
         os.dup2(descriptor, target)
         os.close(descriptor)
-    for name in message["unset"]:
-        os.environ.pop(name, None)
-    os.environ.update(message["env"])
+    _set_variables(message)
     if message.get("cpus"):
         os.sched_setaffinity(0, message["cpus"])
     openblas.restore_threads()
@@ -226,6 +247,12 @@ def _become_worker(message: dict[str, Any], descriptors: list[int]) -> Job | Non
     title.set_title(message["title"])
     diagnose.arm(message["error_file"])
     return Job(message["kind"], message["target"], message["args"], message["error_file"])
+
+
+def _set_variables(message: dict[str, Any]) -> None:
+    for name in message["unset"]:
+        os.environ.pop(name, None)
+    os.environ.update(message["env"])
 
 
 def _renew_stdin() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from launcher.paths import RunPaths
-from launcher.plan import LaunchPlan, NodeFacts, make_plan, plan_replacement, program_kind
+from launcher.plan import LaunchPlan, NodeFacts, make_plan, plan_replacement
+from launcher.program import program_kind
 from launcher.ranks import Assignment
 from launcher.spec import LaunchSpec
 

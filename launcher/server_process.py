@@ -1,0 +1,57 @@
+"""The process of a fork server, as its parent holds it: started before anything else is known about the launch.
+
+Its interpreter comes up while ours still imports the supervisor, so a launch takes less time. What it shall import, and with
+which variables, it is told by warm.py. Layer 2.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from launcher import contract
+from launcher._platform import fill_standard_descriptors
+from launcher.process import ENTRY, launch_process, merged_environ, python_command
+from launcher.worker import forkwire
+from launcher.worker.title import ROOM
+
+
+class ServerProcess:
+    """A fork server that has not been told what to import yet; `close` ends it, and with it every worker that it has."""
+
+    def __init__(self, mark: str | None = None) -> None:
+        """Start it. `mark` is the word by which the processes of this run are found; a new one without it."""
+        fill_standard_descriptors()
+        self.mark = mark or os.urandom(8).hex()
+        ours, theirs = forkwire.make_pair()
+        self.socket = ours
+        self.output_fd, output_write = os.pipe()
+        null = os.open(os.devnull, os.O_RDONLY)
+        argv = [*python_command(), ENTRY, "forkserver", str(theirs.fileno()), str(os.getpid()), ROOM]
+        environ = merged_environ(contract.at_start(self.mark, os.environ), ())
+        try:
+            # Under its own number: 3 and above may be descriptors that the user hands to the script.
+            theirs.set_inheritable(True)
+            self.pid = launch_process(argv, environ, {0: null, 1: output_write, 2: output_write})
+        finally:
+            for fd in (null, output_write, theirs.detach()):
+                os.close(fd)
+        os.set_blocking(self.output_fd, False)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has died unnoticed: nobody hears of a child's end before there is a loop."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def close(self) -> None:
+        """End the process, unless somebody has taken it over."""
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self.pid = 0
+            self.socket.close()
+            os.close(self.output_fd)
+
+    def hand_over(self) -> None:
+        """Say that the descriptors and the process belong to the caller now."""
+        self.pid = 0
