@@ -63,11 +63,10 @@ def _preload(config: dict[str, Any]) -> tuple[str, list[str]]:
         return scan.obstacle, []
     _plan_quick_exit()
     # Imports make hundreds of thousands of objects that stay: looking through them again and again for garbage costs a sixth
-    # of the time. What garbage there is goes before the first fork (see _serve).
+    # of the time, and even once at the end costs more than the megabyte that would come of it.
     gc.disable()
     with openblas.single_threaded():
         preloaded = preload.import_modules(list(scan.modules), config["preload"])
-    gc.enable()
     _mark_shared_modules()
     _keep_operators()
     return _why_not_fork(), preloaded
@@ -111,6 +110,8 @@ def _plan_quick_exit() -> None:
     """
     if any(os.environ.get(name) for name in _WATCHERS):
         return
+    import ctypes  # now: a script may leave sys.modules in any state
+
     server_pid = os.getpid()
     # Its entries hold a folder's file names each; sys lets go of it at exit.
     importers = sys.path_importer_cache
@@ -118,8 +119,6 @@ def _plan_quick_exit() -> None:
     def keep_shared_modules() -> None:
         if os.getpid() == server_pid:
             return
-        import ctypes
-
         kept = _take_shared_modules()
         if kept:
             for held in (kept, importers):
@@ -178,8 +177,9 @@ def _leave_quickly(libc: Any) -> None:
 
 
 def _serve(sock: socket.socket) -> Job | None:
-    gc.collect()
-    gc.freeze()  # shared objects are never visited by a worker's collector, so their pages stay shared
+    # Shared objects are never visited by a worker's collector, so their pages stay shared.
+    gc.freeze()
+    gc.enable()
     wakeup_read, wakeup_write = os.pipe()
     os.set_blocking(wakeup_read, False)
     os.set_blocking(wakeup_write, False)

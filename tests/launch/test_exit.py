@@ -197,6 +197,41 @@ def test_all_that_happens_at_interpreter_exit_happens(
         assert (collect(), ours.code, ours.err) == (expected, 0, "")
 
 
+MODULES = """
+import os, sys, json
+class Late:
+    def __del__(self, write=os.write): write(1, b"destroyed\\n")
+late = Late()
+json.late = Late()
+kept_open = open("kept_open", "w"); kept_open.write("unflushed")
+def use(): return late
+{meddle}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "meddle",
+    [
+        "sys.modules.clear()",
+        "sys.modules = dict(sys.modules)",
+        "[sys.modules.pop(name) for name in list(sys.modules) if name.startswith('launcher')]",
+        "import types; sys.modules['os'] = types.ModuleType('os'); sys.modules['mine'] = sys.modules['__main__']",
+        "del sys.modules['json']; import json; json.late = Late()",
+    ],
+)
+def test_a_script_may_leave_sys_modules_in_any_state(
+    meddle: str, run: Run, run_command: Run, script: Script, tmp_path: Path
+) -> None:
+    script(MODULES.format(meddle=meddle))
+    plain = run_command([sys.executable, "script.py"])
+    ours = run("--start", "warm", "script.py")
+    assert ours.code == plain.code == 0
+    assert ours.err == plain.err == ""
+    assert "destroyed" in ours.out
+    assert (tmp_path / "kept_open").read_text() == "unflushed"
+
+
 @pytest.mark.slow
 def test_an_exit_code_set_in_the_last_moment_counts(method: str, run: Run, script: Script) -> None:
     script("import atexit, os\natexit.register(os._exit, 5)\n")
