@@ -16,6 +16,17 @@ if __name__ == "__main__":
     try:
         from launcher.cli import main
 
-        sys.exit(main())
+        _code = main()
+        if "launcher.supervisor" in sys.modules:
+            # No code of the user's has run here: there is nothing that the interpreter's tear-down, 8 ms, could be good for.
+            import os
+
+            try:
+                for _stream in filter(None, (sys.stdout, sys.stderr)):
+                    _stream.flush()
+            except OSError:
+                sys.exit(_code)  # python says what is wrong
+            os._exit(_code)
+        sys.exit(_code)
     except KeyboardInterrupt:
         sys.exit(130)
