@@ -120,11 +120,15 @@ class WarmStarter:
         while self._socket is not None and time.monotonic() < deadline:
             if not select.select([self._socket], [], [], deadline - time.monotonic())[0]:
                 break
+            peak_kib: int | None = None
             for message in self._receive():
                 if message["type"] == "reaped" and message["pid"] == pid:
-                    return int(message["peak_kib"])
-                # Something else that happened meanwhile: for the loop, at its next turn.
-                self._set_aside.append(message)
+                    peak_kib = int(message["peak_kib"])
+                else:
+                    # Something else that happened meanwhile, before or behind the answer: for the loop, at its next turn.
+                    self._set_aside.append(message)
+            if peak_kib is not None:
+                return peak_kib
         return None
 
     def close(self) -> None:
