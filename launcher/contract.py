@@ -58,9 +58,11 @@ VARIABLES: dict[str, str] = {
     "HOROVOD_ELASTIC": "1 for a script that uses hvd.elastic, with --max-restarts; `no_proxy` then contains 127.0.0.1",
 }
 
-# Of a surrounding launcher: a store that is not ours, and the place for a result that is not this worker's.
+# Of a surrounding launcher: a store that is not ours, and the place for a result that is not this worker's. And who asked for
+# this launch: a launcher that a worker starts would look for it above itself, and not find it.
 _NOT_INHERITED = (
     "TORCHELASTIC_USE_AGENT_STORE",
+    "LAUNCHER_PARENT_PID",
     "LAUNCHER_RUN_DIR",
     "LAUNCHER_ERROR_FILE",
     "LAUNCHER_RESULT_FILE",

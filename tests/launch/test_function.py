@@ -44,6 +44,13 @@ def test_a_function_returns_its_results_by_rank(method: str, tmp_path: Path) -> 
     assert list((tmp_path / "private").iterdir()) == []
 
 
+def test_workers_find_nothing_that_was_meant_for_the_launcher(method: str) -> None:
+    # A launcher that a worker starts would wait for the end of this process, and leave its result where ours is awaited.
+    names = ("LAUNCHER_PARENT_PID", "LAUNCHER_RESULT_FILE")
+    found = launch(lambda: [name for name in names if name in os.environ], nproc_per_node=2, start=method)
+    assert found == {0: [], 1: []}
+
+
 def test_a_closure_and_a_class_made_here_travel_both_ways() -> None:
     class Pair:
         def __init__(self, left: object) -> None:
