@@ -53,6 +53,7 @@ class ProcessInfo(NamedTuple):
     state: str  # R, S, D (uninterruptible), T (stopped), Z (zombie) ...
     parent_pid: int
     session_id: int
+    began: str  # in the kernel's ticks since boot
 
 
 def process_info(pid: int) -> ProcessInfo | None:
@@ -71,6 +72,7 @@ def process_info(pid: int) -> ProcessInfo | None:
         state=fields[0].decode(),
         parent_pid=int(fields[1]),
         session_id=int(fields[3]),
+        began=fields[19].decode(),
     )
 
 
@@ -79,12 +81,8 @@ def start_time(pid: int) -> str:
 
     With its number it names one process for ever: numbers are given out again.
     """
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
+    info = process_info(pid)
+    return "" if info is None or info.state in ("Z", "X") else info.began
 
 
 def all_processes() -> list[ProcessInfo]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher import contract
 from launcher._platform import usable_cpus
-from launcher.command import uses_horovod
+from launcher.command import horovod_use
 from launcher.endpoint import job_id, master_endpoint
 from launcher.environments import Place, count_nodes, mpi_engine
 from launcher.errors import EnvironmentMismatch, RendezvousError, UsageError
@@ -70,7 +70,7 @@ def _per_node(engine: str) -> str:
 
 def check_horovod(spec: LaunchSpec, place: Place, environ: Mapping[str, str]) -> None:
     """Raise UsageError where Horovod finds neither MPI nor a store: each of srun's ranks would train alone."""
-    if place.starter != "slurm" or mpi_engine(environ) or not uses_horovod(spec):
+    if place.starter != "slurm" or mpi_engine(environ) or not horovod_use(spec, environ):
         return
     why = "--backend horovod" if spec.backend == "horovod" else f"{spec.script}, which imports horovod,"
     raise UsageError(

@@ -46,15 +46,6 @@ class Failure(NamedTuple):
     duration_s: float = 0.0
 
 
-def exit_code_of(error: BaseException) -> int:
-    """Return the exit code that python gives to a script that ends with this exception."""
-    if not isinstance(error, SystemExit):
-        return 1
-    if error.code is None:
-        return 0
-    return error.code & 0xFF if isinstance(error.code, int) else 1
-
-
 def settle(failure: Failure, notes: PeerNotes | None, publish: Callable[[FailureReport], None]) -> int:
     """See to it that this failure is reported once on this host. Returns the exit code with which this rank must end.
 

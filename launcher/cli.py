@@ -10,14 +10,13 @@ from __future__ import annotations
 import os
 import sys
 import time
-from contextlib import contextmanager
 
 from launcher.errors import LauncherError, UsageError, WorkerFailed
 from launcher.options import PROG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import TextIO
 
     from launcher.environments import Place
@@ -102,18 +101,13 @@ def _launch(spec: LaunchSpec) -> int | Callable[[], int]:
 
     check_command(spec)
     place = detect(os.environ)
-    if place.starter != "none":
+    if place.starter != "none" and _is_rank(spec, place):
         from launcher import attach
 
-        with _said_by_rank_0(place):
-            is_rank = attach.should_attach(spec, place)
-            if is_rank:
-                attach.check_horovod(spec, place, os.environ)
-        if is_rank and spec.dry_run:
+        if spec.dry_run:
             _print(attach.dry_run(spec, place, os.environ) + "\n")
             return 0
-        if is_rank:
-            return attach.join_run(spec, place)
+        return attach.join_run(spec, place)
     if spec.dry_run:
         from launcher.supervisor import dry_run
 
@@ -140,19 +134,24 @@ def _supervise(spec: LaunchSpec) -> int:
         server.close()
 
 
-@contextmanager
-def _said_by_rank_0(place: Place) -> Iterator[None]:
-    """An error that all ranks of an engine find alike is raised on rank 0; the others end with its exit code only.
+def _is_rank(spec: LaunchSpec, place: Place) -> bool:
+    """Whether this process is to be a rank itself.
 
-    They wait a moment before: many an engine kills all ranks when one ends, and rank 0 must have spoken by then.
+    An error that all ranks of an engine find alike is raised on rank 0; the others end with its exit code only, and a moment
+    later: many an engine kills all ranks when one ends, and rank 0 must have spoken by then.
     """
+    from launcher import attach
+
     try:
-        yield
+        is_rank = attach.should_attach(spec, place)
+        if is_rank:
+            attach.check_horovod(spec, place, os.environ)
     except LauncherError as error:
         if place.rank == 0:
             raise
         time.sleep(_SPEAKING_S)
         raise SystemExit(error.exit_code) from None
+    return is_rank
 
 
 def _print(text: str) -> None:

@@ -35,21 +35,18 @@ def check_command(spec: LaunchSpec) -> None:
         _check_module(spec.script)
 
 
-def uses_horovod(spec: LaunchSpec) -> bool:
-    """Whether --backend says Horovod, or the script imports it: without its store, or MPI, each rank would train alone."""
-    if spec.backend != "auto" or spec.no_python or spec.module or spec.run_path:
-        return spec.backend == "horovod"
-    return any(b"horovod" in line and line.startswith((b"import ", b"from ")) for line in _script_lines(spec))
+def horovod_use(spec: LaunchSpec, environ: Mapping[str, str]) -> str:
+    """Return `elastic` where the program uses hvd.elastic, `fixed` where Horovod without it, and "" where none.
 
-
-def uses_elastic_horovod(spec: LaunchSpec, environ: Mapping[str, str]) -> bool:
-    """Whether the program uses hvd.elastic: seen in a script, or said by HOROVOD_ELASTIC; 0 there means that it does not."""
-    if not uses_horovod(spec):
-        return False
-    said = environ.get("HOROVOD_ELASTIC", "")
-    if said or spec.no_python or spec.module or spec.run_path:
-        return said.lower() in ("1", "true")
-    return any(_names_elastic(line) for line in _script_lines(spec))
+    Seen in a script's text, or said by --backend and HOROVOD_ELASTIC: without its store, or MPI, each rank would train alone.
+    """
+    lines = [] if spec.no_python or spec.module or spec.run_path else _script_lines(spec)
+    imports = any(b"horovod" in line and line.startswith((b"import ", b"from ")) for line in lines)
+    if not (spec.backend == "horovod" or (spec.backend == "auto" and imports)):
+        return ""
+    said = environ.get("HOROVOD_ELASTIC", "").lower()
+    is_elastic = said in ("1", "true") if said else any(_names_elastic(line) for line in lines)
+    return "elastic" if is_elastic else "fixed"
 
 
 def _names_elastic(line: bytes) -> bool:

@@ -50,6 +50,15 @@ def shell_code(returncode: int) -> int:
     return returncode if returncode >= 0 else 128 - returncode
 
 
+def exit_code_of(error: BaseException) -> int:
+    """Return the exit code that python gives to a script that ends with this exception."""
+    if not isinstance(error, SystemExit):
+        return 1
+    if error.code is None:
+        return 0
+    return error.code & 0xFF if isinstance(error.code, int) else 1
+
+
 def from_wait_status(si_code: int, si_status: int) -> int:
     """Turn the two fields of `os.waitid` into a return code in subprocess form."""
     exited_normally = 1  # CLD_EXITED

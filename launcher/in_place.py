@@ -10,9 +10,10 @@ import sys
 import time
 from collections.abc import Mapping
 
-from launcher.attached_end import Failure, exit_code_of, settle
+from launcher.attached_end import Failure, settle
 from launcher.endpoint import job_id
 from launcher.environments import Place, restart_count
+from launcher.exits import exit_code_of
 from launcher.failure import FailureReport, render
 from launcher.peer_notes import PeerNotes, open_notes
 from launcher.program import program_kind
@@ -72,9 +73,7 @@ def _end_well(notes: PeerNotes | None, error: BaseException | None) -> None:
 
 def _let_others_know(error: BaseException) -> None:
     """A rank that ends with an error must end the others too, which may wait in a collective for ever."""
-    if isinstance(error, SystemExit) and error.code in (None, 0):
-        return
-    if "mpi4py.MPI" in sys.modules:
+    if exit_code_of(error) != 0 and "mpi4py.MPI" in sys.modules:
         from mpi4py.run import set_abort_status
 
         set_abort_status(error)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 
 from launcher import contract
 from launcher._platform import fill_standard_descriptors
@@ -24,8 +25,8 @@ class ServerProcess:
         fill_standard_descriptors()
         self.mark = mark or os.urandom(8).hex()
         ours, theirs = forkwire.make_pair()
-        self.socket = ours
-        self.output_fd, output_write = os.pipe()
+        self._socket = ours
+        self._output_fd, output_write = os.pipe()
         null = os.open(os.devnull, os.O_RDONLY)
         argv = [*python_command(), ENTRY, "forkserver", str(theirs.fileno()), str(os.getpid()), ROOM]
         environ = merged_environ(contract.at_start(self.mark, os.environ), ())
@@ -36,7 +37,7 @@ class ServerProcess:
         finally:
             for fd in (null, output_write, theirs.detach()):
                 os.close(fd)
-        os.set_blocking(self.output_fd, False)
+        os.set_blocking(self._output_fd, False)
 
     @property
     def has_ended(self) -> bool:
@@ -49,9 +50,10 @@ class ServerProcess:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
             self.pid = 0
-            self.socket.close()
-            os.close(self.output_fd)
+            self._socket.close()
+            os.close(self._output_fd)
 
-    def hand_over(self) -> None:
-        """Say that the descriptors and the process belong to the caller now."""
-        self.pid = 0
+    def detach(self) -> tuple[int, socket.socket, int]:
+        """Return process, socket and output descriptor, which belong to the caller from now on."""
+        pid, self.pid = self.pid, 0
+        return pid, self._socket, self._output_fd

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from launcher import run_folder
 from launcher._platform import become_subreaper, die_with_parent, fill_standard_descriptors, usable_cpus, visible_gpus
-from launcher.command import uses_elastic_horovod, uses_horovod
+from launcher.command import horovod_use
 from launcher.console import Console
 from launcher.control_socket import ControlSocket
 from launcher.coordinator import Coordinator, LocalCoordinator
@@ -151,14 +151,15 @@ def _make_coordinator(spec: LaunchSpec, facts: NodeFacts, loop: Loop | None = No
     """Make the coordinator; without a loop (a dry run) it serves nothing."""
     chosen = spec.provenance.get("master_addr", "default") != "default"
     policy = RestartPolicy(spec.max_restarts, spec.restart_window, spec.restart_backoff, spec.final_codes)
-    serve = (lambda: HorovodStore(loop)) if loop and uses_horovod(spec) else None
+    use = horovod_use(spec, facts.environ)
+    serve = (lambda: HorovodStore(loop)) if loop and use else None
     return LocalCoordinator(
         facts.local_world_size,
         policy,
         spec.master_addr if chosen else None,
         spec.master_port,
         serve,
-        _elastic_timeout_s(facts.environ) if uses_elastic_horovod(spec, facts.environ) else 0.0,
+        _elastic_timeout_s(facts.environ) if use == "elastic" else 0.0,
     )
 
 

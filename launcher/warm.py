@@ -61,8 +61,7 @@ class WarmStarter:
         server, self._started = self._started, None
         if server is None or server.has_ended:
             server = ServerProcess(self._mark)
-        self.pid, self._socket, self._output_fd = server.pid, server.socket, server.output_fd
-        server.hand_over()
+        self.pid, self._socket, self._output_fd = server.detach()
         self._loop.watch(self._socket.fileno(), self._read_messages)
         self._loop.watch(self._output_fd, self._read_output)
         config = {

@@ -18,6 +18,7 @@ from typing import Any
 
 # Imported before the user's folder is on sys.path: its json.py must not become ours.
 from launcher.error_file import WorkerError, encode
+from launcher.exits import exit_code_of
 from launcher.worker.threads import wait_until_idle as _wait_until_idle
 
 _OUR_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -72,7 +73,7 @@ def run(kind: str, target: str, args: list[str], error_file: str | None) -> None
             _run_with_runpy(kind, target)
         has_succeeded = True
     except BaseException as error:
-        has_succeeded = isinstance(error, SystemExit) and error.code in (None, 0)
+        has_succeeded = exit_code_of(error) == 0
         # A process that the script has forked comes through here as well: its failure is not this worker's.
         _record(error, error_file if os.getpid() == pid else None)
         _hide_our_frames(error)
@@ -179,7 +180,7 @@ def _hide_our_frames(error: BaseException) -> None:
 
 def _record(error: BaseException, error_file: str | None) -> None:
     """Write the error file. Never raises: the user's exception is what matters."""
-    if error_file is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+    if error_file is None or exit_code_of(error) == 0:
         return
     try:
         note = describe(error)

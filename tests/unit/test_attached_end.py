@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from launcher import attached_end
-from launcher.attached_end import Failure, exit_code_of, outcomes_of, settle
+from launcher.attached_end import Failure, outcomes_of, settle
 from launcher.error_file import WorkerError
 from launcher.failure import FailureReport
 from launcher.peer_notes import Page, Peer, open_notes
@@ -19,21 +19,6 @@ def error(message: str, at: float, kind: str = "ValueError") -> WorkerError:
 
 
 LOST = error("Connection closed by peer [127.0.0.1]:3", 1.0, "RuntimeError")
-
-
-@pytest.mark.parametrize(
-    ("exception", "code"),
-    [
-        (ValueError("x"), 1),
-        (SystemExit(), 0),
-        (SystemExit(3), 3),
-        (SystemExit(-1), 255),
-        (SystemExit(True), 1),
-        (SystemExit("no data"), 1),
-    ],
-)
-def test_the_exit_code_is_pythons(exception: BaseException, code: int) -> None:
-    assert exit_code_of(exception) == code
 
 
 def test_a_rank_without_notes_reports_for_itself() -> None:

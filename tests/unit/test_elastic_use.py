@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from launcher.command import uses_elastic_horovod
+from launcher.command import horovod_use
 from launcher.spec import LaunchSpec
 
 _IMPORT = "import horovod.torch as hvd\n"
@@ -16,7 +16,7 @@ _IMPORT = "import horovod.torch as hvd\n"
 def uses(folder: Path, text: str, said: str | None = None, **options: Any) -> bool:
     (folder / "train.py").write_text(text)
     spec = LaunchSpec(script=str(folder / "train.py"), **options)
-    return uses_elastic_horovod(spec, {} if said is None else {"HOROVOD_ELASTIC": said})
+    return horovod_use(spec, {} if said is None else {"HOROVOD_ELASTIC": said}) == "elastic"
 
 
 @pytest.mark.parametrize(

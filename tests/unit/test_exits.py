@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from launcher.exits import describe, from_wait_status, shell_code, signal_name
+from launcher.exits import describe, exit_code_of, from_wait_status, shell_code, signal_name
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,19 @@ def test_wait_statuses_become_return_codes() -> None:
     assert from_wait_status(os.CLD_EXITED, 7) == 7
     assert from_wait_status(os.CLD_KILLED, 9) == -9
     assert from_wait_status(os.CLD_DUMPED, 11) == -11
+
+
+@pytest.mark.parametrize(
+    ("exception", "code"),
+    [
+        (ValueError("x"), 1),
+        (SystemExit(), 0),
+        (SystemExit(3), 3),
+        (SystemExit(256), 0),
+        (SystemExit(-1), 255),
+        (SystemExit(True), 1),
+        (SystemExit("no data"), 1),
+    ],
+)
+def test_the_exit_code_is_pythons(exception: BaseException, code: int) -> None:
+    assert exit_code_of(exception) == code
