@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from launcher import stacks
 from launcher.events import Output
 from launcher.hang import WARN_AFTER_S, HangWatch, Progress, look_interval_s
 from launcher.loop import Loop
+from launcher.outcome import Hang
 from launcher.pipes import WorkerPipes
 from launcher.plan import WorkerPlan
 from launcher.probe import Target, collect_stacks, cpu_seconds
@@ -37,11 +38,14 @@ class Watched(Protocol):
 class Diagnostics:
     """Watches the workers of one attempt."""
 
-    def __init__(self, workers: Sequence[Watched], pipes: WorkerPipes, loop: Loop, timeout_s: float) -> None:
+    def __init__(
+        self, workers: Sequence[Watched], pipes: WorkerPipes, loop: Loop, timeout_s: float, say: Callable[[str], None]
+    ) -> None:
         self._workers = workers
         self._pipes = pipes
         self._loop = loop
         self._timeout_s = timeout_s
+        self._say = say
         self._watch = HangWatch(loop.clock(), len(workers))
         self._has_warned = False
         self._stalls = StallWatch()
@@ -54,27 +58,34 @@ class Diagnostics:
     def end(self) -> None:
         self._loop.cancel_timer(HANG_TIMER)
 
-    def look(self) -> tuple[str, float]:
-        """The timer has fired. Returns ("hang" or "warn" or "", seconds for which nothing has moved)."""
+    def look(self) -> Hang | None:
+        """The timer has fired. Returns the hang once it has lasted for the timeout; without a timeout, warns of it once."""
         self._loop.set_timer(HANG_TIMER, look_interval_s(self._timeout_s))
         still_s = self._watch.still_for(self._measure(), self._loop.clock())
         if self._timeout_s:
-            return ("hang" if still_s >= self._timeout_s else ""), still_s
+            return self._make_hang(still_s) if still_s >= self._timeout_s else None
         if still_s < WARN_AFTER_S:
             self._has_warned = False
         elif not self._has_warned:
             self._has_warned = True
-            return "warn", still_s
-        return "", still_s
+            hang = self._make_hang(still_s)
+            self._say(f"{hang.describe()} (no output, no CPU time):\n{stacks.render(list(hang.where))}")
+        return None
 
-    def hear(self, event: Output) -> tuple[str, Stall | None]:
-        """A rank that uses Horovod has written something. Returns as `look` does, and the stall that Horovod has found."""
+    def hear(self, event: Output) -> Hang | None:
+        """A rank has written something. Returns a stall that Horovod tells of, or warns of it, as `look` does.
+
+        A rank that waits in Horovod keeps a processor busy, so nothing seems to stand still.
+        """
         stall = self._stalls.feed(event.local_rank, event.data, self._loop.clock()) if event.stream == "err" else None
         if stall is None:
-            return "", None
+            return None
         if self._timeout_s:
-            return ("hang" if stall.waited_s >= self._timeout_s else ""), stall
-        return ("warn" if stall.is_new else ""), stall
+            return self._make_hang(stall.waited_s, stall) if stall.waited_s >= self._timeout_s else None
+        if stall.is_new:
+            hang = self._make_hang(stall.waited_s, stall)
+            self._say(f"{hang.describe()}:\n{stacks.render(list(hang.where))}")
+        return None
 
     def collect(self) -> list[RankStack]:
         """Return where each running worker is."""
@@ -84,6 +95,9 @@ class Diagnostics:
     def describe(self) -> str:
         """Return where the running workers are, as text."""
         return stacks.render(self.collect())
+
+    def _make_hang(self, still_s: float, stall: Stall | None = None) -> Hang:
+        return Hang(tuple(self.collect()), still_s, stall)
 
     def _measure(self) -> Progress:
         running = [worker for worker in self._workers if worker.is_running]

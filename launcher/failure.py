@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from launcher import stacks
 from launcher.exits import describe, shell_code
 from launcher.hints import hint_for
-from launcher.outcome import AttemptOutcome, WorkerOutcome
+from launcher.outcome import AttemptOutcome, Hang, WorkerOutcome
 from launcher.ranks import format_ranks
 
 REPORT_VERSION = 1
@@ -110,7 +110,7 @@ class FailureReport(NamedTuple):
 def make_report(outcome: AttemptOutcome, *, hostname: str, run_dir: str | None) -> FailureReport:
     """Choose the first cause of a failed attempt and put the report together."""
     if outcome.hang:
-        return _hang_report(outcome, hostname, run_dir)
+        return _hang_report(outcome, outcome.hang, hostname, run_dir)
     failures = sorted((w for w in outcome.workers if w.failed_at is not None), key=_blame)
     if failures and _is_secondary(failures[0]):
         # All noticed that a peer had gone: one whose own end we heard of only after we had asked it to stop.
@@ -142,20 +142,15 @@ def make_report(outcome: AttemptOutcome, *, hostname: str, run_dir: str | None) 
     )
 
 
-def _hang_report(outcome: AttemptOutcome, hostname: str, run_dir: str | None) -> FailureReport:
-    where = list(outcome.hang)
-    if outcome.stall is not None:
-        odd = outcome.stall.odd_rank
-        what = f"Horovod has waited for {outcome.hang_s:.0f} s for {outcome.stall.describe()}"
-    else:
-        odd = stacks.odd_rank(where)
-        what = f"nothing has moved for {outcome.hang_s:.0f} s"
+def _hang_report(outcome: AttemptOutcome, hang: Hang, hostname: str, run_dir: str | None) -> FailureReport:
+    where = list(hang.where)
+    odd = hang.stall.odd_rank if hang.stall else stacks.odd_rank(where)
     worker = next((worker for worker in outcome.workers if worker.rank == odd), None)
     return FailureReport(
         rank=worker.rank if worker else -1,
         pid=worker.pid if worker else 0,
         hostname=hostname,
-        what=f"{what}: {stacks.summary(where)}",
+        what=f"{hang.describe()}: {stacks.summary(where)}",
         exit_code=HANG_EXIT_CODE,
         last_lines=(),
         log_path=worker.log_path if worker else "",

@@ -36,12 +36,10 @@ from launcher.exits import describe, signal_name
 from launcher.keeper import Keeper
 from launcher.loop import Loop
 from launcher.member import Starter, Worker
-from launcher.outcome import AttemptOutcome
+from launcher.outcome import AttemptOutcome, Hang
 from launcher.pipes import PROMPT_TIMER, STALL_TIMER, WorkerPipes
 from launcher.plan import LaunchPlan
 from launcher.replacing import MEETING_TIMER, Replacing
-from launcher.stacks import RankStack, render
-from launcher.stalls import Stall
 from launcher.warm import SERVER_OUTPUT
 
 # After the first failure, how long to wait for others that fail at the same moment before the report is made.
@@ -78,7 +76,7 @@ class Group:
         self._pipes = WorkerPipes(plan, loop, console)
         self._autopsy = Autopsy(node.evidence, self._pipes)
         self._stop = stopping.Stop(self.workers, loop, plan.shutdown_timeout_s)
-        self._diagnostics = Diagnostics(self.workers, self._pipes, loop, plan.hang_timeout_s)
+        self._diagnostics = Diagnostics(self.workers, self._pipes, loop, plan.hang_timeout_s, console.say)
         self._replacing = Replacing(elastic, plan, self.workers, self._pipes, loop, console) if elastic else None
         self._cleanup = ExitStack()
         self._began_at = loop.clock()
@@ -88,9 +86,7 @@ class Group:
         self.signum: int | None = None
         self.node_failure = ""
         self._obstacle = ""  # why elastic ranks cannot go on, when no rank has failed
-        self._hang: tuple[RankStack, ...] = ()
-        self._hang_s = 0.0
-        self._stall: Stall | None = None
+        self._hang: Hang | None = None
         # Why the fork server may not be used; the supervisor starts workers in another way from then on.
         self.unsafe_reason = ""
 
@@ -136,8 +132,6 @@ class Group:
             signum=self.signum,
             node_failure=self.node_failure or self._obstacle,
             hang=self._hang,
-            hang_s=self._hang_s,
-            stall=self._stall,
             duration_s=self._loop.clock() - self._began_at,
             replaced=tuple(self._replacing.replaced) if self._replacing else (),
         )
@@ -236,8 +230,8 @@ class Group:
             self._console.say(event.data.decode("utf-8", "backslashreplace").rstrip("\n"))
         else:
             self._pipes.feed(event)
-            if self.plan.assignment.horovod_port:
-                self._listen_for_stall(event)
+            if self.plan.assignment.horovod_port and not self._stop.has_begun:
+                self._stop_after_hang(self._diagnostics.hear(event))
 
     def _on_start(self, event: Started) -> None:
         worker = self.workers[event.local_rank]
@@ -340,7 +334,8 @@ class Group:
         elif name == PROMPT_TIMER:
             self._pipes.show_prompts()
         elif name == HANG_TIMER:
-            self._look_for_hang()
+            if not self._stop.has_begun:
+                self._stop_after_hang(self._diagnostics.look())
         elif name == MEETING_TIMER and self._replacing:
             self._replacing.run_out_of_time()
             self._replace_lost()
@@ -351,31 +346,11 @@ class Group:
                 )
             self._stop.on_timer(name)
 
-    def _look_for_hang(self) -> None:
-        found, still_s = self._diagnostics.look()
-        if not found or self._stop.has_begun:
-            return
-        where = self._diagnostics.collect()
-        if found == "warn":
-            self._console.say(f"nothing has moved for {still_s:.0f} s (no output, no CPU time):\n{render(where)}")
-            return
-        self._stop_after_hang(where, still_s, None)
-
-    def _listen_for_stall(self, event: Output) -> None:
-        """A rank that waits in Horovod keeps a processor busy, so nothing seems to stand still; but Horovod tells."""
-        found, stall = self._diagnostics.hear(event)
-        if not found or stall is None or self._stop.has_begun:
-            return
-        where = self._diagnostics.collect()
-        if found == "warn":
-            self._console.say(f"Horovod has waited for {stall.waited_s:.0f} s for {stall.describe()}:\n{render(where)}")
-            return
-        self._stop_after_hang(where, stall.waited_s, stall)
-
-    def _stop_after_hang(self, where: list[RankStack], still_s: float, stall: Stall | None) -> None:
-        self._hang, self._hang_s, self._stall = tuple(where), still_s, stall
-        self._is_settled = True
-        self._stop.begin(signal.SIGTERM)
+    def _stop_after_hang(self, hang: Hang | None) -> None:
+        if hang is not None:
+            self._hang = hang
+            self._is_settled = True
+            self._stop.begin(signal.SIGTERM)
 
     def _on_fork_server_lost(self, returncode: int) -> None:
         if not self._has_begun:

@@ -51,6 +51,23 @@ class WorkerOutcome(NamedTuple):
         return f"<rank {self.rank} pid {self.pid}: {state}>"
 
 
+class Hang(NamedTuple):
+    """All ranks have stood still for too long."""
+
+    # Where each running rank was.
+    where: tuple[RankStack, ...]
+    # For how long, in seconds.
+    still_s: float
+    # What Horovod said about it; None when it was we who found that nothing moves.
+    stall: Stall | None = None
+
+    def describe(self) -> str:
+        """Return what stands still, without the places: `nothing has moved for 30 s`."""
+        if self.stall is None:
+            return f"nothing has moved for {self.still_s:.0f} s"
+        return f"Horovod has waited for {self.still_s:.0f} s for {self.stall.describe()}"
+
+
 class AttemptOutcome(NamedTuple):
     """What happened on this node in one attempt."""
 
@@ -60,11 +77,8 @@ class AttemptOutcome(NamedTuple):
     signum: int | None = None
     # A failure that is not one worker's: the fork server died, say.
     node_failure: str = ""
-    # Where every rank was when the run had stood still for too long, and for how long it had.
-    hang: tuple[RankStack, ...] = ()
-    hang_s: float = 0.0
-    # What Horovod said about it; None when it was we who found that nothing moves.
-    stall: Stall | None = None
+    # What made us stop an attempt that stood still.
+    hang: Hang | None = None
     duration_s: float = 0.0
     # A line for each worker that was lost in this attempt and replaced while the others went on.
     replaced: tuple[str, ...] = ()

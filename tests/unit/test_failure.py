@@ -9,7 +9,7 @@ import pytest
 
 from launcher.error_file import WorkerError
 from launcher.failure import FailureReport, make_report, render
-from launcher.outcome import AttemptOutcome, WorkerOutcome
+from launcher.outcome import AttemptOutcome, Hang, WorkerOutcome
 from launcher.stacks import Frame, RankStack
 from launcher.stalls import Stall
 
@@ -86,7 +86,7 @@ def hang(stall: Stall | None) -> FailureReport:
     """A hang of ranks 0 and 1: both stand in the same line."""
     frames = (Frame("train.py", 9, "step"),)
     workers = (worker(0, None, 0.0), worker(1, None, 0.0))
-    return report(*workers, hang=(RankStack(0, frames), RankStack(1, frames)), hang_s=30.0, stall=stall)
+    return report(*workers, hang=Hang((RankStack(0, frames), RankStack(1, frames)), 30.0, stall))
 
 
 def test_a_stall_that_horovod_found_names_the_missing_rank_and_the_tensors() -> None:
