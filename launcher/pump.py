@@ -32,8 +32,13 @@ class LineSplitter:
         return block + self._overflow()
 
     def finish(self) -> bytes:
-        """Return the unfinished last line with a newline behind it, or b""; the splitter is empty then."""
+        """Return the unfinished last line with a newline behind it, or b""; the splitter is empty then.
+
+        A progress bar that was wiped out with spaces at its end leaves nothing.
+        """
         rest = b"".join(self._pieces)
+        if self.is_rewritten and not rest.strip():
+            rest = b""
         self._forget()
         return rest + b"\n" if rest else b""
 

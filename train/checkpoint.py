@@ -7,9 +7,11 @@ whole or not at all. Knows nothing of pictures; what a checkpoint must agree on 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from train.errors import TrainerError, together
+from train.errors import TrainerError, one_line, together
 
 if TYPE_CHECKING:
     from launcher import Context
@@ -41,7 +43,7 @@ class Progress:
 
 
 class Output:
-    """The output folder: its files, and whether they could be written."""
+    """The output folder: its files, and whether they could be written. A context: inside, it is this run's alone."""
 
     def __init__(self, ctx: Context, folder: str) -> None:
         """Make the folder and prove that it can be written to; a collective call, SystemExit on all ranks if not."""
@@ -49,7 +51,17 @@ class Output:
         self.folder = folder
         self.unsaved: dict[str, str] = {}
         """Why the latest write of a file failed, by path."""
+        self._lock: int | None = None
         together(ctx, self._prove_writable)
+
+    def __enter__(self) -> Output:
+        """Begin; the folder was taken when this object was made."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let another run have the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
 
     @property
     def checkpoint(self) -> str:
@@ -78,6 +90,10 @@ class Output:
             os.makedirs(self.folder, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder) as file:
                 file.write(b"\0" * 4096)
+            self._lock = _lock_folder(self.folder)
+            for path in (self.checkpoint, self.model):
+                if os.path.exists(f"{path}.tmp"):  # of a run that was killed while it wrote
+                    os.unlink(f"{path}.tmp")
         except OSError as error:
             raise TrainerError(
                 f"the output folder {self.folder} cannot be written to ({error.strerror or error}). "
@@ -108,7 +124,7 @@ class Output:
 
     def note_skipped(self, skipped: Sequence[tuple[str, str]]) -> None:
         """Write the names of the files that are left out, on rank 0; the screen has the first of them anyway."""
-        if self._ctx.is_main and skipped:
+        if self._ctx.is_main and (skipped or os.path.exists(self.skipped)):  # an earlier run's list is not to stay
             try:
                 with open(self.skipped, "w", encoding="utf-8", errors="surrogateescape") as file:
                     file.writelines(f"{path}: {reason}\n" for path, reason in skipped)
@@ -136,6 +152,25 @@ class Output:
         return problem is None
 
 
+def _lock_folder(folder: str) -> int:
+    """Take the folder for this process and return the lock's descriptor; raises TrainerError if another run has it.
+
+    Two runs would write to the same temporary files and mix their metrics. The kernel ends the lock with the process.
+    """
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise TrainerError(
+            f"another training is writing to the output folder {folder}. Wait for its end, or name another one with "
+            f"`--output-dir`."
+        ) from error
+    except OSError:
+        pass  # a file system that knows no locks
+    return lock
+
+
 def save_atomically(path: str, content: Mapping[str, Any]) -> None:
     """torch.save to a temporary file beside `path`, then rename it; raises OSError, and leaves the old file then."""
     temporary = f"{path}.tmp"
@@ -160,10 +195,13 @@ def checkpoint_content(
     optimizer: torch.optim.Optimizer,
     progress: Progress,
     ranks: list[dict[str, Tensor]] | None,
+    *,
+    run_id: str | None,
 ) -> dict[str, Any]:
     """Everything an exact continuation needs; `model` is the unwrapped one, `ranks` what differs between ranks."""
     return {
         "format": FORMAT,
+        "run_id": run_id,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "progress": asdict(progress),
@@ -180,15 +218,20 @@ def load_checkpoint(
 
     Rank 0 reads it and sends it to the others, so that the nodes need no common folder.
     """
-    wanted = args.resume == "yes" or (args.resume == "auto" and ctx.restart_count > 0)
-    exists = os.path.exists(output.checkpoint)
-    if not wanted and exists and args.resume == "auto":
-        ctx.print(f"note: starting anew over the earlier run in {output.folder}; `--resume` would continue it")
 
     def read() -> dict[str, Any] | None:
-        if not (ctx.is_main and wanted and exists):
+        if not ctx.is_main or args.resume == "no":
             return None
-        state = _read(output.checkpoint)
+        if not os.path.exists(output.checkpoint):
+            if args.resume == "yes":
+                ctx.print(f"note: {output.checkpoint} does not exist; there is nothing to resume, starting with epoch 1")
+            return None
+        restarted = args.resume == "auto" and ctx.restart_count > 0
+        state = _read(output.checkpoint) if restarted or args.resume == "yes" else {}
+        # A job that was started anew and crashed before it saved anything must not go on with the run before it.
+        if args.resume == "auto" and not (restarted and state.get("run_id") == ctx.run_id):
+            ctx.print(f"note: starting anew over the earlier run in {output.folder}; `--resume` would continue it")
+            return None
         _require_same_recipe(state, args, classes, output.checkpoint)
         return state
 
@@ -197,10 +240,14 @@ def load_checkpoint(
 
 def _read(path: str) -> dict[str, Any]:
     try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()  # torch does not look at the check sums
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"the check sum of {damaged} in it is wrong")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the unpickler meets in a damaged file
         raise TrainerError(
-            f"the checkpoint {path} cannot be read ({str(error).splitlines()[0][:200]}). "
+            f"the checkpoint {path} cannot be read ({one_line(error)}). "
             f"Start anew with `--resume no`, or name another folder with `--output-dir`."
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:

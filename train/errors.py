@@ -23,6 +23,12 @@ class TrainerError(Exception):
     """A mistake in the command, the data or the machine; the text says what to do about it."""
 
 
+def one_line(error: BaseException) -> str:
+    """The first line of an error's text, short enough for a sentence; its name if it has no text."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]
+
+
 def together(ctx: Context, action: Callable[[], T]) -> T:
     """Run `action` on every rank and return its result; if it fails on any rank, all ranks leave.
 

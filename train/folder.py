@@ -127,12 +127,22 @@ def _wrong_shape(root: str, split: str) -> str:
 
 
 def _files(root: str, folder: str) -> Iterator[str]:
-    """All files below one class folder, sorted, as paths below `root`; hidden ones are nobody's pictures."""
+    """All files below one class folder, sorted, as paths below `root`; hidden ones are nobody's pictures.
+
+    Links are followed, but each folder is read once: a link to a folder above it would bring the same pictures again
+    and again.
+    """
+    seen: set[tuple[int, int]] = set()
 
     def refuse(error: OSError) -> NoReturn:
         raise TrainerError(f"the data folder cannot be read: {error}.") from error
 
     for here, folders, names in os.walk(os.path.join(root, folder), onerror=refuse, followlinks=True):
+        info = os.stat(here)
+        if (info.st_dev, info.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((info.st_dev, info.st_ino))
         folders.sort()
         for name in sorted(names):
             if not name.startswith("."):

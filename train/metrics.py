@@ -6,6 +6,7 @@ divided at the end. Knows nothing of how the figures come about.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -24,7 +25,9 @@ from train.errors import TrainerError
 if TYPE_CHECKING:
     from launcher import Context
 
-SPARSE_BAR_S = 10.0  # seconds between two states of the bar where nobody watches it live (a file, a pipe)
+# Seconds between two states of the bar: on a terminal; under the launcher, which shows it as one live line; where nobody
+# watches it live (a file, a pipe). Under the launcher and where nobody watches, there is none in the first seconds.
+LIVE_BAR_S, LAUNCHER_BAR_S, SPARSE_BAR_S = 0.1, 1.0, 10.0
 
 
 class Meter:
@@ -83,16 +86,28 @@ class MetricsFile:
             raise TrainerError(f"the metrics file {path} cannot be written ({error.strerror or error}).") from error
 
     def add(self, epoch: int, split: str, result: Result, lr: float) -> None:
-        """Append one line; a full disk is a warning, the figures are on the screen too."""
+        """Append one line; a full disk is a warning, the figures are on the screen too.
+
+        A figure that is no number any more is null, as JSON has no word for it.
+        """
         if not self._is_main:
             return
         record = {"epoch": epoch, "split": split, **asdict(result), "lr": lr,
                   "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds")}  # fmt: skip
+        record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         try:
-            with open(self._path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+            _append(self._path, json.dumps(record, allow_nan=False).encode() + b"\n")
         except OSError as error:
             print(f"train: warning: {self._path} could not be written ({error.strerror or error})", file=sys.stderr)
+
+
+def _append(path: str, line: bytes) -> None:
+    """Add the line, whole or not at all: half of one on a full disk would spoil the next line as well."""
+    with open(path, "ab", buffering=0) as file:
+        before = file.tell()
+        if file.write(line) < len(line):
+            file.truncate(before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _lines(path: str) -> list[str]:
@@ -114,7 +129,8 @@ def _epoch(line: str) -> float:
 
 def progress_bar(ctx: Context, title: str, total: int, done: int = 0) -> tqdm:
     """A bar over `total` pictures on rank 0, live on a terminal and sparse elsewhere; nothing on the other ranks."""
-    pause = 0.1 if sys.stderr.isatty() else SPARSE_BAR_S
+    live = sys.stderr.isatty()
+    pause = LIVE_BAR_S if live else LAUNCHER_BAR_S if ctx.run_dir else SPARSE_BAR_S
     return tqdm(
         total=total,
         initial=done,
@@ -123,7 +139,7 @@ def progress_bar(ctx: Context, title: str, total: int, done: int = 0) -> tqdm:
         disable=not ctx.is_main,
         leave=False,
         mininterval=pause,
-        delay=pause,
+        delay=LIVE_BAR_S if live else SPARSE_BAR_S,
     )
 
 

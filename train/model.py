@@ -18,7 +18,7 @@ import torchvision
 from torch import Tensor, nn
 
 from train.batch_norm import GlobalBatchNorm2d
-from train.errors import TrainerError, together
+from train.errors import TrainerError, one_line, together
 
 if TYPE_CHECKING:
     from launcher import Context
@@ -48,7 +48,7 @@ def _imagenet(arch: str) -> Mapping[str, Tensor]:
             return state
         except (OSError, RuntimeError, EOFError) as error:  # no internet, no space, an interrupted download
             raise TrainerError(
-                f"the ImageNet weights of {arch} could not be downloaded from {weights.url} ({_one_line(error)}). "
+                f"the ImageNet weights of {arch} could not be downloaded from {weights.url} ({one_line(error)}). "
                 f"Download that file elsewhere and give it with `--weights FILE`, put it into "
                 f"{torch.hub.get_dir()}/checkpoints, or train from nothing with `--weights none`."
             ) from error
@@ -74,7 +74,7 @@ def _from_file(path: str) -> Mapping[str, Tensor]:
         ) from error
     except Exception as error:  # torch.load raises whatever its unpickler meets in a file that is none of its own
         raise TrainerError(
-            f"the weights file {path} cannot be read ({_one_line(error)}). Fetch it again, or type "
+            f"the weights file {path} cannot be read ({one_line(error)}). Fetch it again, or type "
             f"`--weights imagenet` to download torchvision's, or `--weights none` to train from nothing."
         ) from error
     state = content.get("model", content) if isinstance(content, dict) else None
@@ -165,9 +165,3 @@ def cpu_has_bf16(cpuinfo: str = "/proc/cpuinfo") -> bool:
     except OSError:  # not Linux
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-def _one_line(error: BaseException) -> str:
-    """The first line of an error's text, short enough for a sentence."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]

@@ -79,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
                         "rank's part (a little faster, the numbers depend on the number of ranks)")
     recipe.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
                         help="auto: bfloat16 where the processor computes in it, else float32")
-    recipe.add_argument("--seed", type=_number(int, 0), default=0, help="of the order, the crops and the new weights")
+    recipe.add_argument("--seed", type=_number(int, 0, 2**63 - 1), default=0, help="of the order, the crops and the new weights")
     run = parser.add_argument_group("run")
     run.add_argument("--output-dir", default="outputs", metavar="DIR", help="model, checkpoint and metrics go here")
     run.add_argument("--resume", nargs="?", choices=("auto", "yes", "no"), const="yes", default="auto",

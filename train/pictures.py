@@ -14,6 +14,7 @@ import tempfile
 import warnings
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def decode(path: str, image_size: int) -> Image.Image:
                 if image.format not in FORMATS:
                     raise Unreadable(f"a {image.format}, which is not one of {', '.join(FORMATS)}")
                 image.draft("RGB", (bound, bound))  # JPEG only: decodes at 1/2, 1/4 or 1/8 where that is enough
-                picture = image.convert("RGB")
+                picture = _rgb(image)
     except Unreadable:
         raise
     except UnidentifiedImageError as error:
@@ -59,6 +60,15 @@ def decode(path: str, image_size: int) -> Image.Image:
         text = str(error) or type(error).__name__
         raise Unreadable(text.splitlines()[0].replace(repr(path), "the file")) from error
     return _shrink(picture, bound)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """The picture with 8 bits per colour. Pillow alone clips wider values: a 16-bit grey picture would be a white one."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format != "TIFF"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise Unreadable("its values are 32 bits wide, in a range that the file does not tell; save it with 8 or 16 bits")
+    return image.convert("RGB")
 
 
 def _shrink(picture: Image.Image, bound: int) -> Image.Image:

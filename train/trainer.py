@@ -169,7 +169,7 @@ def save_checkpoint(t: Training, sums: Tensor) -> None:
     """Write checkpoint.pt; a failure is told and remembered by the output."""
     ranks = t.ctx.gather_object({"rng": torch.get_rng_state(), "sums": sums.cpu()})
     model = t.ctx.unwrap(t.model)
-    content = checkpoint_content(t.args, t.folder.classes, model, t.optimizer, t.progress, ranks)
+    content = checkpoint_content(t.args, t.folder.classes, model, t.optimizer, t.progress, ranks, run_id=t.ctx.run_id)
     t.output.write(t.output.checkpoint, content)
 
 
@@ -203,9 +203,8 @@ def finish(t: Training, *, stopped: bool) -> int:
 # -- the story --------------------------------------------------------------------------------------------------------
 
 
-def prepare(ctx: launcher.Context, args: argparse.Namespace) -> tuple[Training, Tensor | None]:
+def prepare(ctx: launcher.Context, args: argparse.Namespace, output: Output) -> tuple[Training, Tensor | None]:
     """Everything before the first step; whatever is wrong is said here, and then all ranks leave with code 2."""
-    output = Output(ctx, args.output_dir)
     precision = together(ctx, lambda: choose_precision(args.precision, ctx.device))
     folder, loader = open_data(ctx, args, output)
     state = load_checkpoint(ctx, output, args, folder.classes)
@@ -228,13 +227,14 @@ def train(ctx: launcher.Context, argv: Sequence[str] | None) -> int:
     """Train as the command line says, and return the exit code."""
     args = together(ctx, lambda: parse_args(argv))
     ctx.stopping()  # from here on SIGTERM is a request, seen between two steps
-    t, sums = prepare(ctx, args)
-    metrics = together(ctx, lambda: MetricsFile(t.output.metrics, ctx, keep_epochs=t.progress.epoch))
-    stopped = False
-    while t.progress.epoch < args.epochs and not stopped:
-        stopped = not run_epoch(t, sums, metrics)
-        sums = None
-    return finish(t, stopped=stopped)
+    with Output(ctx, args.output_dir) as output:
+        t, sums = prepare(ctx, args, output)
+        metrics = together(ctx, lambda: MetricsFile(output.metrics, ctx, keep_epochs=t.progress.epoch))
+        stopped = False
+        while t.progress.epoch < args.epochs and not stopped:
+            stopped = not run_epoch(t, sums, metrics)
+            sums = None
+        return finish(t, stopped=stopped)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -246,5 +246,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"train: error: {error}", file=sys.stderr)
         return error.exit_code if isinstance(error, launcher.LauncherError) else EXIT_USAGE
     except KeyboardInterrupt:
-        print("train: interrupted; the last whole epoch is in the checkpoint", file=sys.stderr)
+        print("train: interrupted; `--resume` continues after the last whole epoch, if there was one", file=sys.stderr)
         return 130

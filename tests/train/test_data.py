@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from train.folder import Picture
 from train.pictures import (
     CROP_AREA,
     PictureCache,
+    Unreadable,
     _random_box,
     decode,
     resized_side,
@@ -63,6 +65,40 @@ def test_file_names_of_all_sorts_are_read_and_printed(alone: Alone, birds: Path)
     assert done.code == 0
     assert "27 pictures to train" in done.out
     assert "skipped: train/crow/bad-\\xe4.jpg: not a picture" in done.out
+
+
+def test_a_class_name_that_the_terminal_cannot_show_is_escaped(run_command: Callable[..., object], birds: Path) -> None:
+    for split in ("train", "val"):
+        (birds / split / "crow").rename(birds / split / "Krähe")
+    env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": os.getcwd()}
+    args = ["--data", str(birds), "--weights", "none", "--image-size", "48", "--epochs", "1", "--output-dir"]
+    done = run_command([sys.executable, "-m", "train", *args, str(birds / "outputs")], env=env, timeout_s=60.0)
+    assert done.code == 0, done.err
+    assert "2 classes (Kr\\xe4he, robin)" in done.out
+
+
+def test_a_link_to_a_folder_above_it_brings_no_picture_twice(alone: Alone, birds: Path) -> None:
+    (birds / "train" / "crow" / "again").symlink_to(birds / "train" / "crow")
+    (birds / "elsewhere").mkdir()
+    shutil.copy(birds / "train" / "crow" / "crow_0000.jpg", birds / "elsewhere")
+    (birds / "train" / "crow" / "more").symlink_to(birds / "elsewhere")
+    done = alone("--data", birds, "--epochs", 1)
+    assert done.code == 0
+    assert "23 pictures to train" in done.out
+
+
+@pytest.mark.parametrize("name", ["deep.png", "deep.tif", "deep.pgm"])
+def test_16_bits_of_grey_are_reduced_to_8_and_not_clipped_to_white(tmp_path: Path, name: str) -> None:
+    values = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
+    Image.fromarray(values).save(tmp_path / name)
+    assert np.array_equal(np.asarray(decode(str(tmp_path / name), 48))[..., 0], values >> 8)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_pixels_without_a_known_range_are_refused_by_name(tmp_path: Path, kind: type) -> None:
+    Image.fromarray(np.ones((8, 8), dtype=kind)).save(tmp_path / "wide.tif")
+    with pytest.raises(Unreadable, match="32 bits wide"):
+        decode(str(tmp_path / "wide.tif"), 48)
 
 
 def test_a_file_that_vanishes_in_the_middle_is_named_and_skipped(

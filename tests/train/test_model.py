@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -112,10 +113,12 @@ def test_precision_follows_the_processor(tmp_path: Path) -> None:
     assert (choose_precision("auto", cpu) is torch.bfloat16) is cpu_has_bf16()
 
 
-def test_a_loss_that_is_no_number_ends_with_advice(alone: Alone, drawn_birds: Path) -> None:
+def test_a_loss_that_is_no_number_ends_with_advice(alone: Alone, drawn_birds: Path, tmp_path: Path) -> None:
     done = alone("--data", drawn_birds, "--epochs", 2, "--lr", "1e30")
     assert done.code == 2
     assert "the loss is no number any more in epoch 1; try a smaller `--lr`" in done.err
+    lines = (tmp_path / "outputs" / "metrics.jsonl").read_text().splitlines()  # strict JSON has no NaN
+    assert [json.loads(line, parse_constant=pytest.fail)["loss"] for line in lines] == [None, None]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -30,7 +30,10 @@ def test_the_defaults_are_the_tutorial_s_recipe() -> None:
     assert (args.model, args.weights, args.image_size, args.epochs) == ("resnet18", "imagenet", 224, 25)
 
 
-@pytest.mark.parametrize("wrong", ["--lr 0", "--lr nan", "--epochs 0", "--image-size 32", "--workers many", "--model vgg"])
+@pytest.mark.parametrize(
+    "wrong",
+    ["--lr 0", "--lr nan", "--epochs 0", "--seed 99999999999999999999", "--image-size 32", "--workers many", "--model vgg"],
+)
 def test_a_wrong_value_names_its_option(wrong: str) -> None:
     with pytest.raises(TrainerError, match=wrong.split()[0]):
         parse_args(["--data", "x", *wrong.split()])
@@ -45,6 +48,20 @@ def test_help_does_not_wait_for_torch(run_command: Callable[..., object]) -> Non
     done = run_command([sys.executable, "-c", code])
     assert done.code == 0, done.err
     assert "--freeze-backbone" in done.out
+
+
+def test_missing_packages_are_named_with_the_command_that_installs_them(run_command: Callable[..., object]) -> None:
+    code = (
+        "import runpy, sys\nfrom importlib import util\nsys.argv = ['train', '--data', 'x']\n"
+        "find = util.find_spec\nutil.find_spec = lambda name: None if name.startswith('torch') else find(name)\n"
+        "runpy.run_module('train', run_name='__main__')"
+    )
+    done = run_command([sys.executable, "-c", code])
+    assert done.code == 2
+    assert done.err == (
+        "train: error: the trainer needs torch, torchvision, which this Python does not have. "
+        f"Type: {sys.executable} -m pip install torch torchvision\n"
+    )
 
 
 def test_the_trainer_uses_public_names_of_the_launcher_only() -> None:

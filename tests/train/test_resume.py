@@ -90,7 +90,8 @@ def test_without_resume_a_run_starts_anew_and_says_so(
     alone: Alone, drawn_birds: Path, tmp_path: Path, figures: Figures
 ) -> None:
     first = alone("--data", drawn_birds, "--epochs", 1, "--resume")
-    assert first.code == 0 and "resuming" not in first.out  # asked for, but there was nothing to continue
+    assert first.code == 0 and "resuming" not in first.out
+    assert "outputs/checkpoint.pt does not exist; there is nothing to resume, starting with epoch 1" in first.out
     second = alone("--data", drawn_birds, "--epochs", 1)
     assert "starting anew over the earlier run in outputs; `--resume` would continue it" in second.out
     assert len(figures(tmp_path / "outputs")) == 2
@@ -103,12 +104,59 @@ def test_a_checkpoint_of_another_recipe_is_refused_with_both_values(alone: Alone
     assert "was made with --lr 0.001, this command says 0.5" in done.err
 
 
-def test_a_damaged_checkpoint_is_one_message(alone: Alone, drawn_birds: Path, tmp_path: Path) -> None:
-    (tmp_path / "outputs").mkdir()
-    (tmp_path / "outputs" / "checkpoint.pt").write_bytes(b"PK\x03\x04 half of it")
-    done = alone("--data", drawn_birds, "--resume")
+@pytest.mark.parametrize("damage", ["garbage", "empty", "cut off", "one bit of a weight"])
+def test_a_damaged_checkpoint_is_one_message(alone: Alone, drawn_birds: Path, tmp_path: Path, damage: str) -> None:
+    assert alone("--data", drawn_birds, "--epochs", 1).code == 0
+    file = tmp_path / "outputs" / "checkpoint.pt"
+    whole = file.read_bytes()
+    middle = len(whole) // 2
+    file.write_bytes(
+        {
+            "garbage": b"PK\x03\x04 half of it",
+            "empty": b"",
+            "cut off": whole[:-5000],
+            "one bit of a weight": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+        }[damage]
+    )
+    done = alone("--data", drawn_birds, "--epochs", 2, "--resume")
     assert done.code == 2
     assert "cannot be read" in done.err and "`--resume no`" in done.err
+    assert ("check sum" in done.err) is (damage == "one bit of a weight")
+
+
+def test_a_restart_goes_on_with_its_own_run_only(alone: Alone, drawn_birds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was started anew and crashed before its first checkpoint must not take the run before it for its own."""
+    monkeypatch.setenv("LAUNCHER_RUN_ID", "first")
+    assert alone("--data", drawn_birds, "--epochs", 1).code == 0
+    monkeypatch.setenv("LAUNCHER_RUN_ID", "second")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    restarted = alone("--data", drawn_birds, "--epochs", 1)
+    assert restarted.code == 0 and "starting anew over the earlier run" in restarted.out
+    assert "epoch 1/1: train loss" in restarted.out
+    again = alone("--data", drawn_birds, "--epochs", 1)
+    assert again.code == 0 and "resuming: outputs/checkpoint.pt" in again.out
+
+
+def test_a_second_training_in_the_same_output_folder_is_refused(alone: Alone, drawn_birds: Path, tmp_path: Path) -> None:
+    import launcher
+    from train.checkpoint import Output
+
+    with Output(launcher.init(), str(tmp_path / "outputs")):
+        done = alone("--data", drawn_birds, "--epochs", 1)
+    assert done.code == 2
+    assert "another training is writing to the output folder outputs" in done.err and "`--output-dir`" in done.err
+    assert alone("--data", drawn_birds, "--epochs", 1).code == 0
+
+
+def test_what_a_killed_run_left_half_written_is_removed(alone: Alone, drawn_birds: Path, tmp_path: Path) -> None:
+    (tmp_path / "outputs").mkdir()
+    for name in ("checkpoint.pt.tmp", "model.pt.tmp"):
+        (tmp_path / "outputs" / name).write_bytes(b"half")
+    (tmp_path / "outputs" / "skipped.txt").write_text("of an earlier folder\n")
+    assert alone("--data", drawn_birds, "--epochs", 1).code == 0
+    names = ["checkpoint.pt", "metrics.jsonl", "model.pt", "skipped.txt"]
+    assert sorted(p.name for p in (tmp_path / "outputs").iterdir()) == names
+    assert (tmp_path / "outputs" / "skipped.txt").read_text() == ""
 
 
 def test_the_end_says_where_everything_is(alone: Alone, drawn_birds: Path, tmp_path: Path) -> None:
@@ -176,3 +224,24 @@ def test_a_disk_that_fills_up_later_costs_the_files_and_not_the_run(
     assert len(re.findall(full, done.out)) == 2
     assert f"error: {small_disk}/checkpoint.pt is not up to date" in done.out
     assert sorted(p.name for p in small_disk.iterdir()) == ["metrics.jsonl", "model.pt"]
+
+
+def test_a_disk_without_room_for_a_whole_line_of_metrics_gets_none_of_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import launcher
+    from train.metrics import MetricsFile, Result
+
+    ctx = launcher.init()
+    metrics = MetricsFile(str(tmp_path / "metrics.jsonl"), ctx, keep_epochs=0)
+    metrics.add(1, "train", Result(0.5, 0.5, 4, 1.0), 0.1)
+    whole = (tmp_path / "metrics.jsonl").read_text()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, limits[1]))
+    try:
+        metrics.add(1, "val", Result(0.5, 0.5, 4, 1.0), 0.1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    ctx.close()
+    assert (tmp_path / "metrics.jsonl").read_text() == whole
+    assert "metrics.jsonl could not be written (No space left on device)" in capfd.readouterr().err

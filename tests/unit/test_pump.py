@@ -39,6 +39,15 @@ def test_a_line_that_is_too_long_comes_out_in_pieces() -> None:
     assert splitter.unfinished == b""
 
 
+def test_a_progress_bar_that_wipes_itself_out_leaves_no_empty_line() -> None:
+    splitter = LineSplitter()
+    for data in (b"\r 10%", b"\r100%", b"\r    \r"):
+        assert splitter.feed(data) == b""
+    assert splitter.finish() == b""
+    splitter.feed(b"   ")
+    assert splitter.finish() == b"   \n"  # spaces that nobody rewrote are the rank's own
+
+
 def test_a_line_that_is_rewritten_for_hours_takes_no_memory() -> None:
     splitter = LineSplitter()
     for percent in range(1000):
