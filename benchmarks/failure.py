@@ -8,7 +8,6 @@ One table is printed and written to benchmarks/results/.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import statistics
@@ -24,7 +23,6 @@ import machine
 import measure
 from launchers import OURS, TORCHRUN, environment, find_installed, version
 
-HERE = os.path.dirname(os.path.abspath(__file__))
 RANKS = 8
 HANG_TIMEOUT_S = 2
 
@@ -41,6 +39,7 @@ class Screen:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.text = b""
         self.reported_ns: int | None = None
+        self.reported = threading.Event()
         self._process = process
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
@@ -51,6 +50,7 @@ class Screen:
             self.text += data
             if self.reported_ns is None and _REPORT.search(self.text):
                 self.reported_ns = time.monotonic_ns()
+                self.reported.set()
 
     def finish(self) -> None:
         self._thread.join(5)
@@ -85,9 +85,7 @@ def time_from_failure(what: str, until: str, *options: str) -> Measurement:
             if until == "end":
                 process.wait(120)
                 return (time.monotonic_ns() - failed) / 1e9
-            deadline = time.monotonic() + 120
-            while screen.reported_ns is None and time.monotonic() < deadline:
-                time.sleep(0.002)
+            screen.reported.wait(120)
             if screen.reported_ns is None:
                 raise measure.Failed("no report")
             return (screen.reported_ns - failed) / 1e9
@@ -209,13 +207,9 @@ def reached(row: Row, values: list[float] | None) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeat", type=int, default=5, help="runs per figure, of which the median is taken")
+    parser = machine.make_parser(__doc__, ROWS)
     parser.add_argument("--slow-repeat", type=int, default=2, help="the same for rows in which torchrun takes half a minute")
     parser.add_argument("--restarts", type=int, default=20, help="how often our own restart is tried")
-    parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="NAME",
-                        help=f"measure only some of: {', '.join(ROWS)}")  # fmt: skip
-    parser.add_argument("--results", default=os.path.join(HERE, "results"), help="folder for the results file")
     options = parser.parse_args()
     installed, _ = find_installed(sys.executable)
     names = [name for name in (OURS, TORCHRUN, "mpirun") if name in installed]

@@ -10,7 +10,6 @@ Horovod (scripts/build_horovod) and torchvision; run it on a machine that does n
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import sys
@@ -21,7 +20,6 @@ import launchers
 import machine
 import measure
 
-HERE = os.path.dirname(os.path.abspath(__file__))
 OURS, HOROVODRUN, MPIRUN, DDP = "launcher", "horovodrun --gloo", "mpirun", "launcher, DDP over Gloo"
 
 
@@ -68,7 +66,7 @@ class Bench:
         self, variants: dict[str, list[str]], script: str, one: Callable[[str, list[str]], float]
     ) -> dict[str, list[float]]:
         """Measure each variant `repeat` times in turns, after one run that does not count."""
-        self.shown += [_show_command(command, script) for command in variants.values()]
+        self.shown += [f"{launchers.shown(command)} benchmarks/workloads/{script}" for command in variants.values()]
         samples: dict[str, list[float]] = {name: [] for name in variants}
         for turn in range(-1, self.repeat):
             for name in list(samples):
@@ -146,12 +144,6 @@ def _show_ratio(ratio: float | None) -> str:
     return "" if ratio is None else f"{ratio:.3f}"
 
 
-def _show_command(command: list[str], script: str) -> str:
-    """Return a command for the results file, without the paths of this machine."""
-    shown = [os.path.basename(word) if os.path.isabs(word) else word for word in command]
-    return f"{' '.join(shown)} benchmarks/workloads/{script}"
-
-
 def render_page(bench: Bench, rows: list[Row]) -> str:
     """Return the whole results file."""
     import importlib.metadata
@@ -173,18 +165,7 @@ def render_page(bench: Bench, rows: list[Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeat", type=int, default=5, help="runs per figure, of which the median is taken")
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        choices=MEASUREMENTS,
-        default=list(MEASUREMENTS),
-        metavar="NAME",
-        help=f"measure only some of: {', '.join(MEASUREMENTS)}",
-    )
-    parser.add_argument("--results", default=os.path.join(HERE, "results"), help="folder for the results file")
-    options = parser.parse_args()
+    options = machine.make_parser(__doc__, MEASUREMENTS).parse_args()
     # Launchers differ in what they set by themselves; with one thread for each of 2 ranks nobody is helped or hurt.
     os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // 2))
     bench = Bench(options.repeat)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 # (python, number of ranks, restarts) -> the command in front of the script.
 MakeCommand = Callable[[str, int, int], list[str]]
@@ -26,7 +26,9 @@ def torchrun(python: str, ranks: int, restarts: int = 0) -> list[str]:
 
 
 def accelerate(python: str, ranks: int, restarts: int = 0) -> list[str]:
-    fixed = ["--cpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    # Not --cpu: with it, and without a host file for mpirun, accelerate starts one process, whatever --num_processes says.
+    # With --multi_gpu it starts them all, through torch.distributed.run, and the workloads here ask for no GPU.
+    fixed = ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     return [_beside(python, "accelerate"), "launch", *fixed, "--num_processes", str(ranks)]
 
 
@@ -62,6 +64,11 @@ def version(python: str, name: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60, check=False)
     lines = (done.stdout or done.stderr).strip().splitlines()
     return lines[0] if lines else "unknown"
+
+
+def shown(command: Sequence[str]) -> str:
+    """Return a command for the results file, without the paths of this machine."""
+    return " ".join(os.path.basename(word) if os.path.isabs(word) else word for word in command)
 
 
 def environment() -> dict[str, str]:

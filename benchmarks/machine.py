@@ -1,12 +1,29 @@
-"""What a results file says about the machine, and the writing of that file. No measurement happens here."""
+"""What all benchmarks share around their measurements: the options, what a results file says about the machine, and the
+writing of that file. No measurement happens here.
+"""
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import os
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+RESULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results")
+
+
+def make_parser(description: str | None, rows: Iterable[str] = ()) -> argparse.ArgumentParser:
+    """Return a parser of the options that all benchmarks have: --repeat, --results and, where rows have names, --only."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=5, help="runs per figure, of which the median is taken")
+    parser.add_argument("--results", default=RESULTS, help="folder for the results file")
+    if names := list(rows):
+        shown = ", ".join(f'"{name}"' if " " in name else name for name in names)
+        help_text = f"measure only some of: {shown}"
+        parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=help_text)
+    return parser
 
 
 def cpu_model() -> str:

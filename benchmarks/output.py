@@ -8,7 +8,6 @@ a run that writes nothing is taken off. One table is printed and written to benc
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -19,9 +18,8 @@ import time
 
 import machine
 import measure
-from launchers import OURS, TORCHRUN, environment, find_installed, version
+from launchers import OURS, TORCHRUN, environment, find_installed, shown, version
 
-HERE = os.path.dirname(os.path.abspath(__file__))
 RANKS = 2
 
 
@@ -95,10 +93,8 @@ def measure_all(commands: dict[str, list[str]], repeat: int, megabytes: int, sin
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeat", type=int, default=5, help="runs per figure, of which the median is taken")
+    parser = machine.make_parser(__doc__)
     parser.add_argument("--megabytes", type=int, default=100, help="how much each rank writes")
-    parser.add_argument("--results", default=os.path.join(HERE, "results"), help="folder for the results file")
     options = parser.parse_args()
     commands = make_commands(sys.executable)
     rows = []
@@ -106,7 +102,6 @@ def main() -> None:
         rows += measure_all(commands, options.repeat, options.megabytes, sink)
     header = ["", "stdout is a", "whole command", "rate without the start", "peak memory of the supervisor"]
     names = [f"- {name}: {version(sys.executable, name)}" for name in commands]
-    shown = [[os.path.basename(word) if os.path.isabs(word) else word for word in words] for words in commands.values()]
     page = "\n\n".join(
         [
             "# Passing on output",
@@ -115,7 +110,7 @@ def main() -> None:
             "launchers in turns. Written by `benchmarks/output.py`.",
             "\n".join(names),
             machine.table(header, rows),
-            "\n".join(f"    {' '.join(words)} benchmarks/workloads/lines.py {options.megabytes}" for words in shown),
+            "\n".join(f"    {shown(command)} benchmarks/workloads/lines.py {options.megabytes}" for command in commands.values()),
         ]
     )
     print(page)

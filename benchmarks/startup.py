@@ -8,8 +8,6 @@ printed and written to benchmarks/results/. Run it on a machine that does nothin
 
 from __future__ import annotations
 
-import argparse
-import os
 import statistics
 import sys
 from collections.abc import Callable
@@ -17,9 +15,8 @@ from typing import NamedTuple
 
 import machine
 import measure
-from launchers import OURS, TORCHRUN, find_installed, version
+from launchers import OURS, TORCHRUN, find_installed, shown, version
 
-HERE = os.path.dirname(os.path.abspath(__file__))
 MIB = 1 << 20
 
 
@@ -68,9 +65,8 @@ class Bench:
         return {name: statistics.median(values) for name, values in samples.items() if name in commands}
 
     def note_command(self, command: list[str], script: str) -> None:
-        """Remember a command for the results file, without the paths of this machine."""
-        shown = [os.path.basename(word) if os.path.isabs(word) else word for word in command]
-        self.commands.append(f"{' '.join(shown)} benchmarks/workloads/{script}")
+        """Remember a command for the results file."""
+        self.commands.append(f"{shown(command)} benchmarks/workloads/{script}")
 
 
 def whole_command(bench: Bench, script: str, ranks: int, target: float) -> Row:
@@ -166,8 +162,8 @@ def render_rows(rows: list[Row], others: list[str]) -> str:
     for row in rows:
         ours, theirs = row.values.get(OURS), row.values.get(TORCHRUN)
         ratio = ours / theirs if ours is not None and theirs else None
-        shown = "" if ratio is None else f"{ratio:.3f}"
-        line = [row.title, _show(ours, row.unit), _show(theirs, row.unit), shown, *_verdict(row, ours, ratio)]
+        share = "" if ratio is None else f"{ratio:.3f}"
+        line = [row.title, _show(ours, row.unit), _show(theirs, row.unit), share, *_verdict(row, ours, ratio)]
         cells.append([*line, *(_show(row.values.get(name), row.unit) for name in others)])
     return "\n\n".join([machine.table(header, cells), *notes])
 
@@ -207,14 +203,10 @@ def render_page(bench: Bench, rows: list[Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeat", type=int, default=5, help="runs per figure, of which the median is taken")
+    parser = machine.make_parser(__doc__, MEASUREMENTS)
     parser.add_argument("--idle-seconds", type=float, default=60.0, help="how long the idle supervisor is watched")
-    parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=list(MEASUREMENTS), metavar="NAME",
-                        help=f"measure only some of: {', '.join(MEASUREMENTS)}")
     parser.add_argument("--others-ranks", type=int, default=2,
                         help="the all-reduce is measured with up to so many ranks for others than torchrun")
-    parser.add_argument("--results", default=os.path.join(HERE, "results"), help="folder for the results file")
     options = parser.parse_args()
     bench = Bench(sys.executable, options.repeat, options.idle_seconds, options.others_ranks)
     for name in bench.missing:

@@ -9,7 +9,6 @@ whole command's time, not of images/s. One table is printed and written to bench
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -60,10 +59,8 @@ def measure(name: str, data: str) -> tuple[float, float]:
 
 def main() -> None:
     """Measure all variants in turns, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = machine.make_parser(__doc__, VARIANTS)
     parser.add_argument("--data", required=True, help="folder with train/ and val/, photographs for figures that mean much")
-    parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
     args = parser.parse_args()
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in args.only}
     data = os.path.abspath(args.data)
@@ -88,7 +85,7 @@ def main() -> None:
         f"ResNet-18, 224 pixels, batches of 4 unless named, one epoch, medians of {args.repeat} alternating runs:",
         "", table,
     ]  # fmt: skip
-    machine.write(machine.results_path(os.path.join(HERE, "results"), "-trainer"), "\n".join(text) + "\n")
+    machine.write(machine.results_path(args.results, "-trainer"), "\n".join(text) + "\n")
 
 
 if __name__ == "__main__":

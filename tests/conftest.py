@@ -116,15 +116,19 @@ class Running:
         return Completed(code, self.out, self.err, time.monotonic() - self._began)
 
 
+def ask_until(condition: Callable[[], Any], timeout_s: float) -> Any:
+    """Ask again and again until the answer is yes or the time is up; return the last answer."""
+    deadline = time.monotonic() + timeout_s
+    while not (answer := condition()) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return answer
+
+
 def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 20.0) -> Any:
     """Ask again and again until the answer is yes, and return it."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        answer = condition()
-        if answer:
-            return answer
-        assert time.monotonic() < deadline, f"never happened: {what}"
-        time.sleep(0.005)
+    answer = ask_until(condition, timeout_s)
+    assert answer, f"never happened: {what}"
+    return answer
 
 
 def is_alive(pid: int) -> bool:
@@ -151,6 +155,24 @@ def marked_processes(mark: str) -> dict[int, str]:
         except OSError:
             continue
     return found
+
+
+def kill_leftovers(mark: str, timeout_s: float) -> dict[int, str]:
+    """Wait until nobody has this mark any more; kill who still has it when the time is up, and return those."""
+    left: dict[int, str] = {}
+
+    def all_gone() -> bool:
+        nonlocal left
+        left = marked_processes(mark)
+        return not left
+
+    ask_until(all_gone, timeout_s)
+    for pid in left:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    return left
 
 
 def _zombies() -> list[int]:
@@ -180,12 +202,8 @@ def suite_mark(clean_env: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str
     mark = os.urandom(8).hex()
     monkeypatch.setenv(_MARK, mark)
     yield mark
-    deadline = time.monotonic() + 2.0
     # What has been killed a moment ago may take the kernel a moment to take apart.
-    while (left := marked_processes(mark)) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
+    left = kill_leftovers(mark, 2.0)
     zombies = _zombies()
     assert not left, f"still running after the test: {left}"
     assert not zombies, f"ended but never waited for: {zombies}"
@@ -289,6 +307,12 @@ def only_run_dir(tmp_path: Path) -> Callable[[], Path]:
         return folder
 
     return find
+
+
+@pytest.fixture
+def said(tmp_path: Path) -> Callable[[], list[str]]:
+    """Return what ranks have written into files said_RANK, in order: an engine may mix their lines on its stdout."""
+    return lambda: [path.read_text() for path in sorted(tmp_path.glob("said_*"))]
 
 
 class Terminal:

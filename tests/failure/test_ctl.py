@@ -206,7 +206,7 @@ def ask_as(uid: int, name: str) -> bytes:
     return answer
 
 
-def test_no_socket_is_left_after_the_run(waiting: Waiting, ctl: Ctl, suite_mark: str) -> None:
+def test_no_socket_is_left_after_the_run(waiting: Waiting, suite_mark: str) -> None:
     child = waiting(f"one-{suite_mark}")
     name = socket_of(child)
     child.process.kill()

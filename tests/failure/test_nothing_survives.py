@@ -16,7 +16,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run, Running, Script, Start, command, is_alive, marked_processes, wait_until
+from tests.conftest import (
+    Run,
+    Running,
+    Script,
+    Start,
+    ask_until,
+    command,
+    is_alive,
+    kill_leftovers,
+    marked_processes,
+    wait_until,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -80,11 +91,12 @@ def one_round(seed: int, folder: Path, mark: str) -> str:
     )  # fmt: skip
     # In `start` and `restart` any moment may be hit; in the others the tree stands first.
     if stage in ("run", "stop"):
-        deadline = time.monotonic() + 5
-        while len(marked_processes(mark)) < 8 and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.005)
+        ask_until(lambda: len(marked_processes(mark)) >= 8 or process.poll() is not None, 5.0)
+        if process.poll() is not None:  # nothing would be left of a launcher that cannot start
+            return f"seed {seed}: {method}, {stage}: the launcher ended by itself with {process.returncode}"
     if stage == "stop":
         process.send_signal(signal.SIGTERM)
+    # The moment is what is tested.
     time.sleep(chance.random() * (0.3 if stage in ("start", "restart", "end") else 0.1))
     tree = sorted(marked_processes(mark))
     victim = chance.choice(tree) if tree else 0
@@ -96,7 +108,7 @@ def one_round(seed: int, folder: Path, mark: str) -> str:
             pass
     if victim != process.pid:
         # The run goes on, restarts or fails: then the supervisor must clean up. If it went on, it is asked to end.
-        time.sleep(0.05)
+        time.sleep(0.05)  # one more moment, so that the request does not always meet the run as it was
         if stage in ("start", "run") and process.poll() is None:
             process.send_signal(signal.SIGTERM)
         try:
@@ -110,18 +122,10 @@ def one_round(seed: int, folder: Path, mark: str) -> str:
                 process.wait()
                 return f"seed {seed}: {method}, {stage}, killed {title}: the launcher does not end"
     process.wait()
-    deadline = time.monotonic() + GONE_S
-    left: object = None
-    while time.monotonic() < deadline:
-        left = marked_processes(mark)
-        if not left:
-            break
-        time.sleep(0.01)
+    left = kill_leftovers(mark, GONE_S)
     # Logs and the report stay in the run folder; nothing else does.
     rest = {*temporary.iterdir(), *(path for path in shared_memory() - before if path.name.startswith("launcher"))}
     if left or rest:
-        for pid in left or ():  # type: ignore[attr-defined]
-            os.kill(pid, signal.SIGKILL)
         return f"seed {seed}: {method}, {stage}, killed {title}: left {left} {rest}"
     return ""
 
@@ -175,19 +179,22 @@ def test_death_of_the_parent_ends_all_within_two_seconds(tree: Callable[..., Run
         assert done.code == 1
 
 
+DAEMON = """
+import os, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork(): os._exit(0)
+    {before}
+    with open('new', 'w') as file: file.write(str(os.getpid()))
+    os.rename('new', 'daemon')
+    time.sleep(100)
+while not os.path.exists('daemon'): time.sleep(0.01)
+"""
+LET_GO_OF_STREAMS = "for fd in (0, 1, 2): os.dup2(os.open('/dev/null', os.O_RDWR), fd)"
+
+
 def test_daemon_of_a_successful_rank_stays(run: Run, script: Script, tmp_path: Path, method: str) -> None:
-    name = script(
-        "import os, sys, time\n"
-        "if os.fork() == 0:\n"
-        "    os.setsid()\n"
-        "    if os.fork(): os._exit(0)\n"
-        "    null = os.open('/dev/null', os.O_RDWR)\n"
-        "    for fd in (0, 1, 2): os.dup2(null, fd)\n"
-        "    with open('new', 'w') as file: file.write(str(os.getpid()))\n"
-        "    os.rename('new', 'daemon')\n"
-        "    time.sleep(100)\n"
-        "while not os.path.exists('daemon'): time.sleep(0.01)\n"
-    )
+    name = script(DAEMON.format(before=LET_GO_OF_STREAMS))
     assert run("--nproc-per-node", "1", "--start", method, name).code == 0
     pid = int((tmp_path / "daemon").read_text())
     assert is_alive(pid)
@@ -196,16 +203,6 @@ def test_daemon_of_a_successful_rank_stays(run: Run, script: Script, tmp_path: P
 
 
 def test_daemon_of_a_failed_rank_goes(run: Run, script: Script, tmp_path: Path, method: str) -> None:
-    name = script(
-        "import os, sys, time\n"
-        "if os.fork() == 0:\n"
-        "    os.setsid()\n"
-        "    if os.fork(): os._exit(0)\n"
-        "    with open('new', 'w') as file: file.write(str(os.getpid()))\n"
-        "    os.rename('new', 'daemon')\n"
-        "    time.sleep(100)\n"
-        "while not os.path.exists('daemon'): time.sleep(0.01)\n"
-        "sys.exit(3)\n"
-    )
+    name = script(DAEMON.format(before="pass") + "sys.exit(3)\n")
     assert run("--nproc-per-node", "1", "--start", method, name).code == 3
     assert not is_alive(int((tmp_path / "daemon").read_text()))

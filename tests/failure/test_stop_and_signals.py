@@ -68,7 +68,7 @@ def test_second_signal_of_another_kind_forces_too(ready: Callable[..., Running])
     assert child.finish(2).code == 130
 
 
-def test_signal_forces_also_while_a_failure_is_being_cleaned_up(start: Start, script: Script, tmp_path: Path) -> None:
+def test_signal_forces_also_while_a_failure_is_being_cleaned_up(start: Start, script: Script) -> None:
     text = STUBBORN.replace("print('ready', flush=True)", "open(f'ready{rank}', 'w').close()\n"
                             "while not os.path.exists('ready0'): time.sleep(0.001)\nif rank == 1: sys.exit(3)")  # fmt: skip
     child = start("--nproc-per-node", "2", "--shutdown-timeout", "60", script(text))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import signal
@@ -11,11 +10,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.engines import needs_horovod
+
 SCRIPT = str(Path(__file__).resolve().parents[1] / "workers" / "horovod_elastic.py")
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("horovod") is None, reason="Horovod is not built: scripts/build_horovod"
-)
+pytestmark = needs_horovod
 
 # What a script of a test begins with, when what matters is how its ranks come and go.
 _PROLOGUE = (

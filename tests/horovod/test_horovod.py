@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.engines import MPI_SETTINGS, needs_horovod, needs_mpirun
+
 ROOT = Path(__file__).resolve().parents[2]
 OPS = str(ROOT / "tests" / "workers" / "horovod_ops.py")
 
-pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("horovod") is None, reason="Horovod is not built: scripts/build_horovod"),
-    pytest.mark.skipif(shutil.which("mpirun") is None, reason="mpirun is not installed: apt-get install openmpi-bin"),
-]
-
-_MPI_SETTINGS = {
-    "OMPI_ALLOW_RUN_AS_ROOT": "1",
-    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "OMPI_MCA_rmaps_base_oversubscribe": "1",
-    "OMPI_MCA_mpi_yield_when_idle": "1",  # more ranks than processors: one that waits must not keep the others waiting
-}
+pytestmark = needs_horovod
 
 _AFTER_ONE_ALLREDUCE = (
     "import sys, os, horovod.torch as hvd, torch\n"
@@ -40,10 +30,11 @@ def test_every_operation_is_right_under_gloo(run: Any, method: str, ranks: int) 
     assert done.lines == [f"[{r}] rank {r} of {ranks}: every operation is right" for r in range(ranks)]
 
 
+@needs_mpirun
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_every_operation_is_right_for_ranks_of_mpirun(run_command: Any, tmp_path: Path, ranks: int) -> None:
     argv = ["mpirun", "-np", str(ranks), sys.executable, "-m", "launcher", OPS, "adasum"]
-    done = run_command(argv, env=_MPI_SETTINGS, timeout_s=150.0)
+    done = run_command(argv, env=MPI_SETTINGS, timeout_s=150.0)
     assert done.code == 0, done.err
     assert {path.name for path in tmp_path.glob("right_*")} == {f"right_{r}" for r in range(ranks)}
 

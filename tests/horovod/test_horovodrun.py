@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("horovod") is None, reason="Horovod is not built: scripts/build_horovod"
-)
+from tests.engines import needs_horovod
+
+pytestmark = needs_horovod
 
 
 @pytest.fixture
@@ -26,11 +25,7 @@ def horovodrun(run_command: Any, script: Any, tmp_path: Path) -> Any:
     return run
 
 
-def said(folder: Path) -> list[str]:
-    return [path.read_text() for path in sorted(folder.glob("said_*"))]
-
-
-def test_horovod_meets_over_horovodruns_own_store(horovodrun: Any, tmp_path: Path) -> None:
+def test_horovod_meets_over_horovodruns_own_store(horovodrun: Any, said: Any) -> None:
     done = horovodrun(
         "import os, torch, horovod.torch as hvd\n"
         "hvd.init()\n"
@@ -39,10 +34,10 @@ def test_horovod_meets_over_horovodruns_own_store(horovodrun: Any, tmp_path: Pat
         '    f\'{os.environ["HOROVOD_CONTROLLER"]} {"LAUNCHER_RUN_MARK" in os.environ}\')\n'
     )
     assert done.code == 0, done.err
-    assert said(tmp_path) == ["2.0 0 2 gloo False", "2.0 1 2 gloo False"]
+    assert said() == ["2.0 0 2 gloo False", "2.0 1 2 gloo False"]
 
 
-def test_torch_meets_at_a_port_that_all_ranks_derive(horovodrun: Any, tmp_path: Path) -> None:
+def test_torch_meets_at_a_port_that_all_ranks_derive(horovodrun: Any, said: Any) -> None:
     done = horovodrun(
         "import torch, torch.distributed as dist\n"
         "dist.init_process_group('gloo')\n"
@@ -52,7 +47,7 @@ def test_torch_meets_at_a_port_that_all_ranks_derive(horovodrun: Any, tmp_path: 
         "dist.destroy_process_group()\n"
     )
     assert done.code == 0, done.err
-    assert said(tmp_path) == ["2.0", "2.0"]
+    assert said() == ["2.0", "2.0"]
 
 
 def test_one_report_names_the_rank_that_failed(horovodrun: Any, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import Any
 
 import pytest
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("horovod") is None, reason="Horovod is not built: scripts/build_horovod"),
-]
+from tests.engines import needs_horovod
+
+pytestmark = [pytest.mark.slow, needs_horovod]
 
 HANG = ("--hang-timeout", "2", "--shutdown-timeout", "2")
 HEAD = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.engines import MPI_SETTINGS, needs_mpirun
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
@@ -177,16 +178,13 @@ def test_the_same_script_runs_under_torchrun(tmp_path: Path) -> None:
     check_two_ranks(read_seen(done.stdout))
 
 
+@needs_mpirun
 def test_the_same_script_runs_under_mpirun(tmp_path: Path) -> None:
-    mpirun = shutil.which("mpirun")
-    if mpirun is None:
-        pytest.skip("mpirun is not installed")
     script = str(write(tmp_path, EVERYTHING))
     done = run_to_end(
         # One file for each rank: on its stdout mpirun may mix their lines.
-        [mpirun, "--oversubscribe", "--output-filename", str(tmp_path / "said"), "-np", "2", sys.executable, script],
-        OMPI_ALLOW_RUN_AS_ROOT="1",
-        OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
+        ["mpirun", "--output-filename", str(tmp_path / "said"), "-np", "2", sys.executable, script],
+        **MPI_SETTINGS,
         CUDA_VISIBLE_DEVICES="",
     )
     assert done.returncode == 0, done.stderr

@@ -14,13 +14,15 @@ from tests.conftest import Run, Script
 PRINT = "import json, os, sys\nprint(json.dumps([dict(os.environ), sys.argv[1:]]))\n"
 
 
-def seen_by_rank(out: str) -> list[tuple[dict[str, str], list[str]]]:
+def seen_by_rank(out: str, num_ranks: int) -> list[tuple[dict[str, str], list[str]]]:
+    """Return what each rank has printed; all of them must have."""
     lines = sorted(out.splitlines(), key=lambda line: int(line[1 : line.index("]")]))
+    assert [line.partition("]")[0] for line in lines] == [f"[{rank}" for rank in range(num_ranks)]
     return [tuple(json.loads(line.partition("] ")[2])) for line in lines]
 
 
-def variables_by_rank(out: str) -> list[dict[str, str]]:
-    return [variables for variables, _ in seen_by_rank(out)]
+def variables_by_rank(out: str, num_ranks: int) -> list[dict[str, str]]:
+    return [variables for variables, _ in seen_by_rank(out, num_ranks)]
 
 
 @pytest.mark.slow
@@ -30,8 +32,7 @@ def test_every_variable_of_the_table_has_its_documented_value(method: str, run: 
     done = run(
         "--start", method, "--nproc-per-node", "3", "--max-restarts", "2", "--rdzv-id", "job7", "--role", "r", "script.py"
     )
-    ranks = variables_by_rank(done.out)
-    assert len(ranks) == 3
+    ranks = variables_by_rank(done.out, 3)
     run_dir = str(tmp_path / "runs" / "job7")
     for rank, env in enumerate(ranks):
         expected = {
@@ -57,6 +58,18 @@ def test_every_variable_of_the_table_has_its_documented_value(method: str, run: 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "stale", [{"RANK": "0"}, {"WORLD_SIZE": "4"}, {"RANK": "x", "WORLD_SIZE": "4"}, {"RANK": "3", "WORLD_SIZE": "2"}]
+)
+def test_what_only_a_parent_of_ranks_sets_means_nothing_to_the_launcher_as_under_torchrun(
+    stale: dict[str, str], run: Run, script: Script
+) -> None:
+    script("import os\nprint(os.environ['RANK'], os.environ['WORLD_SIZE'])\n")
+    done = run("--nproc-per-node", "2", "script.py", env=stale)
+    assert (done.code, done.lines, done.err) == (0, ["[0] 0 2", "[1] 1 2"], "")
+
+
+@pytest.mark.slow
 def test_the_users_values_are_kept_and_only_the_ranks_are_ours(method: str, run: Run, script: Script) -> None:
     script(PRINT)
     mine = {
@@ -64,7 +77,7 @@ def test_the_users_values_are_kept_and_only_the_ranks_are_ours(method: str, run:
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0", "CUDA_VISIBLE_DEVICES": "3,1", "MY_VARIABLE": "a\nb=c é", "EMPTY": "",
     }  # fmt: skip
     stale = {"RANK": "9", "WORLD_SIZE": "99", "LOCAL_RANK": "8", "TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_PORT": "1"}
-    ranks = variables_by_rank(run("--start", method, "--nproc-per-node", "2", "script.py", env=mine | stale).out)
+    ranks = variables_by_rank(run("--start", method, "--nproc-per-node", "2", "script.py", env=mine | stale).out, 2)
     for rank, env in enumerate(ranks):
         assert {name: env.get(name) for name in mine} == mine
         assert (env["RANK"], env["LOCAL_RANK"], env["WORLD_SIZE"]) == (str(rank), str(rank), "2")
@@ -80,7 +93,7 @@ def test_rank_names_in_arguments_are_expanded_and_other_dollars_stay(method: str
         "$RANKS", "$HOME", "${RANK", "$", "$$RANK", "${OTHER}", "\\$RANK", "a$", "$RANK.txt", "$RANKé", "${RANK}0",
     ]  # fmt: skip
     done = run("--start", method, "--nproc-per-node", "2", "script.py", *given)
-    for rank, (env, args) in enumerate(seen_by_rank(done.out)):
+    for rank, (env, args) in enumerate(seen_by_rank(done.out, 2)):
         address = f"{env['MASTER_ADDR']}:{env['MASTER_PORT']}"
         assert args == [
             f"{rank}", f"{rank}", "--x=0/2", f"2{rank}", address, "$RANKS", "$HOME", "${RANK", "$", f"${rank}", "${OTHER}",
@@ -98,7 +111,7 @@ def test_threads_follow_the_cpus_that_the_shell_allows(method: str, run: Run, sc
             "--start", method, "--nproc-per-node", str(ranks), "script.py",
             preexec_fn=lambda: os.sched_setaffinity(0, allowed),
         )  # fmt: skip
-        return {env["OMP_NUM_THREADS"] for env in variables_by_rank(done.out)}
+        return {env["OMP_NUM_THREADS"] for env in variables_by_rank(done.out, ranks)}
 
     assert threads(set(cpus), 1) == {str(len(cpus))}
     assert threads({cpus[0]}, 1) == {"1"}
@@ -116,7 +129,7 @@ def test_a_launcher_inside_a_worker_makes_a_run_of_its_own(run: Run, script: Scr
     done = run("--nproc-per-node", "3", "--rdzv-id", "outer", "script.py")
     assert done.code == 0, done.err
     inner = "".join(line.removeprefix("[0] ") + "\n" for line in done.out.splitlines())
-    for rank, env in enumerate(variables_by_rank(inner)):
+    for rank, env in enumerate(variables_by_rank(inner, 2)):
         assert (env["RANK"], env["WORLD_SIZE"]) == (str(rank), "2")
         assert env["LAUNCHER_RUN_ID"] != "outer"
         assert "outer" not in env["LAUNCHER_RUN_DIR"]
@@ -132,5 +145,5 @@ def test_a_launcher_without_a_folder_does_not_write_into_that_of_another(run: Ru
     done = run("--run-dir", "file/runs", "--nproc-per-node", "2", "script.py", env=outer | nowhere)
     assert done.code == 0
     assert "keeps no log files" in done.err
-    for env in variables_by_rank(done.out):
+    for env in variables_by_rank(done.out, 2):
         assert set(outer) & set(env) == set()

@@ -1,4 +1,4 @@
-"""What the tests of attached ranks share: mpirun as they need it, and files that the ranks write."""
+"""What the tests of attached ranks share: mpirun as they need it."""
 
 from __future__ import annotations
 
@@ -8,20 +8,11 @@ from typing import Any
 
 import pytest
 
-
-@pytest.fixture
-def mpi_settings() -> dict[str, str]:
-    """Variables for mpirun: tests run as root in containers, and with more ranks than processors."""
-    return {
-        "OMPI_ALLOW_RUN_AS_ROOT": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        "OMPI_MCA_rmaps_base_oversubscribe": "1",
-        "OMPI_MCA_mpi_yield_when_idle": "1",
-    }
+from tests.engines import MPI_SETTINGS
 
 
 @pytest.fixture
-def start_mpirun(start_command: Any, mpi_settings: Any, tmp_path: Path) -> Any:
+def start_mpirun(start_command: Any, tmp_path: Path) -> Any:
     """Start the launcher under mpirun with a script's text."""
 
     def start(
@@ -29,7 +20,7 @@ def start_mpirun(start_command: Any, mpi_settings: Any, tmp_path: Path) -> Any:
     ) -> Any:
         (tmp_path / "script.py").write_text(text)
         argv = ["mpirun", *flags, "-np", str(ranks), sys.executable, "-m", "launcher", *options, "script.py", *args]
-        return start_command(argv, env={**mpi_settings, **(env or {})})
+        return start_command(argv, env={**MPI_SETTINGS, **(env or {})})
 
     return start
 
@@ -38,9 +29,3 @@ def start_mpirun(start_command: Any, mpi_settings: Any, tmp_path: Path) -> Any:
 def mpirun(start_mpirun: Any) -> Any:
     """Run the launcher under mpirun with a script's text; returns what `Running.finish` returns."""
     return lambda *args, **options: start_mpirun(*args, **options).finish(120.0)
-
-
-@pytest.fixture
-def said(tmp_path: Path) -> Any:
-    """Return what the ranks have written into files of their own: mpirun may mix lines of several ranks on its stdout."""
-    return lambda: [path.read_text() for path in sorted(tmp_path.glob("said_*"))]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("mpirun") is None, reason="mpirun is not installed: apt-get install openmpi-bin"
-)
+from tests.engines import MPI_SETTINGS, needs_mpirun
+
+pytestmark = needs_mpirun
 
 
 def test_each_process_of_mpirun_is_a_rank_and_no_child_is_started(mpirun: Any, said: Any) -> None:
@@ -76,9 +75,9 @@ def test_the_context_has_the_communicator_of_mpi4py(mpirun: Any, said: Any) -> N
     assert said() == ["[0, 1]"] * 2
 
 
-def test_alone_the_communicator_is_a_world_of_one(start_command: Any, script: Any, mpi_settings: Any) -> None:
+def test_alone_the_communicator_is_a_world_of_one(run_command: Any, script: Any) -> None:
     name = script("import launcher\nctx = launcher.init()\nprint(ctx.mpi.allgather(ctx.rank))\n")
-    done = start_command([sys.executable, name], env={**mpi_settings, "CUDA_VISIBLE_DEVICES": ""}).finish()
+    done = run_command([sys.executable, name], env={**MPI_SETTINGS, "CUDA_VISIBLE_DEVICES": ""})
     assert (done.code, done.out) == (0, "[0]\n"), done.err
 
 

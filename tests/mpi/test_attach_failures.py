@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("mpirun") is None, reason="mpirun is not installed: apt-get install openmpi-bin"
-)
+from tests.engines import needs_horovod, needs_mpirun
 
-_NEEDS_HOROVOD = pytest.mark.skipif(
-    importlib.util.find_spec("horovod") is None, reason="Horovod is not built: scripts/build_horovod"
-)
+pytestmark = needs_mpirun
 
 # All but the failing rank wait for it in a collective, each with another library.
 _TORCH = (
@@ -67,7 +61,7 @@ def _check_report(done: Any, rank: int = 1) -> str:
 
 @pytest.mark.parametrize("ranks", [2, 4])
 @pytest.mark.parametrize(
-    "text", [_TORCH, pytest.param(_HOROVOD, marks=_NEEDS_HOROVOD), _MPI], ids=["torch", "horovod", "mpi"]
+    "text", [_TORCH, pytest.param(_HOROVOD, marks=needs_horovod), _MPI], ids=["torch", "horovod", "mpi"]
 )
 def test_an_exception_on_one_rank_is_reported_once_and_ends_the_others(
     mpirun: Any, notes_folder: Any, text: str, ranks: int
@@ -77,7 +71,7 @@ def test_an_exception_on_one_rank_is_reported_once_and_ends_the_others(
     _check_report(done)
 
 
-@pytest.mark.parametrize("text", [_TORCH, pytest.param(_HOROVOD, marks=_NEEDS_HOROVOD)], ids=["torch", "horovod"])
+@pytest.mark.parametrize("text", [_TORCH, pytest.param(_HOROVOD, marks=needs_horovod)], ids=["torch", "horovod"])
 def test_it_is_the_same_without_mpi4py(mpirun: Any, notes_folder: Any, without_mpi4py: Any, text: str) -> None:
     done = mpirun(2, text, env={**notes_folder, **without_mpi4py})
     assert done.code == 1

@@ -122,7 +122,7 @@ def test_ctrl_c_twice_kills_stubborn_ranks(method: str, start_command: Start, sc
 
 
 @pytest.mark.slow
-def test_user_signals_are_passed_on_and_stop_nothing(begin: Callable[..., Running], tmp_path: Path) -> None:
+def test_user_signals_are_passed_on_and_stop_nothing(begin: Callable[..., Running]) -> None:
     running = begin(
         "import os, signal\n"
         "got = []\ndef note(signum, frame):\n    got.append(signum)\n    print('got', signum, flush=True)\n"

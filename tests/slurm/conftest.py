@@ -11,24 +11,18 @@ import pwd
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.conftest import ask_until
+from tests.engines import MPI_SETTINGS
+
 NODES = ("127.0.0.1", "127.0.0.2", "nowhere1.invalid", "nowhere2.invalid")
 _PATIENCE_S = 30.0
 _PROGRAMS = {"slurmd": "slurmd", "slurmctld": "slurmctld", "srun": "slurm-client"}
-
-# Tests run as root in containers, and with more ranks than processors.
-_MPI_SETTINGS = {
-    "OMPI_ALLOW_RUN_AS_ROOT": "1",
-    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "OMPI_MCA_rmaps_base_oversubscribe": "1",
-    "OMPI_MCA_mpi_yield_when_idle": "1",
-}
 
 _SETTINGS = """\
 ClusterName=tests
@@ -127,14 +121,13 @@ def _free_ports(count: int) -> list[int]:
 
 def _is_idle(environ: dict[str, str]) -> bool:
     """Wait until all nodes are idle; False when they are not in time."""
-    deadline = time.monotonic() + _PATIENCE_S
     argv = ["sinfo", "--noheader", "--states=idle", "--format=%D"]
-    while time.monotonic() < deadline:
+
+    def all_are() -> bool:
         done = subprocess.run(argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
-        if done.stdout.strip() == str(len(NODES)):
-            return True
-        time.sleep(0.02)
-    return False
+        return done.stdout.strip() == str(len(NODES))
+
+    return bool(ask_until(all_are, _PATIENCE_S))
 
 
 @pytest.fixture
@@ -142,8 +135,6 @@ def slurm(slurm_conf: Path, run_command: Callable[..., Any]) -> Callable[..., An
     """Run a command of Slurm's to its end, in the folder of the test."""
 
     def run(*argv: str, **env: str) -> Any:
-        return run_command(
-            argv, env={"PATH": _path(), "SLURM_CONF": str(slurm_conf), **_MPI_SETTINGS, **env}, timeout_s=60.0
-        )
+        return run_command(argv, env={"PATH": _path(), "SLURM_CONF": str(slurm_conf), **MPI_SETTINGS, **env}, timeout_s=60.0)
 
     return run

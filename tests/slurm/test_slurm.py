@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,15 +11,13 @@ from typing import Any
 import pytest
 
 from tests.conftest import wait_until
+from tests.engines import needs_mpirun
 
 pytestmark = pytest.mark.slow
 
 LAUNCHER = (sys.executable, "-m", "launcher")
 ONE_NODE = ("srun", "-N1", "-w", "127.0.0.1")
 TWO_NODES = ("srun", "-N2", "-w", "127.0.0.[1-2]")
-needs_mpirun = pytest.mark.skipif(
-    shutil.which("mpirun") is None, reason="mpirun is not installed: apt-get install openmpi-bin"
-)
 
 NAMES = ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_WORLD_SIZE", "WORLD_SIZE", "MASTER_ADDR")
 SAY_PLACE = f"""
@@ -32,9 +29,9 @@ with open('said_' + os.environ['RANK'], 'w') as file:
 
 
 @pytest.fixture
-def said(tmp_path: Path) -> Callable[[], list[Any]]:
-    """What the ranks have written, each into a file of its own, in order of rank."""
-    return lambda: [json.loads(path.read_text()) for path in sorted(tmp_path.glob("said_*"))]
+def said(said: Callable[[], list[str]]) -> Callable[[], list[Any]]:
+    """As elsewhere, read as JSON."""
+    return lambda: [json.loads(text) for text in said()]
 
 
 def test_each_task_of_srun_is_a_rank_and_no_child_is_started(slurm: Any, script: Any, said: Any) -> None:

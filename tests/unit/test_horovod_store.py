@@ -112,6 +112,7 @@ def test_one_that_goes_away_while_it_is_held_is_forgotten(loop: Loop, store: Hor
     Client(store).send("GET", "rank_and_size/here:1").close()
     wait_for(loop, Asked(1))
     serve(loop, Client(store).send("GET", "global/0"))  # by now its end has been read, too
+    assert store._held == {}
     store.admit({0: 0, 1: 1})
 
 
