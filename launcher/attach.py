@@ -9,28 +9,25 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
 
 from launcher import contract
 from launcher._platform import usable_cpus
+from launcher.agreement import MPI_ENGINES, Agreement, agree
 from launcher.command import horovod_use
 from launcher.endpoint import job_id, master_endpoint
-from launcher.environments import Place, count_nodes, mpi_engine
-from launcher.errors import EnvironmentMismatch, RendezvousError, UsageError
+from launcher.environments import Nodes, Place, known_nodes, mpi_engine
+from launcher.errors import EnvironmentMismatch, UsageError
 from launcher.in_place import run_in_place
 from launcher.ranks import Assignment, RankInfo
 from launcher.spec import LaunchSpec
 
-if TYPE_CHECKING:
-    import socket
-
 # Engines that start one process for each rank, and tell it which one it is.
 _ENGINES = {"openmpi": "mpirun", "mvapich": "mpirun", "mpich": "mpirun", "slurm": "srun", "horovod": "horovodrun"}
 
-_COUNT_FLAG = {"horovodrun": "-np"}
+# What a rank is told about nodes.
+_OF_NODES = ("NODE_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE")
 
-# Those under which MPI can be initialised without asking: a plain srun may abort a process that tries.
-_MPI_ENGINES = ("openmpi", "mvapich", "mpich")
+_COUNT_FLAG = {"horovodrun": "-np"}
 
 
 def should_attach(spec: LaunchSpec, place: Place) -> bool:
@@ -89,18 +86,18 @@ def join_run(spec: LaunchSpec, place: Place) -> Callable[[], int]:
     """
     for name in ("nproc_per_node", "max_restarts", "start"):
         _warn_if_ignored(spec, place, name)
-    address, port, reserved = _agree_on_endpoint(place)
-    variables = make_contract(spec, place, os.environ, (address, port))
+    agreed = agree(place, os.environ)
+    variables = make_contract(spec, place, os.environ, agreed)
     os.environ.update(variables)
     args = [contract.expand(argument, variables) for argument in spec.script_args]
 
     def run() -> int:
         try:
-            return run_in_place(spec, place, args, port)
+            return run_in_place(spec, place, args, agreed.port)
         finally:
             # Bound until now, on rank 0: nobody else takes the port before torch's store does.
-            if reserved is not None:
-                reserved.close()
+            if agreed.reserved is not None:
+                agreed.reserved.close()
 
     return run
 
@@ -110,32 +107,35 @@ def dry_run(spec: LaunchSpec, place: Place, environ: Mapping[str, str]) -> str:
     from launcher.dry_run import render_rank
 
     is_set = environ.get("MASTER_ADDR") and environ.get("MASTER_PORT")
-    if place.starter in _MPI_ENGINES and not is_set:
-        variables = make_contract(spec, place, environ, ("rank 0's, told over MPI", 0))
+    nodes = known_nodes(place, environ)
+    if place.starter in MPI_ENGINES and not is_set:
+        variables = make_contract(spec, place, environ, Agreement("rank 0's, told over MPI", 0, None, nodes))
         variables["MASTER_PORT"] = variables["MASTER_ADDR"]
     else:
-        variables = make_contract(spec, place, environ, master_endpoint(place, environ))
+        variables = make_contract(spec, place, environ, Agreement(*master_endpoint(place, environ), None, nodes))
+    if nodes is None:
+        variables.update(dict.fromkeys(_OF_NODES, "told over MPI, if mpi4py is installed"))
     return render_rank(spec, place, variables)
 
 
-def make_contract(spec: LaunchSpec, place: Place, environ: Mapping[str, str], endpoint: tuple[str, int]) -> dict[str, str]:
-    """Return the contract of an attached rank. What the user has set stays."""
-    address, port = endpoint
-    run_id = job_id(place, environ) or f"{place.starter}-{port}"
+def make_contract(spec: LaunchSpec, place: Place, environ: Mapping[str, str], agreed: Agreement) -> dict[str, str]:
+    """Return the contract of an attached rank. What the user has set stays; what nobody knows is not in it."""
+    run_id = job_id(place, environ) or f"{place.starter}-{agreed.port}"
+    nodes = agreed.nodes or Nodes(0, 1)
     assignment = Assignment(
         attempt=int(environ.get("SLURM_RESTART_COUNT", "0")),
-        node_rank=place.node_rank,
+        node_rank=nodes.rank,
         local_world_sizes=(),  # the engine has laid the ranks out; ours is in `rank`
-        master_addr=address,
-        master_port=port,
+        master_addr=agreed.address,
+        master_port=agreed.port,
     )
     rank = RankInfo(
         rank=place.rank,
         local_rank=place.local_rank,
-        node_rank=place.node_rank,
+        node_rank=nodes.rank,
         world_size=place.world_size,
         local_world_size=place.local_world_size,
-        num_nodes=count_nodes(place, environ),
+        num_nodes=nodes.num,
     )
     facts = contract.RunFacts(
         run_id=run_id,
@@ -149,6 +149,9 @@ def make_contract(spec: LaunchSpec, place: Place, environ: Mapping[str, str], en
         virtual_local_rank=False,
     )
     values = contract.per_rank(facts, assignment, rank, None, ())
+    if agreed.nodes is None:
+        for name in _OF_NODES:
+            del values[name]
     values.update(LAUNCHER_RUN_ID=run_id, LAUNCHER_BACKEND=spec.backend)
     defaults = {"OMP_NUM_THREADS": str(_threads(place)), "PYTHONUNBUFFERED": "1"}
     if place.local_world_size == place.world_size:
@@ -162,68 +165,6 @@ def _threads(place: Place) -> int:
     # An engine that binds its ranks has already given each one its share.
     is_bound = cpus < (os.cpu_count() or 1)
     return cpus if is_bound else max(1, cpus // place.local_world_size)
-
-
-def _agree_on_endpoint(place: Place) -> tuple[str, int, socket.socket | None]:
-    """Return address and port of rank 0's store, the same on all ranks, and the socket that reserves it on rank 0.
-
-    With mpi4py, rank 0 binds a free port and tells the others. Without it, all derive the port from the job's id.
-    """
-    if os.environ.get("MASTER_ADDR") and os.environ.get("MASTER_PORT"):
-        return (*master_endpoint(place, os.environ), None)
-    world = _world_communicator(place.world_size) if place.starter in _MPI_ENGINES else None
-    if world is None:
-        address, port = master_endpoint(place, os.environ)
-        if not os.environ.get("MASTER_ADDR"):
-            _check_name(address)
-        return address, port, None
-    from launcher.coordinator import reserve_port
-
-    reserved = None
-    answer = None
-    if place.rank == 0:
-        one_node = place.local_world_size == place.world_size
-        address = "127.0.0.1" if one_node else _own_address()
-        reserved = reserve_port("127.0.0.1" if one_node else "")
-        answer = (address, reserved.getsockname()[1])
-    address, port = world.bcast(answer, root=0)
-    return address, port, reserved
-
-
-def _check_name(name: str) -> None:
-    """Raise RendezvousError at once where this node does not know the other's name; torch would ask for it for minutes."""
-    import socket
-
-    try:
-        socket.getaddrinfo(name, None)
-    except OSError as error:
-        raise RendezvousError(
-            f"The ranks are to meet at {name}, the first node of this job step, but this node ({os.uname().nodename}) does "
-            f"not know that name: {error.strerror or error}.",
-            hint="Name another address of it, the same for all ranks: MASTER_ADDR=ADDRESS srun ...",
-        ) from None
-
-
-def _world_communicator(num_ranks: int) -> Any:
-    """Return mpi4py's world of all ranks, None where mpi4py is not installed or belongs to another MPI."""
-    try:
-        from mpi4py import MPI
-    except ImportError:
-        return None
-    # Another MPI than mpirun's sees each rank alone.
-    return MPI.COMM_WORLD if MPI.COMM_WORLD.Get_size() == num_ranks else None
-
-
-def _own_address() -> str:
-    """Return the address from which this host reaches others, without asking a name server."""
-    import socket
-
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # a documentation address: nothing is sent
-        except OSError:
-            return "127.0.0.1"
-        return str(probe.getsockname()[0])
 
 
 def _warn_if_ignored(spec: LaunchSpec, place: Place, name: str) -> None:

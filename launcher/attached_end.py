@@ -103,7 +103,7 @@ def _wait_for_others(notes: PeerNotes) -> tuple[Page, list[Peer]]:
 
 
 def outcomes_of(page: Page, failure: Failure, gone: list[Peer]) -> tuple[WorkerOutcome, ...]:
-    """Return the ends of this host's ranks, for the report: of those that failed, and of `gone`, that could not say why."""
+    """Return the ends of this host's ranks, for the report: those that failed or ended well, and `gone`, that could not say why."""
     peers = {peer.rank: peer for peer in page.failed}
     # Ours is not there when the notes could not be written.
     moment = failure.error.monotonic_ns / 1e9
@@ -113,6 +113,7 @@ def outcomes_of(page: Page, failure: Failure, gone: list[Peer]) -> tuple[WorkerO
     if not knows_the_cause(outcomes):
         # The others have lost a peer: here it is. When somebody knows better, it was the engine that stopped it.
         outcomes += [WorkerOutcome(peer.rank, peer.pid, 1, start_failure=_GONE) for peer in gone]
+    outcomes += [WorkerOutcome(peer.rank, peer.pid, 0) for peer in page.peers.values() if peer.state == "ended"]
     return tuple(outcomes)
 
 

@@ -19,6 +19,9 @@ _Found = dict[str, tuple[int, str]]  # field of Place -> value and the variable 
 _NO_STEPS = {"4294967290", "4294967291", "4294967292"}
 """Slurm's step ids of an interactive shell, a batch script and the external step: none of them is a rank."""
 
+_NO_VARIABLE = "no variable"
+"""Where a number came from that nobody has told."""
+
 
 class Place(NamedTuple):
     """The place of this process in its run, and where each number came from."""
@@ -115,6 +118,15 @@ def detect(environ: Environ) -> Place:
     return best
 
 
+def detect_engine(environ: Environ) -> Place:
+    """Tell, as `detect` does, where an engine has put this process: for the launcher itself, which is no rank without one.
+
+    RANK and its like, exported in a shell or left by a service, say nothing then: it sets them for its workers.
+    """
+    engines = [starter for starter in _STARTERS if starter.rank != "RANK" and _has_started(starter, environ)]
+    return detect(environ) if engines or environ.get("PMIX_RANK") else Place("none")
+
+
 def restart_count(environ: Environ) -> int:
     """How many times the workers were started again: by the launcher or torchrun, or by Slurm's requeue."""
     for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"):
@@ -137,11 +149,26 @@ def in_slurm_step(environ: Environ) -> bool:
     return bool(environ.get("SLURM_STEP_ID")) and environ["SLURM_STEP_ID"] not in _NO_STEPS
 
 
-def count_nodes(place: Place, environ: Environ) -> int:
-    """Number of nodes: that of the Slurm step, elsewhere as if each node had as many ranks as this one."""
+class Nodes(NamedTuple):
+    """The nodes of a run, as one of its ranks sees them."""
+
+    rank: int
+    """Index of the node of this rank, from 0."""
+    num: int
+
+
+def known_nodes(place: Place, environ: Environ) -> Nodes | None:
+    """The nodes of this run, None where the starter has not told: mpirun over several hosts gives them no numbers.
+
+    The count is that of the Slurm step, elsewhere as if each node had as many ranks as this one.
+    """
+    if place.world_size == place.local_world_size:
+        return Nodes(0, 1)
+    if place.sources.get("node_rank", _NO_VARIABLE) == _NO_VARIABLE:
+        return None
     if place.starter == "slurm" and environ.get("SLURM_STEP_NODELIST"):
-        return len(expand_nodes(environ["SLURM_STEP_NODELIST"]))
-    return -(-place.world_size // place.local_world_size)
+        return Nodes(place.node_rank, len(expand_nodes(environ["SLURM_STEP_NODELIST"])))
+    return Nodes(place.node_rank, -(-place.world_size // place.local_world_size))
 
 
 def _has_started(starter: _Starter, environ: Environ) -> bool:
@@ -208,8 +235,8 @@ def _add_guesses(found: _Found, environ: Environ) -> None:
             "local_world_size", (found["world_size"][0], "the world size, as all are on one host")
         )
     found.setdefault("local_rank", (0, "no variable: one rank per node"))
-    found.setdefault("local_world_size", (found["local_rank"][0] + 1, "no variable"))
-    found.setdefault("node_rank", (0, "no variable"))
+    found.setdefault("local_world_size", (found["local_rank"][0] + 1, _NO_VARIABLE))
+    found.setdefault("node_rank", (0, _NO_VARIABLE))
 
 
 def _is_slurm_rank(rank: str, world_size: str, environ: Environ) -> bool:

@@ -45,6 +45,9 @@ _SECONDARY_TEXTS = (
 _OUR_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _ENDING_S = 0.25
 
+# Ranks that have agreed to leave end within so many seconds of each other.
+_TOGETHER_S = 0.25
+
 
 class OtherFailure(NamedTuple):
     """Other workers that failed, all in the same way."""
@@ -117,11 +120,11 @@ def make_report(outcome: AttemptOutcome, *, hostname: str, run_dir: str | None) 
         failures = [*(worker for worker in outcome.workers if _was_ending(worker)), *failures]
     if outcome.node_failure or not failures:
         return _node_report(outcome, hostname, run_dir)
-    first, rest = failures[0], failures[1:]
+    first, *rest = _speaker_first(failures)
     error = first.error
     exception = error if error is not None and error.type != "SystemExit" else None
     # What sys.exit was given, when it was a text: a number is the exit code, which is named already.
-    last_words = error.message if error is not None and not error.message.lstrip("-").isdigit() else first.start_failure
+    last_words = first.start_failure if _is_bare_exit(first) or error is None else error.message
     return FailureReport(
         rank=first.rank,
         pid=first.pid,
@@ -138,7 +141,8 @@ def make_report(outcome: AttemptOutcome, *, hostname: str, run_dir: str | None) 
         duration_s=round(outcome.duration_s, 3),
         run_dir=run_dir,
         evidence=first.evidence,
-        hint=hint_for("\n".join(_words_of(first)), lost_data_worker=error is not None and error.lost_data_worker),
+        hint=hint_for("\n".join(_words_of(first)), lost_data_worker=error is not None and error.lost_data_worker)
+        or _early_end(outcome, first),
     )
 
 
@@ -185,6 +189,28 @@ def _blame(worker: WorkerOutcome) -> tuple[bool, float, int]:
     return _is_secondary(worker), worker.failed_at or 0.0, worker.order
 
 
+def _speaker_first(failures: list[WorkerOutcome]) -> list[WorkerOutcome]:
+    """Put the one that said why before those that left with the same exit code, at the same time and without a word.
+
+    Ranks that agree to leave let one of them speak, and any of them may be the first to end.
+    """
+    first = failures[0]
+    if not _is_bare_exit(first) or first.last_lines or first.start_failure:
+        return failures
+    for worker in failures:
+        is_alike = worker.returncode == first.returncode and _is_bare_exit(worker) and not _is_secondary(worker)
+        if is_alike and worker.last_lines and (worker.failed_at or 0.0) - (first.failed_at or 0.0) < _TOGETHER_S:
+            return [worker, *(other for other in failures if other is not worker)]
+    return failures
+
+
+def _is_bare_exit(worker: WorkerOutcome) -> bool:
+    """Tell whether a worker ended with an exit code of its own, and neither an exception nor a text for sys.exit."""
+    if worker.error is None:
+        return (worker.returncode or 0) > 0
+    return worker.error.type == "SystemExit" and worker.error.message.lstrip("-").isdigit()
+
+
 def _is_secondary(worker: WorkerOutcome) -> bool:
     if worker.error is None and (worker.returncode or 0) < 0 and worker.returncode != -signal.SIGABRT:
         return False
@@ -207,6 +233,14 @@ def _was_ending(worker: WorkerOutcome) -> bool:
     if not worker.evidence:  # else it was not we who killed it
         ours.add(-signal.SIGKILL)
     return worker.returncode not in ours and worker.ended_at - worker.asked_to_stop_at < _ENDING_S
+
+
+def _early_end(outcome: AttemptOutcome, first: WorkerOutcome) -> str:
+    """Return who had ended well, where those that failed only missed a peer: nobody else can have been it."""
+    ended = [worker.rank for worker in outcome.workers if worker.returncode == 0 and worker.asked_to_stop_at is None]
+    if not ended or not _is_secondary(first):
+        return ""
+    return f"{format_ranks(ended)} had ended with exit code 0 while others still waited: each rank must take part in every collective"
 
 
 def _words_of(worker: WorkerOutcome) -> list[str]:

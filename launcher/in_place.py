@@ -37,6 +37,10 @@ def run_in_place(spec: LaunchSpec, place: Place, args: list[str], port: int) -> 
     notes = None
     if os.environ.get("HOROVOD_ELASTIC") != "1":  # there, the others go on after a failure
         notes = open_notes(job_key(place, os.environ, port), place.rank, place.local_world_size)
+    if "mpi4py.MPI" in sys.modules and place.local_world_size == place.world_size:
+        from launcher.last_word import end_connections_at_exit
+
+        end_connections_at_exit()
     pid, began = os.getpid(), time.monotonic()
     try:
         bootstrap.run(kind, spec.script, args, None)
@@ -58,10 +62,13 @@ def run_in_place(spec: LaunchSpec, place: Place, args: list[str], port: int) -> 
 
 
 def job_key(place: Place, environ: Mapping[str, str], port: int) -> str:
-    """Return a name of this job that all its ranks know, and no other job that runs has."""
+    """Return a name of this job that all its ranks of this host know, and nobody else has.
+
+    Hosts are told apart because they may share TMPDIR, and one cannot see whether a process of another still runs.
+    """
     # Not the names that the user may have exported: two jobs may be started with the same.
     own = {name: value for name, value in environ.items() if name not in ("LAUNCHER_RUN_ID", "TORCHELASTIC_RUN_ID")}
-    return f"{place.starter}-{job_id(place, own)}-{port}"
+    return f"{place.starter}-{job_id(place, own)}-{port}-{os.uname().nodename}"
 
 
 def _end_well(notes: PeerNotes | None, error: BaseException | None) -> None:

@@ -23,7 +23,7 @@ NEVER_IN_THE_SUPERVISOR = {"asyncio", "multiprocessing", "numpy", "torch", "torc
 THIRD_PARTY = {
     "torch": {"launcher.worker.dist"},
     "horovod": {"launcher.worker.horovod_group"},
-    "mpi4py": {"launcher.attach", "launcher.in_place", "launcher.worker.mpi_world"},
+    "mpi4py": {"launcher.agreement", "launcher.in_place", "launcher.worker.mpi_world"},
     "psutil": set(),
     "cloudpickle": {"launcher.function", "launcher.worker.call"},
     "shtab": {"launcher.completion"},

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from launcher.agreement import Agreement
 from launcher.attach import check_horovod, make_contract, should_attach
-from launcher.environments import Place
+from launcher.environments import Nodes, Place
 from launcher.errors import EnvironmentMismatch, UsageError
 from launcher.spec import LaunchSpec
 
@@ -45,10 +46,17 @@ def test_one_launcher_on_each_of_several_nodes_is_refused_as_not_yet_possible() 
 
 
 def test_the_contract_of_an_attached_rank_keeps_what_the_user_has_set() -> None:
-    variables = make_contract(_spec(), _place("openmpi", 4, 2), {"OMP_NUM_THREADS": "7"}, ("10.0.0.1", 4000))
+    agreed = Agreement("10.0.0.1", 4000, nodes=Nodes(1, 2))
+    variables = make_contract(_spec(), _place("openmpi", 4, 2), {"OMP_NUM_THREADS": "7"}, agreed)
+    assert (variables["NODE_RANK"], variables["GROUP_RANK"]) == ("1", "1")
     assert (variables["RANK"], variables["GROUP_WORLD_SIZE"], variables["MASTER_ADDR"]) == ("1", "2", "10.0.0.1")
     assert "OMP_NUM_THREADS" not in variables
     assert "GLOO_SOCKET_IFNAME" not in variables, "ranks on several nodes cannot meet on loopback"
+
+
+def test_a_rank_whose_node_nobody_knows_is_not_told_a_number() -> None:
+    variables = make_contract(_spec(), _place("openmpi", 4, 2), {}, Agreement("10.0.0.1", 4000))
+    assert [name for name in variables if name.startswith(("NODE_", "GROUP_"))] == []
 
 
 def test_one_process_alone_is_a_rank_where_only_an_engine_can_start_ranks_of_mpi() -> None:

@@ -36,6 +36,11 @@ def test_a_rank_that_vanished_is_the_cause_when_the_others_only_miss_a_peer() ->
     assert all(not outcome.start_failure for outcome in outcomes_of(known, Failure(1, 1, LOST), [gone]))
 
 
+def test_a_rank_that_has_ended_well_is_known_to_the_report() -> None:
+    page = Page({0: Peer(0, 2**22 + 1, "7", "ended"), 1: Peer(1, 2**22 + 2, "7", "failed", 1.0, 1, LOST)})
+    assert [(outcome.rank, outcome.returncode) for outcome in outcomes_of(page, Failure(1, 1, LOST), [])] == [(1, 1), (0, 0)]
+
+
 def test_one_rank_reports_for_all_and_all_end_with_the_code_of_the_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

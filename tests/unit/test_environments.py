@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from launcher.endpoint import job_id, master_endpoint
-from launcher.environments import count_nodes, detect, mpi_engine, restart_count
+from launcher.environments import Nodes, Place, detect, detect_engine, known_nodes, mpi_engine, restart_count
 from launcher.errors import EnvironmentMismatch, UsageError
 
 # What one rank of each starter finds; MASTER_* and the like left out where they do not matter.
@@ -273,4 +273,23 @@ def test_mpi_is_there_where_an_engine_has_started_the_rank_for_it(environ: dict[
 
 def test_the_nodes_of_a_slurm_step_are_counted_alike_on_nodes_with_more_and_with_fewer_ranks() -> None:
     first = {**SLURM, "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURMD_NODENAME": "n1"}
-    assert [count_nodes(detect(environ), environ) for environ in (first, SLURM)] == [2, 2]
+    assert [known_nodes(detect(environ), environ) for environ in (first, SLURM)] == [Nodes(0, 2), Nodes(1, 2)]
+
+
+def test_the_nodes_of_mpirun_are_known_only_where_there_is_one() -> None:
+    alone = {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_RANK": "3"}
+    alone["OMPI_COMM_WORLD_LOCAL_SIZE"] = "4"
+    # Ranks 0, 1 and 2, 3 on two hosts, or 0, 2 and 1, 3: the variables of rank 3 are the same.
+    several = {**alone, "OMPI_COMM_WORLD_LOCAL_RANK": "1", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}
+    assert known_nodes(detect(alone), alone) == Nodes(0, 1)
+    assert known_nodes(detect(several), several) is None
+
+
+@pytest.mark.parametrize("environ", [{}, LAUNCHER, TORCHRUN, SERVICE, {"RANK": "x"}, {"WORLD_SIZE": "8"}, {"RANK": "3"}, BATCH_SCRIPT])
+def test_without_an_engine_the_launcher_is_no_rank_whatever_somebody_has_exported(environ: dict[str, str]) -> None:
+    assert detect_engine(environ) == Place("none")
+
+
+@pytest.mark.parametrize("environ", [OPENMPI, MVAPICH, HYDRA, SLURM, {**OPENMPI, **LAUNCHER}])
+def test_with_an_engine_the_launcher_has_the_place_that_a_script_has(environ: dict[str, str]) -> None:
+    assert detect_engine(environ) == detect(environ)

@@ -48,6 +48,15 @@ def test_an_error_that_says_that_a_peer_has_gone_comes_after_one_that_says_why()
     assert [other.ranks for other in found.others] == [(0,)]
 
 
+def test_a_rank_that_ended_well_is_named_where_the_others_only_missed_a_peer() -> None:
+    gone = raised("Connection closed by peer [127.0.0.1]:3", 2.0, "RuntimeError")
+    found = report(worker(0, 1, 2.1, error=gone), worker(1, 0, 1.0), worker(2, 0, 2.5, asked_to_stop_at=2.2))
+    assert (found.rank, found.exit_code) == (0, 1)
+    assert found.hint.startswith("rank 1 had ended with exit code 0 while others still waited")
+    known = report(worker(0, 1, 2.1, error=raised("why", 2.0)), worker(1, 0, 1.0))
+    assert known.hint == ""
+
+
 HOROVOD_ERROR = "horovod.common.exceptions.HorovodInternalError"
 
 
@@ -132,3 +141,26 @@ def test_a_traceback_without_end_is_shortened_in_the_middle() -> None:
     assert len(lines) < 100
     assert any("line 0" in line for line in lines)
     assert any("line 999" in line for line in lines)
+
+
+def left(rank: int, code: int, at: float, *said: str) -> WorkerOutcome:
+    """A rank that called sys.exit with a number, and what it had written before."""
+    return worker(rank, code, at, error=WorkerError("SystemExit", str(code), "", int(at * 1e9)), last_lines=said)
+
+
+def test_of_ranks_that_leave_together_the_one_that_said_why_is_named() -> None:
+    found = report(left(0, 2, 4.03, "error: no such folder"), left(1, 2, 4.0), left(2, 2, 4.01))
+    assert (found.rank, found.last_lines) == (0, ("error: no such folder",))
+    assert [(other.ranks, other.is_same) for other in found.others] == [((1, 2), True)]
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        (left(0, 2, 5.0, "epoch 1"), "long after it"),
+        (left(0, 3, 4.03, "epoch 1"), "another exit code"),
+        (worker(0, 2, 4.03, error=raised("x", 4.03), last_lines=("ValueError: x",)), "an exception"),
+    ],
+)
+def test_a_rank_that_left_without_a_word_is_named_when_the_other_ended_otherwise(other: WorkerOutcome, why: str) -> None:
+    assert report(other, left(1, 2, 4.0)).rank == 1, why

@@ -1,0 +1,87 @@
+"""Ranks that mpirun has started on several hosts: which node each of them is on, and what is not said where nobody knows."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engines import needs_mpirun
+
+pytestmark = needs_mpirun
+
+# What mpirun calls in place of ssh: the command runs on this machine, with the name of the host.
+AGENT = """\
+#!/bin/sh
+while :; do case $1 in -*) shift ;; *) break ;; esac; done
+host=$1
+shift
+exec unshare --uts sh -c "hostname $host; $*"
+"""
+
+SAY_NODE = """
+import os
+names = ("NODE_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE")
+with open("said_" + os.environ["RANK"], "w") as file:
+    file.write(" ".join([os.uname().nodename, *(os.environ.get(name, "-") for name in names)]))
+"""
+
+
+@pytest.fixture
+def on_hosts(mpirun: Any, tmp_path: Path) -> Callable[..., Any]:
+    """Run a script's text on 4 ranks of hosts that exist in name only, `h1:3,h2:1` for example."""
+    can_rename = shutil.which("unshare") and subprocess.run(["unshare", "--uts", "true"], check=False).returncode == 0
+    if not can_rename:
+        pytest.skip("a process of its own host name needs root")
+    agent = tmp_path / "agent"
+    agent.write_text(AGENT)
+    agent.chmod(0o755)
+    loopback = ("--mca", "oob_tcp_if_include", "lo", "--mca", "btl_tcp_if_include", "lo")
+    flags = ("--mca", "plm_rsh_agent", str(agent), *loopback)
+
+    def run(hosts: str, text: str, *more_flags: str, env: Any = None) -> Any:
+        return mpirun(4, text, env=env, flags=(*flags, "--host", hosts, *more_flags))
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("hosts", "flags", "nodes"),
+    [
+        ("h1:2,h2:2", (), "0011"),
+        ("h1:2,h2:2", ("--map-by", "node"), "0101"),
+        ("h1:3,h2:1", (), "0001"),
+        ("h1:2,h2:2", ("-x", "MASTER_ADDR=127.0.0.1", "-x", "MASTER_PORT=29500"), "0011"),
+    ],
+    ids=["by slot", "by node", "uneven", "with an address of the user's"],
+)
+def test_each_rank_knows_its_node_and_how_many_there_are(
+    on_hosts: Any, said: Any, hosts: str, flags: tuple[str, ...], nodes: str
+) -> None:
+    done = on_hosts(hosts, SAY_NODE, *flags)
+    assert (done.code, done.err) == (0, "")
+    assert said() == [f"h{int(node) + 1} {node} {node} 2" for node in nodes]
+
+
+def test_without_mpi4py_no_number_is_given_rather_than_a_wrong_one(on_hosts: Any, said: Any, tmp_path: Path) -> None:
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "mpi4py.py").write_text("raise ImportError('hidden by a test')\n")
+    path = f"{hidden}{os.pathsep}{os.environ['PYTHONPATH']}"
+    done = on_hosts("h1:2,h2:2", SAY_NODE, "-x", "MASTER_ADDR=127.0.0.1", "-x", f"PYTHONPATH={path}")
+    assert (done.code, done.err) == (0, "")
+    assert said() == [f"{host} - - -" for host in ("h1", "h1", "h2", "h2")]
+
+
+def test_a_failure_on_the_second_host_is_reported_once_and_ends_the_first(on_hosts: Any) -> None:
+    text = "from mpi4py import MPI\nif MPI.COMM_WORLD.rank == 3: raise ValueError('only here')\nMPI.COMM_WORLD.barrier()\n"
+    done = on_hosts("h1:2,h2:2", text)
+    assert done.code == 1
+    assert done.err.count("FAILED:") == 1, done.err
+    assert "FAILED: rank 3 (pid " in done.err
+    assert " on h2): exit code 1" in done.err
