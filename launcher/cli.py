@@ -40,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     except WorkerFailed as failure:
         return failure.exit_code  # the supervisor has already printed the report
     except LauncherError as error:
-        _complain(f"launcher: error: {error}\n")
+        if not _hand_back(error):
+            _complain(f"launcher: error: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -96,11 +97,11 @@ def _make_help() -> str:
 
 
 def _launch(spec: LaunchSpec) -> int | Callable[[], int]:
-    from launcher.command import check_command
-    from launcher.environments import detect
+    from launcher.command import check_command, check_python
+    from launcher.environments import detect_engine
 
     check_command(spec)
-    place = detect(os.environ)
+    place = detect_engine(os.environ)
     if place.starter != "none" and _is_rank(spec, place):
         from launcher import attach
 
@@ -108,6 +109,7 @@ def _launch(spec: LaunchSpec) -> int | Callable[[], int]:
             _print(attach.dry_run(spec, place, os.environ) + "\n")
             return 0
         return attach.join_run(spec, place)
+    check_python(spec, os.environ)
     if spec.dry_run:
         from launcher.supervisor import dry_run
 
@@ -152,6 +154,19 @@ def _is_rank(spec: LaunchSpec, place: Place) -> bool:
         time.sleep(_SPEAKING_S)
         raise SystemExit(error.exit_code) from None
     return is_rank
+
+
+def _hand_back(error: LauncherError) -> bool:
+    """Leave the error to `launcher.launch()`, if that started us: it raises it again. Returns whether it will."""
+    path = os.environ.get("LAUNCHER_RESULT_FILE")
+    if not path:
+        return False
+    import json
+
+    from launcher.run_folder import write_whole
+
+    said = {"message": error.message, "hint": error.hint}
+    return write_whole(path, json.dumps({"exit_code": error.exit_code, "report": None, "error": said}))
 
 
 def _print(text: str) -> None:

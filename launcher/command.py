@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _NOT_FOUND = 127  # as shells say it
 _CANNOT_EXECUTE = 126
 _LONGEST_INTERPRETER_LINE = 256  # what the Linux kernel reads of it
+_OUR_STDIN = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 _SEARCHED_BYTES = 1 << 20  # of a script, for an import of Horovod
 
 
@@ -31,8 +32,26 @@ def check_command(spec: LaunchSpec) -> None:
         _check_executable(spec.script)
     elif not spec.module:
         _check_script(spec.script)
-    elif "PYTHON_EXEC" not in os.environ:  # another interpreter has modules of its own
+    elif not os.environ.get("PYTHON_EXEC"):  # another interpreter has modules of its own
         _check_module(spec.script)
+
+
+def check_python(spec: LaunchSpec, environ: Mapping[str, str]) -> None:
+    """Raise SpawnError when PYTHON_EXEC names nothing that can be executed, and the workers are to be run by it."""
+    python = environ.get("PYTHON_EXEC", "")
+    if not python or spec.no_python:
+        return
+    path = _search_path(python)
+    if path is None:
+        where = "" if os.path.dirname(python) else " in the folders of PATH"
+        problem, code = f"The interpreter that PYTHON_EXEC={python} names was not found{where}.", _NOT_FOUND
+    elif os.path.isfile(path) and os.access(path, os.X_OK):
+        _check_interpreter(path)
+        return
+    else:
+        problem, code = f"The interpreter that PYTHON_EXEC={python} names cannot be executed.", _CANNOT_EXECUTE
+    hint = "To run the workers with the launcher's own interpreter, type: unset PYTHON_EXEC"
+    raise SpawnError(problem, exit_code=code, hint=hint)
 
 
 def horovod_use(spec: LaunchSpec, environ: Mapping[str, str]) -> str:
@@ -41,12 +60,17 @@ def horovod_use(spec: LaunchSpec, environ: Mapping[str, str]) -> str:
     Seen in a script's text, or said by --backend and HOROVOD_ELASTIC: without its store, or MPI, each rank would train alone.
     """
     lines = [] if spec.no_python or spec.module or spec.run_path else _script_lines(spec)
-    imports = any(b"horovod" in line and line.startswith((b"import ", b"from ")) for line in lines)
-    if not (spec.backend == "horovod" or (spec.backend == "auto" and imports)):
+    if not (spec.backend == "horovod" or (spec.backend == "auto" and any(_names_horovod(line) for line in lines))):
         return ""
     said = environ.get("HOROVOD_ELASTIC", "").lower()
     is_elastic = said in ("1", "true") if said else any(_names_elastic(line) for line in lines)
     return "elastic" if is_elastic else "fixed"
+
+
+def _names_horovod(line: bytes) -> bool:
+    if line.startswith((b"import ", b"from ")):
+        return b"horovod" in line
+    return b"init(" in line and (b'"horovod"' in line or b"'horovod'" in line)  # launcher.init(backend="horovod")
 
 
 def _names_elastic(line: bytes) -> bool:
@@ -75,7 +99,8 @@ def _check_script(script: str) -> None:
         return
     if not os.path.exists(script):
         raise UsageError(f"There is no file {script or repr(script)}.", hint=_near_hint(script))
-    if not os.path.isfile(script):
+    # A file under our stdin is not enough: the stdin of all workers but the first is empty.
+    if not os.path.isfile(script) or os.path.abspath(script) in _OUR_STDIN:
         problem = f"{script} is no regular file, and every worker must be able to read it from its beginning."
         raise UsageError(problem, hint="Write it to a file first.")
     try:
@@ -116,6 +141,10 @@ def _near_hint(script: str) -> str:
     near = _near_file(folder or ".", name)
     if near:
         return f"Did you mean {os.path.join(folder, near)}?"
+    if name.startswith("python") and not folder:
+        return f"Python is started anyway: leave {name} out."
+    if not folder and _search_path(name):
+        return f"Did you mean the command? Type: {PROG} --no-python {name}"
     if folder and not os.path.isdir(folder):
         return f"There is no folder {folder} either; the current folder is {os.getcwd()}."
     return f"The current folder is {os.getcwd()}."

@@ -50,7 +50,7 @@ class Evidence:
         elif limit is not None:
             verdict = f"by the kernel's out-of-memory killer{limit}"
         elif self._counters or self._kernel_log >= 0:
-            verdict = "no sign of the out-of-memory killer: somebody sent SIGKILL"
+            verdict = f"no sign of the out-of-memory killer: somebody sent SIGKILL{_or_cpu_limit()}"
         else:
             verdict = ""
         return "; ".join(part for part in (verdict, *_memory_figures(peak_kib)) if part)
@@ -91,6 +91,16 @@ class Evidence:
             number = rest.partition(" ")[0].rstrip(",")
             if found and number.isdigit():
                 self._kills[int(number)] = _anonymous_memory(rest)
+
+
+def _or_cpu_limit() -> str:
+    """Return the other possibility where CPU time is limited: the kernel kills at the hard limit, and says so to nobody."""
+    import resource
+
+    _, limit_s = resource.getrlimit(resource.RLIMIT_CPU)
+    if limit_s == resource.RLIM_INFINITY:
+        return ""
+    return f", or the kernel did at the limit of CPU time, which `ulimit -Ht` shows: {limit_s} s"
 
 
 def _anonymous_memory(text: str) -> str:

@@ -15,6 +15,8 @@ _SIGNAL_HINTS = {
     signal.SIGABRT: "a failed assertion in native code",
     signal.SIGILL: "an instruction that this CPU does not have",
     signal.SIGFPE: "a division error in native code",
+    signal.SIGXCPU: "the limit of CPU time, which `ulimit -t` shows",
+    signal.SIGXFSZ: "the limit of a file's size, which `ulimit -f` shows",
 }
 
 _CODE_HINTS = {
@@ -56,7 +58,10 @@ def exit_code_of(error: BaseException) -> int:
         return 1
     if error.code is None:
         return 0
-    return error.code & 0xFF if isinstance(error.code, int) else 1
+    if not isinstance(error.code, int):
+        return 1
+    is_long = -(1 << 63) <= error.code < 1 << 63  # python takes any other number for -1
+    return error.code & 0xFF if is_long else 0xFF
 
 
 def from_wait_status(si_code: int, si_status: int) -> int:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from launcher.errors import LauncherError, UsageError, WorkerFailed
+from launcher.errors import LauncherError, SpawnError, UsageError, WorkerFailed
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -86,7 +86,8 @@ def launch(
     What the workers print appears in sys.stdout and sys.stderr as they are now, also in a notebook's cell.
     Ctrl-C stops the workers, a second one at once. When the caller dies, they are stopped too.
 
-    Raises WorkerFailed with the failure report when a worker fails, UsageError for a bad argument,
+    Raises WorkerFailed with the failure report when a worker fails, UsageError for a bad argument or a script
+    that is not there, SpawnError when a command or interpreter cannot be started,
     TimeoutError after timeout_s, LauncherError when the function or a result cannot be sent.
     """
     import tempfile
@@ -237,9 +238,20 @@ def _run(argv: list[str], folder: str, env: dict[str, str], timeout_s: float | N
         from launcher.failure import FailureReport
 
         raise WorkerFailed(FailureReport.from_json(outcome["report"]))
+    if outcome.get("error"):
+        raise _same_error(outcome["exit_code"], **outcome["error"])
     raise LauncherError(
         f"The launcher ended with exit code {code} and no report.", hint="What it printed to stderr says why."
     )
+
+
+def _same_error(exit_code: int, message: str, hint: str) -> LauncherError:
+    """Return what the command found wrong before anything started, as the error that it was there."""
+    if exit_code == UsageError.exit_code:
+        return UsageError(message, hint=hint)
+    if exit_code == LauncherError.exit_code:
+        return LauncherError(message, hint=hint)
+    return SpawnError(message, exit_code=exit_code, hint=hint)
 
 
 def _receive(folder: str, rank: int) -> Any:

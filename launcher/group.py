@@ -354,7 +354,9 @@ class Group:
 
     def _on_fork_server_lost(self, returncode: int) -> None:
         if not self._has_begun:
-            self.unsafe_reason = f"the fork server died while it imported modules, {describe(returncode)}"
+            # It ends by itself when it has said why it is not to be used: both may come at once.
+            died = f"the fork server died while it imported modules, {describe(returncode)}"
+            self.unsafe_reason = self.unsafe_reason or died
             return
         self.node_failure = f"the fork server, parent of all workers here, has died: {describe(returncode)}"
         for worker in self.workers:

@@ -32,6 +32,11 @@ _HINTS = (
         ("libmpi.so.40: cannot open shared object file",),
         "the runtime of Open MPI is missing, with which Horovod or mpi4py was built: apt-get install openmpi-bin",
     ),
+    (
+        ("bdb.BdbQuit",),
+        "only rank 0 reads the terminal, and a debugger without one ends its rank: torch.distributed.breakpoint() stops rank 0 "
+        "while the others wait",
+    ),
     (("Too many open files",), "the limit of open files is low: ulimit -n 65536"),
     (
         ("Watchdog caught collective operation timeout",),

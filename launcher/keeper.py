@@ -12,6 +12,8 @@ import select
 import signal
 
 from launcher._platform import all_processes, environment_marks
+from launcher.errors import LauncherError
+from launcher.process import start_problem
 
 MARK_VARIABLE = "LAUNCHER_RUN_MARK"
 
@@ -32,7 +34,10 @@ class Keeper:
         self._pipe = -1
 
     def __enter__(self) -> Keeper:
-        self._start()
+        try:
+            self._start()
+        except OSError as error:
+            raise LauncherError(f"The launcher cannot start a process: {start_problem(error.errno)}.") from None
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -7,6 +7,7 @@ Layer 1.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -80,6 +81,15 @@ def launch_process(argv: Sequence[str], environ: Mapping[str, str], descriptors:
     )
 
 
+def start_problem(number: int | None) -> str:
+    """Say why the system has not started a process, from the error's number."""
+    if number == errno.E2BIG:
+        return "the arguments are too long"
+    if number == errno.EAGAIN:
+        return "no more processes are allowed (`ulimit -u` shows the user's limit; a container may have one of its own)"
+    return os.strerror(number or 0)
+
+
 def merged_environ(additions: Mapping[str, str], removed: Sequence[str]) -> dict[str, str]:
     """Return our own environment with the contract put on top."""
     environ = {name: value for name, value in os.environ.items() if name not in removed}
@@ -103,8 +113,7 @@ class SpawnStarter:
         try:
             pid = launch_process(argv, environ, dict(enumerate(descriptors)))
         except OSError as error:
-            what = "the arguments are too long" if error.errno == 7 else f"{error.strerror}"
-            return [StartFailed(worker.local_rank, f"cannot start {argv[0]}: {what}", 126)]
+            return [StartFailed(worker.local_rank, f"cannot start {argv[0]}: {start_problem(error.errno)}", 126)]
         self._running[pid] = worker.local_rank
         return [Started(worker.local_rank, pid)]
 

@@ -82,12 +82,13 @@ def _remove_if_empty(folder: str) -> None:
         pass
 
 
-def write_whole(path: str, text: str) -> None:
-    """Write a file that others see complete or not at all; a full disk is not worth an error here."""
+def write_whole(path: str, text: str) -> bool:
+    """Write a file that others see complete or not at all; returns whether: a full disk is not worth an error here."""
     temporary = f"{path}.tmp"
     try:
         with open(temporary, "w", encoding="utf-8", errors="surrogatepass") as file:
             file.write(text)
         os.replace(temporary, path)
     except OSError:
-        pass
+        return False
+    return True

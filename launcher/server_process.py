@@ -12,7 +12,8 @@ import socket
 
 from launcher import contract
 from launcher._platform import fill_standard_descriptors
-from launcher.process import ENTRY, launch_process, merged_environ, python_command
+from launcher.errors import SpawnError
+from launcher.process import ENTRY, launch_process, merged_environ, python_command, start_problem
 from launcher.worker import forkwire
 from launcher.worker.title import ROOM
 
@@ -21,7 +22,7 @@ class ServerProcess:
     """A fork server that has not been told what to import yet; `close` ends it, and with it every worker that it has."""
 
     def __init__(self, mark: str | None = None) -> None:
-        """Start it. `mark` is the word by which the processes of this run are found; a new one without it."""
+        """Start it; SpawnError when the system refuses. `mark`: by it the processes of this run are found; or a new one."""
         fill_standard_descriptors()
         self.mark = mark or os.urandom(8).hex()
         ours, theirs = forkwire.make_pair()
@@ -34,6 +35,9 @@ class ServerProcess:
             # Under its own number: 3 and above may be descriptors that the user hands to the script.
             theirs.set_inheritable(True)
             self.pid = launch_process(argv, environ, {0: null, 1: output_write, 2: output_write})
+        except OSError as error:
+            problem = f"The interpreter {argv[0]} cannot be started: {start_problem(error.errno)}."
+            raise SpawnError(problem, exit_code=126) from None
         finally:
             for fd in (null, output_write, theirs.detach()):
                 os.close(fd)

@@ -48,7 +48,6 @@ def launch(spec: LaunchSpec, server: ServerProcess | None = None) -> LaunchResul
     """
     _prepare_process()
     facts, warning = _look_at_node(spec, mark=server.mark if server else "")
-    _check_descriptors(facts.local_world_size)
     with _open_services(spec, facts) as (services, control):
         if warning:
             services.console.say(warning)
@@ -106,6 +105,7 @@ def _look_at_node(spec: LaunchSpec, *, mark: str = "", make_folder: bool = True)
     """Find out what this machine has, and make the run's folder."""
     gpus = visible_gpus(os.environ)
     local_world_size = spec.local_world_size(usable_cpus, lambda: len(gpus))
+    _check_descriptors(local_world_size)
     run_id = run_folder.new_run_id(spec.rdzv_id)
     paths, warning = None, ""
     if make_folder:
@@ -129,7 +129,8 @@ def _check_descriptors(local_world_size: int) -> None:
 
     needed, (allowed, most) = 5 * local_world_size + 40, resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed != resource.RLIM_INFINITY and allowed < needed:
-        problem = f"{local_world_size} workers need up to {needed} open files, and the limit here is {allowed}."
+        who = f"{local_world_size} workers need" if local_world_size > 1 else "One worker needs"
+        problem = f"{who} up to {needed} open files, and the limit here is {allowed}."
         if most != resource.RLIM_INFINITY and most < needed:
             raise LauncherError(problem, hint=f"An administrator must raise it: ulimit -Hn {needed}")
         raise LauncherError(problem, hint=f"Type: ulimit -n {needed}")

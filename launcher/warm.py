@@ -27,6 +27,7 @@ from launcher.events import (
 from launcher.exits import from_wait_status
 from launcher.loop import Loop
 from launcher.plan import WorkerPlan
+from launcher.process import start_problem
 from launcher.pump import LineSplitter
 from launcher.server_process import ServerProcess
 from launcher.worker import forkwire
@@ -59,7 +60,10 @@ class WarmStarter:
     def open(self, worker: WorkerPlan, preload: Sequence[str], forced: bool) -> None:
         """Start the server. `worker` is any worker of the plan: all have the same program and common environment."""
         server, self._started = self._started, None
-        if server is None or server.has_ended:
+        if server is not None and server.has_ended:
+            server.close()  # before it is taken for an orphan: its process id would be another's by then
+            server = None
+        if server is None:
             server = ServerProcess(self._mark)
         self.pid, self._socket, self._output_fd = server.detach()
         self._loop.watch(self._socket.fileno(), self._read_messages)
@@ -197,6 +201,8 @@ class WarmStarter:
         if kind == "ready":
             self.is_ready = True
             return ForkServerReady(tuple(message["preloaded"]))
+        if kind == "refused":
+            return StartFailed(message["worker"], f"cannot fork a worker: {start_problem(message['errno'])}", 126)
         return ForkServerUnsafe(message["reason"])
 
     def _read_output(self) -> Iterable[Event]:

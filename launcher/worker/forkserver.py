@@ -206,7 +206,7 @@ def _serve(sock: socket.socket) -> Job | None:
                 continue
             sys.stdout.flush()
             sys.stderr.flush()
-            pid = os.fork()
+            pid = _fork(sock, message)
             if pid == 0:
                 for ours in (wakeup_read, wakeup_write):
                     os.close(ours)
@@ -215,8 +215,18 @@ def _serve(sock: socket.socket) -> Job | None:
                 return _become_worker(message, descriptors)
             for descriptor in descriptors:
                 os.close(descriptor)
-            running.add(pid)
-            forkwire.send(sock, {"type": "started", "worker": message["worker"], "pid": pid})
+            if pid > 0:
+                running.add(pid)
+                forkwire.send(sock, {"type": "started", "worker": message["worker"], "pid": pid})
+
+
+def _fork(sock: socket.socket, message: dict[str, Any]) -> int:
+    """Fork; -1 when the system refuses, which the supervisor is told: the workers that run need this server."""
+    try:
+        return os.fork()
+    except OSError as error:
+        forkwire.send(sock, {"type": "refused", "worker": message["worker"], "errno": error.errno})
+        return -1
 
 
 def _report_exits(sock: socket.socket, running: set[int]) -> None:

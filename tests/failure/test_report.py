@@ -109,6 +109,19 @@ def test_kill_by_hand_is_told_from_the_out_of_memory_killer(failing: Failing, me
     assert "the node uses" in report["evidence"]
 
 
+def test_a_limit_of_cpu_time_is_named_where_it_may_be_what_killed(run: Run, only_rank_1: Script) -> None:
+    only_rank_1("os.kill(os.getpid(), signal.SIGKILL)")
+
+    def limit() -> None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CPU, (4000, 4000))
+
+    done = run("--nproc-per-node", "2", "script.py", preexec_fn=limit)
+    assert "somebody sent SIGKILL, or the kernel did at the limit of CPU time" in done.err
+    assert "4000 s" in done.err
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGFPE", "SIGRTMAX"])
 def test_death_by_another_signal_is_named(failing: Failing, name: str) -> None:
     number = int(signal.Signals[name])
@@ -274,7 +287,7 @@ def test_record_decorator_is_read_as_well(run: Run, only_rank_1: Script, report:
     assert (report()["rank"], report()["error_type"], report()["error_message"]) == (1, "ValueError", "in main")
 
 
-def test_colour_only_on_a_terminal(only_rank_1: Script, start: Start, tmp_path: Path) -> None:
+def test_colour_only_on_a_terminal(only_rank_1: Script, start: Start) -> None:
     name = only_rank_1("raise ValueError('x')")
     plain = start("--nproc-per-node", "2", name).finish()
     assert "\x1b" not in plain.err

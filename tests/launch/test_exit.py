@@ -23,6 +23,7 @@ FAILURES = {
     "exit none": "import sys\nsys.exit()\n",
     "exit 256": "import sys\nsys.exit(256 + 7)\n",
     "exit -1": "import sys\nsys.exit(-1)\n",
+    "exit 2**64": "import sys\nsys.exit(2**64)\n",
     "exit object": "raise SystemExit((1, 'x'))\n",
     "os._exit": "import os\nos._exit(9)\n",
     "keyboard interrupt": "raise KeyboardInterrupt\n",
@@ -116,7 +117,7 @@ def test_the_first_failure_decides_and_not_those_that_it_causes(method: str, run
 
 
 @pytest.mark.slow
-def test_one_failure_among_successes_is_a_failure(method: str, run: Run, script: Script, tmp_path: Path) -> None:
+def test_one_failure_among_successes_is_a_failure(method: str, run: Run, script: Script) -> None:
     script(
         "import os, sys, time\nfrom pathlib import Path\nrank = os.environ['RANK']\n"
         "Path('ended' + rank).touch()\nif rank == '1':\n"

@@ -119,7 +119,7 @@ def test_a_failing_function_raises_the_report_without_our_frames() -> None:
     assert os.path.join("worker", "call.py") not in report.traceback
 
 
-def test_a_function_that_first_fails_is_started_again(tmp_path: Path) -> None:
+def test_a_function_that_first_fails_is_started_again() -> None:
     def fail_once() -> int:
         attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
         if attempt == 0:
@@ -167,14 +167,21 @@ def leave(code: object = 0) -> None:
         (lambda: launch(place, start="fast"), launcher.UsageError, ["--start", "fast"]),
         (lambda: launch(place, backend="mpi"), launcher.UsageError, ["--backend", "mpi"]),
         (lambda: launch([]), launcher.UsageError, ["no script"]),
+        (lambda: launch("no_such.py"), launcher.UsageError, ["There is no file no_such.py"]),
+        (lambda: launch(["--no-python", "./no_such"]), launcher.SpawnError, ["./no_such was not found"]),
+        (lambda: launch(place, env={"PYTHON_EXEC": "/no/python"}), launcher.SpawnError, ["/no/python", "unset PYTHON_EXEC"]),
         (lambda: launch("train.py", kwargs={"lr": 1}), launcher.UsageError, ["kwargs", "train.py"]),
     ],
 )
-def test_what_cannot_be_is_named(call: Callable[[], Any], kind: type[Exception], words: list[str]) -> None:
+def test_what_cannot_be_is_named(
+    call: Callable[[], Any], kind: type[Exception], words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(kind) as caught:
         call()
     for word in words:
         assert word in str(caught.value)
+    # Raised, and not printed besides.
+    assert "launcher: error" not in capfd.readouterr().err
 
 
 def wait_for_ever(ready: str) -> None:

@@ -53,7 +53,9 @@ def test_no_home_no_user_and_no_tmpdir_do_no_harm(method: str, run: Run, script:
 
 
 @pytest.mark.slow
-def test_too_few_descriptors_for_the_ranks_is_a_clear_error_or_no_problem(method: str, run: Run, script: Script) -> None:
+def test_too_few_descriptors_for_the_ranks_are_an_error_with_the_command_that_raises_the_limit(
+    method: str, run: Run, script: Script
+) -> None:
     script(HELLO)
 
     def limit() -> None:
@@ -62,10 +64,24 @@ def test_too_few_descriptors_for_the_ranks_is_a_clear_error_or_no_problem(method
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 1000))
 
     done = run("--start", method, "--nproc-per-node", "30", "script.py", preexec_fn=limit)
-    assert "Traceback" not in done.err
-    if done.code != 0:
-        assert "ulimit -" in done.err
-        assert done.err.count("\n") <= 3
+    assert (done.code, done.err.count("\n")) == (1, 1), done.err
+    assert "the limit here is 64. Type: ulimit -n " in done.err
+
+
+@pytest.mark.slow
+def test_more_ranks_than_descriptors_are_refused_before_anything_is_made(run: Run, script: Script, tmp_path: Path) -> None:
+    script(HELLO)
+
+    def limit() -> None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+
+    # A plan for so many could not be printed either: it would be in memory first.
+    for options in (["30"], ["99999999999999999999"], ["99999999999999999999", "--dry-run"]):
+        done = run("--nproc-per-node", *options, "script.py", preexec_fn=limit)
+        assert (done.code, done.err.count("\n"), "ulimit -Hn" in done.err) == (1, 1, True), done.err
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow
@@ -116,6 +132,25 @@ def test_a_command_that_cannot_be_started_gives_what_a_shell_would(run: Run, pro
 
 
 @pytest.mark.slow
+def test_an_interpreter_that_cannot_be_started_is_said_in_one_paragraph(
+    method: str, run: Run, program: Path, script: Script
+) -> None:
+    def refused(python: str) -> tuple[int, str]:
+        done = run("--start", method, "--nproc-per-node", "2", script("pass\n"), env={"PYTHON_EXEC": python})
+        assert "Traceback" not in done.err
+        assert done.err.count("\n") == 1
+        return done.code, done.err
+
+    for missing in ("/no/such/python", "no-such-python-anywhere"):
+        code, said = refused(missing)
+        assert (code, f"PYTHON_EXEC={missing}" in said, "unset PYTHON_EXEC" in said) == (127, True, True)
+    program.write_text("#!/no/such/interpreter\n")
+    assert refused("./program")[0] == 126
+    program.chmod(stat.S_IRUSR | stat.S_IWUSR)
+    assert refused("./program")[0] == 126
+
+
+@pytest.mark.slow
 def test_a_foreign_command_finds_signals_as_a_shell_leaves_them(run: Run, run_command: Run) -> None:
     show = ["grep", "-E", "^Sig(Blk|Ign|Cgt)", "/proc/self/status"]
     plain = run_command(show)
@@ -152,3 +187,8 @@ def test_a_script_that_only_one_worker_could_read_is_refused(run: Run, tmp_path:
     done = run("--nproc-per-node", "2", "pipe")
     assert done.code == 2
     assert "pipe is no regular file" in done.err
+    # A file, but only the first worker has it as its stdin: the others would run an empty program, and succeed.
+    (tmp_path / "script.py").write_text("raise SystemExit(3)\n")
+    with open(tmp_path / "script.py", "rb") as file:
+        done = run("--nproc-per-node", "2", "/dev/stdin", stdin=file)
+    assert (done.code, "/dev/stdin is no regular file" in done.err) == (2, True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,20 @@ def test_the_death_of_the_server_while_it_imports_only_makes_the_start_slower(
     done = running.finish()
     assert done.lines == ["[0] fine", "[1] fine"]
     assert done.err.count("\n") == 1
+    assert ASIDE in done.err
+
+
+@pytest.mark.slow
+def test_a_server_that_ends_before_it_is_asked_for_anything_only_makes_the_start_slower(
+    run: Run, script: Script, tmp_path: Path
+) -> None:
+    script("import os\nprint(os.environ['RANK'])\n")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\ncase "$*" in *forkserver*) exit 0;; esac\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    done = run("--start", "warm", "--nproc-per-node", "2", "script.py", env={"PYTHON_EXEC": str(python)})
+    assert (done.code, done.lines) == (0, ["[0] 0", "[1] 1"])
+    assert "Traceback" not in done.err
     assert ASIDE in done.err
 
 

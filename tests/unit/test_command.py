@@ -72,6 +72,13 @@ def test_a_missing_script_that_is_a_module_gets_the_flag(folder):
     assert refused("pack.fit").hint == "Did you mean the module? Type: python -m launcher -m pack.fit"
 
 
+def test_a_command_in_the_place_of_the_script_is_explained(folder, monkeypatch):
+    write(folder / "bin" / "torchthing", "#!/bin/sh\n", 0o755)
+    monkeypatch.setenv("PATH", str(folder / "bin"))
+    assert refused("python3").hint == "Python is started anyway: leave python3 out."
+    assert refused("torchthing").hint == "Did you mean the command? Type: python -m launcher --no-python torchthing"
+
+
 def test_a_shell_script_gets_the_flag_for_commands(folder):
     write(folder / "run.sh", "#!/bin/bash\necho hello world\n")
     error = refused("run.sh")

@@ -1,4 +1,4 @@
-"""Which programs use elastic Horovod: seen in the script's text, or said by a variable."""
+"""Which programs use Horovod, and which its elastic form: seen in the script's text, or said by a variable."""
 
 from __future__ import annotations
 
@@ -43,3 +43,18 @@ def test_where_it_cannot_be_seen_it_is_said(tmp_path: Path) -> None:
     assert uses(tmp_path, _IMPORT, "1")
     assert not uses(tmp_path, f"{_IMPORT}@hvd.elastic.run\n", "0")
     assert not uses(tmp_path, "", "1", backend="gloo")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (_IMPORT, "fixed"),
+        ('import launcher\nctx = launcher.init(backend="horovod")\n', "fixed"),
+        ("import launcher\nctx = launcher.init('horovod', timeout_s=9)\n", "fixed"),
+        ('import launcher\nctx = launcher.init(backend="gloo")\n', ""),
+        ('parser.add_argument("--backend", choices=["gloo", "horovod"])\n', ""),
+    ],
+)
+def test_a_script_shows_whether_it_uses_horovod(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "train.py").write_text(text)
+    assert horovod_use(LaunchSpec(script=str(tmp_path / "train.py")), {}) == expected

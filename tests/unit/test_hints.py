@@ -20,6 +20,7 @@ from launcher.hints import hint_for
         ("ModuleNotFoundError: No module named 'horovod'", "scripts/build_horovod"),
         ("ImportError: libmpi.so.40: cannot open shared object file: No such file or directory", "openmpi-bin"),
         ("OSError: [Errno 24] Too many open files", "ulimit -n"),
+        ("    if self.quitting: raise BdbQuit\nbdb.BdbQuit", "torch.distributed.breakpoint()"),
         ("[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7)", "another rank"),
     ],
 )

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from launcher.keeper import MARK_VARIABLE, Keeper
-from tests.conftest import is_alive, wait_until
+from tests.conftest import is_alive
 
 
 @pytest.mark.slow
@@ -49,4 +49,3 @@ def test_when_the_supervisor_is_killed_everything_with_the_mark_is_killed() -> N
     with subprocess.Popen(["sleep", "1000"], env={**os.environ, MARK_VARIABLE: mark}, start_new_session=True) as child:
         assert subprocess.run([sys.executable, "-c", code], timeout=20).returncode == -signal.SIGKILL
         assert child.wait(20) == -signal.SIGKILL
-        wait_until(lambda: not is_alive(child.pid), "the child is gone")
