@@ -204,9 +204,7 @@ def _lines(fd: int) -> Iterator[list[str]]:
             yield line.decode("ascii").split()
 
 
-def _expect(
-    lines: Iterator[list[str]], word: str, count: int, process: subprocess.Popen[bytes]
-) -> list[list[str]]:
+def _expect(lines: Iterator[list[str]], word: str, count: int, process: subprocess.Popen[bytes]) -> list[list[str]]:
     """Return the first `count` lines that begin with `word`; raises Failed when they do not come."""
     found: list[list[str]] = []
     for words in lines:

@@ -110,7 +110,9 @@ def main() -> None:
             "launchers in turns. Written by `benchmarks/output.py`.",
             "\n".join(names),
             machine.table(header, rows),
-            "\n".join(f"    {shown(command)} benchmarks/workloads/lines.py {options.megabytes}" for command in commands.values()),
+            "\n".join(
+                f"    {shown(command)} benchmarks/workloads/lines.py {options.megabytes}" for command in commands.values()
+            ),
         ]
     )
     print(page)

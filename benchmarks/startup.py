@@ -205,8 +205,12 @@ def render_page(bench: Bench, rows: list[Row]) -> str:
 def main() -> None:
     parser = machine.make_parser(__doc__, MEASUREMENTS)
     parser.add_argument("--idle-seconds", type=float, default=60.0, help="how long the idle supervisor is watched")
-    parser.add_argument("--others-ranks", type=int, default=2,
-                        help="the all-reduce is measured with up to so many ranks for others than torchrun")
+    parser.add_argument(
+        "--others-ranks",
+        type=int,
+        default=2,
+        help="the all-reduce is measured with up to so many ranks for others than torchrun",
+    )
     options = parser.parse_args()
     bench = Bench(sys.executable, options.repeat, options.idle_seconds, options.others_ranks)
     for name in bench.missing:

@@ -93,9 +93,7 @@ def _is_real(stream: IO[str], number: int) -> bool:
     return True
 
 
-def _follow(
-    process: subprocess.Popen[bytes], selector: selectors.BaseSelector, deadline: float | None
-) -> None:
+def _follow(process: subprocess.Popen[bytes], selector: selectors.BaseSelector, deadline: float | None) -> None:
     """Copy output until the child ends. An interrupt is passed on and raised again when the child has ended."""
     interrupt: KeyboardInterrupt | None = None
     while True:
@@ -109,9 +107,7 @@ def _follow(
         raise interrupt
 
 
-def _copy_until_end(
-    process: subprocess.Popen[bytes], selector: selectors.BaseSelector, deadline: float | None
-) -> None:
+def _copy_until_end(process: subprocess.Popen[bytes], selector: selectors.BaseSelector, deadline: float | None) -> None:
     import time
 
     while selector.get_map():

@@ -107,9 +107,7 @@ def _check_script(script: str) -> None:
         with open(script, "rb") as file:
             start = file.read(_LONGEST_INTERPRETER_LINE)
     except OSError as error:
-        raise UsageError(
-            f"The file {script} cannot be read: {error.strerror}.", hint=f"Type: chmod +r {script}"
-        ) from None
+        raise UsageError(f"The file {script} cannot be read: {error.strerror}.", hint=f"Type: chmod +r {script}") from None
     if start.startswith(b"\x7fELF") or _is_other_language(script, start):
         command = script if os.path.dirname(script) else f"./{script}"
         raise UsageError(f"The file {script} is no Python file.", hint=f"Type: {PROG} --no-python {command}")
@@ -237,9 +235,7 @@ def _check_executable(command: str) -> None:
     if os.path.isdir(path):
         raise SpawnError(f"{path} is a folder, not a command.", exit_code=_CANNOT_EXECUTE)
     if not os.access(path, os.X_OK):
-        raise SpawnError(
-            f"The file {path} is not executable.", exit_code=_CANNOT_EXECUTE, hint=f"Type: chmod +x {path}"
-        )
+        raise SpawnError(f"The file {path} is not executable.", exit_code=_CANNOT_EXECUTE, hint=f"Type: chmod +x {path}")
     _check_interpreter(path)
 
 

@@ -46,9 +46,7 @@ def job_id(place: Place, environ: Environ) -> str:
     if place.starter == "horovod" and environ.get("HOROVOD_GLOO_RENDEZVOUS_PORT"):
         return "horovod." + environ["HOROVOD_GLOO_RENDEZVOUS_PORT"]
     names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
-    return (
-        ".".join(environ[name] for name in names if environ.get(name)) if environ.get("SLURM_JOB_ID") else ""
-    )
+    return ".".join(environ[name] for name in names if environ.get(name)) if environ.get("SLURM_JOB_ID") else ""
 
 
 def _derived_address(place: Place, environ: Environ) -> str:

@@ -190,8 +190,7 @@ def _alone(environ: Environ) -> Place:
     if environ.get("WORLD_SIZE") and number(environ, "WORLD_SIZE", least=1) > 1:
         raise UsageError(
             f"WORLD_SIZE={environ['WORLD_SIZE']} is set, but RANK, the number of this process, is not.",
-            hint="Start it with `python -m launcher`, mpirun or srun, set RANK for each process, "
-            "or `unset WORLD_SIZE`.",
+            hint="Start it with `python -m launcher`, mpirun or srun, set RANK for each process, or `unset WORLD_SIZE`.",
         )
     return Place("none")
 
@@ -207,8 +206,7 @@ def _read(starter: _Starter, environ: Environ) -> Place:
     rank = number(environ, starter.rank)
     if rank >= world_size:
         raise EnvironmentMismatch(
-            f"{starter.rank}={rank} does not go with {starter.world_size}={world_size}: "
-            f"ranks are 0 to {world_size - 1}."
+            f"{starter.rank}={rank} does not go with {starter.world_size}={world_size}: ranks are 0 to {world_size - 1}."
         )
     found: _Found = {"rank": (rank, starter.rank), "world_size": (world_size, starter.world_size)}
     for field in ("local_rank", "local_world_size", "node_rank"):
@@ -231,9 +229,7 @@ def _add_guesses(found: _Found, environ: Environ) -> None:
     one_host = environ.get("MASTER_ADDR", "") in ("localhost", "127.0.0.1", "::1")
     if one_host:
         found.setdefault("local_rank", (found["rank"][0], "all are on one host"))
-        found.setdefault(
-            "local_world_size", (found["world_size"][0], "the world size, as all are on one host")
-        )
+        found.setdefault("local_world_size", (found["world_size"][0], "the world size, as all are on one host"))
     found.setdefault("local_rank", (0, "no variable: one rank per node"))
     found.setdefault("local_world_size", (found["local_rank"][0] + 1, _NO_VARIABLE))
     found.setdefault("node_rank", (0, _NO_VARIABLE))
@@ -293,7 +289,5 @@ def number(environ: Environ, name: str, *, least: int = 0, most: int = 2**31) ->
     text = environ[name].strip()
     if not (text.isascii() and text.isdigit()) or not least <= int(text) <= most:
         kind = f"a number from {least}" + (f" to {most}" if most < 2**31 else "")
-        raise UsageError(
-            f"{name}={environ[name]!r} is not {kind}.", hint=f"Set it to one, or `unset {name}`."
-        )
+        raise UsageError(f"{name}={environ[name]!r} is not {kind}.", hint=f"Set it to one, or `unset {name}`.")
     return int(text)

@@ -35,7 +35,9 @@ class WorkerError(NamedTuple):
         """Whether a data worker of the rank has died: torch says so, or the connection on which it sends batches broke."""
         if any("DataLoader worker" in line and "is killed by signal" in line for line in self.messages()):
             return True
-        return self.type in _BROKEN and "utils/data/dataloader.py" in self.traceback and "resource_sharer.py" in self.traceback
+        return (
+            self.type in _BROKEN and "utils/data/dataloader.py" in self.traceback and "resource_sharer.py" in self.traceback
+        )
 
     def messages(self) -> list[str]:
         """Return the exception's own line, and those of the exceptions that led to it, without source lines."""

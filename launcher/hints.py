@@ -27,7 +27,10 @@ _HINTS = (
         ("no kernel image is available",),
         "this build of torch does not support this GPU: install one for its compute capability",
     ),
-    (("No module named 'horovod'",), "Horovod is built for one torch, from a checkout of the launcher: scripts/build_horovod"),
+    (
+        ("No module named 'horovod'",),
+        "Horovod is built for one torch, from a checkout of the launcher: scripts/build_horovod",
+    ),
     (
         ("libmpi.so.40: cannot open shared object file",),
         "the runtime of Open MPI is missing, with which Horovod or mpi4py was built: apt-get install openmpi-bin",

@@ -255,9 +255,7 @@ def _read(path: str) -> dict[str, Any]:
     return state
 
 
-def _require_same_recipe(
-    state: Mapping[str, Any], args: argparse.Namespace, classes: tuple[str, ...], path: str
-) -> None:
+def _require_same_recipe(state: Mapping[str, Any], args: argparse.Namespace, classes: tuple[str, ...], path: str) -> None:
     then = {**state["args"], "classes": ", ".join(state["classes"])}
     now = {**vars(args), "classes": ", ".join(classes)}
     for name in (*SAME_RECIPE, "classes"):

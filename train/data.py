@@ -63,9 +63,7 @@ class Loader:
         batches = cut(self._folder.val, whole)
         return self._load(((b[self._ctx.rank :: self._ctx.world_size], len(b)) for b in batches), None)
 
-    def _load(
-        self, parts: Iterable[tuple[Sequence[Picture], int]], draw: tuple[int, int] | None
-    ) -> Iterator[Batch]:
+    def _load(self, parts: Iterable[tuple[Sequence[Picture], int]], draw: tuple[int, int] | None) -> Iterator[Batch]:
         if self._pool is None:
             for pictures, whole in parts:
                 yield self._collate(pictures, [self._picture(p, draw) for p in pictures], whole)
@@ -110,9 +108,7 @@ class Loader:
         return Batch(pixels, torch.tensor([label for _, label in good], dtype=torch.long), whole)
 
 
-def training_batches(
-    pictures: Sequence[Picture], seed: int, epoch: int, batch_size: int
-) -> list[Sequence[Picture]]:
+def training_batches(pictures: Sequence[Picture], seed: int, epoch: int, batch_size: int) -> list[Sequence[Picture]]:
     """The batches of one epoch for the whole run: every picture once, in an order of its own for each epoch."""
     generator = torch.Generator().manual_seed(random.Random(f"{seed} {epoch}").getrandbits(63))
     order = torch.randperm(len(pictures), generator=generator).tolist()

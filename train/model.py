@@ -69,9 +69,7 @@ def _from_file(path: str) -> Mapping[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise TrainerError(
-            f"there is no weights file {path}; `--weights` takes imagenet, none or a file."
-        ) from error
+        raise TrainerError(f"there is no weights file {path}; `--weights` takes imagenet, none or a file.") from error
     except Exception as error:  # torch.load raises whatever its unpickler meets in a file that is none of its own
         raise TrainerError(
             f"the weights file {path} cannot be read ({one_line(error)}). Fetch it again, or type "

@@ -54,37 +54,78 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     data = parser.add_argument_group("data")
     data.add_argument("--data", required=True, metavar="DIR", help="folder with train/ and val/")
-    data.add_argument("--image-size", type=_number(int, SMALLEST_IMAGE), default=224, metavar="PIXELS",
-                      help="side of the square the network sees")
-    data.add_argument("--cache-mb", type=_number(int, 0), default=2048, metavar="MB",
-                      help="decoded pictures kept per node, in page cache that the kernel can take back; 0 keeps none")
-    data.add_argument("--workers", type=_workers, default="auto", metavar="N",
-                      help="threads per rank that prepare pictures ahead; auto: none on a CPU, up to 8 for a GPU")
+    data.add_argument(
+        "--image-size",
+        type=_number(int, SMALLEST_IMAGE),
+        default=224,
+        metavar="PIXELS",
+        help="side of the square the network sees",
+    )
+    data.add_argument(
+        "--cache-mb",
+        type=_number(int, 0),
+        default=2048,
+        metavar="MB",
+        help="decoded pictures kept per node, in page cache that the kernel can take back; 0 keeps none",
+    )
+    data.add_argument(
+        "--workers",
+        type=_workers,
+        default="auto",
+        metavar="N",
+        help="threads per rank that prepare pictures ahead; auto: none on a CPU, up to 8 for a GPU",
+    )
     model = parser.add_argument_group("model")
     model.add_argument("--model", choices=MODELS, default="resnet18", help="which ResNet")
-    model.add_argument("--weights", default="imagenet", metavar="imagenet|none|FILE",
-                       help="start from torchvision's ImageNet weights, from nothing, or from a local file")
-    model.add_argument("--freeze-backbone", action="store_true",
-                       help="train the new last layer only; everything before it stays exactly as loaded")
+    model.add_argument(
+        "--weights",
+        default="imagenet",
+        metavar="imagenet|none|FILE",
+        help="start from torchvision's ImageNet weights, from nothing, or from a local file",
+    )
+    model.add_argument(
+        "--freeze-backbone",
+        action="store_true",
+        help="train the new last layer only; everything before it stays exactly as loaded",
+    )
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument("--epochs", type=_number(int, 1), default=25, help="times through the training pictures")
-    recipe.add_argument("--batch-size", type=_number(int, 1), default=4,
-                        help="pictures per step of the WHOLE run, shared among the ranks: more ranks, same numbers")
+    recipe.add_argument(
+        "--batch-size",
+        type=_number(int, 1),
+        default=4,
+        help="pictures per step of the WHOLE run, shared among the ranks: more ranks, same numbers",
+    )
     recipe.add_argument("--lr", type=_number(float, 0, above=True), default=0.001, help="learning rate of SGD")
     recipe.add_argument("--momentum", type=_number(float, 0, 1), default=0.9, help="momentum of SGD")
     recipe.add_argument("--lr-step", type=_number(int, 1), default=7, metavar="EPOCHS", help="decay the rate so often")
     recipe.add_argument("--lr-gamma", type=_number(float, 0, 1, above=True), default=0.1, help="by this factor")
-    recipe.add_argument("--batch-norm", choices=("sync", "local"), default="sync",
-                        help="statistics over the whole batch (the same numbers with 1 and N ranks), or over each "
-                        "rank's part (a little faster, the numbers depend on the number of ranks)")
-    recipe.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
-                        help="auto: bfloat16 where the processor computes in it, else float32")
-    recipe.add_argument("--seed", type=_number(int, 0, 2**63 - 1), default=0, help="of the order, the crops and the new weights")
+    recipe.add_argument(
+        "--batch-norm",
+        choices=("sync", "local"),
+        default="sync",
+        help="statistics over the whole batch (the same numbers with 1 and N ranks), or over each "
+        "rank's part (a little faster, the numbers depend on the number of ranks)",
+    )
+    recipe.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
+        help="auto: bfloat16 where the processor computes in it, else float32",
+    )
+    recipe.add_argument(
+        "--seed", type=_number(int, 0, 2**63 - 1), default=0, help="of the order, the crops and the new weights"
+    )
     run = parser.add_argument_group("run")
     run.add_argument("--output-dir", default="outputs", metavar="DIR", help="model, checkpoint and metrics go here")
-    run.add_argument("--resume", nargs="?", choices=("auto", "yes", "no"), const="yes", default="auto",
-                     help="continue from the checkpoint in the output folder; auto: only if the launcher "
-                     "restarted the job")
+    run.add_argument(
+        "--resume",
+        nargs="?",
+        choices=("auto", "yes", "no"),
+        const="yes",
+        default="auto",
+        help="continue from the checkpoint in the output folder; auto: only if the launcher restarted the job",
+    )
     return parser
 
 

@@ -33,6 +33,8 @@ def _enter() -> None:
     from launcher.worker import bootstrap
 
     bootstrap.LOADED_BY_PYTHON = _LOADED_BY_PYTHON
+
+
 def _worker_of_exec(arguments: list[str]) -> tuple[str, str, list[str], str | None]:
     from launcher._platform import die_with_parent
     from launcher.worker import bootstrap, diagnose, title

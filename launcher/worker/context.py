@@ -156,9 +156,7 @@ class Context:
         if op not in _OPS:
             raise UsageError(f"all_reduce(op={op!r}): use one of {', '.join(map(repr, _OPS))}.")
         is_tensor = hasattr(value, "detach")  # tells one without naming its library
-        result: Value = (
-            self._group.reduce_tensor(value, op) if is_tensor else self._group.reduce_number(value, op)
-        )
+        result: Value = self._group.reduce_tensor(value, op) if is_tensor else self._group.reduce_number(value, op)
         return result
 
     def all_gather(self, value: Tensor) -> list[Tensor]:
@@ -279,9 +277,7 @@ def _asked_backend(argument: str, option: str) -> str:
     """The backend that the script's argument and the command line's option agree on."""
     for name, value in (("backend", argument), ("LAUNCHER_BACKEND", option)):
         if value not in BACKENDS:
-            raise UsageError(
-                f"{name}={value!r} is no backend.", hint=f"Use one of {', '.join(map(repr, BACKENDS))}."
-            )
+            raise UsageError(f"{name}={value!r} is no backend.", hint=f"Use one of {', '.join(map(repr, BACKENDS))}.")
     if "auto" not in (argument, option) and argument != option:
         raise UsageError(
             f"The script calls launcher.init(backend={argument!r}), but --backend is {option!r}.",

@@ -20,9 +20,7 @@ def gpu_index(place: Place, num_gpus: int, environ: Mapping[str, str]) -> int:
             hint="Use backend='gloo' or 'auto', or look at nvidia-smi and CUDA_VISIBLE_DEVICES.",
         )
     if num_gpus == 1 and _sees_one_by_choice(environ):
-        return (
-            0  # a GPU of its own (srun --gpus-per-task=1, --virtual-local-rank): the local rank is no index
-        )
+        return 0  # a GPU of its own (srun --gpus-per-task=1, --virtual-local-rank): the local rank is no index
     if place.local_rank >= num_gpus:
         raise LauncherError(
             f"Local rank {place.local_rank} has no GPU of its own: PyTorch sees {num_gpus} here.",

@@ -35,9 +35,7 @@ Waiting = Callable[..., Running]
 @pytest.fixture
 def ctl(run_command: Run) -> Ctl:
     """Run `launcher.ctl` with these arguments."""
-    return lambda *args, before=(), **options: run_command(
-        [*before, sys.executable, "-m", "launcher.ctl", *args], **options
-    )
+    return lambda *args, before=(), **options: run_command([*before, sys.executable, "-m", "launcher.ctl", *args], **options)
 
 
 @pytest.fixture

@@ -42,7 +42,9 @@ def hanging(run: Run, script: Script, report: Report) -> Callable[..., tuple[Any
 Hanging = Callable[..., "tuple[Any, dict[str, Any]]"]
 
 
-def test_odd_rank_is_named_and_the_others_are_grouped(hanging: Hanging, method: str, only_run_dir: Callable[[], Path]) -> None:
+def test_odd_rank_is_named_and_the_others_are_grouped(
+    hanging: Hanging, method: str, only_run_dir: Callable[[], Path]
+) -> None:
     done, report = hanging(
         "def load():\n    time.sleep(100)\n"
         "def reduce():\n    threading.Event().wait(100)\n"
@@ -51,7 +53,9 @@ def test_odd_rank_is_named_and_the_others_are_grouped(hanging: Hanging, method: 
         5, "--start", method,
     )  # fmt: skip
     assert report["rank"] == 3
-    assert report["what"].startswith("nothing has moved for 1 s: rank 3 is at script.py:4 in load; ranks 0-2, 4 are in wait (")
+    assert report["what"].startswith(
+        "nothing has moved for 1 s: rank 3 is at script.py:4 in load; ranks 0-2, 4 are in wait ("
+    )
     assert "  rank 3: is at script.py:4 in load\n" in done.err
     assert "  ranks 0-2, 4: each is in wait (script.py:6)\n" in done.err
     assert "worker/bootstrap.py" not in done.err

@@ -107,7 +107,9 @@ def small_shm() -> list[str]:
     return words
 
 
-def test_full_shared_memory_is_explained(run_command: Run, only_rank_1: Script, report: Report, small_shm: list[str]) -> None:
+def test_full_shared_memory_is_explained(
+    run_command: Run, only_rank_1: Script, report: Report, small_shm: list[str]
+) -> None:
     text = (
         "import mmap\nfd = os.open('/dev/shm/batch', os.O_RDWR | os.O_CREAT)\nos.ftruncate(fd, 4 << 20)\n"
         "memory = mmap.mmap(fd, 4 << 20)\nfor at in range(0, 4 << 20, 4096): memory[at] = 1"

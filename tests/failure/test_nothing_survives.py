@@ -151,7 +151,9 @@ def tree(start: Start, script: Script, suite_mark: str) -> Callable[..., Running
     return begin
 
 
-def test_children_of_a_killed_rank_go_with_it_although_the_run_restarts(tree: Callable[..., Running], suite_mark: str) -> None:
+def test_children_of_a_killed_rank_go_with_it_although_the_run_restarts(
+    tree: Callable[..., Running], suite_mark: str
+) -> None:
     child = tree("--max-restarts", "1")
     # Their children bear the same title, but lead no session.
     titles = {pid: line for pid, line in marked_processes(suite_mark).items() if line.startswith("[rank ")}
@@ -160,7 +162,11 @@ def test_children_of_a_killed_rank_go_with_it_although_the_run_restarts(tree: Ca
     os.kill(ranks["1"], signal.SIGKILL)
     child.wait_for("starting all ranks again")
     sessions = {pid: os.getsid(pid) for pid in old if is_alive(pid)}
-    wait_until(lambda: not any(is_alive(pid) for pid, session in sessions.items() if session in ranks.values()), "they are gone", 2.0)
+    wait_until(
+        lambda: not any(is_alive(pid) for pid, session in sessions.items() if session in ranks.values()),
+        "they are gone",
+        2.0,
+    )
     child.send(signal.SIGTERM)
     child.finish()
 

@@ -74,7 +74,7 @@ def test_os_exit_is_reported_without_a_word_from_the_rank(failing: Failing) -> N
 
 def test_abort_shows_what_the_native_code_said_and_the_python_stack(failing: Failing, method: str) -> None:
     what = "terminate called after throwing an instance of 'c10::Error'\\n  what():  x > 0 failed at foo.cpp:88\\n"
-    done, report = failing(f"def fit():\n    os.write(2, b\"{what}\")\n    os.abort()\nfit()", "--start", method)
+    done, report = failing(f'def fit():\n    os.write(2, b"{what}")\n    os.abort()\nfit()', "--start", method)
     assert done.code == 134
     assert "killed by SIGABRT (6)" in headline(done.err)
     text = body(done.err)
@@ -184,10 +184,7 @@ def test_causes_groups_and_notes_are_kept(failing: Failing) -> None:
 
 def test_deep_recursion_is_one_short_report(failing: Failing) -> None:
     done, report = failing(
-        "sys.setrecursionlimit(10_000)\n"
-        "def even(n):\n    return odd(n + 1)\n"
-        "def odd(n):\n    return even(n + 1)\n"
-        "even(0)"
+        "sys.setrecursionlimit(10_000)\ndef even(n):\n    return odd(n + 1)\ndef odd(n):\n    return even(n + 1)\neven(0)"
     )
     assert report["error_type"] == "RecursionError"
     text = body(done.err)
@@ -205,10 +202,7 @@ def test_message_of_megabytes_is_cut(failing: Failing) -> None:
 
 
 def test_tracebacks_in_other_encodings_are_reported_as_text(failing: Failing) -> None:
-    done, data = failing(
-        "sys.stderr.reconfigure(encoding='latin-1')\n"
-        "raise ValueError('caf\\xe9 \\udcff \\U0001f600')"
-    )
+    done, data = failing("sys.stderr.reconfigure(encoding='latin-1')\nraise ValueError('caf\\xe9 \\udcff \\U0001f600')")
     assert data["error_message"] == "café \udcff \U0001f600"
     assert "  ValueError: café" in body(done.err)
 

@@ -18,7 +18,9 @@ Report = Callable[[], "dict[str, Any]"]
 # How many runs must get over the death of a rank; a store that keeps old addresses fails most of them.
 TIMES = int(os.environ.get("RESTART_TIMES", "2"))
 
-HEAD = "import os, sys, signal, time\nrank = int(os.environ['RANK'])\nattempt = int(os.environ['TORCHELASTIC_RESTART_COUNT'])\n"
+HEAD = (
+    "import os, sys, signal, time\nrank = int(os.environ['RANK'])\nattempt = int(os.environ['TORCHELASTIC_RESTART_COUNT'])\n"
+)
 
 
 def attempts_of(err: str) -> int:
@@ -26,7 +28,13 @@ def attempts_of(err: str) -> int:
 
 
 def test_same_traceback_at_the_start_twice_is_not_tried_a_third_time(run: Run, script: Script, report: Report) -> None:
-    done = run("--nproc-per-node", "2", "--max-restarts", "5", script(HEAD + "if rank == 1: raise ValueError('always')\ntime.sleep(60)\n"))
+    done = run(
+        "--nproc-per-node",
+        "2",
+        "--max-restarts",
+        "5",
+        script(HEAD + "if rank == 1: raise ValueError('always')\ntime.sleep(60)\n"),
+    )
     assert done.code == 1
     assert attempts_of(done.err) == 2
     assert report()["verdict"] == "not restarted: two attempts in a row failed at their start with the same traceback"
@@ -36,7 +44,9 @@ def test_same_traceback_at_the_start_twice_is_not_tried_a_third_time(run: Run, s
     assert f"  before: {before}\n" in done.err
 
 
-def test_different_errors_use_up_all_restarts_and_the_report_has_the_history(run: Run, script: Script, report: Report) -> None:
+def test_different_errors_use_up_all_restarts_and_the_report_has_the_history(
+    run: Run, script: Script, report: Report
+) -> None:
     done = run("--nproc-per-node", "2", "--max-restarts", "3", "--restart-backoff", "0",
                script(HEAD + "if rank == 1: raise ValueError(attempt)\ntime.sleep(60)\n"))  # fmt: skip
     assert attempts_of(done.err) == 4
@@ -58,8 +68,12 @@ def test_what_cannot_heal_is_not_restarted(run: Run, script: Script, report: Rep
     assert f"  not restarted: {reason}\n" in done.err
 
 
-@pytest.mark.parametrize(("codes", "code", "attempts"), [("77", 77, 1), ("64-78", 77, 1), ("3,64-78", 79, 3), ("137", 137, 1)])
-def test_exit_codes_that_never_restart(run: Run, script: Script, report: Report, codes: str, code: int, attempts: int) -> None:
+@pytest.mark.parametrize(
+    ("codes", "code", "attempts"), [("77", 77, 1), ("64-78", 77, 1), ("3,64-78", 79, 3), ("137", 137, 1)]
+)
+def test_exit_codes_that_never_restart(
+    run: Run, script: Script, report: Report, codes: str, code: int, attempts: int
+) -> None:
     end = "os.kill(os.getpid(), 9)" if code == 137 else f"os._exit({code})"
     done = run("--nproc-per-node", "2", "--max-restarts", "2", "--restart-backoff", "0", "--no-restart-codes", codes,
                script(HEAD + f"if rank == 1: {end}\ntime.sleep(60)\n"))  # fmt: skip
@@ -92,7 +106,9 @@ def test_signal_in_the_pause_before_a_restart_ends_the_run_at_once(start: Callab
 
 
 def test_signal_to_the_launcher_is_no_failure_to_restart(start: Callable[..., Any], script: Script) -> None:
-    child = start("--nproc-per-node", "2", "--max-restarts", "5", script(HEAD + "print('ready', flush=True)\nsignal.pause()\n"))
+    child = start(
+        "--nproc-per-node", "2", "--max-restarts", "5", script(HEAD + "print('ready', flush=True)\nsignal.pause()\n")
+    )
     child.wait_for("ready", 2)
     child.send(15)
     done = child.finish()

@@ -78,7 +78,9 @@ def test_signal_forces_also_while_a_failure_is_being_cleaned_up(start: Start, sc
     assert child.finish(3).code == 3
 
 
-def test_stubborn_rank_is_killed_after_the_shutdown_timeout_and_its_stack_is_shown_before(ready: Callable[..., Running]) -> None:
+def test_stubborn_rank_is_killed_after_the_shutdown_timeout_and_its_stack_is_shown_before(
+    ready: Callable[..., Running],
+) -> None:
     child = ready(STUBBORN, "--shutdown-timeout", "1")
     began = time.monotonic()
     child.send(signal.SIGTERM)
@@ -201,5 +203,7 @@ def test_signal_in_the_first_moments_leaves_no_traceback_and_nothing_behind(
         # Python itself prints one when SIGINT comes before it has read a line of ours; nobody can help that.
         if b"Traceback" not in err or b"/launcher/" in err:
             assert b"Traceback" not in err, f"after {step * 10} ms: {err.decode()}"
-            assert process.returncode in (-number, 128 + number), f"after {step * 10} ms: {process.returncode} {err.decode()}"
+            assert process.returncode in (-number, 128 + number), (
+                f"after {step * 10} ms: {process.returncode} {err.decode()}"
+            )
         wait_until(lambda: not marked_processes(suite_mark), "nothing is left", 2.0)

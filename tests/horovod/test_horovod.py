@@ -17,9 +17,7 @@ OPS = str(ROOT / "tests" / "workers" / "horovod_ops.py")
 pytestmark = needs_horovod
 
 _AFTER_ONE_ALLREDUCE = (
-    "import sys, os, horovod.torch as hvd, torch\n"
-    "hvd.init()\n"
-    "hvd.allreduce(torch.ones(1), name='together')\n"
+    "import sys, os, horovod.torch as hvd, torch\nhvd.init()\nhvd.allreduce(torch.ones(1), name='together')\n"
 )
 
 

@@ -40,9 +40,7 @@ def test_every_flag_of_torchrun_is_accepted_in_every_spelling():
         "from torch.distributed.run import get_args_parser as p\n"
         "print('\\n'.join(f'{s} {a.nargs == 0} {a.dest}' for a in p()._actions for s in a.option_strings))"
     )
-    torchrun = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
-    )
+    torchrun = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     ours = {flag: option for option in all_options(LaunchSpec).values() for flag in option.spellings}
     lines = [line.split() for line in torchrun.stdout.splitlines()]
     assert len(lines) > 60
@@ -124,9 +122,7 @@ def test_the_script_may_begin_with_a_hyphen_behind_two_hyphens():
     assert read_arguments(LaunchSpec, ["--standalone", "--", "-odd.py", "--"])[1] == ["-odd.py", "--"]
 
 
-@pytest.mark.parametrize(
-    "argv", [["-r", "3"], ["-r3"], ["-r=3"], ["--redirects", "3"], ["--redirects=3"], ["-mr3"]]
-)
+@pytest.mark.parametrize("argv", [["-r", "3"], ["-r3"], ["-r=3"], ["--redirects", "3"], ["--redirects=3"], ["-mr3"]])
 def test_values_may_be_attached_or_follow(argv):
     given, _ = read_arguments(LaunchSpec, [*argv, "train.py"])
     assert given["redirects"][1] == "3"

@@ -49,9 +49,7 @@ def test_a_folder_needs_a_main_file(folder):
     assert error.exit_code == 2
 
 
-@pytest.mark.parametrize(
-    ("typed", "meant"), [("trian.py", "train.py"), ("train", "train.py"), ("Train.py", "train.py")]
-)
+@pytest.mark.parametrize(("typed", "meant"), [("trian.py", "train.py"), ("train", "train.py"), ("Train.py", "train.py")])
 def test_a_missing_script_gets_the_nearest_name(folder, typed, meant):
     write(folder / "train.py")
     error = refused(typed)

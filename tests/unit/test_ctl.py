@@ -25,7 +25,10 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 def test_run_is_one_line(runs: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
     runs.append(RUN)
     assert ctl.main(["ps"]) == 0
-    assert capsys.readouterr().out == "20260101-a1  pid 17  1/2 ranks running  2.0 h  last output 2 min ago  train.py --lr 0.1\n"
+    assert (
+        capsys.readouterr().out
+        == "20260101-a1  pid 17  1/2 ranks running  2.0 h  last output 2 min ago  train.py --lr 0.1\n"
+    )
 
 
 def test_restarts_and_silence_are_shown(runs: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:

@@ -177,9 +177,7 @@ def test_the_place_says_which_variable_each_number_came_from() -> None:
         ({**SLURM, "SLURM_STEP_NODELIST": "n[1-"}, UsageError, ["n[1-"]),
     ],
 )
-def test_values_that_cannot_be_are_named(
-    environ: dict[str, str], kind: type[UsageError], words: list[str]
-) -> None:
+def test_values_that_cannot_be_are_named(environ: dict[str, str], kind: type[UsageError], words: list[str]) -> None:
     with pytest.raises(UsageError) as caught:
         detect(environ)
     assert type(caught.value) is kind
@@ -285,7 +283,9 @@ def test_the_nodes_of_mpirun_are_known_only_where_there_is_one() -> None:
     assert known_nodes(detect(several), several) is None
 
 
-@pytest.mark.parametrize("environ", [{}, LAUNCHER, TORCHRUN, SERVICE, {"RANK": "x"}, {"WORLD_SIZE": "8"}, {"RANK": "3"}, BATCH_SCRIPT])
+@pytest.mark.parametrize(
+    "environ", [{}, LAUNCHER, TORCHRUN, SERVICE, {"RANK": "x"}, {"WORLD_SIZE": "8"}, {"RANK": "3"}, BATCH_SCRIPT]
+)
 def test_without_an_engine_the_launcher_is_no_rank_whatever_somebody_has_exported(environ: dict[str, str]) -> None:
     assert detect_engine(environ) == Place("none")
 

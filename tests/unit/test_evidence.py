@@ -48,12 +48,16 @@ def v2(folder: Path, kills: int) -> None:
 
 
 @pytest.mark.parametrize("write", [v1, v2])
-def test_counter_that_grew_is_a_kill_with_the_limit(write: Callable[[Path, int], None], cgroup: Path, no_kernel_log: None) -> None:
+def test_counter_that_grew_is_a_kill_with_the_limit(
+    write: Callable[[Path, int], None], cgroup: Path, no_kernel_log: None
+) -> None:
     write(cgroup, 3)
     with Evidence() as found:
         write(cgroup, 4)
         text = found.explain(-signal.SIGKILL, 17, 150 << 10)
-        assert text.startswith("by the kernel's out-of-memory killer: the limit of its cgroup is 200 MiB; the rank's peak was 150 MiB;")
+        assert text.startswith(
+            "by the kernel's out-of-memory killer: the limit of its cgroup is 200 MiB; the rank's peak was 150 MiB;"
+        )
         # The next one is no news.
         assert found.explain(-signal.SIGKILL, 18, None).startswith("no sign of the out-of-memory killer")
 
@@ -97,7 +101,9 @@ def test_data_worker_that_was_killed_for_memory(cgroup: Path, kernel_log: Callab
     with Evidence() as found:
         assert found.explain_data_worker("DataLoader worker (pid 99) is killed by signal: Killed.") == ""
         kernel_log(LINE.format(99))
-        assert found.explain_data_worker("").startswith("the kernel's out-of-memory killer ended process 99 (it held 2.0 GiB)")
+        assert found.explain_data_worker("").startswith(
+            "the kernel's out-of-memory killer ended process 99 (it held 2.0 GiB)"
+        )
 
 
 def test_unlimited_cgroup_of_version_1_has_no_limit_to_name(cgroup: Path, no_kernel_log: None) -> None:

@@ -85,9 +85,7 @@ def test_an_error_names_the_flag_the_value_and_what_to_type(name, text, message)
 def test_an_error_in_a_variable_says_how_to_set_it():
     with pytest.raises(UsageError) as error:
         parse({"PET_MODE": "hot"})
-    assert (
-        str(error.value) == "PET_MODE=hot: must be one of: slow, fast. Type for example: export PET_MODE=slow"
-    )
+    assert str(error.value) == "PET_MODE=hot: must be one of: slow, fast. Type for example: export PET_MODE=slow"
 
 
 def test_a_list_is_split_at_its_commas():

@@ -17,7 +17,9 @@ def attempt(number: int = 0, duration_s: float = SOON, **more: Any) -> AttemptOu
     return AttemptOutcome(number, (WorkerOutcome(0, 17, 1, ended_at=1.0, order=1),), duration_s=duration_s, **more)
 
 
-def failed(exit_code: int = 1, error_type: str = "ValueError", message: str = "x", traceback: str = "Traceback\nx") -> FailureReport:
+def failed(
+    exit_code: int = 1, error_type: str = "ValueError", message: str = "x", traceback: str = "Traceback\nx"
+) -> FailureReport:
     return FailureReport(0, 17, "n", "exit code 1", exit_code, error_type, message, traceback)
 
 
@@ -48,7 +50,10 @@ def test_budget_of_the_run() -> None:
 def test_budget_of_a_window_forgets_what_is_older() -> None:
     before = past(2, ended_at=1000.0, duration_s=LATE)
     limited = {"limit": (2, 600.0)}
-    assert "--restart-limit allows 2 restarts in 600 s" in verdict(attempt(2, LATE), failed(), before, now=1100.0, **limited).reason
+    assert (
+        "--restart-limit allows 2 restarts in 600 s"
+        in verdict(attempt(2, LATE), failed(), before, now=1100.0, **limited).reason
+    )
     assert verdict(attempt(2, LATE), failed(), before, now=1601.0, **limited).action == "restart"
 
 

@@ -199,9 +199,7 @@ def test_streams_are_one_number_or_one_per_local_rank(text, streams):
     assert syntax.parse_streams(text) == streams
 
 
-@pytest.mark.parametrize(
-    "text", ["", "4", "-1", "00", "0:4", "0:", ":1", "0:1,", "0:1,2", "a:1", "-1:1", "0:1:2"]
-)
+@pytest.mark.parametrize("text", ["", "4", "-1", "00", "0:4", "0:", ":1", "0:1,", "0:1,2", "a:1", "-1:1", "0:1:2"])
 def test_other_streams_are_refused(text):
     assert "must be 0 (none), 1 (stdout), 2 (stderr) or 3 (both)" in refused(f"--redirects={text}").message
     assert refused(f"--tee={text}").message.startswith("--tee ")
