@@ -202,6 +202,7 @@ def checkpoint_content(
     return {
         "format": FORMAT,
         "run_id": run_id,
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "progress": asdict(progress),
@@ -226,16 +227,30 @@ def load_checkpoint(
             if args.resume == "yes":
                 ctx.print(f"note: {output.checkpoint} does not exist; there is nothing to resume, starting with epoch 1")
             return None
-        restarted = args.resume == "auto" and ctx.restart_count > 0
-        state = _read(output.checkpoint) if restarted or args.resume == "yes" else {}
-        # A job that was started anew and crashed before it saved anything must not go on with the run before it.
-        if args.resume == "auto" and not (restarted and state.get("run_id") == ctx.run_id):
+        is_again = ctx.restart_count > 0 or _is_requeued()
+        state = _read(output.checkpoint) if is_again or args.resume == "yes" else {}
+        if args.resume == "auto" and not (is_again and _is_same_run(state, ctx)):
             ctx.print(f"note: starting anew over the earlier run in {output.folder}; `--resume` would continue it")
             return None
         _require_same_recipe(state, args, classes, output.checkpoint)
         return state
 
     return ctx.broadcast_object(together(ctx, read))
+
+
+def _is_requeued() -> bool:
+    """Whether Slurm has started this job again."""
+    return os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+
+
+def _is_same_run(state: Mapping[str, Any], ctx: Context) -> bool:
+    """Whether the run that wrote this checkpoint is the one that was started again here.
+
+    Another one was started anew, and crashed before it had saved anything: it must not go on with the run before it.
+    """
+    if _is_requeued():
+        return state.get("slurm_job") == os.environ.get("SLURM_JOB_ID")
+    return state.get("run_id") == ctx.run_id
 
 
 def _read(path: str) -> dict[str, Any]:

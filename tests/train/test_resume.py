@@ -137,6 +137,20 @@ def test_a_restart_goes_on_with_its_own_run_only(alone: Alone, drawn_birds: Path
     assert again.code == 0 and "resuming: outputs/checkpoint.pt" in again.out
 
 
+def test_a_job_that_slurm_requeues_goes_on(alone: Alone, drawn_birds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps its number; the launcher in it has a new run each time."""
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("LAUNCHER_RUN_ID", "first")
+    assert alone("--data", drawn_birds, "--epochs", 1).code == 0
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    monkeypatch.setenv("LAUNCHER_RUN_ID", "second")
+    again = alone("--data", drawn_birds, "--epochs", 1)
+    assert again.code == 0 and "resuming: outputs/checkpoint.pt" in again.out
+    monkeypatch.setenv("SLURM_JOB_ID", "18")
+    other = alone("--data", drawn_birds, "--epochs", 1)
+    assert other.code == 0 and "starting anew over the earlier run" in other.out
+
+
 def test_a_second_training_in_the_same_output_folder_is_refused(alone: Alone, drawn_birds: Path, tmp_path: Path) -> None:
     import launcher
     from train.checkpoint import Output
