@@ -84,7 +84,7 @@ def join_run(spec: LaunchSpec, place: Place) -> Callable[[], int]:
 
     Raises UsageError where the engine tells too little for the ranks to meet.
     """
-    for name in ("nproc_per_node", "max_restarts", "start"):
+    for name in ("nproc_per_node", "max_restarts", "start", "numa_binding"):
         _warn_if_ignored(spec, place, name)
     agreed = agree(place, os.environ)
     variables = make_contract(spec, place, os.environ, agreed)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from launcher.environments import Place
 from launcher.plan import LaunchPlan, WorkerPlan
 from launcher.process import command_line
+from launcher.ranks import format_ranges
 from launcher.spec import LaunchSpec
 
 # The values that decide the layout, with the option each one comes from.
@@ -83,6 +84,8 @@ def _render_worker(worker: WorkerPlan) -> list[str]:
         program = ["python", *(["-m"] if worker.kind == "module" else []), worker.target, *worker.args]
         lines.append(f"  command: {shlex.join(program)}")
     lines.append(f"  by exec: {shlex.join(command_line(worker, os.getpid()))}")
+    if worker.cpus:
+        lines.append(f"  CPUs: {format_ranges(worker.cpus)}")
     lines += [f"  {name}={_shown(name, value)}" for name, value in sorted(worker.env.items())]
     return lines
 

@@ -32,6 +32,8 @@ class NodeFacts(NamedTuple):
     hostname: str
     environ: Mapping[str, str]
     local_world_size: int
+    # CPUs of each local rank with --numa-binding; empty without it.
+    cpus: tuple[frozenset[int], ...] = ()
 
 
 class WorkerPlan(NamedTuple):
@@ -50,6 +52,8 @@ class WorkerPlan(NamedTuple):
     logs: dict[str, str]
     shown: dict[str, bool]
     title: str
+    # The only CPUs that it may use; None for all of the launcher's.
+    cpus: frozenset[int] | None = None
 
     @property
     def rank(self) -> int:
@@ -149,6 +153,7 @@ def _plan_worker(
         logs={stream: paths.log(attempt, place.rank, stream) for stream in ("out", "err")} if paths else {},
         shown={"out": bool(streams & STDOUT), "err": bool(streams & STDERR)},
         title=_title(kind, place, spec.script, args),
+        cpus=facts.cpus[place.local_rank] if facts.cpus else None,
     )
 
 

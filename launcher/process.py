@@ -110,10 +110,16 @@ class SpawnStarter:
         """Start one worker with these descriptors as its stdin, stdout and stderr."""
         argv = command_line(worker, os.getpid())
         environ = merged_environ({**worker.common_env, **worker.env}, worker.unset)
+        ours = os.sched_getaffinity(0) if worker.cpus else ()
         try:
+            if worker.cpus:
+                os.sched_setaffinity(0, worker.cpus)  # inherited, and so in force before the worker's first thread
             pid = launch_process(argv, environ, dict(enumerate(descriptors)))
         except OSError as error:
             return [StartFailed(worker.local_rank, f"cannot start {argv[0]}: {start_problem(error.errno)}", 126)]
+        finally:
+            if ours:
+                os.sched_setaffinity(0, ours)
         self._running[pid] = worker.local_rank
         return [Started(worker.local_rank, pid)]
 

@@ -5,6 +5,7 @@ Layer 0, pure: no environment, no clock, no sockets.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -68,7 +69,12 @@ class Assignment(NamedTuple):
 
 def format_ranks(ranks: list[int]) -> str:
     """Write ranks as a person would: `rank 3`, `ranks 0-2, 5`."""
-    ordered = sorted(set(ranks))
+    return ("rank " if len(set(ranks)) == 1 else "ranks ") + format_ranges(ranks)
+
+
+def format_ranges(numbers: Iterable[int]) -> str:
+    """Return `0-2, 5` for the numbers 0, 1, 2 and 5."""
+    ordered = sorted(set(numbers))
     pieces: list[str] = []
     start = 0
     for i in range(1, len(ordered) + 1):
@@ -76,4 +82,4 @@ def format_ranks(ranks: list[int]) -> str:
             first, last = ordered[start], ordered[i - 1]
             pieces.append(str(first) if first == last else f"{first}-{last}")
             start = i
-    return ("rank " if len(ordered) == 1 else "ranks ") + ", ".join(pieces)
+    return ", ".join(pieces)

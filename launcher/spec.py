@@ -70,6 +70,12 @@ class LaunchSpec(Options):
         "--virtual-local-rank", default=False, group=_WORKERS,
         help="Give every worker LOCAL_RANK=0 and a CUDA_VISIBLE_DEVICES with its own GPU only.",
     )
+    numa_binding: str | None = option(
+        "--numa-binding", default=None, choices=("node", "socket", "exclusive", "core-complex"), group=_WORKERS,
+        help="Bind each worker to CPUs near its GPU: to its NUMA `node`, to all nodes of its `socket`, to an "
+        "`exclusive` share of the node's cores, or to a `core-complex`, cores with one last-level cache. "
+        "Without GPUs the workers are spread over the nodes.",
+    )
     role: str = option(
         "--role", default="default", metavar="NAME", group=_WORKERS, help="Value of ROLE_NAME in the workers."
     )
@@ -215,10 +221,6 @@ class LaunchSpec(Options):
     )
     logs_specs: str | None = option(
         "--logs-specs", default=None, metavar="NAME", group=_OTHER, ignored="it names a plug-in of torchrun"
-    )
-    numa_binding: str | None = option(
-        "--numa-binding", default=None, choices=("node", "socket", "exclusive", "core-complex"), group=_OTHER,
-        ignored="this version leaves the placement on CPUs to the kernel",
     )
 
     script: str = option(help="The script, module or command that each worker runs.")

@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from launcher import run_folder
@@ -106,6 +106,7 @@ def _look_at_node(spec: LaunchSpec, *, mark: str = "", make_folder: bool = True)
     gpus = visible_gpus(os.environ)
     local_world_size = spec.local_world_size(usable_cpus, lambda: len(gpus))
     _check_descriptors(local_world_size)
+    cpus = _cpus_of_workers(spec, local_world_size, gpus)
     run_id = run_folder.new_run_id(spec.rdzv_id)
     paths, warning = None, ""
     if make_folder:
@@ -119,8 +120,20 @@ def _look_at_node(spec: LaunchSpec, *, mark: str = "", make_folder: bool = True)
         hostname=os.uname().nodename,
         environ=dict(os.environ),
         local_world_size=local_world_size,
+        cpus=cpus,
     )
     return facts, warning
+
+
+def _cpus_of_workers(spec: LaunchSpec, local_world_size: int, gpus: Sequence[str]) -> tuple[frozenset[int], ...]:
+    if spec.numa_binding is None:
+        return ()
+    from launcher.numa import cpus_of_workers
+
+    try:
+        return cpus_of_workers(spec.numa_binding, local_world_size, spec.devices or gpus, os.sched_getaffinity(0))
+    except ValueError as problem:
+        raise spec.error("numa_binding", str(problem), "Leave it out, or name another one of its values.") from None
 
 
 def _check_descriptors(local_world_size: int) -> None:

@@ -91,6 +91,7 @@ class WarmStarter:
             "unset": list(worker.unset),
             "error_file": worker.error_file,
             "title": worker.title,
+            "cpus": sorted(worker.cpus or ()),
         }
         if not self._send(request, descriptors):
             return [StartFailed(worker.local_rank, "the fork server has gone", 1)]

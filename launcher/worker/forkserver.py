@@ -249,7 +249,7 @@ def _become_worker(message: dict[str, Any], descriptors: list[int]) -> Job | Non
         os.dup2(descriptor, target)
         os.close(descriptor)
     _set_variables(message)
-    if message.get("cpus"):
+    if message["cpus"]:
         os.sched_setaffinity(0, message["cpus"])
     openblas.restore_threads()
     _renew_randomness()
