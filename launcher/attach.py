@@ -7,11 +7,12 @@ Layer 8.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 
 from launcher import contract
-from launcher._platform import usable_cpus
+from launcher._platform import die_with_parent, process_info, usable_cpus
 from launcher.agreement import MPI_ENGINES, Agreement, agree
 from launcher.command import horovod_use
 from launcher.endpoint import job_id, master_endpoint
@@ -28,6 +29,9 @@ _ENGINES = {"openmpi": "mpirun", "mvapich": "mpirun", "mpich": "mpirun", "slurm"
 _OF_NODES = ("NODE_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE")
 
 _COUNT_FLAG = {"horovodrun": "-np"}
+
+# The processes of engines that start ranks, by the names that the kernel shows. horovodrun tidies up by itself.
+_DAEMONS = {"mpirun", "mpiexec", "orterun", "orted", "prterun", "prted", "hydra_pmi_proxy", "slurmstepd"}
 
 
 def should_attach(spec: LaunchSpec, place: Place) -> bool:
@@ -58,6 +62,20 @@ def should_attach(spec: LaunchSpec, place: Place) -> bool:
         f"{engine} has started {place.world_size} launchers, one on each node, and this version runs one node.",
         hint=f"Type for one rank per process: {engine} {_COUNT_FLAG.get(engine, '-n')} RANKS python -m launcher {spec.script}",
     )
+
+
+def end_with_engine(is_rank: bool) -> None:
+    """See to it that this process ends when the engine's process that started it is killed.
+
+    A rank that uses MPI notices that; one that does not would run on, and nobody would end it. A rank is killed, like a worker
+    whose launcher is killed; a launcher gets SIGTERM, and its workers their time. Where a shell or another program of the
+    user's stands between, that one is in charge.
+    """
+    signum = signal.SIGKILL if is_rank else signal.SIGTERM
+    parent_pid = os.getppid()
+    parent = process_info(parent_pid)
+    if parent is not None and parent.name in _DAEMONS and not die_with_parent(signum, parent_pid):
+        signal.raise_signal(signum)
 
 
 def _per_node(engine: str) -> str:

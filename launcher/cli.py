@@ -102,13 +102,16 @@ def _launch(spec: LaunchSpec) -> int | Callable[[], int]:
 
     check_command(spec)
     place = detect_engine(os.environ)
-    if place.starter != "none" and _is_rank(spec, place):
+    if place.starter != "none":
         from launcher import attach
 
-        if spec.dry_run:
+        is_rank = _is_rank(spec, place)
+        if is_rank and spec.dry_run:
             _print(attach.dry_run(spec, place, os.environ) + "\n")
             return 0
-        return attach.join_run(spec, place)
+        attach.end_with_engine(is_rank)
+        if is_rank:
+            return attach.join_run(spec, place)
     check_python(spec, os.environ)
     if spec.dry_run:
         from launcher.supervisor import dry_run

@@ -14,6 +14,7 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -22,6 +23,10 @@ from launcher.worker import bootstrap, diagnose, forkwire, openblas, title
 
 # Programs that watch a process through its libraries write their results in destructors, which `_leave_quickly` skips.
 _WATCHERS = ("LD_PRELOAD", "LD_AUDIT", "CUDA_INJECTION64_PATH", "NVTX_INJECTION64_PATH")
+
+
+# Slurm and systemd send these to every process of a job. The server's end would be that of the workers, who may want to save.
+_FOR_WORKERS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Job(NamedTuple):
@@ -35,6 +40,7 @@ class Job(NamedTuple):
 
 def main(socket_fd: int, parent_pid: int) -> Job | None:
     """Serve until the supervisor has gone. Returns the job in each forked worker, and None in the server itself."""
+    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_WORKERS)
     if not die_with_parent(signal.SIGKILL, parent_pid):
         return None
     os.set_inheritable(socket_fd, False)
@@ -51,7 +57,7 @@ def main(socket_fd: int, parent_pid: int) -> Job | None:
         forkwire.send(sock, {"type": "unsafe", "reason": obstacle})
         return None
     forkwire.send(sock, {"type": "ready", "preloaded": preloaded})
-    return _serve(sock)
+    return _serve(sock, old_mask)
 
 
 def _preload(config: dict[str, Any]) -> tuple[str, list[str]]:
@@ -176,7 +182,7 @@ def _leave_quickly(libc: Any) -> None:
         sys.launcher_last_object = _LastObject(libc)  # type: ignore[attr-defined]
 
 
-def _serve(sock: socket.socket) -> Job | None:
+def _serve(sock: socket.socket, old_mask: Iterable[int]) -> Job | None:
     # Shared objects are never visited by a worker's collector, so their pages stay shared.
     gc.freeze()
     gc.enable()
@@ -185,7 +191,7 @@ def _serve(sock: socket.socket) -> Job | None:
     os.set_blocking(wakeup_write, False)
     signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda signum, frame: None)
-    old_mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
     poller = select.poll()
     poller.register(sock, select.POLLIN)
     poller.register(wakeup_read, select.POLLIN)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import is_alive, marked_processes, wait_until
 from tests.engines import needs_horovod, needs_mpirun
 
 pytestmark = needs_mpirun
@@ -183,3 +184,23 @@ def test_mpirun_blames_nobody_else_and_can_be_told_to_be_quiet(mpirun: Any, note
     assert quiet.code == 1
     _check_report(quiet)
     assert "MPI_ABORT" not in quiet.err
+
+
+SAY_PID_AND_WAIT = """
+import os, signal
+with open(f"writing_{os.environ['RANK']}", "w") as file:
+    file.write(str(os.getpid()))
+os.rename(file.name, f"said_{os.environ['RANK']}")
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("--nproc-per-node", "2")], ids=["ranks of mpirun", "a launcher of mpirun"])
+def test_nothing_outlives_an_mpirun_that_was_killed_also_without_mpi(
+    start_mpirun: Any, without_mpi4py: Any, said: Any, suite_mark: str, options: tuple[str, ...]
+) -> None:
+    child = start_mpirun(1 if options else 2, SAY_PID_AND_WAIT, *options, env=without_mpi4py)
+    pids = [int(pid) for pid in wait_until(lambda: len(said()) == 2 and said(), "two ranks")]
+    child.process.kill()
+    wait_until(lambda: not any(map(is_alive, pids)), "the end of the ranks")
+    wait_until(lambda: not marked_processes(suite_mark), "the end of all processes of the job")

@@ -64,6 +64,21 @@ def test_ranks_that_save_and_exit_0_make_the_launcher_exit_0(begin: Callable[...
 
 
 @pytest.mark.slow
+def test_ranks_may_save_when_every_process_of_the_job_gets_the_signal(
+    begin: Callable[..., Running], tmp_path: Path, suite_mark: str
+) -> None:
+    """Slurm (scancel, the time limit) and systemd send it to the launcher, to its helpers and to the ranks alike."""
+    running = begin("import signal\nsignal.signal(signal.SIGUSR1, lambda *_: print('warned', flush=True))\n" + SAVES)
+    for pid in marked_processes(suite_mark):
+        os.kill(pid, signal.SIGUSR1)
+    running.wait_for("warned", 2)
+    for pid in marked_processes(suite_mark):
+        os.kill(pid, signal.SIGTERM)
+    # A rank gets it from the launcher as well: python has no handler left for a second one that comes at its very end.
+    assert running.finish().code in (0, 128 + signal.SIGTERM), running.err
+    assert [(tmp_path / f"saved{rank}").read_text() for rank in (0, 1)] == ["SIGTERM", "SIGTERM"]
+
+
 def test_ranks_that_ignore_sigterm_are_killed_when_the_grace_is_over(begin: Callable[..., Running]) -> None:
     running = begin(STUBBORN, "--shutdown-timeout", "0.3")
     asked = time.monotonic()

@@ -179,3 +179,28 @@ def test_mpirun_in_an_allocation_starts_the_ranks(slurm: Any, script: Any, said:
     done = slurm("salloc", "-N1", "-w", "127.0.0.1", "-n2", "mpirun", "-np", "2", *LAUNCHER, script(SAY_PLACE))
     assert done.code == 0, done.err
     assert said() == [["orted", str(rank), "2", "0", "1", "2", "127.0.0.1"] for rank in range(2)]
+
+
+SAVES = """
+import os, signal, sys, time
+def save(signum, frame):
+    time.sleep(0.5)  # longer than Slurm needs to kill what is left of a job that has ended
+    open(f"said_{os.environ['RANK']}", "w").write("saved")
+    os._exit(0)
+signal.signal(signal.SIGTERM, save)
+open(f"ready_{os.environ['RANK']}", "w")
+while True: signal.pause()
+"""
+
+
+@pytest.mark.parametrize("start", ["srun", "exec"])
+def test_ranks_have_time_to_save_when_their_job_is_cancelled(slurm: Any, script: Any, tmp_path: Path, start: str) -> None:
+    name = script(SAVES)
+    options = "--start warm --nproc-per-node 2" if start == "exec" else ""
+    (tmp_path / "job.sh").write_text(f"#!/bin/sh\n{start} {' '.join(LAUNCHER)} {options} {name}\n")
+    done = slurm("sbatch", "--parsable", "-n2", "-N1", "-w", "127.0.0.1", "--output=out", "job.sh")
+    assert done.code == 0, done.err
+    wait_until(lambda: len(list(tmp_path.glob("ready_*"))) == 2, "two ranks")
+    slurm("scancel", done.out.strip())
+    wait_until(lambda: slurm("squeue", "--noheader").out == "", "the end of the job")
+    assert len(list(tmp_path.glob("said_*"))) == 2, (tmp_path / "out").read_text()
