@@ -70,7 +70,9 @@ def horovod_use(spec: LaunchSpec, environ: Mapping[str, str]) -> str:
 def _names_horovod(line: bytes) -> bool:
     if line.startswith((b"import ", b"from ")):
         return b"horovod" in line
-    return b"init(" in line and (b'"horovod"' in line or b"'horovod'" in line)  # launcher.init(backend="horovod")
+    # launcher.init(backend="horovod"), on one line or on several.
+    is_call = b"init(" in line or line.startswith(b"backend=")
+    return is_call and (b'"horovod"' in line or b"'horovod'" in line)
 
 
 def _names_elastic(line: bytes) -> bool:
@@ -139,7 +141,7 @@ def _near_hint(script: str) -> str:
     near = _near_file(folder or ".", name)
     if near:
         return f"Did you mean {os.path.join(folder, near)}?"
-    if name.startswith("python") and not folder:
+    if not folder and name.rstrip("0123456789.") == "python":
         return f"Python is started anyway: leave {name} out."
     if not folder and _search_path(name):
         return f"Did you mean the command? Type: {PROG} --no-python {name}"

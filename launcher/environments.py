@@ -121,10 +121,18 @@ def detect(environ: Environ) -> Place:
 def detect_engine(environ: Environ) -> Place:
     """Tell, as `detect` does, where an engine has put this process: for the launcher itself, which is no rank without one.
 
-    RANK and its like, exported in a shell or left by a service, say nothing then: it sets them for its workers.
+    RANK and its like, exported in a shell or left by a service, say nothing then: it sets them for its workers. Those that a
+    wrapper has made of the engine's numbers say the same once more.
     """
     engines = [starter for starter in _STARTERS if starter.rank != "RANK" and _has_started(starter, environ)]
-    return detect(environ) if engines or environ.get("PMIX_RANK") else Place("none")
+    if not engines:
+        return detect(environ) if environ.get("PMIX_RANK") else Place("none")
+    engine = _read(engines[0], environ)
+    if engine.world_size == 1:
+        return engine
+    place = detect(environ)  # raises where the numbers contradict each other
+    is_repeated = place.starter == "contract" and (place.rank, place.world_size) == (engine.rank, engine.world_size)
+    return engine if is_repeated else place
 
 
 def restart_count(environ: Environ) -> int:

@@ -39,6 +39,8 @@ _SECONDARY_TEXTS = (
     "sendBytes failed",
     "recvVector failed",
 )
+# Who lost its peer in a collective names one of these, in the message or the traceback; a web service that is away does not.
+_COLLECTIVE_TEXTS = ("torch/distributed", "c10d", "gloo", "nccl", "horovod", "mpi4py")
 
 
 # How we ask workers to stop, and for how long after that an end may have nothing to do with it.
@@ -238,7 +240,8 @@ def _was_ending(worker: WorkerOutcome) -> bool:
 def _early_end(outcome: AttemptOutcome, first: WorkerOutcome) -> str:
     """Return who had ended well, where those that failed only missed a peer: nobody else can have been it."""
     ended = [worker.rank for worker in outcome.workers if worker.returncode == 0 and worker.asked_to_stop_at is None]
-    if not ended or not _is_secondary(first):
+    said = "\n".join((first.error.traceback if first.error else "", *_words_of(first))).lower()
+    if not ended or not _is_secondary(first) or not any(text in said for text in _COLLECTIVE_TEXTS):
         return ""
     return f"{format_ranks(ended)} had ended with exit code 0 while others still waited: each rank must take part in every collective"
 

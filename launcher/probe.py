@@ -123,7 +123,7 @@ def _state(pid: int) -> str:
     if info.state in "Tt":
         return "is stopped by a signal (SIGSTOP, or Ctrl-Z)"
     if info.state == "D":
-        return f"is in uninterruptible sleep in the kernel ({_wchan(pid)}); it cannot be killed"
+        return f"is in uninterruptible sleep in the kernel ({_wchan(pid)}) and cannot be killed"
     return ""
 
 

@@ -10,6 +10,8 @@ import time
 
 from launcher.paths import RunPaths
 
+_LONGEST_NAME = 200  # bytes: most file systems take 255, and a number may come behind it
+
 
 def new_run_id(wanted: str) -> str:
     """Return the id of a new run: what the user chose, or the time and a random word."""
@@ -21,6 +23,8 @@ def new_run_id(wanted: str) -> str:
 def make_run_folder(parent: str, log_dir: str | None, run_id: str, world_size: int) -> tuple[RunPaths | None, str]:
     """Make the run's folder. Returns its paths, None when there is no place for it, and a warning or ""."""
     name = run_id.replace(os.sep, "_")
+    while len(os.fsencode(name)) > _LONGEST_NAME:
+        name = name[:-1]
     try:
         return _make(parent, log_dir, name, world_size), ""
     except OSError as error:

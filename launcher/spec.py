@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from launcher.consistency import check_consistency
 from launcher.options import PROG, Options, option
+from launcher.ranks import format_ranks
 from launcher.syntax import (
     STDERR,
     STDOUT,
@@ -284,6 +285,16 @@ class LaunchSpec(Options):
     def visible_local_ranks(self) -> frozenset[int] | None:
         """The local ranks whose output the terminal shows; None for all."""
         return parse_ranks(self.local_ranks_filter)
+
+    def filter_note(self, local_world_size: int) -> str:
+        """Say which ranks of --local-ranks-filter this node does not have; "" when it has them all. Other nodes may."""
+        missing = sorted(rank for rank in self.visible_local_ranks or () if rank >= local_world_size)
+        if not missing:
+            return ""
+        return (
+            f"--local-ranks-filter {self.local_ranks_filter}: this node has no local {format_ranks(missing)}; "
+            f"its local {format_ranks(list(range(local_world_size)))} can be shown"
+        )
 
     def console_streams(self, local_rank: int) -> int:
         """Return which streams of a worker the terminal shows: the sum of STDOUT and STDERR."""

@@ -16,6 +16,16 @@ _WRAPPERS = frozenset(("wrapper", "inner", "_call_impl", "_wrapped_call_impl", "
 # How a worker came to run the script says nothing about where it is.
 _OUR_FRAMES = "/launcher/worker/"
 
+# How what one rank does is said of several, by its beginning; the longer first.
+_OF_SEVERAL = (
+    ("has ended its script and waits for its own threads", "have ended their scripts and wait for their own threads"),
+    ("has ", "have "),
+    ("is ", "are "),
+    ("imports ", "import "),
+    ("runs, ", "run, "),
+    ("sleeps ", "sleep "),
+)
+
 _LIBRARY_MARKS = ("site-packages", "dist-packages", "/lib/python3", "<frozen")
 
 
@@ -154,12 +164,15 @@ def render(stacks: list[RankStack]) -> str:
 
 
 def summary(stacks: list[RankStack]) -> str:
-    """Return one sentence: `rank 3 is in __next__ (train.py:88); ranks 0-2, 4-7 each is in all_reduce (train.py:91)`."""
+    """Return one sentence: `rank 3 is in __next__ (train.py:88); ranks 0-2, 4-7 are in all_reduce (train.py:91)`."""
     parts = []
     for members in group(stacks):
         ranks = format_ranks([member.rank for member in members])
         text = describe(members[0])
-        if len(members) > 1:
-            text = text.replace("is ", "are ", 1).replace("waits ", "wait ", 1).replace("imports ", "import ", 1)
-        parts.append(f"{ranks} {text}")
+        parts.append(f"{ranks} {text if len(members) == 1 else _of_several(text)}")
     return "; ".join(parts)
+
+
+def _of_several(text: str) -> str:
+    one, several = next((pair for pair in _OF_SEVERAL if text.startswith(pair[0])), ("", ""))
+    return several + text[len(one) :]

@@ -49,8 +49,8 @@ def launch(spec: LaunchSpec, server: ServerProcess | None = None) -> LaunchResul
     _prepare_process()
     facts, warning = _look_at_node(spec, mark=server.mark if server else "")
     with _open_services(spec, facts) as (services, control):
-        if warning:
-            services.console.say(warning)
+        for note in filter(None, (warning, spec.filter_note(facts.local_world_size))):
+            services.console.say(note)
         coordinator = _make_coordinator(spec, facts, services.loop)
         starter: Starter = WarmStarter(services.loop, facts.mark, server) if starts_warm(spec) else SpawnStarter()
         history: list[str] = []

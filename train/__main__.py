@@ -17,7 +17,8 @@ if __name__ == "__main__":
             file=sys.stderr,
         )
         raise SystemExit(2)
-    sys.stdout.reconfigure(errors="backslashreplace")  # a class named Krähe is no reason to crash on an ASCII terminal
+    if sys.stdout is not None:  # closed by the caller
+        sys.stdout.reconfigure(errors="backslashreplace")  # a class named Krähe is no reason to crash on an ASCII terminal
     from train.trainer import main
 
     raise SystemExit(main())

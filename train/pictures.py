@@ -10,12 +10,14 @@ import math
 import mmap
 import os
 import random
+import stat
 import tempfile
 import warnings
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 if TYPE_CHECKING:
     from launcher import Context
@@ -45,6 +47,8 @@ def decode(path: str, image_size: int) -> Image.Image:
     """
     bound = KEPT_PER_RESIZE * resized_side(image_size)
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for somebody who writes to it
+            raise Unreadable("no regular file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd palettes and EXIF blocks: the pixels are what counts
             with Image.open(path) as image:
@@ -65,10 +69,22 @@ def decode(path: str, image_size: int) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     """The picture with 8 bits per colour. Pillow alone clips wider values: a 16-bit grey picture would be a white one."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format != "TIFF"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        return _narrow(image).convert("RGB")
     if image.mode in ("I", "F"):
-        raise Unreadable("its values are 32 bits wide, in a range that the file does not tell; save it with 8 or 16 bits")
+        raise Unreadable(
+            "its values are 32 bits wide or signed, in a range that the file does not tell; save it with 8 or 16 bits"
+        )
     return image.convert("RGB")
+
+
+def _narrow(image: Image.Image) -> Image.Image:
+    """A wide grey picture with 8 bits. A TIFF has 12 as well, and zero may be its white: Pillow leaves both as they are."""
+    bits, is_negative = 16, False
+    if isinstance(image, TiffImageFile):
+        bits = image.tag_v2[BITSPERSAMPLE][0]
+        is_negative = image.tag_v2.get(PHOTOMETRIC_INTERPRETATION, 0) == 0
+    grey = (np.asarray(image) >> bits - 8).astype(np.uint8)
+    return Image.fromarray(255 - grey if is_negative else grey)
 
 
 def _shrink(picture: Image.Image, bound: int) -> Image.Image:

@@ -233,6 +233,23 @@ def test_where_no_folder_can_be_made_another_is_taken_and_said(run: Run, script:
     assert log.read_text() == "fine\n"
 
 
+@pytest.mark.slow
+def test_an_id_longer_than_a_file_name_still_has_a_folder(run: Run, script: Script, tmp_path: Path) -> None:
+    script("import os; print(os.environ['TORCHELASTIC_RUN_ID'])\n")
+    for _ in range(2):  # the second one gets a number behind it
+        done = run("--run-dir", "runs", "--rdzv-id", "x" * 300, "script.py")
+        assert (done.out, done.err, done.code) == (f"[0] {'x' * 300}\n", "", 0)
+    assert len(list((tmp_path / "runs").rglob("rank_00.out"))) == 2
+
+
+@pytest.mark.slow
+def test_a_filter_that_hides_all_ranks_is_noted(run: Run, script: Script) -> None:
+    script("print('fine')\n")
+    done = run("--local-ranks-filter", "7", "script.py")
+    assert (done.out, done.code) == ("", 0)
+    assert done.err == "[launcher] --local-ranks-filter 7: this node has no local rank 7; its local rank 0 can be shown\n"
+
+
 BOTH = "import os, sys\nprint('out of', os.environ['RANK'])\nprint('err of', os.environ['RANK'], file=sys.stderr)\n"
 
 

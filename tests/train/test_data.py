@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -77,6 +78,13 @@ def test_a_class_name_that_the_terminal_cannot_show_is_escaped(run_command: Call
     assert "2 classes (Kr\\xe4he, robin)" in done.out
 
 
+def test_the_trainer_runs_without_a_stdout(run_command: Callable[..., object], tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": os.getcwd()}
+    command = f"exec {sys.executable} -m train --data {tmp_path / 'nowhere'} --output-dir {tmp_path / 'outputs'} >&-"
+    done = run_command(["bash", "-c", command], env=env, timeout_s=60.0)
+    assert (done.code, "there is no data folder" in done.err, "Traceback" in done.err) == (2, True, False), done.err
+
+
 def test_a_link_to_a_folder_above_it_brings_no_picture_twice(alone: Alone, birds: Path) -> None:
     (birds / "train" / "crow" / "again").symlink_to(birds / "train" / "crow")
     (birds / "elsewhere").mkdir()
@@ -92,6 +100,32 @@ def test_16_bits_of_grey_are_reduced_to_8_and_not_clipped_to_white(tmp_path: Pat
     values = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
     Image.fromarray(values).save(tmp_path / name)
     assert np.array_equal(np.asarray(decode(str(tmp_path / name), 48))[..., 0], values >> 8)
+
+
+def grey_tiff(bits: int, photometric: int, packed: bytes) -> bytes:
+    """A TIFF of 8 x 8 pixels: Pillow reads such ones, but does not write them."""
+    tags = {256: 8, 257: 8, 258: bits, 259: 1, 262: photometric, 273: 122, 277: 1, 278: 8, 279: len(packed)}
+    entries = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags.items())
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + struct.pack("<I", 0) + packed
+
+
+@pytest.mark.parametrize(
+    ("bits", "photometric", "packed"),
+    [
+        (12, 1, b"\xc0\x0c\x00" * 32),
+        (16, 1, b"\x00\xc0" * 64),
+        pytest.param(16, 0, b"\xff\x3f" * 64, id="zero is white"),
+    ],
+)
+def test_wide_tiffs_keep_their_shades(tmp_path: Path, bits: int, photometric: int, packed: bytes) -> None:
+    (tmp_path / "wide.tif").write_bytes(grey_tiff(bits, photometric, packed))
+    assert decode(str(tmp_path / "wide.tif"), 48).getcolors() == [(64, (192, 192, 192))]
+
+
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(Unreadable, match="no regular file"):
+        decode(str(tmp_path / "pipe.jpg"), 48)
 
 
 @pytest.mark.parametrize("kind", [np.int32, np.float32])

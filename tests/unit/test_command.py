@@ -74,6 +74,7 @@ def test_a_command_in_the_place_of_the_script_is_explained(folder, monkeypatch):
     write(folder / "bin" / "torchthing", "#!/bin/sh\n", 0o755)
     monkeypatch.setenv("PATH", str(folder / "bin"))
     assert refused("python3").hint == "Python is started anyway: leave python3 out."
+    assert refused("python_fit.py").hint.startswith("The current folder is /")
     assert refused("torchthing").hint == "Did you mean the command? Type: python -m launcher --no-python torchthing"
 
 

@@ -51,6 +51,7 @@ def test_where_it_cannot_be_seen_it_is_said(tmp_path: Path) -> None:
         (_IMPORT, "fixed"),
         ('import launcher\nctx = launcher.init(backend="horovod")\n', "fixed"),
         ("import launcher\nctx = launcher.init('horovod', timeout_s=9)\n", "fixed"),
+        ('import launcher\nctx = launcher.init(\n    backend="horovod",\n)\n', "fixed"),
         ('import launcher\nctx = launcher.init(backend="gloo")\n', ""),
         ('parser.add_argument("--backend", choices=["gloo", "horovod"])\n', ""),
     ],

@@ -293,3 +293,17 @@ def test_without_an_engine_the_launcher_is_no_rank_whatever_somebody_has_exporte
 @pytest.mark.parametrize("environ", [OPENMPI, MVAPICH, HYDRA, SLURM, {**OPENMPI, **LAUNCHER}])
 def test_with_an_engine_the_launcher_has_the_place_that_a_script_has(environ: dict[str, str]) -> None:
     assert detect_engine(environ) == detect(environ)
+
+
+@pytest.mark.parametrize("left", [{"RANK": "3"}, {"WORLD_SIZE": "8"}, {"RANK": "0", "WORLD_SIZE": "8"}])
+def test_one_process_of_an_engine_starts_workers_whatever_somebody_has_exported(left: dict[str, str]) -> None:
+    place = detect_engine({**BATCH_SCRIPT, "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1", **left})
+    assert (place.starter, place.rank, place.world_size) == ("slurm", 0, 1)
+
+
+@pytest.mark.parametrize(("engine", "rank"), [(OPENMPI, "OMPI_COMM_WORLD_RANK"), (SLURM, "SLURM_PROCID")])
+def test_a_wrapper_that_repeats_an_engines_numbers_changes_nothing(engine: dict[str, str], rank: str) -> None:
+    """Else each rank would be a run of its own, with a world of one."""
+    place = detect_engine(engine)
+    repeated = {**engine, "RANK": engine[rank], "WORLD_SIZE": str(place.world_size), "LOCAL_RANK": str(place.local_rank)}
+    assert detect_engine(repeated) == place

@@ -49,12 +49,14 @@ def test_an_error_that_says_that_a_peer_has_gone_comes_after_one_that_says_why()
 
 
 def test_a_rank_that_ended_well_is_named_where_the_others_only_missed_a_peer() -> None:
-    gone = raised("Connection closed by peer [127.0.0.1]:3", 2.0, "RuntimeError")
+    gone = raised("[gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:3", 2.0, "RuntimeError")
     found = report(worker(0, 1, 2.1, error=gone), worker(1, 0, 1.0), worker(2, 0, 2.5, asked_to_stop_at=2.2))
     assert (found.rank, found.exit_code) == (0, 1)
     assert found.hint.startswith("rank 1 had ended with exit code 0 while others still waited")
     known = report(worker(0, 1, 2.1, error=raised("why", 2.0)), worker(1, 0, 1.0))
     assert known.hint == ""
+    no_peer = raised("<urlopen error [Errno 111] Connection refused>", 2.0, "urllib.error.URLError")
+    assert report(worker(0, 1, 2.1, error=no_peer), worker(1, 0, 1.0)).hint == ""
 
 
 HOROVOD_ERROR = "horovod.common.exceptions.HorovodInternalError"

@@ -222,6 +222,13 @@ def test_redirects_tee_and_filter_decide_what_the_terminal_shows(argv, shown):
     assert [spec_of(*argv).console_streams(rank) for rank in range(3)] == shown
 
 
+def test_a_filter_for_ranks_that_this_node_does_not_have_is_noted():
+    note = spec_of("--local-ranks-filter", "1,7").filter_note(2)
+    assert note == "--local-ranks-filter 1,7: this node has no local rank 7; its local ranks 0-1 can be shown"
+    assert spec_of("--local-ranks-filter", "0,1").filter_note(2) == ""
+    assert spec_of().filter_note(2) == ""
+
+
 def test_a_double_comma_is_a_comma_in_filters():
     spec = spec_of("--duplicate-stdout-filters", "a,,b,c", "--duplicate-stderr-filters", "")
     assert spec.stdout_filters == ("a,b", "c")

@@ -91,6 +91,26 @@ def test_equal_stacks_are_one_group_and_the_smallest_leads() -> None:
     assert render(stacks).splitlines()[0] == "rank 3: is at train.py:88 in load"
 
 
+@pytest.mark.parametrize(
+    ("one", "several"),
+    [
+        ("sleeps in futex_wait, outside Python", "sleep in futex_wait, outside Python"),
+        ("runs, outside Python", "run, outside Python"),
+        ("has ended", "have ended"),
+        ("is stopped by a signal (this is SIGSTOP)", "are stopped by a signal (this is SIGSTOP)"),
+    ],
+)
+def test_what_several_ranks_do_is_said_in_the_plural(one: str, several: str) -> None:
+    assert summary([RankStack(0, condition=one)]) == f"rank 0 {one}"
+    assert summary([RankStack(rank, condition=one) for rank in range(2)]) == f"ranks 0-1 {several}"
+
+
+def test_several_ranks_that_have_ended_their_scripts_are_said_in_the_plural() -> None:
+    at_end = (Frame("/usr/lib/python3.11/threading.py", 1590, "_shutdown"),)
+    text = summary([RankStack(rank, at_end) for rank in range(2)])
+    assert text == "ranks 0-1 have ended their scripts and wait for their own threads to end"
+
+
 def test_of_two_ranks_the_one_outside_the_collective_is_odd() -> None:
     stacks = [RankStack(0, (WAIT, TRAIN)), RankStack(1, (LOAD, TRAIN))]
     assert odd_rank(stacks) == 1
