@@ -218,6 +218,10 @@ def _quota_of(folder: str) -> list[float]:
     return []
 
 
+# NVIDIA's driver has a folder here for each GPU, named by its PCI address.
+GPU_FOLDER = "/proc/driver/nvidia/gpus"
+
+
 def visible_gpus(environ: Mapping[str, str]) -> list[str]:
     """Return the GPUs that a worker would see, as CUDA_VISIBLE_DEVICES would name them, without importing torch."""
     chosen = environ.get("CUDA_VISIBLE_DEVICES")
@@ -229,11 +233,10 @@ def visible_gpus(environ: Mapping[str, str]) -> list[str]:
                 break
             devices.append(entry)
         return devices
-    for folder in ("/proc/driver/nvidia/gpus",):
-        try:
-            return [str(index) for index in range(len(os.listdir(folder)))]
-        except OSError:
-            pass
+    try:
+        return [str(index) for index in range(len(os.listdir(GPU_FOLDER)))]
+    except OSError:
+        pass
     try:
         nodes = [name for name in os.listdir("/dev") if name.startswith("nvidia") and name[6:].isdigit()]
     except OSError:

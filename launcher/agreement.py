@@ -11,14 +11,23 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from launcher.endpoint import master_endpoint
-from launcher.environments import Nodes, Place, known_nodes
+from launcher.environments import NO_VARIABLE, Place
 from launcher.errors import RendezvousError
+from launcher.nodelist import expand_nodes
 
 if TYPE_CHECKING:
     import socket
 
 # Those under which MPI can be initialised without asking: a plain srun may abort a process that tries.
 MPI_ENGINES = ("openmpi", "mvapich", "mpich")
+
+
+class Nodes(NamedTuple):
+    """The nodes of a run, as one of its ranks sees them."""
+
+    rank: int
+    """Index of the node of this rank, from 0."""
+    num: int
 
 
 class Agreement(NamedTuple):
@@ -60,6 +69,20 @@ def agree(place: Place, environ: Mapping[str, str]) -> Agreement:
         answer = ("127.0.0.1" if one_node else own_address(), reserved.getsockname()[1])
     address, port = world.bcast(answer, root=0)
     return Agreement(address, port, reserved, nodes)
+
+
+def known_nodes(place: Place, environ: Mapping[str, str]) -> Nodes | None:
+    """The nodes of this run, None where the starter has not told: mpirun over several hosts gives them no numbers.
+
+    The count is that of the Slurm step, elsewhere as if each node had as many ranks as this one.
+    """
+    if place.world_size == place.local_world_size:
+        return Nodes(0, 1)
+    if place.sources.get("node_rank", NO_VARIABLE) == NO_VARIABLE:
+        return None
+    if place.starter == "slurm" and environ.get("SLURM_STEP_NODELIST"):
+        return Nodes(place.node_rank, len(expand_nodes(environ["SLURM_STEP_NODELIST"])))
+    return Nodes(place.node_rank, -(-place.world_size // place.local_world_size))
 
 
 def _world_communicator(num_ranks: int) -> Any:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 
 from launcher import contract
 from launcher._platform import die_with_parent, process_info, usable_cpus
-from launcher.agreement import MPI_ENGINES, Agreement, agree
+from launcher.agreement import MPI_ENGINES, Agreement, Nodes, agree, known_nodes
 from launcher.command import horovod_use
 from launcher.endpoint import job_id, master_endpoint
-from launcher.environments import Nodes, Place, known_nodes, mpi_engine
+from launcher.environments import Place, mpi_engine
 from launcher.errors import EnvironmentMismatch, UsageError
 from launcher.in_place import run_in_place
 from launcher.ranks import Assignment, RankInfo

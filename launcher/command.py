@@ -59,8 +59,10 @@ def horovod_use(spec: LaunchSpec, environ: Mapping[str, str]) -> str:
 
     Seen in a script's text, or said by --backend and HOROVOD_ELASTIC: without its store, or MPI, each rank would train alone.
     """
+    if spec.backend not in ("auto", "horovod"):
+        return ""
     lines = [] if spec.no_python or spec.module or spec.run_path else _script_lines(spec)
-    if not (spec.backend == "horovod" or (spec.backend == "auto" and any(_names_horovod(line) for line in lines))):
+    if spec.backend == "auto" and not any(_names_horovod(line) for line in lines):
         return ""
     said = environ.get("HOROVOD_ELASTIC", "").lower()
     is_elastic = said in ("1", "true") if said else any(_names_elastic(line) for line in lines)

@@ -68,8 +68,7 @@ class Diagnostics:
             self._has_warned = False
         elif not self._has_warned:
             self._has_warned = True
-            hang = self._make_hang(still_s)
-            self._say(f"{hang.describe()} (no output, no CPU time):\n{stacks.render(list(hang.where))}")
+            self._warn(self._make_hang(still_s), " (no output, no CPU time)")
         return None
 
     def hear(self, event: Output) -> Hang | None:
@@ -83,8 +82,7 @@ class Diagnostics:
         if self._timeout_s:
             return self._make_hang(stall.waited_s, stall) if stall.waited_s >= self._timeout_s else None
         if stall.is_new:
-            hang = self._make_hang(stall.waited_s, stall)
-            self._say(f"{hang.describe()}:\n{stacks.render(list(hang.where))}")
+            self._warn(self._make_hang(stall.waited_s, stall))
         return None
 
     def collect(self) -> list[RankStack]:
@@ -98,6 +96,9 @@ class Diagnostics:
 
     def _make_hang(self, still_s: float, stall: Stall | None = None) -> Hang:
         return Hang(tuple(self.collect()), still_s, stall)
+
+    def _warn(self, hang: Hang, detail: str = "") -> None:
+        self._say(f"{hang.describe()}{detail}:\n{stacks.render(hang.where)}")
 
     def _measure(self) -> Progress:
         running = [worker for worker in self._workers if worker.is_running]

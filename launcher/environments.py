@@ -19,7 +19,7 @@ _Found = dict[str, tuple[int, str]]  # field of Place -> value and the variable 
 _NO_STEPS = {"4294967290", "4294967291", "4294967292"}
 """Slurm's step ids of an interactive shell, a batch script and the external step: none of them is a rank."""
 
-_NO_VARIABLE = "no variable"
+NO_VARIABLE = "no variable"
 """Where a number came from that nobody has told."""
 
 
@@ -157,28 +157,6 @@ def in_slurm_step(environ: Environ) -> bool:
     return bool(environ.get("SLURM_STEP_ID")) and environ["SLURM_STEP_ID"] not in _NO_STEPS
 
 
-class Nodes(NamedTuple):
-    """The nodes of a run, as one of its ranks sees them."""
-
-    rank: int
-    """Index of the node of this rank, from 0."""
-    num: int
-
-
-def known_nodes(place: Place, environ: Environ) -> Nodes | None:
-    """The nodes of this run, None where the starter has not told: mpirun over several hosts gives them no numbers.
-
-    The count is that of the Slurm step, elsewhere as if each node had as many ranks as this one.
-    """
-    if place.world_size == place.local_world_size:
-        return Nodes(0, 1)
-    if place.sources.get("node_rank", _NO_VARIABLE) == _NO_VARIABLE:
-        return None
-    if place.starter == "slurm" and environ.get("SLURM_STEP_NODELIST"):
-        return Nodes(place.node_rank, len(expand_nodes(environ["SLURM_STEP_NODELIST"])))
-    return Nodes(place.node_rank, -(-place.world_size // place.local_world_size))
-
-
 def _has_started(starter: _Starter, environ: Environ) -> bool:
     if starter.name == "slurm" and not in_slurm_step(environ):
         return False
@@ -239,8 +217,8 @@ def _add_guesses(found: _Found, environ: Environ) -> None:
         found.setdefault("local_rank", (found["rank"][0], "all are on one host"))
         found.setdefault("local_world_size", (found["world_size"][0], "the world size, as all are on one host"))
     found.setdefault("local_rank", (0, "no variable: one rank per node"))
-    found.setdefault("local_world_size", (found["local_rank"][0] + 1, _NO_VARIABLE))
-    found.setdefault("node_rank", (0, _NO_VARIABLE))
+    found.setdefault("local_world_size", (found["local_rank"][0] + 1, NO_VARIABLE))
+    found.setdefault("node_rank", (0, NO_VARIABLE))
 
 
 def _is_slurm_rank(rank: str, world_size: str, environ: Environ) -> bool:

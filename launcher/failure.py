@@ -149,21 +149,20 @@ def make_report(outcome: AttemptOutcome, *, hostname: str, run_dir: str | None) 
 
 
 def _hang_report(outcome: AttemptOutcome, hang: Hang, hostname: str, run_dir: str | None) -> FailureReport:
-    where = list(hang.where)
-    odd = hang.stall.odd_rank if hang.stall else stacks.odd_rank(where)
+    odd = hang.stall.odd_rank if hang.stall else stacks.odd_rank(hang.where)
     worker = next((worker for worker in outcome.workers if worker.rank == odd), None)
     return FailureReport(
         rank=worker.rank if worker else -1,
         pid=worker.pid if worker else 0,
         hostname=hostname,
-        what=f"{hang.describe()}: {stacks.summary(where)}",
+        what=f"{hang.describe()}: {stacks.summary(hang.where)}",
         exit_code=HANG_EXIT_CODE,
         last_lines=(),
         log_path=worker.log_path if worker else "",
         attempt=outcome.attempt,
         duration_s=round(outcome.duration_s, 3),
         run_dir=run_dir,
-        stacks=stacks.render(where),
+        stacks=stacks.render(hang.where),
     )
 
 

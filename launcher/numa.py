@@ -1,7 +1,7 @@
 """Which CPUs each worker is bound to with --numa-binding: those near its GPU, or without GPUs an even share of the nodes.
 
 NUMA nodes, sockets, cores and caches are read from the kernel's files below a root folder, which tests replace; nothing here
-changes an affinity. Ranges of CPUs are written as in those files: `0-3,8`. Layer 2.
+changes an affinity. Layer 2.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 
-from launcher._platform import read_text
-
-_DRIVER = "proc/driver/nvidia/gpus"
+from launcher._platform import GPU_FOLDER, read_text
 
 
 def cpus_of_workers(
@@ -19,9 +17,9 @@ def cpus_of_workers(
 ) -> tuple[frozenset[int], ...]:
     """Return the CPUs of each worker, by local rank.
 
-    mode: as --numa-binding names it. gpus: names of the visible GPUs as CUDA_VISIBLE_DEVICES has them, worker i uses the i-th; where there
-    are none, neighbouring workers share a node. allowed: the CPUs that this process may use. Raises ValueError, whose text
-    ends a sentence that begins with the option, when the machine has no such CPUs or does not tell where a GPU is.
+    mode: as --numa-binding names it. gpus: names of the visible GPUs as CUDA_VISIBLE_DEVICES has them, worker i uses the i-th;
+    where there are none, neighbouring workers share a node. allowed: the CPUs that this process may use. Raises ValueError,
+    whose text ends a sentence that begins with the option, when the machine has no such CPUs or does not tell where a GPU is.
     """
     machine = _Machine(root, frozenset(allowed))
     # One seat for each GPU, also for those that no worker uses: their share of an exclusive split stays free, as in torchrun.
@@ -35,6 +33,7 @@ def cpus_of_workers(
 
 
 def _parse_cpus(text: str) -> frozenset[int]:
+    """Return the CPUs of the kernel's notation: 0, 1, 2, 3 and 8 for `0-3,8`."""
     found: set[int] = set()
     for part in filter(None, text.split(",")):
         first, _, last = part.partition("-")
@@ -99,7 +98,7 @@ class _Machine:
 
     def _address(self, gpu: str) -> str:
         """Return a GPU's PCI address. Numbers count in the order of the bus, which is CUDA's own for GPUs of one kind."""
-        folder = self._path(_DRIVER)
+        folder = self._path(GPU_FOLDER)
         addresses = sorted(_entries(folder))
         if gpu.isdigit():
             found = addresses[int(gpu) : int(gpu) + 1]
@@ -126,7 +125,7 @@ class _Machine:
         return self._path(f"sys/devices/system/cpu/cpu{cpu}/{name}")
 
     def _path(self, name: str) -> str:
-        return os.path.join(self._root, name)
+        return os.path.join(self._root, name.lstrip("/"))
 
 
 def _grouped(cpus: Iterable[int], key: Callable[[int], int]) -> list[frozenset[int]]:

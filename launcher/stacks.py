@@ -6,6 +6,7 @@ Pure: text in, values and text out. Who asks the workers is in probe.py. Layer 1
 from __future__ import annotations
 
 import os.path
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from launcher.ranks import format_ranks
@@ -125,7 +126,7 @@ def describe(stack: RankStack) -> str:
     return f"is at {user.place} in {user.function}"
 
 
-def group(stacks: list[RankStack]) -> list[list[RankStack]]:
+def group(stacks: Sequence[RankStack]) -> list[list[RankStack]]:
     """Put ranks with the same main-thread stack together, the smallest group first: the odd ones lead."""
     groups: dict[object, list[RankStack]] = {}
     for stack in stacks:
@@ -133,7 +134,7 @@ def group(stacks: list[RankStack]) -> list[list[RankStack]]:
     return sorted(groups.values(), key=lambda members: (len(members), members[0].rank))
 
 
-def odd_rank(stacks: list[RankStack]) -> int | None:
+def odd_rank(stacks: Sequence[RankStack]) -> int | None:
     """Return the rank that stands alone while the others share a stack; None when nobody stands out."""
     groups = group(stacks)
     if len(stacks) == 1:
@@ -150,7 +151,7 @@ def _is_waiting(stack: RankStack) -> bool:
     return any("torch/distributed" in frame.file or "horovod" in frame.file for frame in stack.frames)
 
 
-def render(stacks: list[RankStack]) -> str:
+def render(stacks: Sequence[RankStack]) -> str:
     """Return one line for each group, and below it the stack that its ranks share."""
     lines: list[str] = []
     for members in group(stacks):
@@ -163,7 +164,7 @@ def render(stacks: list[RankStack]) -> str:
     return "\n".join(lines)
 
 
-def summary(stacks: list[RankStack]) -> str:
+def summary(stacks: Sequence[RankStack]) -> str:
     """Return one sentence: `rank 3 is in __next__ (train.py:88); ranks 0-2, 4-7 are in all_reduce (train.py:91)`."""
     parts = []
     for members in group(stacks):

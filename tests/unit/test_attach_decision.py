@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.agreement import Agreement
+from launcher.agreement import Agreement, Nodes
 from launcher.attach import check_horovod, make_contract, should_attach
-from launcher.environments import Nodes, Place
+from launcher.environments import Place
 from launcher.errors import EnvironmentMismatch, UsageError
 from launcher.spec import LaunchSpec
 

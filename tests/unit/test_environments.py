@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from launcher.agreement import Nodes, known_nodes
 from launcher.endpoint import job_id, master_endpoint
-from launcher.environments import Nodes, Place, detect, detect_engine, known_nodes, mpi_engine, restart_count
+from launcher.environments import Place, detect, detect_engine, mpi_engine, restart_count
 from launcher.errors import EnvironmentMismatch, UsageError
 
 # What one rank of each starter finds; MASTER_* and the like left out where they do not matter.
