@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from launcher.error_file import WorkerError
-from launcher.failure import FailureReport, knows_the_cause, make_report
+from launcher.failure import FailureReport, make_report
+from launcher.first_cause import knows_the_cause
 from launcher.outcome import AttemptOutcome, WorkerOutcome
 from launcher.peer_notes import Page, Peer, PeerNotes
 

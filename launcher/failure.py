@@ -1,18 +1,16 @@
 """The failure report: which worker failed first, how, and what it said. Pure: outcome in, report and text out.
 
-The first cause is the earliest failure that is nobody else's doing: workers that we stopped are not blamed, and errors that
-only say that a peer has gone (connection reset, say) are put behind those that say why. Layer 2.
+Who failed first is found in first_cause.py. Layer 2.
 """
 
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from launcher import stacks
 from launcher.exits import describe, shell_code
+from launcher.first_cause import early_end, in_order_of_blame, is_bare_exit, is_secondary, words_of
 from launcher.hints import hint_for
 from launcher.outcome import AttemptOutcome, Hang, WorkerOutcome
 from launcher.ranks import format_ranks
@@ -21,34 +19,6 @@ REPORT_VERSION = 1
 
 # What `timeout` returns, too.
 HANG_EXIT_CODE = 124
-
-# What the others say when a rank has gone: true, but not the cause.
-_SECONDARY_TEXTS = (
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "Connection refused",
-    "Broken pipe",
-    "Socket Timeout",
-    "ncclRemoteError",
-    "NCCL remote error",
-    "Horovod has been shut down",
-    "HTTP request failed.",
-    "gloo::IoException",
-    "DistStoreError",
-    "recvValue failed",
-    "sendBytes failed",
-    "recvVector failed",
-)
-# Who lost its peer in a collective names one of these, in the message or the traceback; a web service that is away does not.
-_COLLECTIVE_TEXTS = ("torch/distributed", "c10d", "gloo", "nccl", "horovod", "mpi4py")
-
-
-# How we ask workers to stop, and for how long after that an end may have nothing to do with it.
-_OUR_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_ENDING_S = 0.25
-
-# Ranks that have agreed to leave end within so many seconds of each other.
-_TOGETHER_S = 0.25
 
 
 class OtherFailure(NamedTuple):
@@ -116,17 +86,14 @@ def make_report(outcome: AttemptOutcome, *, hostname: str, run_dir: str | None) 
     """Choose the first cause of a failed attempt and put the report together."""
     if outcome.hang:
         return _hang_report(outcome, outcome.hang, hostname, run_dir)
-    failures = sorted((w for w in outcome.workers if w.failed_at is not None), key=_blame)
-    if failures and _is_secondary(failures[0]):
-        # All noticed that a peer had gone: one whose own end we heard of only after we had asked it to stop.
-        failures = [*(worker for worker in outcome.workers if _was_ending(worker)), *failures]
+    failures = in_order_of_blame(outcome)
     if outcome.node_failure or not failures:
         return _node_report(outcome, hostname, run_dir)
-    first, *rest = _speaker_first(failures)
+    first, *rest = failures
     error = first.error
     exception = error if error is not None and error.type != "SystemExit" else None
     # What sys.exit was given, when it was a text: a number is the exit code, which is named already.
-    last_words = first.start_failure if _is_bare_exit(first) or error is None else error.message
+    last_words = first.start_failure if is_bare_exit(first) or error is None else error.message
     return FailureReport(
         rank=first.rank,
         pid=first.pid,
@@ -143,8 +110,8 @@ def make_report(outcome: AttemptOutcome, *, hostname: str, run_dir: str | None) 
         duration_s=round(outcome.duration_s, 3),
         run_dir=run_dir,
         evidence=first.evidence,
-        hint=hint_for("\n".join(_words_of(first)), lost_data_worker=error is not None and error.lost_data_worker)
-        or _early_end(outcome, first),
+        hint=hint_for("\n".join(words_of(first)), lost_data_worker=error is not None and error.lost_data_worker)
+        or early_end(outcome, first),
     )
 
 
@@ -185,73 +152,6 @@ def _node_report(outcome: AttemptOutcome, hostname: str, run_dir: str | None) ->
     )
 
 
-def _blame(worker: WorkerOutcome) -> tuple[bool, float, int]:
-    """Sort key: the first cause comes first."""
-    return _is_secondary(worker), worker.failed_at or 0.0, worker.order
-
-
-def _speaker_first(failures: list[WorkerOutcome]) -> list[WorkerOutcome]:
-    """Put the one that said why before those that left with the same exit code, at the same time and without a word.
-
-    Ranks that agree to leave let one of them speak, and any of them may be the first to end.
-    """
-    first = failures[0]
-    if not _is_bare_exit(first) or first.last_lines or first.start_failure:
-        return failures
-    for worker in failures:
-        is_alike = worker.returncode == first.returncode and _is_bare_exit(worker) and not _is_secondary(worker)
-        if is_alike and worker.last_lines and (worker.failed_at or 0.0) - (first.failed_at or 0.0) < _TOGETHER_S:
-            return [worker, *(other for other in failures if other is not worker)]
-    return failures
-
-
-def _is_bare_exit(worker: WorkerOutcome) -> bool:
-    """Tell whether a worker ended with an exit code of its own, and neither an exception nor a text for sys.exit."""
-    if worker.error is None:
-        return (worker.returncode or 0) > 0
-    return worker.error.type == "SystemExit" and worker.error.message.lstrip("-").isdigit()
-
-
-def _is_secondary(worker: WorkerOutcome) -> bool:
-    if worker.error is None and (worker.returncode or 0) < 0 and worker.returncode != -signal.SIGABRT:
-        return False
-    if worker.error is not None and worker.error.lost_data_worker:
-        return False
-    # A library that aborts, and a script that logs its exception and exits, leave no exception but these lines.
-    return any(secondary in line for secondary in _SECONDARY_TEXTS for line in _words_of(worker))
-
-
-def knows_the_cause(workers: Iterable[WorkerOutcome]) -> bool:
-    """Tell whether one of these failures says more than that a peer had gone."""
-    return any(not _is_secondary(worker) for worker in workers)
-
-
-def _was_ending(worker: WorkerOutcome) -> bool:
-    """Tell whether a worker was about to end by itself, in its own way, at the moment at which we asked it to stop."""
-    if worker.asked_to_stop_at is None or worker.returncode is None or worker.error is not None:
-        return False
-    ours = {0, *(code for signum in _OUR_SIGNALS for code in (-signum, 128 + signum))}
-    if not worker.evidence:  # else it was not we who killed it
-        ours.add(-signal.SIGKILL)
-    return worker.returncode not in ours and worker.ended_at - worker.asked_to_stop_at < _ENDING_S
-
-
-def _early_end(outcome: AttemptOutcome, first: WorkerOutcome) -> str:
-    """Return who had ended well, where those that failed only missed a peer: nobody else can have been it."""
-    ended = [worker.rank for worker in outcome.workers if worker.returncode == 0 and worker.asked_to_stop_at is None]
-    said = "\n".join((first.error.traceback if first.error else "", *_words_of(first))).lower()
-    if not ended or not _is_secondary(first) or not any(text in said for text in _COLLECTIVE_TEXTS):
-        return ""
-    return f"{format_ranks(ended)} had ended with exit code 0 while others still waited: each rank must take part in every collective"
-
-
-def _words_of(worker: WorkerOutcome) -> list[str]:
-    """Return what a worker said about its failure: the exception with those that led to it, or its last lines."""
-    if worker.error is None or worker.error.type == "SystemExit":
-        return [worker.error.message if worker.error else "", *worker.last_lines]
-    return worker.error.messages()
-
-
 def _exit_code(worker: WorkerOutcome) -> int:
     # On its way out with an exception when we stopped it: the code is the one that it would have ended with.
     is_ours = worker.asked_to_stop_at is not None and worker.error is not None
@@ -278,7 +178,7 @@ def _group_others(first: WorkerOutcome, rest: list[WorkerOutcome]) -> tuple[Othe
     groups: dict[str, list[WorkerOutcome]] = {}
     for worker in rest:
         # Those that say only that a peer has gone differ in addresses and port numbers: one line is enough for all.
-        groups.setdefault("" if _is_secondary(worker) else _headline(worker), []).append(worker)
+        groups.setdefault("" if is_secondary(worker) else _headline(worker), []).append(worker)
     return tuple(
         OtherFailure(
             ranks=tuple(sorted(worker.rank for worker in workers)),
