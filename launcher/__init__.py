@@ -7,10 +7,10 @@ layers.
 
 TYPE_CHECKING = False  # a constant that type checkers know; importing it from typing would cost every worker 5 ms
 if TYPE_CHECKING:
+    from launcher.diagnosis.outcome import LaunchResult
     from launcher.errors import LauncherError, SpawnError, UsageError, WorkerFailed
-    from launcher.function import launch
-    from launcher.outcome import LaunchResult
-    from launcher.spec import LaunchSpec
+    from launcher.function.launch import launch
+    from launcher.options.spec import LaunchSpec
     from launcher.worker.context import Context, init
 
 __version__ = "0.1.0"
@@ -30,14 +30,14 @@ __all__ = [
 
 _HOME = {
     "Context": "launcher.worker.context",
-    "LaunchResult": "launcher.outcome",
-    "LaunchSpec": "launcher.spec",
+    "LaunchResult": "launcher.diagnosis.outcome",
+    "LaunchSpec": "launcher.options.spec",
     "LauncherError": "launcher.errors",
     "SpawnError": "launcher.errors",
     "UsageError": "launcher.errors",
     "WorkerFailed": "launcher.errors",
     "init": "launcher.worker.context",
-    "launch": "launcher.function",
+    "launch": "launcher.function.launch",
 }
 
 

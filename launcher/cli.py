@@ -12,16 +12,16 @@ import sys
 import time
 
 from launcher.errors import LauncherError, UsageError, WorkerFailed
-from launcher.options import PROG
+from launcher.options.option import PROG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TextIO
 
-    from launcher.environments import Place
-    from launcher.options import Given
-    from launcher.spec import LaunchSpec
+    from launcher.options.option import Given
+    from launcher.options.spec import LaunchSpec
+    from launcher.starters.detect import Place
 
 _INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended: 128 + SIGINT
 _SPEAKING_S = 1.0  # how long the other ranks wait for rank 0 to say what is wrong with all of them
@@ -55,8 +55,8 @@ def _run(argv: list[str]) -> int | Callable[[], int]:
     if not argv:
         _complain(_SHORT_HELP)
         return 2
-    from launcher.arguments import read_arguments
-    from launcher.spec import LaunchSpec
+    from launcher.options.arguments import read_arguments
+    from launcher.options.spec import LaunchSpec
 
     given, command = read_arguments(LaunchSpec, argv)
     if _print_only(given):
@@ -77,9 +77,9 @@ def _print_only(given: dict[str, Given]) -> bool:
 
         _print(f"launcher {__version__}\n")
     elif "print_completion" in given:
-        from launcher.arguments import all_options, make_parser
-        from launcher.completion import completion_script
-        from launcher.spec import LaunchSpec
+        from launcher.options.arguments import all_options, make_parser
+        from launcher.options.completion import completion_script
+        from launcher.options.spec import LaunchSpec
 
         flag, text = given["print_completion"]
         shell = str(all_options(LaunchSpec)["print_completion"].parse(text, flag))
@@ -90,20 +90,20 @@ def _print_only(given: dict[str, Given]) -> bool:
 
 
 def _make_help() -> str:
-    from launcher.arguments import make_parser
-    from launcher.spec import LaunchSpec
+    from launcher.options.arguments import make_parser
+    from launcher.options.spec import LaunchSpec
 
     return make_parser(LaunchSpec).format_help()
 
 
 def _launch(spec: LaunchSpec) -> int | Callable[[], int]:
-    from launcher.command import check_command, check_python
-    from launcher.environments import detect_engine
+    from launcher.plan.program import check_command, check_python
+    from launcher.starters.detect import detect_engine
 
     check_command(spec)
     place = detect_engine(os.environ)
     if place.starter != "none":
-        from launcher import attach
+        from launcher.attached import join as attach
 
         is_rank = _is_rank(spec, place)
         if is_rank and spec.dry_run:
@@ -122,13 +122,13 @@ def _launch(spec: LaunchSpec) -> int | Callable[[], int]:
 
 
 def _supervise(spec: LaunchSpec) -> int:
-    from launcher.program import starts_warm
+    from launcher.plan.kind import starts_warm
 
     if not starts_warm(spec):
         from launcher.supervisor import launch
 
         return launch(spec).exit_code
-    from launcher.server_process import ServerProcess
+    from launcher.start.server import ServerProcess
 
     server = ServerProcess()
     try:
@@ -145,7 +145,7 @@ def _is_rank(spec: LaunchSpec, place: Place) -> bool:
     An error that all ranks of an engine find alike is raised on rank 0; the others end with its exit code only, and a moment
     later: many an engine kills all ranks when one ends, and rank 0 must have spoken by then.
     """
-    from launcher import attach
+    from launcher.attached import join as attach
 
     try:
         is_rank = attach.should_attach(spec, place)
@@ -166,7 +166,7 @@ def _hand_back(error: LauncherError) -> bool:
         return False
     import json
 
-    from launcher.run_folder import write_whole
+    from launcher.runs.folder import write_whole
 
     said = {"message": error.message, "hint": error.hint}
     return write_whole(path, json.dumps({"exit_code": error.exit_code, "report": None, "error": said}))

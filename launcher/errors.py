@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from launcher.failure import FailureReport
+    from launcher.diagnosis.report import FailureReport
 
 
 class LauncherError(Exception):

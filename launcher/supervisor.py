@@ -12,29 +12,29 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from launcher import run_folder
-from launcher._platform import become_subreaper, die_with_parent, fill_standard_descriptors, usable_cpus, visible_gpus
-from launcher.command import horovod_use
-from launcher.console import Console
-from launcher.control_socket import ControlSocket
-from launcher.coordinator import Coordinator, LocalCoordinator
+from launcher.attempt.group import Group, NodeServices
+from launcher.ctl.service import ControlSocket
+from launcher.diagnosis.evidence import Evidence
+from launcher.diagnosis.outcome import AttemptOutcome, LaunchResult, Verdict
+from launcher.diagnosis.report import FailureReport, make_report, render
 from launcher.errors import LauncherError
-from launcher.evidence import Evidence
-from launcher.failure import FailureReport, make_report, render
-from launcher.group import Group, NodeServices
-from launcher.horovod_store import HorovodStore
-from launcher.keeper import Keeper
-from launcher.loop import Loop
-from launcher.member import Starter
-from launcher.outcome import AttemptOutcome, LaunchResult, Verdict
-from launcher.plan import LaunchPlan, NodeFacts, make_plan
-from launcher.process import SpawnStarter
-from launcher.program import starts_warm
+from launcher.horovod.store import HorovodStore
+from launcher.nodes.coordinator import Coordinator, LocalCoordinator
+from launcher.nodes.restart import RestartPolicy
+from launcher.options.spec import LaunchSpec
+from launcher.output.console import Console
+from launcher.plan.kind import starts_warm
+from launcher.plan.plan import LaunchPlan, NodeFacts, make_plan
+from launcher.plan.program import horovod_use
 from launcher.ranks import format_ranks
-from launcher.restart import RestartPolicy
-from launcher.server_process import ServerProcess
-from launcher.spec import LaunchSpec
-from launcher.warm import WarmStarter
+from launcher.runs import folder as run_folder
+from launcher.start.server import ServerProcess
+from launcher.start.spawn import SpawnStarter
+from launcher.start.warm import WarmStarter
+from launcher.start.worker import Starter
+from launcher.system.keeper import Keeper
+from launcher.system.loop import Loop
+from launcher.system.processes import become_subreaper, die_with_parent, fill_standard_descriptors, usable_cpus, visible_gpus
 
 # Taken over besides the signals that stop: the forwarded ones, and Ctrl-Z.
 _OTHER_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP)
@@ -83,7 +83,7 @@ def launch(spec: LaunchSpec, server: ServerProcess | None = None) -> LaunchResul
 
 def dry_run(spec: LaunchSpec) -> str:
     """Return what `launch` would do, as text; starts nothing and leaves nothing on disk."""
-    from launcher.dry_run import render_plan
+    from launcher.plan.dry_run import render_plan
 
     facts, _ = _look_at_node(spec, make_folder=False)
     coordinator = _make_coordinator(spec, facts)
@@ -128,7 +128,7 @@ def _look_at_node(spec: LaunchSpec, *, mark: str = "", make_folder: bool = True)
 def _cpus_of_workers(spec: LaunchSpec, local_world_size: int, gpus: Sequence[str]) -> tuple[frozenset[int], ...]:
     if spec.numa_binding is None:
         return ()
-    from launcher.numa import cpus_of_workers
+    from launcher.system.numa import cpus_of_workers
 
     try:
         return cpus_of_workers(spec.numa_binding, local_world_size, spec.devices or gpus, os.sched_getaffinity(0))

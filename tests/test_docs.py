@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from launcher import errors
-from launcher.failure import FailureReport
+from launcher.diagnosis.report import FailureReport
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("benchmarks/*.md"))]

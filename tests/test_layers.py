@@ -23,10 +23,10 @@ NEVER_IN_THE_SUPERVISOR = {"asyncio", "multiprocessing", "numpy", "torch", "torc
 THIRD_PARTY = {
     "torch": {"launcher.worker.dist"},
     "horovod": {"launcher.worker.horovod_group"},
-    "mpi4py": {"launcher.agreement", "launcher.in_place", "launcher.worker.mpi_world"},
+    "mpi4py": {"launcher.attached.agreement", "launcher.attached.script", "launcher.worker.mpi_world"},
     "psutil": set(),
-    "cloudpickle": {"launcher.function", "launcher.worker.call"},
-    "shtab": {"launcher.completion"},
+    "cloudpickle": {"launcher.function.launch", "launcher.worker.call"},
+    "shtab": {"launcher.options.completion"},
 }
 
 # The entries: what is run, and the package itself, whose names are resolved when they are used.
@@ -34,9 +34,10 @@ TOP = {
     "launcher",
     "launcher.__main__",
     "launcher.cli",
-    "launcher.ctl",
+    "launcher.ctl.__main__",
     "launcher.worker.__main__",
     "launcher.worker.exec_command",
+    *(f"launcher.{path.parent.name}" for path in PACKAGE.glob("*/__init__.py")),
 }
 
 
@@ -129,7 +130,7 @@ def test_the_supervisor_never_imports_what_is_heavy() -> None:
     assert named & NEVER_IN_THE_SUPERVISOR == set()
     assert not {name for name in reached if name.startswith("launcher.worker.")} - {
         "launcher.worker.diagnose",
-        "launcher.worker.forkwire",
+        "launcher.contract.messages",
         "launcher.worker.title",
     }, "of the worker's modules, the supervisor may know the wire format and a few names"
 
@@ -139,8 +140,8 @@ def test_only_commands_print_and_exit(name: str) -> None:
     calls = [node for node in ast.walk(TREES[name]) if isinstance(node, ast.Call)]
     printed = [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
     exits = [call.lineno for call in calls if ast.unparse(call.func) == "sys.exit"]
-    may_exit = {"launcher.__main__", "launcher.worker.__main__", "launcher.ctl", "launcher.cli"}
+    may_exit = {"launcher.__main__", "launcher.worker.__main__", "launcher.ctl.__main__", "launcher.cli"}
     # What runs inside a worker talks to the worker's own terminal: ctx.print.
-    may_print = {"launcher.worker.context", "launcher.ctl"}
+    may_print = {"launcher.worker.context", "launcher.ctl.__main__"}
     assert not printed or name in may_print, f"{name} prints in line {printed}"
     assert not exits or name in may_exit, f"{name} exits in line {exits}"

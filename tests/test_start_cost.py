@@ -24,7 +24,7 @@ def modules_after(code):
 @pytest.mark.parametrize(
     "code",
     [
-        "import launcher.cli, launcher.spec, launcher.arguments, launcher.command",
+        "import launcher.cli, launcher.options.spec, launcher.options.arguments, launcher.plan.program",
         "import launcher.cli; launcher.cli.main(['--help'])",
         "import launcher.cli; launcher.cli.main(['--nproc-per-node', '2', 'no-such-script.py'])",
     ],

@@ -7,14 +7,14 @@ because the bootstrap of every worker passes through here. Layer 2.
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from launcher.environments import Place
+    from launcher.starters.detect import Place
 
 
 def place() -> "Place":
     """All that the environment says of this process; raises UsageError where it contradicts itself."""
     import os
 
-    from launcher.environments import detect
+    from launcher.starters.detect import detect
 
     return detect(os.environ)
 
@@ -53,6 +53,6 @@ def restart_count() -> int:
     """How many times the workers were started again; 0 in the first attempt."""
     import os
 
-    from launcher.environments import restart_count as count
+    from launcher.starters.detect import restart_count as count
 
     return count(os.environ)

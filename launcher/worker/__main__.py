@@ -36,7 +36,7 @@ def _enter() -> None:
 
 
 def _worker_of_exec(arguments: list[str]) -> tuple[str, str, list[str], str | None]:
-    from launcher._platform import die_with_parent
+    from launcher.system.processes import die_with_parent
     from launcher.worker import bootstrap, diagnose, title
 
     kind, parent_pid, shown, target, *args = arguments

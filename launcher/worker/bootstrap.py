@@ -17,7 +17,7 @@ from types import ModuleType, TracebackType
 from typing import Any
 
 # Imported before the user's folder is on sys.path: its json.py must not become ours.
-from launcher.error_file import WorkerError, encode
+from launcher.contract.error_file import WorkerError, encode
 from launcher.exits import exit_code_of
 from launcher.worker.threads import wait_until_idle as _wait_until_idle
 

@@ -13,13 +13,13 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from launcher.environments import detect, restart_count
 from launcher.errors import UsageError
+from launcher.starters.detect import detect, restart_count
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from launcher.environments import Place
+    from launcher.starters.detect import Place
     from launcher.worker.dist import Device, Module, Tensor, TorchGroup
 
     Value = TypeVar("Value", Tensor, float)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from launcher.environments import Place
 from launcher.errors import LauncherError
+from launcher.starters.detect import Place
 
 
 def gpu_index(place: Place, num_gpus: int, environ: Mapping[str, str]) -> int:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from launcher.endpoint import job_id, master_endpoint
-from launcher.environments import Place
 from launcher.errors import LauncherError, UsageError
+from launcher.starters.detect import Place
+from launcher.starters.meeting import job_id, master_endpoint
 from launcher.worker import mpi_world
 from launcher.worker.devices import gpu_index
 from launcher.worker.threads import wait_until_idle

@@ -18,8 +18,9 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from launcher._platform import die_with_parent, num_threads
-from launcher.worker import bootstrap, diagnose, forkwire, openblas, title
+from launcher.contract import messages as forkwire
+from launcher.system.processes import die_with_parent, num_threads
+from launcher.worker import bootstrap, diagnose, openblas, title
 
 # Programs that watch a process through its libraries write their results in destructors, which `_leave_quickly` skips.
 _WATCHERS = ("LD_PRELOAD", "LD_AUDIT", "CUDA_INJECTION64_PATH", "NVTX_INJECTION64_PATH")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from launcher.environments import Place
 from launcher.errors import LauncherError
+from launcher.starters.detect import Place
 from launcher.worker.dist import TorchGroup, choose_device, import_torch
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from launcher.environments import in_slurm_step, mpi_engine
 from launcher.errors import LauncherError
+from launcher.starters.detect import in_slurm_step, mpi_engine
 
 
 def communicator(rank: int, world_size: int, environ: Mapping[str, str]) -> Any:

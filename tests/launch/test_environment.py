@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.contract import VARIABLES
+from launcher.contract.environment import VARIABLES
 from tests.conftest import Run, Script
 
 PRINT = "import json, os, sys\nprint(json.dumps([dict(os.environ), sys.argv[1:]]))\n"

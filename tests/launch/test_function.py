@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import launcher
-from launcher.function import _preload, launch
+from launcher.function.launch import _preload, launch
 
 pytestmark = pytest.mark.slow
 

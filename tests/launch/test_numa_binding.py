@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from launcher.numa import cpus_of_workers
 from launcher.ranks import format_ranges
+from launcher.system.numa import cpus_of_workers
 from tests.conftest import Run, Script
 
 SAY = "import os, threading\nprint(sorted(os.sched_getaffinity(0)), len(os.sched_getaffinity(os.getppid())))\n"

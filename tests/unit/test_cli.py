@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from launcher import cli
-from launcher.arguments import all_options, make_parser, read_arguments
 from launcher.errors import UsageError
-from launcher.spec import LaunchSpec
+from launcher.options.arguments import all_options, make_parser, read_arguments
+from launcher.options.spec import LaunchSpec
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 

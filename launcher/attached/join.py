@@ -1,0 +1,192 @@
+"""This process is a rank already: mpirun, srun or horovodrun has started it. The contract is set once, and the script runs in place.
+
+No child, no pipes, no second supervisor. The one place in this package, outside the workers, that writes os.environ.
+Layer 8.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+
+from launcher.attached.agreement import MPI_ENGINES, Agreement, Nodes, agree, known_nodes
+from launcher.attached.script import run_in_place
+from launcher.contract import environment as contract
+from launcher.errors import EnvironmentMismatch, UsageError
+from launcher.options.spec import LaunchSpec
+from launcher.plan.program import horovod_use
+from launcher.ranks import Assignment, RankInfo
+from launcher.starters.detect import Place, mpi_engine
+from launcher.starters.meeting import job_id, master_endpoint
+from launcher.system.processes import die_with_parent, process_info, usable_cpus
+
+# Engines that start one process for each rank, and tell it which one it is.
+_ENGINES = {"openmpi": "mpirun", "mvapich": "mpirun", "mpich": "mpirun", "slurm": "srun", "horovod": "horovodrun"}
+
+# What a rank is told about nodes.
+_OF_NODES = ("NODE_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE")
+
+_COUNT_FLAG = {"horovodrun": "-np"}
+
+# The processes of engines that start ranks, by the names that the kernel shows. horovodrun tidies up by itself.
+_DAEMONS = {"mpirun", "mpiexec", "orterun", "orted", "prterun", "prted", "hydra_pmi_proxy", "slurmstepd"}
+
+
+def should_attach(spec: LaunchSpec, place: Place) -> bool:
+    """Whether this process is to be one rank of an engine's job, rather than a supervisor of its own.
+
+    Decided by how many processes the engine has started on this node. Raises EnvironmentMismatch when the flags ask each
+    of them for several workers more.
+    """
+    asks_for_workers = spec.provenance.get("nproc_per_node", "default") != "default" and spec.nproc != 1
+    # One process alone starts workers, unless it is to be a rank of MPI: only an engine can start those.
+    is_alone = place.world_size == 1 and (spec.backend != "mpi" or asks_for_workers)
+    if place.starter not in _ENGINES or is_alone:
+        return False
+    engine = _ENGINES[place.starter]
+    if not asks_for_workers:
+        return True
+    source = place.sources.get("local_world_size", "")
+    started = f"{engine} has started {place.local_world_size} processes on this node ({source}={place.local_world_size})"
+    if place.local_world_size > 1:
+        raise EnvironmentMismatch(
+            f"{started}, and --nproc-per-node {spec.nproc_per_node} asks each of them to start {spec.nproc_per_node} more.",
+            hint=f"Type for {place.world_size} ranks: {engine} {_COUNT_FLAG.get(engine, '-n')} {place.world_size} "
+            f"python -m launcher {spec.script}, "
+            f"or for one launcher per node: {_per_node(engine)}python -m launcher --nproc-per-node "
+            f"{spec.nproc_per_node} {spec.script}",
+        )
+    raise UsageError(
+        f"{engine} has started {place.world_size} launchers, one on each node, and this version runs one node.",
+        hint=f"Type for one rank per process: {engine} {_COUNT_FLAG.get(engine, '-n')} RANKS python -m launcher {spec.script}",
+    )
+
+
+def end_with_engine(is_rank: bool) -> None:
+    """See to it that this process ends when the engine's process that started it is killed.
+
+    A rank that uses MPI notices that; one that does not would run on, and nobody would end it. A rank is killed, like a worker
+    whose launcher is killed; a launcher gets SIGTERM, and its workers their time. Where a shell or another program of the
+    user's stands between, that one is in charge.
+    """
+    signum = signal.SIGKILL if is_rank else signal.SIGTERM
+    parent_pid = os.getppid()
+    parent = process_info(parent_pid)
+    if parent is not None and parent.name in _DAEMONS and not die_with_parent(signum, parent_pid):
+        signal.raise_signal(signum)
+
+
+def _per_node(engine: str) -> str:
+    """Return what starts one launcher on each node; horovodrun starts only ranks, and its job is on this node."""
+    return {"mpirun": "mpirun --map-by ppr:1:node ", "srun": "srun --ntasks-per-node=1 "}.get(engine, "")
+
+
+def check_horovod(spec: LaunchSpec, place: Place, environ: Mapping[str, str]) -> None:
+    """Raise UsageError where Horovod finds neither MPI nor a store: each of srun's ranks would train alone."""
+    if place.starter != "slurm" or mpi_engine(environ) or not horovod_use(spec, environ):
+        return
+    why = "--backend horovod" if spec.backend == "horovod" else f"{spec.script}, which imports horovod,"
+    raise UsageError(
+        f"{why} cannot bring together the {place.world_size} ranks that srun has started: Horovod needs MPI for that, "
+        "and neither PMIX_RANK nor PMI_RANK is set.",
+        hint=f"Type: srun --mpi=pmix -n {place.world_size} python -m launcher {spec.script}, in an allocation: mpirun -np "
+        f"{place.world_size} python -m launcher {spec.script}, or on one node: srun -n 1 python -m launcher --nproc-per-node "
+        f"{place.world_size} {spec.script}",
+    )
+
+
+def join_run(spec: LaunchSpec, place: Place) -> Callable[[], int]:
+    """Set the contract of this rank in this process; return what then runs the script and returns the exit code.
+
+    Raises UsageError where the engine tells too little for the ranks to meet.
+    """
+    for name in ("nproc_per_node", "max_restarts", "start", "numa_binding"):
+        _warn_if_ignored(spec, place, name)
+    agreed = agree(place, os.environ)
+    variables = make_contract(spec, place, os.environ, agreed)
+    os.environ.update(variables)
+    args = [contract.expand(argument, variables) for argument in spec.script_args]
+
+    def run() -> int:
+        try:
+            return run_in_place(spec, place, args, agreed.port)
+        finally:
+            # Bound until now, on rank 0: nobody else takes the port before torch's store does.
+            if agreed.reserved is not None:
+                agreed.reserved.close()
+
+    return run
+
+
+def dry_run(spec: LaunchSpec, place: Place, environ: Mapping[str, str]) -> str:
+    """Return what `join_run` would do, as text. MPI is left alone: what it would agree on is not known before."""
+    from launcher.plan.dry_run import render_rank
+
+    is_set = environ.get("MASTER_ADDR") and environ.get("MASTER_PORT")
+    nodes = known_nodes(place, environ)
+    if place.starter in MPI_ENGINES and not is_set:
+        variables = make_contract(spec, place, environ, Agreement("rank 0's, told over MPI", 0, None, nodes))
+        variables["MASTER_PORT"] = variables["MASTER_ADDR"]
+    else:
+        variables = make_contract(spec, place, environ, Agreement(*master_endpoint(place, environ), None, nodes))
+    if nodes is None:
+        variables.update(dict.fromkeys(_OF_NODES, "told over MPI, if mpi4py is installed"))
+    return render_rank(spec, place, variables)
+
+
+def make_contract(spec: LaunchSpec, place: Place, environ: Mapping[str, str], agreed: Agreement) -> dict[str, str]:
+    """Return the contract of an attached rank. What the user has set stays; what nobody knows is not in it."""
+    run_id = job_id(place, environ) or f"{place.starter}-{agreed.port}"
+    nodes = agreed.nodes or Nodes(0, 1)
+    assignment = Assignment(
+        attempt=int(environ.get("SLURM_RESTART_COUNT", "0")),
+        node_rank=nodes.rank,
+        local_world_sizes=(),  # the engine has laid the ranks out; ours is in `rank`
+        master_addr=agreed.address,
+        master_port=agreed.port,
+    )
+    rank = RankInfo(
+        rank=place.rank,
+        local_rank=place.local_rank,
+        node_rank=nodes.rank,
+        world_size=place.world_size,
+        local_world_size=place.local_world_size,
+        num_nodes=nodes.num,
+    )
+    facts = contract.RunFacts(
+        run_id=run_id,
+        run_dir=None,
+        mark="",
+        role=spec.role,
+        max_restarts=0,
+        backend=spec.backend,
+        hostname="",
+        devices=None,
+        virtual_local_rank=False,
+    )
+    values = contract.per_rank(facts, assignment, rank, None, ())
+    if agreed.nodes is None:
+        for name in _OF_NODES:
+            del values[name]
+    values.update(LAUNCHER_RUN_ID=run_id, LAUNCHER_BACKEND=spec.backend)
+    defaults = {"OMP_NUM_THREADS": str(_threads(place)), "PYTHONUNBUFFERED": "1"}
+    if place.local_world_size == place.world_size:
+        defaults.update(GLOO_SOCKET_IFNAME="lo", NCCL_SOCKET_IFNAME="lo")
+    values.update((name, value) for name, value in defaults.items() if name not in environ)
+    return values
+
+
+def _threads(place: Place) -> int:
+    cpus = usable_cpus()
+    # An engine that binds its ranks has already given each one its share.
+    is_bound = cpus < (os.cpu_count() or 1)
+    return cpus if is_bound else max(1, cpus // place.local_world_size)
+
+
+def _warn_if_ignored(spec: LaunchSpec, place: Place, name: str) -> None:
+    source = spec.provenance.get(name, "default")
+    value = str(getattr(spec, name))
+    if source != "default" and place.rank == 0 and value not in ("1", "0", "auto"):
+        sys.stderr.write(f"launcher: {source} {value} has no effect: {_ENGINES[place.starter]} starts the ranks\n")

@@ -1,0 +1,1 @@
+"""What the supervisor and its workers agree on: variables, messages, file names."""

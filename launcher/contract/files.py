@@ -1,0 +1,50 @@
+"""Every file name of a run. Nobody else builds one.
+
+    <run dir>/logs/rank_00.out  rank_00.err        what each rank wrote, byte for byte (attempt 0)
+    <run dir>/logs/attempt_1/rank_00.out           the same after the first restart
+    <run dir>/logs/rank_01.1.out                   the same of the first replacement in this attempt, which became rank 1
+    <run dir>/errors/attempt_0/rank_00.json        the exception that a rank left (launcher/contract/error_file.py)
+    <run dir>/report.json                          the failure report, when the run failed
+
+Layer 0, pure: makes names, touches nothing.
+"""
+
+from __future__ import annotations
+
+import os.path
+from typing import NamedTuple
+
+
+class RunPaths(NamedTuple):
+    """The file names of one run."""
+
+    run_dir: str
+    # Where the logs are: <run_dir>/logs, or a folder under --log-dir.
+    logs: str
+    # How many ranks the run has: decides how many digits a file name gets.
+    world_size: int
+
+    def _rank_name(self, rank: int, replacement: int) -> str:
+        width = max(2, len(str(self.world_size - 1)))
+        return f"rank_{rank:0{width}d}" + (f".{replacement}" if replacement else "")
+
+    def log_dir(self, attempt: int) -> str:
+        return self.logs if attempt == 0 else os.path.join(self.logs, f"attempt_{attempt}")
+
+    def log(self, attempt: int, rank: int, stream: str, replacement: int = 0) -> str:
+        """Return the log file of a rank; `stream` is `out` or `err`. Replacements of lost workers count from 1."""
+        return os.path.join(self.log_dir(attempt), f"{self._rank_name(rank, replacement)}.{stream}")
+
+    def filtered_log(self, attempt: int, stream: str) -> str:
+        """Return the file for the lines that --duplicate-stdout-filters selects (torchrun's name for it)."""
+        return os.path.join(self.log_dir(attempt), f"filtered_std{stream}.log")
+
+    def error_dir(self, attempt: int) -> str:
+        return os.path.join(self.run_dir, "errors", f"attempt_{attempt}")
+
+    def error_file(self, attempt: int, rank: int, replacement: int = 0) -> str:
+        return os.path.join(self.error_dir(attempt), f"{self._rank_name(rank, replacement)}.json")
+
+    @property
+    def report(self) -> str:
+        return os.path.join(self.run_dir, "report.json")

@@ -1,0 +1,1 @@
+"""`python -m launcher.ctl`: looking at runs from another terminal, and acting on them."""

@@ -1,0 +1,1 @@
+"""What happened, why, and how a person is told."""

@@ -1,0 +1,106 @@
+"""What happened: the end of each worker, of one attempt, and of the whole launch. Values only.
+
+Layer 1, pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from launcher.exits import describe
+
+if TYPE_CHECKING:
+    from launcher.contract.error_file import WorkerError
+    from launcher.diagnosis.report import FailureReport
+    from launcher.diagnosis.stacks import RankStack
+    from launcher.horovod.stalls import Stall
+
+
+class WorkerOutcome(NamedTuple):
+    """The end of one worker; `returncode` is None while it has not ended."""
+
+    rank: int
+    pid: int
+    returncode: int | None
+    # Monotonic seconds of this node when the end was seen, and the order in which ends were seen.
+    ended_at: float = 0.0
+    order: int = 0
+    # Monotonic seconds at which we asked this worker to stop; None when we never did, or it had ended before.
+    asked_to_stop_at: float | None = None
+    error: WorkerError | None = None
+    last_lines: tuple[str, ...] = ()
+    log_path: str = ""
+    # Why the worker never ran, when it did not.
+    start_failure: str = ""
+    # What the kernel knows about its death: memory, /dev/shm.
+    evidence: str = ""
+
+    @property
+    def failed_at(self) -> float | None:
+        """When this worker failed by itself, in monotonic seconds; None when it did not fail, or only because we stopped it.
+
+        A worker that had left its exception before we asked it to stop was on its way out already.
+        """
+        if self.error is not None and self.error.monotonic_ns:
+            raised_at = self.error.monotonic_ns / 1e9
+            return raised_at if self.asked_to_stop_at is None or raised_at < self.asked_to_stop_at else None
+        return self.ended_at if self.returncode not in (None, 0) and self.asked_to_stop_at is None else None
+
+    def __repr__(self) -> str:
+        state = "running" if self.returncode is None else describe(self.returncode)
+        return f"<rank {self.rank} pid {self.pid}: {state}>"
+
+
+class Hang(NamedTuple):
+    """All ranks have stood still for too long."""
+
+    # Where each running rank was.
+    where: tuple[RankStack, ...]
+    # For how long, in seconds.
+    still_s: float
+    # What Horovod said about it; None when it was we who found that nothing moves.
+    stall: Stall | None = None
+
+    def describe(self) -> str:
+        """Return what stands still, without the places: `nothing has moved for 30 s`."""
+        if self.stall is None:
+            return f"nothing has moved for {self.still_s:.0f} s"
+        return f"Horovod has waited for {self.still_s:.0f} s for {self.stall.describe()}"
+
+
+class AttemptOutcome(NamedTuple):
+    """What happened on this node in one attempt."""
+
+    attempt: int
+    workers: tuple[WorkerOutcome, ...]
+    # The signal that made us stop the attempt, or None.
+    signum: int | None = None
+    # A failure that is not one worker's: the fork server died, say.
+    node_failure: str = ""
+    # What made us stop an attempt that stood still.
+    hang: Hang | None = None
+    duration_s: float = 0.0
+    # A line for each worker that was lost in this attempt and replaced while the others went on.
+    replaced: tuple[str, ...] = ()
+
+    @property
+    def succeeded(self) -> bool:
+        return not self.node_failure and not self.hang and all(worker.returncode == 0 for worker in self.workers)
+
+
+class Verdict(NamedTuple):
+    """What to do after an attempt."""
+
+    action: str  # "finish", "restart" or "give_up"
+    reason: str = ""
+    # Pause before the next attempt, in seconds.
+    delay_s: float = 0.0
+
+
+class LaunchResult(NamedTuple):
+    """How a launch ended."""
+
+    exit_code: int
+    run_dir: str | None
+    attempts: int
+    report: FailureReport | None = None

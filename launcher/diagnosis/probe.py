@@ -1,0 +1,164 @@
+"""Asks running workers where they are, and looks at them from outside: state, CPU time, stacks. Layer 3.
+
+Bounded: a worker that cannot answer (stopped, in uninterruptible sleep, no Python) is described from /proc, or by py-spy
+where that is installed.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from launcher.diagnosis.stacks import RankStack, parse_dump, parse_pyspy
+from launcher.system.processes import descendants, process_info, send_signal
+from launcher.worker.diagnose import STACK_SIGNAL, stack_file
+
+# How long workers may take to write their stacks, and how long a file must stand still to be complete.
+_ANSWER_S = 0.6
+_QUIET_S = 0.03
+# For all ranks together: the supervisor does nothing else meanwhile.
+_PYSPY_S = 3.0
+
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+class Target(NamedTuple):
+    """A worker to ask."""
+
+    rank: int
+    pid: int
+    error_file: str | None
+
+
+def collect_stacks(targets: Sequence[Target]) -> list[RankStack]:
+    """Return where each worker is. Takes at most a few seconds, usually a tenth of one."""
+    asked: dict[int, tuple[str, int]] = {}
+    for target in targets:
+        if target.error_file is not None and _handles_stack_signal(target.pid) and not _cannot_run(target.pid):
+            path = stack_file(target.error_file)
+            asked[target.pid] = (path, _size(path))
+            send_signal(target.pid, STACK_SIGNAL)
+    _wait_for_answers(list(asked.values()))
+    deadline = time.monotonic() + _PYSPY_S
+    return [_answer(target, asked.get(target.pid), deadline) for target in targets]
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a process and everything below it have used."""
+    return sum(_cpu_seconds_of(each) for each in (pid, *descendants(pid)))
+
+
+def _cpu_seconds_of(pid: int) -> float:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return 0.0
+    # utime, stime, and those of children that were waited for: fields 14 to 17 of proc(5); `fields` begins with 3.
+    return sum(int(value) for value in fields[11:15]) / _TICKS_PER_SECOND
+
+
+def _handles_stack_signal(pid: int) -> bool:
+    """Tell whether a process catches the private signal: anyone who does not would die of it."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            for line in file:
+                if line.startswith("SigCgt:"):
+                    return bool(int(line.split()[1], 16) >> (STACK_SIGNAL - 1) & 1)
+    except (OSError, ValueError):
+        pass
+    return False
+
+
+def _cannot_run(pid: int) -> bool:
+    info = process_info(pid)
+    return info is None or info.state in "TtDZX"
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def _wait_for_answers(files: list[tuple[str, int]]) -> None:
+    deadline = time.monotonic() + _ANSWER_S
+    waiting = dict(files)
+    last: dict[str, int] = {}
+    while waiting and time.monotonic() < deadline:
+        select.select([], [], [], _QUIET_S)
+        for path, before in list(waiting.items()):
+            size = _size(path)
+            if size > before and size == last.get(path):
+                del waiting[path]
+            last[path] = size
+
+
+def _answer(target: Target, asked: tuple[str, int] | None, deadline: float) -> RankStack:
+    text = ""
+    if asked is not None:
+        path, before = asked
+        try:
+            with open(path, encoding="utf-8", errors="backslashreplace") as file:
+                file.seek(before)
+                text = file.read()
+        except OSError:
+            pass
+    frames = parse_dump(text)
+    if frames:
+        return RankStack(target.rank, frames, "", text)
+    # One that is stopped or in the kernel's hands is told by its state, and could hold up whoever looks closer.
+    text = "" if _state(target.pid) else _pyspy(target.pid, deadline - time.monotonic())
+    return RankStack(target.rank, parse_pyspy(text), _condition(target.pid), text)
+
+
+def _state(pid: int) -> str:
+    info = process_info(pid)
+    if info is None or info.state in "ZX":
+        return "has ended"
+    if info.state in "Tt":
+        return "is stopped by a signal (SIGSTOP, or Ctrl-Z)"
+    if info.state == "D":
+        return f"is in uninterruptible sleep in the kernel ({_wchan(pid)}) and cannot be killed"
+    return ""
+
+
+def _condition(pid: int) -> str:
+    state = _state(pid)
+    if state:
+        return state
+    info = process_info(pid)
+    if info is not None and info.state == "R":
+        return "runs, outside Python"
+    return f"sleeps in {_wchan(pid)}, outside Python"
+
+
+def _wchan(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/wchan") as file:
+            name = file.read().strip()
+    except OSError:
+        name = ""
+    return name if name not in ("", "0") else "the kernel"
+
+
+def _pyspy(pid: int, timeout_s: float) -> str:
+    """Return what py-spy says of a process, "" where it is not installed or not allowed."""
+    from shutil import which
+
+    program = which("py-spy")
+    if program is None or timeout_s <= 0:
+        return ""
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            [program, "dump", "--nonblocking", "--pid", str(pid)], capture_output=True, timeout=timeout_s, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode("utf-8", "backslashreplace")

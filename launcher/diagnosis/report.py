@@ -1,0 +1,240 @@
+"""The failure report: which worker failed first, how, and what it said. Pure: outcome in, report and text out.
+
+Who failed first is found in first_cause.py. Layer 2.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from launcher.diagnosis import stacks
+from launcher.diagnosis.cause import early_end, in_order_of_blame, is_bare_exit, is_secondary, words_of
+from launcher.diagnosis.hints import hint_for
+from launcher.diagnosis.outcome import AttemptOutcome, Hang, WorkerOutcome
+from launcher.exits import describe, shell_code
+from launcher.ranks import format_ranks
+
+REPORT_VERSION = 1
+
+# What `timeout` returns, too.
+HANG_EXIT_CODE = 124
+
+
+class OtherFailure(NamedTuple):
+    """Other workers that failed, all in the same way."""
+
+    ranks: tuple[int, ...]
+    what: str
+    # True when it is the same failure as the first one, on other ranks.
+    is_same: bool
+
+
+class FailureReport(NamedTuple):
+    """Why a run failed. Written as report.json, printed by `render`, carried by WorkerFailed."""
+
+    # The worker that failed first; -1 when the failure is the node's, or a signal to the launcher.
+    rank: int
+    pid: int
+    hostname: str
+    # How it ended, in words; `exit_code` is what the launcher returns.
+    what: str
+    exit_code: int
+    # Of the exception, empty when there was none.
+    error_type: str = ""
+    error_message: str = ""
+    traceback: str = ""
+    last_lines: tuple[str, ...] = ()
+    log_path: str = ""
+    others: tuple[OtherFailure, ...] = ()
+    attempt: int = 0
+    duration_s: float = 0.0
+    run_dir: str | None = None
+    # What the kernel knows about the death, and what the error usually means.
+    evidence: str = ""
+    hint: str = ""
+    # Where the ranks were, when they stood still.
+    stacks: str = ""
+    # One line for each attempt before this one, and why there was no other after it.
+    history: tuple[str, ...] = ()
+    verdict: str = ""
+
+    def summary(self) -> str:
+        """Return the report in one line."""
+        subject = f"rank {self.rank}" if self.rank >= 0 else "the run"
+        error = f": {self.error_type}: {_first_line(self.error_message)}" if self.error_type else ""
+        return f"{subject} failed, {self.what}{error}"
+
+    def to_json(self) -> str:
+        """Return the text of report.json."""
+        data = {"version": REPORT_VERSION, **self._asdict()}
+        data["others"] = [other._asdict() for other in self.others]
+        return json.dumps(data, indent=1)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> FailureReport:
+        """Return the report that `to_json` wrote, from the parsed object."""
+        fields = {name: value for name, value in data.items() if name in cls._fields}
+        others = tuple(
+            OtherFailure(tuple(other["ranks"]), other["what"], other["is_same"]) for other in data.get("others", ())
+        )
+        fields.update(others=others, last_lines=tuple(data.get("last_lines", ())), history=tuple(data.get("history", ())))
+        return cls(**fields)
+
+
+def make_report(outcome: AttemptOutcome, *, hostname: str, run_dir: str | None) -> FailureReport:
+    """Choose the first cause of a failed attempt and put the report together."""
+    if outcome.hang:
+        return _hang_report(outcome, outcome.hang, hostname, run_dir)
+    failures = in_order_of_blame(outcome)
+    if outcome.node_failure or not failures:
+        return _node_report(outcome, hostname, run_dir)
+    first, *rest = failures
+    error = first.error
+    exception = error if error is not None and error.type != "SystemExit" else None
+    # What sys.exit was given, when it was a text: a number is the exit code, which is named already.
+    last_words = first.start_failure if is_bare_exit(first) or error is None else error.message
+    return FailureReport(
+        rank=first.rank,
+        pid=first.pid,
+        hostname=hostname,
+        what=_how(first),
+        exit_code=_exit_code(first),
+        error_type=exception.type if exception else "",
+        error_message=exception.message if exception else last_words,
+        traceback=exception.traceback if exception else "",
+        last_lines=first.last_lines,
+        log_path=first.log_path,
+        others=_group_others(first, rest),
+        attempt=outcome.attempt,
+        duration_s=round(outcome.duration_s, 3),
+        run_dir=run_dir,
+        evidence=first.evidence,
+        hint=hint_for("\n".join(words_of(first)), lost_data_worker=error is not None and error.lost_data_worker)
+        or early_end(outcome, first),
+    )
+
+
+def _hang_report(outcome: AttemptOutcome, hang: Hang, hostname: str, run_dir: str | None) -> FailureReport:
+    odd = hang.stall.odd_rank if hang.stall else stacks.odd_rank(hang.where)
+    worker = next((worker for worker in outcome.workers if worker.rank == odd), None)
+    return FailureReport(
+        rank=worker.rank if worker else -1,
+        pid=worker.pid if worker else 0,
+        hostname=hostname,
+        what=f"{hang.describe()}: {stacks.summary(hang.where)}",
+        exit_code=HANG_EXIT_CODE,
+        last_lines=(),
+        log_path=worker.log_path if worker else "",
+        attempt=outcome.attempt,
+        duration_s=round(outcome.duration_s, 3),
+        run_dir=run_dir,
+        stacks=stacks.render(hang.where),
+    )
+
+
+def _node_report(outcome: AttemptOutcome, hostname: str, run_dir: str | None) -> FailureReport:
+    if outcome.node_failure:
+        what, exit_code = outcome.node_failure, 1
+    elif outcome.signum is not None:
+        what, exit_code = f"stopped by signal {outcome.signum}", 128 + outcome.signum
+    else:
+        what, exit_code = "workers did not end", 1
+    return FailureReport(
+        rank=-1,
+        pid=0,
+        hostname=hostname,
+        what=what,
+        exit_code=exit_code,
+        attempt=outcome.attempt,
+        duration_s=round(outcome.duration_s, 3),
+        run_dir=run_dir,
+    )
+
+
+def _exit_code(worker: WorkerOutcome) -> int:
+    # On its way out with an exception when we stopped it: the code is the one that it would have ended with.
+    is_ours = worker.asked_to_stop_at is not None and worker.error is not None
+    if worker.returncode is None or (is_ours and worker.returncode < 0):
+        return 1
+    return shell_code(worker.returncode)
+
+
+def _how(worker: WorkerOutcome) -> str:
+    if worker.start_failure:
+        return worker.start_failure
+    if worker.returncode is None or (worker.asked_to_stop_at is not None and worker.error is not None):
+        return describe(_exit_code(worker))
+    return describe(worker.returncode, guess=not worker.evidence)
+
+
+def _headline(worker: WorkerOutcome) -> str:
+    if worker.error is not None and worker.error.type != "SystemExit":
+        return f"{worker.error.type}: {_first_line(worker.error.message)}"
+    return _how(worker)
+
+
+def _group_others(first: WorkerOutcome, rest: list[WorkerOutcome]) -> tuple[OtherFailure, ...]:
+    groups: dict[str, list[WorkerOutcome]] = {}
+    for worker in rest:
+        # Those that say only that a peer has gone differ in addresses and port numbers: one line is enough for all.
+        groups.setdefault("" if is_secondary(worker) else _headline(worker), []).append(worker)
+    return tuple(
+        OtherFailure(
+            ranks=tuple(sorted(worker.rank for worker in workers)),
+            what=what or f"{_headline(workers[0])} (because a peer had gone)",
+            is_same=what == _headline(first),
+        )
+        for what, workers in groups.items()
+    )
+
+
+def _first_line(text: str) -> str:
+    line = text.strip().partition("\n")[0]
+    return line if len(line) <= 300 else line[:297] + "..."
+
+
+def render(report: FailureReport, *, colour: bool = False) -> str:
+    """Return the report as it is printed: a headline, the traceback or the last lines, where to read on."""
+    bold, red, plain = ("\x1b[1m", "\x1b[31m", "\x1b[0m") if colour else ("", "", "")
+    same = [rank for other in report.others if other.is_same for rank in other.ranks]
+    if report.rank < 0:
+        lines = [f"{bold}{red}FAILED{plain}{bold}: {report.what}{plain}"]
+    else:
+        pid = f" (pid {report.pid} on {report.hostname})" if report.pid else f" (on {report.hostname})"
+        who = f"rank {report.rank}{pid}"
+        lines = [f"{bold}{red}FAILED{plain}{bold}: {who}: {report.what}{plain}"]
+        if same:
+            lines.append(f"  the same on {format_ranks(same)}")
+    if report.evidence:
+        lines.append(f"  {report.evidence}")
+    if report.stacks:
+        lines.extend("  " + line for line in report.stacks.split("\n"))
+    if report.traceback:
+        lines.extend("  " + line for line in _shorten(report.traceback.rstrip("\n").split("\n")))
+    elif report.error_message and report.error_message != report.what:
+        lines.extend("  " + line for line in _shorten(report.error_message.split("\n")))
+    elif report.last_lines:
+        lines.append("  last lines:")
+        lines.extend("  | " + line for line in _shorten(list(report.last_lines)))
+    lines.extend(
+        f"  also failed, later: {format_ranks(list(other.ranks))}: {other.what}"
+        for other in report.others
+        if not other.is_same
+    )
+    if report.hint:
+        lines.append(f"  hint: {report.hint}")
+    lines.extend(f"  before: {line}" for line in report.history[-5:])
+    if report.verdict:
+        lines.append(f"  {report.verdict}")
+    if report.log_path:
+        lines.append(f"  log: {report.log_path}")
+    return "\n".join(lines) + "\n"
+
+
+def _shorten(lines: list[str], most: int = 60, longest: int = 2000) -> list[str]:
+    lines = [line if len(line) <= longest else f"{line[:longest]} ... ({len(line) - longest} more)" for line in lines]
+    if len(lines) <= most:
+        return lines
+    half = most // 2
+    return [*lines[:half], f"... {len(lines) - 2 * half} lines left out ...", *lines[-half:]]

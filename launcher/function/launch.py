@@ -1,0 +1,271 @@
+"""`launcher.launch()`: run a function or a command on several workers, from a script, a test or a notebook.
+
+Owns the way there and back: the launcher runs as a child process of its own, so that nothing of the caller
+(event loops, threads, a CUDA context, signal handlers) is forked or touched; the function travels in a
+private folder, and the results come back in it. Must not know how workers are started. Layer 8.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from launcher.errors import LauncherError, SpawnError, UsageError, WorkerFailed
+
+if TYPE_CHECKING:
+    from types import CodeType
+
+T = TypeVar("T")
+Command = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+_HEAVY = ("numpy", "torch", "torchvision")
+"""What a warm start imports once for all workers, if the function refers to it."""
+_READ_WHILE_LOADING = ("OMP_", "MKL_", "OPENBLAS_", "TORCH_", "PYTORCH_")
+"""Variables that these modules read while they load: a function that sets one must import them itself."""
+
+
+@overload
+def launch(
+    function: Callable[..., T],
+    args: Sequence[object] = ...,
+    kwargs: Mapping[str, object] | None = ...,
+    *,
+    nproc_per_node: int | str = ...,
+    start: str = ...,
+    max_restarts: int = ...,
+    devices: Sequence[int | str] | None = ...,
+    backend: str = ...,
+    run_dir: str | os.PathLike[str] | None = ...,
+    env: Mapping[str, str] | None = ...,
+    timeout_s: float | None = ...,
+) -> dict[int, T]: ...
+
+
+@overload
+def launch(
+    function: Command,
+    args: Sequence[object] = ...,
+    kwargs: None = ...,
+    *,
+    nproc_per_node: int | str = ...,
+    start: str = ...,
+    max_restarts: int = ...,
+    devices: Sequence[int | str] | None = ...,
+    backend: str = ...,
+    run_dir: str | os.PathLike[str] | None = ...,
+    env: Mapping[str, str] | None = ...,
+    timeout_s: float | None = ...,
+) -> dict[int, None]: ...
+
+
+def launch(
+    function: Callable[..., Any] | Command,
+    args: Sequence[object] = (),
+    kwargs: Mapping[str, object] | None = None,
+    *,
+    nproc_per_node: int | str = 1,
+    start: str = "auto",
+    max_restarts: int = 0,
+    devices: Sequence[int | str] | None = None,
+    backend: str = "auto",
+    run_dir: str | os.PathLike[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout_s: float | None = None,
+) -> dict[int, Any]:
+    """Run a function, or a command, on `nproc_per_node` workers of this machine; return the results by rank.
+
+    function: is called in every worker with `args` and `kwargs`; it may be defined in a notebook or in
+    `__main__`, and calls launcher.init() itself if it needs the other ranks. Or a command: the path of a
+    script, or a list of what would be typed behind `python -m launcher` (["train.py", "--lr", "0.1"], ["-m",
+    "package.module"]), with `args` behind it; then each rank's result is None. nproc_per_node, start,
+    max_restarts, devices, backend, run_dir: as the options of the same names. env: variables for the workers
+    besides those of this process. timeout_s: seconds after which it is stopped.
+
+    What the workers print appears in sys.stdout and sys.stderr as they are now, also in a notebook's cell.
+    Ctrl-C stops the workers, a second one at once. When the caller dies, they are stopped too.
+
+    Raises WorkerFailed with the failure report when a worker fails, UsageError for a bad argument or a script
+    that is not there, SpawnError when a command or interpreter cannot be started,
+    TimeoutError after timeout_s, LauncherError when the function or a result cannot be sent.
+    """
+    import tempfile
+
+    options = _options(nproc_per_node, start, max_restarts, devices, backend, run_dir)
+    with tempfile.TemporaryDirectory(prefix="launcher-", ignore_cleanup_errors=True) as folder:  # for us alone: 0700
+        if callable(function):
+            command = _send_call(folder, function, tuple(args), dict(kwargs or {}))
+            options += _preload(function) if start != "spawn" else []
+        else:
+            command = _as_command(function, args, kwargs)
+        argv = [*options, *command]
+        num_ranks = _check(argv, {**os.environ, **(env or {})})
+        _run(argv, folder, dict(env or {}), timeout_s)
+        if not callable(function):
+            return dict.fromkeys(range(num_ranks))
+        return {rank: _receive(folder, rank) for rank in range(num_ranks)}
+
+
+def _options(
+    nproc_per_node: int | str,
+    start: str,
+    max_restarts: int,
+    devices: Sequence[int | str] | None,
+    backend: str,
+    run_dir: str | os.PathLike[str] | None,
+) -> list[str]:
+    options = [
+        *("--nproc-per-node", str(nproc_per_node)),
+        *("--start", start),
+        *("--max-restarts", str(max_restarts)),
+        *("--backend", backend),
+    ]
+    if devices is not None:
+        options += ["--devices", ",".join(map(str, devices))]
+    if run_dir is not None:
+        options += ["--run-dir", os.fspath(run_dir)]
+    return options
+
+
+def _as_command(command: Command, args: Sequence[object], kwargs: Mapping[str, object] | None) -> list[str]:
+    if kwargs:
+        raise UsageError(f"kwargs={dict(kwargs)!r} go to a function; {command!r} is a command.", hint="Use args.")
+    words = [command] if isinstance(command, (str, os.PathLike)) else list(command)
+    return [os.fspath(word) for word in words] + [str(arg) for arg in args]
+
+
+def _check(argv: list[str], environ: Mapping[str, str]) -> int:
+    """Let a bad argument raise here instead of failing in the child process; return the number of ranks."""
+    from launcher.options.arguments import read_arguments
+    from launcher.options.spec import LaunchSpec
+    from launcher.system.processes import usable_cpus, visible_gpus
+
+    given, command = read_arguments(LaunchSpec, argv)
+    if not command:
+        raise UsageError("launch() was given no script.", hint='Use for example launch(["train.py"]).')
+    spec = LaunchSpec.from_sources(given, environ, script=command[0], script_args=tuple(command[1:]))
+    return spec.local_world_size(usable_cpus, lambda: len(visible_gpus(environ)))
+
+
+def _send_call(folder: str, function: Callable[..., Any], args: tuple[object, ...], kwargs: dict[str, object]) -> list[str]:
+    """Put the function and its arguments into the folder; return the command that calls it."""
+    import pickle
+
+    from launcher.worker import call
+
+    try:
+        import cloudpickle
+    except ModuleNotFoundError:
+        hint = f"Type: {sys.executable} -m pip install cloudpickle"
+        raise LauncherError("launch() sends functions with cloudpickle, which is not installed.", hint=hint) from None
+    try:
+        data = cloudpickle.dumps((function, args, kwargs))
+    except Exception as error:  # whatever the objects' own code raises
+        culprit = _find_culprit(cloudpickle.dumps, function, args, kwargs)
+        raise LauncherError(
+            f"{culprit} cannot be sent to the workers: {error}",
+            hint="Make it inside the function, or pass what it is made of.",
+        ) from error
+    path = [os.path.abspath(entry) if entry else os.getcwd() for entry in sys.path]
+    call.write_private(os.path.join(folder, call.PATH_FILE), pickle.dumps(path))
+    call.write_private(os.path.join(folder, call.CALL_FILE), data)
+    return ["-m", call.__name__, folder]
+
+
+def _find_culprit(
+    dumps: Callable[[object], bytes],
+    function: Callable[..., Any],
+    args: Sequence[object],
+    kwargs: Mapping[str, object],
+) -> str:
+    """Say which of them it is that cannot be pickled."""
+    named = [(f"Argument {index} ({type(arg).__qualname__})", arg) for index, arg in enumerate(args)]
+    named += [(f"Argument {name}= ({type(arg).__qualname__})", arg) for name, arg in kwargs.items()]
+    for name, value in named:
+        try:
+            dumps(value)
+        except Exception:
+            return name
+    return f"The function {_name(function)}, or a value that it refers to,"
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__qualname__", function))
+
+
+def _preload(function: Callable[..., Any]) -> list[str]:
+    """The option that names the heavy modules to which a function's code and globals refer."""
+    code: CodeType | None = getattr(function, "__code__", None)
+    if code is None:
+        return []
+    words: set[str] = set()
+    waiting = [code]
+    while waiting:
+        current = waiting.pop()
+        words.update(current.co_names)
+        for constant in current.co_consts:
+            if isinstance(constant, str) and constant.startswith(_READ_WHILE_LOADING):
+                return []
+            if hasattr(constant, "co_names"):  # a function inside the function
+                waiting.append(constant)
+    values = getattr(function, "__globals__", {})
+    for word in words & values.keys():  # `nn` of `from torch import nn`, say
+        module = getattr(values[word], "__module__", None) or getattr(values[word], "__name__", None)
+        words = words | {str(module).partition(".")[0]}
+    if words >= {"launcher", "init"}:
+        words = words | {"torch"}
+    modules = [name for name in _HEAVY if name in words]
+    return ["--preload", ",".join(modules)] if modules else []
+
+
+def _run(argv: list[str], folder: str, env: dict[str, str], timeout_s: float | None) -> None:
+    """Run the launcher as a child process; raise what it says of its end if that was a failure."""
+    import json
+
+    from launcher.function import child
+
+    result_path = os.path.join(folder, "outcome.json")
+    code = child.run(argv, {**env, "LAUNCHER_RESULT_FILE": result_path}, timeout_s)
+    try:
+        with open(result_path, encoding="utf-8") as file:
+            outcome: dict[str, Any] = json.load(file)
+    except FileNotFoundError:
+        outcome = {"exit_code": code or 1, "report": None}
+    if outcome["exit_code"] == 0 and code == 0:
+        return
+    if outcome.get("report"):
+        from launcher.diagnosis.report import FailureReport
+
+        raise WorkerFailed(FailureReport.from_json(outcome["report"]))
+    if outcome.get("error"):
+        raise _same_error(outcome["exit_code"], **outcome["error"])
+    raise LauncherError(
+        f"The launcher ended with exit code {code} and no report.", hint="What it printed to stderr says why."
+    )
+
+
+def _same_error(exit_code: int, message: str, hint: str) -> LauncherError:
+    """Return what the command found wrong before anything started, as the error that it was there."""
+    if exit_code == UsageError.exit_code:
+        return UsageError(message, hint=hint)
+    if exit_code == LauncherError.exit_code:
+        return LauncherError(message, hint=hint)
+    return SpawnError(message, exit_code=exit_code, hint=hint)
+
+
+def _receive(folder: str, rank: int) -> Any:
+    import pickle
+
+    from launcher.worker.call import result_file
+
+    try:
+        with open(result_file(folder, rank), "rb") as file:
+            return pickle.load(file)
+    except FileNotFoundError:
+        raise LauncherError(
+            f"Rank {rank} ended without a result: the function left by sys.exit() or os._exit().",
+            hint="Let it return instead.",
+        ) from None
+    except Exception as error:
+        raise LauncherError(f"The result of rank {rank} cannot be read here: {error}") from error

@@ -1,0 +1,1 @@
+"""What Horovod asks and says; a launch without it never opens this room."""

@@ -1,0 +1,111 @@
+"""Whether a failed attempt is followed by another, and when. Pure: the clock and chance are arguments. Layer 3.
+
+A budget for the whole run and one for a time window; a pause that grows while attempts fail soon; and no restart for what
+another attempt cannot heal.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from launcher.diagnosis.outcome import AttemptOutcome, Verdict
+from launcher.diagnosis.report import FailureReport
+
+# An attempt that fails this soon has failed at its start.
+STARTUP_S = 10.0
+
+_MAX_PAUSE_S = 60.0
+
+# Exceptions that come from the program's text or installation: the next attempt would meet them again.
+UNHEALABLE = frozenset(("SyntaxError", "IndentationError", "TabError", "ImportError", "ModuleNotFoundError"))
+
+_USAGE_CODE = 2
+
+
+class RestartPolicy(NamedTuple):
+    """What the user allows."""
+
+    max_restarts: int = 0
+    # At most this many restarts in so many seconds; (0, 0) for no such limit.
+    limit: tuple[int, float] = (0, 0.0)
+    # Pause before the second restart in a row; doubles after that. The first comes at once.
+    backoff_s: float = 0.5
+    # Exit codes that never restart.
+    final_codes: frozenset[int] = frozenset()
+
+
+class FailedAttempt(NamedTuple):
+    """What the policy remembers of an attempt."""
+
+    ended_at: float
+    duration_s: float
+    signature: str
+
+
+def signature_of(report: FailureReport) -> str:
+    """Return a text that is equal for failures that are the same; "" when too little is known to compare."""
+    return f"{report.error_type}: {report.error_message}\n{report.traceback}" if report.traceback else ""
+
+
+def decide(
+    outcome: AttemptOutcome,
+    report: FailureReport | None,
+    past: list[FailedAttempt],
+    policy: RestartPolicy,
+    now: float,
+    chance: float,
+) -> Verdict:
+    """Return the verdict on an attempt. `past` holds the failed attempts before it, `chance` lies between 0 and 1."""
+    if outcome.succeeded:
+        return Verdict("finish")
+    if outcome.signum is not None or report is None:
+        return Verdict("give_up", "a signal asked us to stop")
+    # Replacements of single workers are among the past failures, too.
+    if max(outcome.attempt, len(past)) >= policy.max_restarts:
+        return Verdict("give_up", f"all {policy.max_restarts} restarts are used up" if policy.max_restarts else "")
+    obstacle = _obstacle(outcome.duration_s, report, past, policy, now)
+    if obstacle:
+        return Verdict("give_up", f"not restarted: {obstacle}")
+    return Verdict("restart", delay_s=_pause_s(outcome, past, policy, chance))
+
+
+def may_replace(report: FailureReport, num_lost: int, past: list[FailedAttempt], policy: RestartPolicy, now: float) -> bool:
+    """Whether a lost worker may be replaced while the others go on; `num_lost` counts it and others not replaced yet.
+
+    `report` is about this worker alone. A replacement costs one restart.
+    """
+    return len(past) + num_lost <= policy.max_restarts and not _obstacle(report.duration_s, report, past, policy, now)
+
+
+def _obstacle(duration_s: float, report: FailureReport, past: list[FailedAttempt], policy: RestartPolicy, now: float) -> str:
+    """Return why another attempt would be of no use or is not allowed, or "". The failed one took `duration_s`."""
+    if report.exit_code in policy.final_codes:
+        return f"--no-restart-codes names exit code {report.exit_code}"
+    count, window_s = policy.limit
+    if count and sum(attempt.ended_at > now - window_s for attempt in past) >= count:
+        return f"--restart-limit allows {count} restarts in {window_s:g} s"
+    if duration_s > STARTUP_S:
+        return ""
+    if report.error_type in UNHEALABLE:
+        return f"another attempt would meet the same {report.error_type}"
+    if report.exit_code == _USAGE_CODE and not report.traceback:
+        return "exit code 2 at the start is a usage error"
+    signature = signature_of(report)
+    if signature and past and past[-1].signature == signature and past[-1].duration_s <= STARTUP_S:
+        return "two attempts in a row failed at their start with the same traceback"
+    return ""
+
+
+def _pause_s(outcome: AttemptOutcome, past: list[FailedAttempt], policy: RestartPolicy, chance: float) -> float:
+    """Return the pause before the next attempt; with jitter, so that many runs do not come back at one moment."""
+    if outcome.duration_s > STARTUP_S:
+        return 0.0
+    quick = 0
+    for attempt in reversed(past):
+        if attempt.duration_s > STARTUP_S:
+            break
+        quick += 1
+    if quick == 0:
+        return 0.0
+    pause = min(_MAX_PAUSE_S, policy.backoff_s * 2.0 ** (quick - 1))
+    return float(pause * (0.5 + 0.5 * chance))

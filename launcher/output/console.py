@@ -1,0 +1,275 @@
+"""The launcher's own stdout and stderr: never blocks the loop, keeps lines whole, shows progress bars as one live line.
+
+A terminal or a pipe that is not read fills a bounded buffer; then the workers are held back for a moment, and if the reader
+still does not move, lines are counted instead of shown (the log files have them). A closed stream is dropped: the job goes
+on. Knows text and descriptors, nothing of workers. Layer 3.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import stat
+import time
+from collections.abc import Iterable, Mapping
+
+from launcher.events import Event
+from launcher.system.loop import Loop
+
+# Bytes waiting for a slow reader before the workers are held back, and how far it must fall before they go on.
+HIGH_WATER_BYTES = 4 << 20
+LOW_WATER_BYTES = 1 << 20
+
+# How long a reader may stand still with a full buffer before lines are skipped.
+STALL_S = 1.0
+
+# How long the end of a launch waits for a reader that does not move.
+DRAIN_S = 2.0
+
+# A closed pipe, and a terminal that has hung up.
+_READER_HAS_GONE = (errno.EPIPE, errno.EIO)
+
+_CLEAR_LINE = b"\r\x1b[K"
+
+
+class StreamWriter:
+    """Writes to one descriptor without ever blocking."""
+
+    def __init__(self, fd: int, loop: Loop) -> None:
+        self._loop = loop
+        self._fd, self._owned, self._piecewise = _open_nonblocking(fd)
+        self.is_tty = _is_tty(fd)
+        self._pending: list[bytes] = []
+        self.pending_bytes = 0
+        self._waiting = False
+        self.closed = self._fd < 0
+        # Why it was closed, where the user should know: a full disk, and not a reader that has gone.
+        self.failure = ""
+        self.last_progress = time.monotonic()
+
+    def write(self, data: bytes) -> None:
+        """Write now what fits, keep the rest for when the reader is ready."""
+        if self.closed or not data:
+            return
+        self._pending.append(data)
+        self.pending_bytes += len(data)
+        if not self._waiting:
+            self._flush()
+
+    def _flush(self) -> None:
+        while self._pending:
+            data = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
+            try:
+                written = self._write_some(data)
+            except BlockingIOError:
+                self._pending = [data]
+                self._wait_until_writable()
+                return
+            except InterruptedError:
+                continue
+            except OSError as error:
+                if error.errno not in _READER_HAS_GONE:
+                    self.failure = os.strerror(error.errno or 0)
+                self.close()
+                return
+            self.last_progress = time.monotonic()
+            self.pending_bytes -= written
+            self._pending = [data[written:]] if written < len(data) else []
+        self._stop_waiting()
+
+    def _write_some(self, data: bytes) -> int:
+        if not self._piecewise:
+            return os.write(self._fd, data)
+        # A descriptor that could not be reopened may block on a long write; one that polls as writable takes PIPE_BUF bytes.
+        if not select.select([], [self._fd], [], 0)[1]:
+            raise BlockingIOError(errno.EAGAIN, "not writable")
+        return os.write(self._fd, data[: select.PIPE_BUF])
+
+    def _wait_until_writable(self) -> None:
+        if not self._waiting:
+            self._loop.watch(self._fd, self._on_writable, for_writing=True)
+            self._waiting = True
+
+    def _stop_waiting(self) -> None:
+        if self._waiting:
+            self._loop.unwatch(self._fd)
+            self._waiting = False
+
+    def _on_writable(self) -> Iterable[Event]:
+        self._flush()
+        return ()
+
+    def drain(self) -> None:
+        """Wait until everything is written, or until the reader has stood still for `DRAIN_S`."""
+        self.last_progress = time.monotonic()
+        while self._pending and not self.closed:
+            patience = self.last_progress + DRAIN_S - time.monotonic()
+            if patience <= 0:
+                return
+            select.select([], [self._fd], [], patience)
+            self._flush()
+
+    def close(self) -> None:
+        self._stop_waiting()
+        self._pending, self.pending_bytes = [], 0
+        self.closed = True
+        if self._owned:
+            os.close(self._fd)
+            self._owned = False
+
+
+def _is_tty(fd: int) -> bool:
+    try:
+        return os.isatty(fd)
+    except OSError:
+        return False
+
+
+def _open_nonblocking(fd: int) -> tuple[int, bool, bool]:
+    """Return (descriptor, whether it is ours to close, whether it may block on long writes).
+
+    O_NONBLOCK belongs to the open file, which we share with the shell and everyone else: setting it there would break
+    them. A terminal or a pipe can be opened once more, for ourselves. A regular file is not opened again, because that
+    would start at offset 0; writing to it does not wait for a reader anyway.
+    """
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        return -1, False, False
+    if stat.S_ISREG(mode):
+        return fd, False, False
+    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK:
+        return fd, False, False
+    try:
+        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        return os.open(f"/proc/self/fd/{fd}", flags), True, False
+    except OSError:
+        return fd, False, True  # a socket, or a terminal that belongs to another user
+
+
+class Console:
+    """stdout and stderr of the launcher. `say` is our own voice, `show` passes on what workers wrote."""
+
+    def __init__(self, loop: Loop, environ: Mapping[str, str]) -> None:
+        out = StreamWriter(1, loop)
+        err = StreamWriter(2, loop)
+        self._writers = {"out": out, "err": err}
+        self.colour = _wants_colour(environ, out.is_tty and err.is_tty)
+        # The live line: whose it is, the stream that it stands on, and what it shows.
+        self._live: tuple[int, str, bytes] | None = None
+        self._skipped_lines = 0
+        self._skipping = False
+
+    def is_tty(self, stream: str) -> bool:
+        return self._writers[stream].is_tty
+
+    @property
+    def full(self) -> bool:
+        """Whether workers should be held back because the reader is slow."""
+        return not self._skipping and self._pending_bytes() > HIGH_WATER_BYTES
+
+    @property
+    def has_room(self) -> bool:
+        return self._skipping or self._pending_bytes() < LOW_WATER_BYTES
+
+    @property
+    def stalled_s(self) -> float:
+        """Seconds for which the reader has not taken a byte."""
+        newest = max(writer.last_progress for writer in self._writers.values())
+        return time.monotonic() - newest
+
+    def start_skipping(self) -> None:
+        """From now on count lines instead of keeping them, until the reader has caught up."""
+        self._skipping = True
+
+    def show(self, stream: str, block: bytes) -> None:
+        """Write a block of whole lines, complete with prefixes."""
+        if self._skipping and not self._reader_is_back(block):
+            return
+        self._clear_live(stream)
+        self._writers[stream].write(block)
+        self._redraw_live()
+
+    def show_live(self, rank: int, stream: str, text: bytes) -> None:
+        """Show an unfinished line at the bottom of the terminal. There is one such line: the lowest rank's."""
+        writer = self._writers[stream]
+        if not writer.is_tty or writer.pending_bytes or (self._live is not None and self._live[0] < rank):
+            return
+        self._live = (rank, stream, text)
+        writer.write(_CLEAR_LINE + text[: _columns()])
+
+    def end_live(self, rank: int) -> None:
+        """Take the rank's live line away: it has become a whole line, or its worker has ended."""
+        if self._live is not None and self._live[0] == rank:
+            self._clear_live(self._live[1])
+            self._live = None
+
+    def say(self, text: str) -> None:
+        """Print a message of the launcher itself on stderr."""
+        lines = "".join(f"[launcher] {line}\n" for line in text.split("\n"))
+        self.print_err(lines)
+
+    def print_err(self, text: str) -> None:
+        """Print text on stderr as it is."""
+        self._clear_live("err")
+        try:
+            data = text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:  # half a character, in an exception's message, say
+            data = text.encode("utf-8", "backslashreplace")
+        self._writers["err"].write(data)
+        self._redraw_live()
+
+    def close(self) -> None:
+        """Write what is left; give up on a reader that does not move."""
+        if self._live is not None:
+            self.end_live(self._live[0])
+        for writer in self._writers.values():
+            writer.drain()
+        if self._skipped_lines:
+            self._tell_skipped()
+        if self._writers["out"].failure:
+            self.say(f"stdout cannot be written: {self._writers['out'].failure}; the log files have what is missing")
+        for writer in self._writers.values():
+            writer.close()
+
+    def _pending_bytes(self) -> int:
+        return max(writer.pending_bytes for writer in self._writers.values())
+
+    def _reader_is_back(self, block: bytes) -> bool:
+        if self._pending_bytes() >= LOW_WATER_BYTES:
+            self._skipped_lines += block.count(b"\n")
+            return False
+        self._skipping = False
+        self._tell_skipped()
+        return True
+
+    def _tell_skipped(self) -> None:
+        count, self._skipped_lines = self._skipped_lines, 0
+        self.say(f"{count} lines were not shown because the terminal did not take them; the log files have them")
+
+    def _clear_live(self, stream: str) -> None:
+        if self._live is not None and self._writers[stream].is_tty:
+            self._writers[self._live[1]].write(_CLEAR_LINE)
+
+    def _redraw_live(self) -> None:
+        if self._live is not None:
+            self.show_live(*self._live)
+
+
+def _wants_colour(environ: Mapping[str, str], is_tty: bool) -> bool:
+    if environ.get("NO_COLOR"):
+        return False
+    if environ.get("FORCE_COLOR"):
+        return True
+    return is_tty and environ.get("TERM") != "dumb"
+
+
+def _columns() -> int:
+    # A live line that wraps could not be cleared again; colour codes make this cut earlier than it must be.
+    try:
+        # Some terminals, in containers above all, say 0.
+        return max(20, (os.get_terminal_size(2).columns or 80) - 1)
+    except OSError:
+        return 79

@@ -1,0 +1,212 @@
+"""The pipes between the workers of a node and their supervisor: stdin, stdout and stderr of each.
+
+Owns the read ends and the log streams behind them; holds the workers back when the console is full. Layer 5.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterable
+
+from launcher.events import Event, Output
+from launcher.output.console import STALL_S, Console
+from launcher.output.streams import RankStream, StreamSettings, make_prefix
+from launcher.plan.plan import LaunchPlan, WorkerPlan
+from launcher.system.loop import Loop
+
+# One read takes at most this much, so that a chatty worker cannot keep the others waiting.
+_READ_BYTES = 1 << 18
+
+# Asked of the kernel for each pipe: fewer switches between a fast writer and us. It may refuse; that does no harm.
+_PIPE_BYTES = 1 << 18
+
+STALL_TIMER = "console stalled"
+
+# Text without a newline is shown after this long: most of it is half a line that is completed at once.
+_PROMPT_S = 0.1
+PROMPT_TIMER = "show prompts"
+
+
+class WorkerPipes:
+    """All output pipes of one attempt. Use as a context manager."""
+
+    def __init__(self, plan: LaunchPlan, loop: Loop, console: Console) -> None:
+        self._plan = plan
+        self._loop = loop
+        self._console = console
+        self._fds: dict[tuple[int, str], int] = {}
+        self._streams: dict[tuple[int, str], RankStream] = {}
+        self._is_paused = False
+
+    def __enter__(self) -> WorkerPipes:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for key in list(self._fds):
+            self._close(key)
+        for stream in self._streams.values():
+            stream.close()
+        for timer in (STALL_TIMER, PROMPT_TIMER):
+            self._loop.cancel_timer(timer)
+
+    def open(self, worker: WorkerPlan) -> list[int]:
+        """Make the pipes of a worker; returns its three descriptors, which the caller closes once it has started."""
+        descriptors = [_open_stdin(worker.local_rank)]
+        for name in ("out", "err"):
+            read_end, write_end = os.pipe()
+            descriptors.append(write_end)
+            os.set_blocking(read_end, False)
+            try:
+                fcntl.fcntl(read_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            except (OSError, AttributeError):
+                pass
+            key = (worker.local_rank, name)
+            self._fds[key] = read_end
+            self._streams[key] = RankStream(self._settings(worker, name), self._console)
+            if not self._is_paused:
+                self._watch(key)
+        return descriptors
+
+    def forget(self, local_rank: int) -> None:
+        """Close what belongs to a worker that has ended, because another takes its place."""
+        for name in ("out", "err"):
+            if (local_rank, name) in self._fds:
+                self._close((local_rank, name))
+            stream = self._streams.pop((local_rank, name), None)
+            if stream is not None:
+                stream.close()
+
+    def rename(self, worker: WorkerPlan) -> None:
+        """Show what a running worker writes from now on under the rank that it has now."""
+        for name in ("out", "err"):
+            settings = self._settings(worker, name)
+            self._streams[worker.local_rank, name].rename(settings.prefix, settings.rank)
+
+    def feed(self, event: Output) -> None:
+        """Pass on what a worker wrote; then hold all workers back if the console cannot take more."""
+        stream = self._streams[event.local_rank, event.stream]
+        stream.feed(event.data)
+        if stream.has_prompt:
+            self._loop.set_timer(PROMPT_TIMER, _PROMPT_S)
+        if self._console.full and not self._is_paused:
+            self._is_paused = True
+            for fd in self._fds.values():
+                self._loop.unwatch(fd)
+            self._loop.set_timer(STALL_TIMER, STALL_S)
+
+    def resume_if_possible(self) -> None:
+        """Let the workers write again when the console has caught up."""
+        if self._is_paused and self._console.has_room:
+            self._is_paused = False
+            self._loop.cancel_timer(STALL_TIMER)
+            for key in self._fds:
+                self._watch(key)
+
+    def check_stall(self) -> None:
+        """The console has been full for a while: a reader that does not move must not stop the job."""
+        if self._console.stalled_s >= STALL_S:
+            self._console.start_skipping()
+        else:
+            self._loop.set_timer(STALL_TIMER, STALL_S)
+
+    def show_prompts(self) -> None:
+        """Show what workers have left unfinished on the terminal."""
+        for stream in self._streams.values():
+            stream.show_prompt()
+
+    def drain(self, local_rank: int) -> None:
+        """Take what an ended worker has left in its pipes; at most what a pipe holds, whoever may still be writing."""
+        for name in ("out", "err"):
+            key = (local_rank, name)
+            fd = self._fds.get(key)
+            if fd is None:
+                continue
+            remaining = fcntl.fcntl(fd, getattr(fcntl, "F_GETPIPE_SZ", 1032))
+            while remaining > 0:
+                try:
+                    data = os.read(fd, min(_READ_BYTES, remaining))
+                except BlockingIOError:
+                    break
+                if not data:
+                    self._close(key)
+                    break
+                self._streams[key].feed(data)
+                remaining -= len(data)
+
+    @property
+    def bytes_seen(self) -> int:
+        """How much all workers have written so far."""
+        return sum(stream.bytes_seen for stream in self._streams.values())
+
+    def seconds_since_output(self, local_rank: int) -> float | None:
+        """Return how long ago a worker last wrote something; None when it never has."""
+        moments = [stream.last_output_at for (owner, _), stream in self._streams.items() if owner == local_rank]
+        newest = max(moments, default=0.0)
+        return time.monotonic() - newest if newest else None
+
+    def last_lines(self, local_rank: int, count: int) -> tuple[str, ...]:
+        """Return the last lines of a worker's stderr, or of its stdout when stderr has none."""
+        for name in ("err", "out"):
+            stream = self._streams.get((local_rank, name))
+            lines = stream.tail.lines(count) if stream else ()
+            if lines:
+                return lines
+        return ()
+
+    def error_text(self, local_rank: int) -> str:
+        """Return what is kept of a worker's stderr."""
+        stream = self._streams.get((local_rank, "err"))
+        return stream.tail.text() if stream else ""
+
+    def _watch(self, key: tuple[int, str]) -> None:
+        self._loop.watch(self._fds[key], lambda: self._read(key))
+
+    def _read(self, key: tuple[int, str]) -> Iterable[Event]:
+        fd = self._fds.get(key)
+        if fd is None:
+            return []
+        try:
+            data = os.read(fd, _READ_BYTES)
+        except BlockingIOError:
+            return []
+        if not data:
+            self._close(key)
+            return []
+        return [Output(*key, data)]
+
+    def _close(self, key: tuple[int, str]) -> None:
+        fd = self._fds.pop(key)
+        self._loop.unwatch(fd)
+        os.close(fd)
+
+    def _settings(self, worker: WorkerPlan, stream: str) -> StreamSettings:
+        plan = self._plan
+        names = {
+            **plan.prefix_names,
+            "rank": str(worker.rank),
+            "local_rank": str(worker.local_rank),
+            "node_rank": str(worker.place.node_rank),
+        }
+        prefix = make_prefix(
+            plan.prefix_template,
+            names,
+            width=len(str(plan.assignment.world_size - 1)),
+            rank=worker.rank,
+            colour=self._console.colour,
+        )
+        return StreamSettings(
+            rank=worker.rank,
+            stream=stream,
+            prefix=prefix,
+            log_path=worker.logs.get(stream),
+            shown=worker.shown[stream],
+            filters=plan.filters[stream],
+            filtered_path=plan.filtered_logs.get(stream),
+        )
+
+
+def _open_stdin(local_rank: int) -> int:
+    """The node's first worker reads the launcher's stdin; the others find it empty, as under mpirun."""
+    return os.dup(0) if local_rank == 0 else os.open(os.devnull, os.O_RDONLY)

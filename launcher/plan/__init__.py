@@ -1,0 +1,1 @@
+"""What will be done: values that can be printed, before anything starts."""

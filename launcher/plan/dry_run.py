@@ -1,0 +1,94 @@
+"""What `--dry-run` prints: layout, addresses, command and environment of each rank, and where values came from.
+
+Pure rendering: of a plan, or of the one rank that an engine has started. Layer 6.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+
+from launcher.options.spec import LaunchSpec
+from launcher.plan.plan import LaunchPlan, WorkerPlan
+from launcher.ranks import format_ranges
+from launcher.start.spawn import command_line
+from launcher.starters.detect import Place
+
+# The values that decide the layout, with the option each one comes from.
+_LAYOUT = ("nproc_per_node", "nnodes", "max_restarts", "shutdown_timeout", "run_dir", "rdzv_id", "start")
+
+# The fields of a Place, and the variables that they become.
+_PLACE = {
+    "rank": "RANK",
+    "world_size": "WORLD_SIZE",
+    "local_rank": "LOCAL_RANK",
+    "local_world_size": "LOCAL_WORLD_SIZE",
+    "node_rank": "NODE_RANK",
+}
+
+# Words in a variable's name that make its value a secret.
+_SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "API_KEY", "CREDENTIAL")
+
+
+def render_plan(spec: LaunchSpec, plan: LaunchPlan, method: str) -> str:
+    """Return the plan as text; nothing has been started."""
+    assignment = plan.assignment
+    lines = [
+        f"{assignment.world_size} workers on {assignment.num_nodes} node, started by {_describe(method)}",
+        f"store of rank 0: {assignment.master_addr}:{assignment.master_port} (another port in the real run)"
+        if spec.master_port is None
+        else f"store of rank 0: {assignment.master_addr}:{assignment.master_port}",
+        "",
+        "options:",
+    ]
+    for name in _LAYOUT:
+        origin = spec.provenance.get(name, "default")
+        lines.append(f"  {name} = {getattr(spec, name)}   ({origin})")
+    lines += ["", "environment of all ranks:"]
+    lines += [f"  {name}={_shown(name, value)}" for name, value in sorted(plan.workers[0].common_env.items())]
+    kept = [name for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "MASTER_ADDR") if name in os.environ]
+    lines += [f"  {name}={os.environ[name]}   (yours, kept)" for name in kept if name in _untouched(plan)]
+    for worker in plan.workers:
+        lines += ["", *_render_worker(worker)]
+    return "\n".join(lines)
+
+
+def render_rank(spec: LaunchSpec, place: Place, variables: Mapping[str, str]) -> str:
+    """Return what one rank of an engine would run, and its variables; nothing has been started."""
+    origins = {_PLACE[field]: source for field, source in place.sources.items()}
+    program = [*([] if spec.no_python else ["python"]), *(["-m"] if spec.module else []), spec.script, *spec.script_args]
+    lines = [f"rank {place.rank} of {place.world_size}, in the process that {place.starter} has started:"]
+    lines.append(f"  command: {shlex.join(program)}")
+    for name, value in sorted(variables.items()):
+        lines.append(f"  {name}={_shown(name, value)}" + (f"   ({origins[name]})" if name in origins else ""))
+    return "\n".join(lines)
+
+
+def _describe(method: str) -> str:
+    if method == "warm":
+        return "a fork server that imports the heavy modules once"
+    return "one exec each"
+
+
+def _untouched(plan: LaunchPlan) -> set[str]:
+    worker = plan.workers[0]
+    return set(os.environ) - set(worker.common_env) - set(worker.env)
+
+
+def _render_worker(worker: WorkerPlan) -> list[str]:
+    lines = [f"rank {worker.rank}:"]
+    if worker.kind == "command":
+        lines.append(f"  command: {shlex.join((worker.target, *worker.args))}")
+    else:
+        program = ["python", *(["-m"] if worker.kind == "module" else []), worker.target, *worker.args]
+        lines.append(f"  command: {shlex.join(program)}")
+    lines.append(f"  by exec: {shlex.join(command_line(worker, os.getpid()))}")
+    if worker.cpus:
+        lines.append(f"  CPUs: {format_ranges(worker.cpus)}")
+    lines += [f"  {name}={_shown(name, value)}" for name, value in sorted(worker.env.items())]
+    return lines
+
+
+def _shown(name: str, value: str) -> str:
+    return "***" if any(word in name.upper() for word in _SECRET_WORDS) else value

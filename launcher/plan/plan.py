@@ -1,0 +1,182 @@
+"""What will be done: `make_plan` turns a spec and an assignment into the workers of one attempt on this node.
+
+Pure: the machine's facts (environment, usable CPUs, GPUs) are arguments. `--dry-run` prints a plan, tests compare it, and
+nothing below this file looks at the spec. Layer 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from launcher.contract import environment as contract
+from launcher.contract.files import RunPaths
+from launcher.options.spec import LaunchSpec
+from launcher.options.syntax import STDERR, STDOUT
+from launcher.plan.kind import program_kind
+from launcher.ranks import Assignment, RankInfo
+
+# A title is an argument itself, of which the kernel takes 128 KiB at most; arguments of the script may come close to that.
+_MAX_TITLE = 1000
+
+
+class NodeFacts(NamedTuple):
+    """What this machine and this run are, as far as a plan depends on it."""
+
+    run_id: str
+    mark: str
+    # None when no folder could be made: then there are no log files.
+    paths: RunPaths | None
+    usable_cpus: int
+    gpus: tuple[str, ...]
+    hostname: str
+    environ: Mapping[str, str]
+    local_world_size: int
+    # CPUs of each local rank with --numa-binding; empty without it.
+    cpus: tuple[frozenset[int], ...] = ()
+
+
+class WorkerPlan(NamedTuple):
+    """One worker: what runs, with which environment, and where its output goes."""
+
+    place: RankInfo
+    kind: str  # "script", "module", "package", "run_path" or "command"
+    target: str
+    args: tuple[str, ...]
+    # Contract variables shared by the node's workers, this worker's own, and names taken away.
+    common_env: dict[str, str]
+    env: dict[str, str]
+    unset: tuple[str, ...]
+    error_file: str | None
+    # Log file of each stream, empty when there is none, and whether the terminal shows the stream.
+    logs: dict[str, str]
+    shown: dict[str, bool]
+    title: str
+    # The only CPUs that it may use; None for all of the launcher's.
+    cpus: frozenset[int] | None = None
+
+    @property
+    def rank(self) -> int:
+        return self.place.rank
+
+    @property
+    def local_rank(self) -> int:
+        return self.place.local_rank
+
+
+class LaunchPlan(NamedTuple):
+    """One attempt on this node."""
+
+    assignment: Assignment
+    workers: tuple[WorkerPlan, ...]
+    prefix_template: str | None
+    prefix_names: dict[str, str]
+    filters: dict[str, tuple[bytes, ...]]
+    filtered_logs: dict[str, str]
+    shutdown_timeout_s: float
+    # Nothing moves for this long: the run is stopped; 0 only warns.
+    hang_timeout_s: float
+    # Pause before the workers are started.
+    start_delay_s: float
+    paths: RunPaths | None
+    # As typed: `$RANK` and the like are not replaced yet.
+    script_args: tuple[str, ...] = ()
+
+    @property
+    def attempt(self) -> int:
+        return self.assignment.attempt
+
+
+def make_plan(spec: LaunchSpec, assignment: Assignment, facts: NodeFacts, start_delay_s: float = 0.0) -> LaunchPlan:
+    """Decide everything about one attempt on this node."""
+    run = contract.RunFacts(
+        run_id=facts.run_id,
+        run_dir=facts.paths.run_dir if facts.paths else None,
+        mark=facts.mark,
+        role=spec.role,
+        max_restarts=spec.max_restarts,
+        backend=spec.backend,
+        hostname=facts.hostname,
+        devices=spec.devices or None,
+        virtual_local_rank=spec.virtual_local_rank,
+        hang_timeout_s=spec.hang_timeout,
+    )
+    common = contract.common(run, assignment, facts.environ, facts.usable_cpus)
+    workers = tuple(_plan_worker(spec, assignment, facts, run, common, place) for place in assignment.ranks())
+    filters = {
+        "out": tuple(text.encode() for text in spec.stdout_filters),
+        "err": tuple(text.encode() for text in spec.stderr_filters),
+    }
+    paths = facts.paths
+    return LaunchPlan(
+        assignment=assignment,
+        workers=workers,
+        prefix_template=spec.log_line_prefix_template,
+        prefix_names={"role_name": spec.role, "hostname": facts.hostname},
+        filters=filters,
+        filtered_logs={
+            stream: paths.filtered_log(assignment.attempt, stream) for stream in filters if paths and filters[stream]
+        },
+        shutdown_timeout_s=spec.shutdown_timeout,
+        hang_timeout_s=spec.hang_timeout,
+        start_delay_s=start_delay_s,
+        paths=paths,
+        script_args=spec.script_args,
+    )
+
+
+def _plan_worker(
+    spec: LaunchSpec,
+    assignment: Assignment,
+    facts: NodeFacts,
+    run: contract.RunFacts,
+    common: dict[str, str],
+    place: RankInfo,
+) -> WorkerPlan:
+    attempt, paths = assignment.attempt, facts.paths
+    error_file = paths.error_file(attempt, place.rank) if paths else None
+    gpus = spec.devices or facts.gpus
+    env = contract.per_rank(run, assignment, place, error_file, gpus)
+    streams = spec.console_streams(place.local_rank)
+    # Under --virtual-local-rank $LOCAL_RANK in an argument is what the environment says, too.
+    args = tuple(contract.expand(argument, env) for argument in spec.script_args)
+    kind = program_kind(spec)
+    return WorkerPlan(
+        place=place,
+        kind=kind,
+        target=spec.script,
+        args=args,
+        common_env=common,
+        env=env,
+        unset=contract.removed({*common, *env}, facts.environ),
+        error_file=error_file,
+        logs={stream: paths.log(attempt, place.rank, stream) for stream in ("out", "err")} if paths else {},
+        shown={"out": bool(streams & STDOUT), "err": bool(streams & STDERR)},
+        title=_title(kind, place, spec.script, args),
+        cpus=facts.cpus[place.local_rank] if facts.cpus else None,
+    )
+
+
+def plan_replacement(plan: LaunchPlan, local_rank: int, rank: int, number: int) -> WorkerPlan:
+    """Return the worker that takes a lost one's place while the others go on; it is the `number`th in this attempt, from 1.
+
+    It has the local rank, and so the device, of the lost one; its rank may be another. Its files are its own.
+    """
+    lost, paths = plan.workers[local_rank], plan.paths
+    place = lost.place._replace(rank=rank)
+    error_file = paths.error_file(plan.attempt, rank, number) if paths else None
+    env = {**lost.env, **contract.of_replacement(rank, plan.attempt + number, error_file)}
+    args = tuple(contract.expand(argument, env) for argument in plan.script_args)
+    return lost._replace(
+        place=place,
+        env=env,
+        args=args,
+        error_file=error_file,
+        logs={stream: paths.log(plan.attempt, rank, stream, number) for stream in lost.logs} if paths else {},
+        title=_title(lost.kind, place, lost.target, args),
+    )
+
+
+def _title(kind: str, place: RankInfo, target: str, args: tuple[str, ...]) -> str:
+    program = {"command": "", "module": "python -m "}.get(kind, "python ")
+    return f"[rank {place.rank}/{place.world_size}] {program}{' '.join((target, *args))}"[:_MAX_TITLE]

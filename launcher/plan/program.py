@@ -1,0 +1,273 @@
+"""Look at the script, module or command before anything starts, and say what is wrong in one paragraph.
+
+Eight workers that each print "No such file" help nobody. Nothing is imported or run here: a module is
+searched for without importing its parents. It must not know how workers are started. Layer 4.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from launcher.errors import SpawnError, UsageError
+from launcher.options.option import PROG
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from importlib.machinery import ModuleSpec
+
+    from launcher.options.spec import LaunchSpec
+
+_NOT_FOUND = 127  # as shells say it
+_CANNOT_EXECUTE = 126
+_LONGEST_INTERPRETER_LINE = 256  # what the Linux kernel reads of it
+_OUR_STDIN = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
+_SEARCHED_BYTES = 1 << 20  # of a script, for an import of Horovod
+
+
+def check_command(spec: LaunchSpec) -> None:
+    """Raise UsageError or SpawnError when the workers could not even begin; see the exit codes of both."""
+    if spec.no_python:
+        _check_executable(spec.script)
+    elif not spec.module:
+        _check_script(spec.script)
+    elif not os.environ.get("PYTHON_EXEC"):  # another interpreter has modules of its own
+        _check_module(spec.script)
+
+
+def check_python(spec: LaunchSpec, environ: Mapping[str, str]) -> None:
+    """Raise SpawnError when PYTHON_EXEC names nothing that can be executed, and the workers are to be run by it."""
+    python = environ.get("PYTHON_EXEC", "")
+    if not python or spec.no_python:
+        return
+    path = _search_path(python)
+    if path is None:
+        where = "" if os.path.dirname(python) else " in the folders of PATH"
+        problem, code = f"The interpreter that PYTHON_EXEC={python} names was not found{where}.", _NOT_FOUND
+    elif os.path.isfile(path) and os.access(path, os.X_OK):
+        _check_interpreter(path)
+        return
+    else:
+        problem, code = f"The interpreter that PYTHON_EXEC={python} names cannot be executed.", _CANNOT_EXECUTE
+    hint = "To run the workers with the launcher's own interpreter, type: unset PYTHON_EXEC"
+    raise SpawnError(problem, exit_code=code, hint=hint)
+
+
+def horovod_use(spec: LaunchSpec, environ: Mapping[str, str]) -> str:
+    """Return `elastic` where the program uses hvd.elastic, `fixed` where Horovod without it, and "" where none.
+
+    Seen in a script's text, or said by --backend and HOROVOD_ELASTIC: without its store, or MPI, each rank would train alone.
+    """
+    if spec.backend not in ("auto", "horovod"):
+        return ""
+    lines = [] if spec.no_python or spec.module or spec.run_path else _script_lines(spec)
+    if spec.backend == "auto" and not any(_names_horovod(line) for line in lines):
+        return ""
+    said = environ.get("HOROVOD_ELASTIC", "").lower()
+    is_elastic = said in ("1", "true") if said else any(_names_elastic(line) for line in lines)
+    return "elastic" if is_elastic else "fixed"
+
+
+def _names_horovod(line: bytes) -> bool:
+    if line.startswith((b"import ", b"from ")):
+        return b"horovod" in line
+    # launcher.init(backend="horovod"), on one line or on several.
+    is_call = b"init(" in line or line.startswith(b"backend=")
+    return is_call and (b'"horovod"' in line or b"'horovod'" in line)
+
+
+def _names_elastic(line: bytes) -> bool:
+    # torch.distributed.elastic is something else.
+    code = line.partition(b"#")[0]
+    if code.startswith((b"import ", b"from ")):
+        return b"horovod" in code and b"elastic" in code
+    return any(b"elastic." + name in code for name in (b"run", b"TorchState", b"ElasticSampler"))
+
+
+def _script_lines(spec: LaunchSpec) -> list[bytes]:
+    """Return the lines of the script, stripped; none of a folder, or of a script that has gone."""
+    try:
+        with open(spec.script, "rb") as file:
+            return [line.strip() for line in file.read(_SEARCHED_BYTES).split(b"\n")]
+    except OSError:
+        return []
+
+
+def _check_script(script: str) -> None:
+    if os.path.isdir(script):
+        if not os.path.isfile(os.path.join(script, "__main__.py")):
+            inside = sorted(name for name in os.listdir(script) if name.endswith(".py"))
+            hint = f"Did you mean {os.path.join(script, inside[0])}?" if inside else ""
+            raise UsageError(f"The folder {script} has no file __main__.py to run.", hint=hint)
+        return
+    if not os.path.exists(script):
+        raise UsageError(f"There is no file {script or repr(script)}.", hint=_near_hint(script))
+    # A file under our stdin is not enough: the stdin of all workers but the first is empty.
+    if not os.path.isfile(script) or os.path.abspath(script) in _OUR_STDIN:
+        problem = f"{script} is no regular file, and every worker must be able to read it from its beginning."
+        raise UsageError(problem, hint="Write it to a file first.")
+    try:
+        with open(script, "rb") as file:
+            start = file.read(_LONGEST_INTERPRETER_LINE)
+    except OSError as error:
+        raise UsageError(f"The file {script} cannot be read: {error.strerror}.", hint=f"Type: chmod +r {script}") from None
+    if start.startswith(b"\x7fELF") or _is_other_language(script, start):
+        command = script if os.path.dirname(script) else f"./{script}"
+        raise UsageError(f"The file {script} is no Python file.", hint=f"Type: {PROG} --no-python {command}")
+
+
+def _is_other_language(script: str, start: bytes) -> bool:
+    """Return whether the first line names another interpreter and the text is no Python either."""
+    first_line = start.split(b"\n", 1)[0]
+    if not first_line.startswith(b"#!") or b"py" in first_line:
+        return False
+    # Some Python files begin as a shell script that starts Python on itself; Python runs them as well.
+    try:
+        with open(script, "rb") as file:
+            compile(file.read(), script, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError):
+        return True
+    return False
+
+
+def _near_hint(script: str) -> str:
+    """Return what the user may have meant instead of a script that is not there."""
+    if not script:
+        return f"Type for example: {PROG} train.py"
+    folder, name = os.path.split(script)
+    if os.path.isfile(f"{script}.py"):
+        return f"Did you mean {script}.py?"
+    if not folder and _is_module(name):
+        return f"Did you mean the module? Type: {PROG} -m {name}"
+    near = _near_file(folder or ".", name)
+    if near:
+        return f"Did you mean {os.path.join(folder, near)}?"
+    if not folder and name.rstrip("0123456789.") == "python":
+        return f"Python is started anyway: leave {name} out."
+    if not folder and _search_path(name):
+        return f"Did you mean the command? Type: {PROG} --no-python {name}"
+    if folder and not os.path.isdir(folder):
+        return f"There is no folder {folder} either; the current folder is {os.getcwd()}."
+    return f"The current folder is {os.getcwd()}."
+
+
+def _near_file(folder: str, name: str) -> str | None:
+    import difflib
+
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return None
+    scripts = [n for n in names if n.endswith(".py")] if not name.startswith(".") else names
+    near = difflib.get_close_matches(name, scripts, n=1) or difflib.get_close_matches(name, names, n=1)
+    return near[0] if near and near[0] != name else None
+
+
+def _is_module(name: str) -> bool:
+    if not all(part.isidentifier() for part in name.split(".")):
+        return False
+    return _module_problem(name) is None
+
+
+def _check_module(name: str) -> None:
+    problem = _module_problem(name)
+    if problem is None:
+        return
+    if os.path.isfile(name):
+        raise UsageError(f"-m needs the name of a module, and {name} is a file.", hint=f"Type: {PROG} {name}")
+    raise UsageError(problem, hint=f"To see what Python says: {sys.executable} -m {name}")
+
+
+def _module_problem(name: str) -> str | None:
+    """Return why `python -m name` would find nothing, None when it would, or when only running could tell."""
+    parts = name.split(".")
+    if not all(parts):
+        return f"{name!r} is no name of a module."
+    found: ModuleSpec | None = None
+    for depth, part in enumerate(parts):
+        path = None if found is None else list(found.submodule_search_locations or [])
+        parent, found = found, _find(part, path)
+        if found is None:
+            if parent is not None and _changes_its_path(parent):
+                return None
+            package = ".".join(parts[:depth])
+            return f"{f'The package {package} has' if package else 'There is'} no module {part}."
+    if found is not None and found.submodule_search_locations is not None:
+        main = _find("__main__", list(found.submodule_search_locations))
+        if main is None and not _changes_its_path(found):
+            return f"The package {name} has no module __main__ and cannot be run by itself."
+    return None
+
+
+def _find(name: str, path: list[str] | None) -> ModuleSpec | None:
+    """Ask the import system for a module, importing nothing; `path` is its package's, None on top level."""
+    from importlib.machinery import PathFinder
+
+    if path is not None:
+        return PathFinder.find_spec(name, path)
+    # Workers run with the current folder first, as under `python -m`; the supervisor itself does not.
+    here = PathFinder.find_spec(name, [os.getcwd()])
+    if here is not None and here.loader is not None:
+        return here
+    for finder in sys.meta_path:
+        spec = finder.find_spec(name, None) if hasattr(finder, "find_spec") else None
+        if spec is not None:
+            return spec
+    return here  # a folder without __init__.py, which is a package where there is no other of its name
+
+
+def _changes_its_path(package: ModuleSpec) -> bool:
+    """Return whether a package may find modules in places that only its own code knows."""
+    try:
+        with open(package.origin or "", "rb") as file:
+            return b"__path__" in file.read()
+    except OSError:
+        return False
+
+
+def _check_executable(command: str) -> None:
+    path = _search_path(command)
+    if path is None:
+        problem, hint = f"The command {command or repr(command)} was not found", ""
+        if os.path.isfile(command):
+            hint = f"Type: {PROG} --no-python ./{command}"
+        elif not os.path.dirname(command):
+            problem += " in the folders of PATH"
+        hint = hint or "Look for a typing error in its name."
+        raise SpawnError(f"{problem}.", exit_code=_NOT_FOUND, hint=hint)
+    if os.path.isdir(path):
+        raise SpawnError(f"{path} is a folder, not a command.", exit_code=_CANNOT_EXECUTE)
+    if not os.access(path, os.X_OK):
+        raise SpawnError(f"The file {path} is not executable.", exit_code=_CANNOT_EXECUTE, hint=f"Type: chmod +x {path}")
+    _check_interpreter(path)
+
+
+def _search_path(command: str) -> str | None:
+    """Return the file that would be executed, as execvp searches it; None when there is none."""
+    if os.path.dirname(command):
+        return command if os.path.exists(command) else None
+    found = [os.path.join(folder, command) for folder in os.get_exec_path() if command]
+    files = [path for path in found if os.path.isfile(path)]
+    return next((path for path in files if os.access(path, os.X_OK)), files[0] if files else None)
+
+
+def _check_interpreter(path: str) -> None:
+    """Raise SpawnError when the first line of a script names an interpreter that cannot be started."""
+    try:
+        with open(path, "rb") as file:
+            first_line = file.read(_LONGEST_INTERPRETER_LINE).split(b"\n", 1)[0]
+    except OSError:  # a file that may be executed but not read: the kernel can, we cannot
+        return
+    words = first_line[2:].strip(b" \t").split(None if not first_line.endswith(b"\r") else b" ")
+    if not first_line.startswith(b"#!") or not words:
+        return
+    interpreter = os.fsdecode(words[0])
+    if os.path.isfile(interpreter) and os.access(interpreter, os.X_OK):
+        return
+    message = f"The first line of {path} names the interpreter {interpreter}, which cannot be executed."
+    hint = f"Correct the first line of {path}, for example to: #!/usr/bin/env bash"
+    if interpreter.endswith("\r"):
+        message = f"The lines of {path} end as on Windows: the interpreter {interpreter!r} is not found."
+        hint = f"Type: sed -i 's/\\r$//' {path}"
+    raise SpawnError(message, exit_code=_CANNOT_EXECUTE, hint=hint)

@@ -1,0 +1,98 @@
+"""The folder of one run: its name, making it, and what is written there at the end.
+
+A folder that cannot be made never stops a run: another place is tried, then none. Layer 2.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from launcher.contract.files import RunPaths
+
+_LONGEST_NAME = 200  # bytes: most file systems take 255, and a number may come behind it
+
+
+def new_run_id(wanted: str) -> str:
+    """Return the id of a new run: what the user chose, or the time and a random word."""
+    if wanted not in ("", "none"):
+        return wanted
+    return time.strftime("%Y%m%d-%H%M%S-") + os.urandom(3).hex()
+
+
+def make_run_folder(parent: str, log_dir: str | None, run_id: str, world_size: int) -> tuple[RunPaths | None, str]:
+    """Make the run's folder. Returns its paths, None when there is no place for it, and a warning or ""."""
+    name = run_id.replace(os.sep, "_")
+    while len(os.fsencode(name)) > _LONGEST_NAME:
+        name = name[:-1]
+    try:
+        return _make(parent, log_dir, name, world_size), ""
+    except OSError as error:
+        problem = f"cannot write {error.filename or parent}: {error.strerror}"
+    fallback = os.path.join(os.environ.get("TMPDIR") or "/tmp", f"launcher-runs-{os.getuid()}")
+    try:
+        paths = _make(fallback, None, name, world_size)
+    except OSError:
+        return None, f"{problem}; this run keeps no log files (choose a folder with --run-dir)"
+    return paths, f"{problem}; the log files of this run are in {paths.run_dir} (choose a folder with --run-dir)"
+
+
+def _make(parent: str, log_dir: str | None, name: str, world_size: int) -> RunPaths:
+    run_dir = _make_new(parent, name)
+    logs = _make_new(log_dir, name) if log_dir else os.path.join(run_dir, "logs")
+    os.makedirs(logs, exist_ok=True)
+    return RunPaths(run_dir=run_dir, logs=logs, world_size=world_size)
+
+
+def _make_new(parent: str, name: str) -> str:
+    """Make a folder that did not exist: an id that the user reuses gets a number behind it."""
+    parent = os.path.abspath(parent)
+    os.makedirs(parent, exist_ok=True)
+    for number in range(1, 10_000):
+        path = os.path.join(parent, name if number == 1 else f"{name}.{number}")
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            continue
+        return path
+    raise FileExistsError(17, "too many runs of this id", parent)
+
+
+def prepare_attempt(paths: RunPaths, attempt: int) -> None:
+    """Make the folders of one attempt."""
+    os.makedirs(paths.log_dir(attempt), exist_ok=True)
+    os.makedirs(paths.error_dir(attempt), exist_ok=True)
+
+
+def tidy(paths: RunPaths, attempts: int) -> None:
+    """Remove what stayed empty: stack files that nobody asked for, heartbeats, and then their folders."""
+    for attempt in range(attempts):
+        folder = paths.error_dir(attempt)
+        try:
+            with os.scandir(folder) as entries:
+                empty = [entry.path for entry in entries if entry.stat().st_size == 0]
+        except OSError:
+            continue
+        for path in empty:
+            os.unlink(path)
+        _remove_if_empty(folder)
+    _remove_if_empty(os.path.dirname(paths.error_dir(0)))
+
+
+def _remove_if_empty(folder: str) -> None:
+    try:
+        os.rmdir(folder)
+    except OSError:
+        pass
+
+
+def write_whole(path: str, text: str) -> bool:
+    """Write a file that others see complete or not at all; returns whether: a full disk is not worth an error here."""
+    temporary = f"{path}.tmp"
+    try:
+        with open(temporary, "w", encoding="utf-8", errors="surrogatepass") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""How a worker comes to be, on the supervisor's side."""

@@ -1,0 +1,68 @@
+"""Where the ranks meet: the address and port of torch's store, also for starters that set neither.
+
+Owns MASTER_ADDR and MASTER_PORT, and what all ranks of a run can derive alike without them: loopback on one
+node, the first node of a Slurm step, a port made of the job's id. Opens no socket. Layer 3, pure.
+"""
+
+from __future__ import annotations
+
+from launcher.errors import UsageError
+from launcher.starters.detect import Environ, Place, number
+from launcher.starters.slurm import expand_nodes
+
+_FIRST_PORT, _NUM_PORTS = 20_000, 12_000
+"""Derived ports lie below those that the kernel gives to outgoing connections (32768 and up)."""
+
+
+def master_endpoint(place: Place, environ: Environ) -> tuple[str, int]:
+    """Address and port of rank 0's store: MASTER_ADDR and MASTER_PORT, or what all ranks derive alike.
+
+    Raises UsageError, with the command to type, where the starter tells too little to derive it.
+    """
+    address = environ.get("MASTER_ADDR") or _derived_address(place, environ)
+    if environ.get("MASTER_PORT"):
+        return address, number(environ, "MASTER_PORT", most=65535)
+    job = job_id(place, environ)
+    if not job:
+        raise UsageError(
+            f"The ranks meet at {address}, but MASTER_PORT is not set, and {place.starter} gives no job id "
+            "that it could be derived from.",
+            hint=_hint(place, "MASTER_PORT=29500"),
+        )
+    from binascii import crc32
+
+    return address, _FIRST_PORT + crc32(job.encode()) % _NUM_PORTS
+
+
+def job_id(place: Place, environ: Environ) -> str:
+    """The starter's name of this run, the same on all its ranks; empty where there is none."""
+    run_id = environ.get("LAUNCHER_RUN_ID") or environ.get("TORCHELASTIC_RUN_ID")
+    if run_id:
+        return run_id
+    if place.starter == "openmpi":
+        for name in ("PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "OMPI_MCA_orte_hnp_uri"):
+            if environ.get(name):
+                return environ[name]
+    if place.starter == "horovod" and environ.get("HOROVOD_GLOO_RENDEZVOUS_PORT"):
+        return "horovod." + environ["HOROVOD_GLOO_RENDEZVOUS_PORT"]
+    names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+    return ".".join(environ[name] for name in names if environ.get(name)) if environ.get("SLURM_JOB_ID") else ""
+
+
+def _derived_address(place: Place, environ: Environ) -> str:
+    if place.starter == "slurm" and environ.get("SLURM_STEP_NODELIST"):
+        nodes = expand_nodes(environ["SLURM_STEP_NODELIST"])
+        return nodes[0] if len(nodes) > 1 else "127.0.0.1"
+    if place.local_world_size == place.world_size:
+        return "127.0.0.1"
+    raise UsageError(
+        f"The {place.world_size} ranks are on several nodes, {place.local_world_size} of them here, "
+        f"and neither MASTER_ADDR nor {place.starter} says where rank 0 is.",
+        hint=_hint(place, "MASTER_ADDR=<host of rank 0>", "MASTER_PORT=29500"),
+    )
+
+
+def _hint(place: Place, *settings: str) -> str:
+    if place.starter == "openmpi":
+        return "Type: mpirun " + " ".join(f"-x {setting}" for setting in settings) + " ..."
+    return "Set " + " and ".join(settings) + ", the same for all ranks."

@@ -1,0 +1,1 @@
+"""The operating system: processes, signals, descriptors, the machine; it knows no rank."""

@@ -1,0 +1,89 @@
+"""Supervise or attach: decided from who started us and what the flags ask for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from launcher.attached.agreement import Agreement, Nodes
+from launcher.attached.join import check_horovod, make_contract, should_attach
+from launcher.errors import EnvironmentMismatch, UsageError
+from launcher.options.spec import LaunchSpec
+from launcher.starters.detect import Place
+
+
+def _spec(**options: object) -> LaunchSpec:
+    return LaunchSpec(script="train.py", **options, provenance={name: f"--{name}" for name in options})
+
+
+def _place(starter: str, size: int, local: int) -> Place:
+    return Place(starter, rank=1, local_rank=1 % local, world_size=size, local_world_size=local)
+
+
+@pytest.mark.parametrize("starter", ["openmpi", "mpich", "mvapich", "slurm", "horovod"])
+def test_one_of_several_processes_of_an_engine_is_a_rank(starter: str) -> None:
+    assert should_attach(_spec(), _place(starter, 4, 4))
+
+
+@pytest.mark.parametrize("starter", ["none", "launcher", "torchrun", "contract"])
+def test_a_process_that_no_engine_started_supervises(starter: str) -> None:
+    assert not should_attach(_spec(), _place(starter, 4, 4))
+
+
+def test_the_only_process_of_an_engine_supervises() -> None:
+    assert not should_attach(_spec(nproc_per_node="2"), Place("openmpi"))
+
+
+def test_ranks_that_shall_each_start_more_ranks_are_refused() -> None:
+    with pytest.raises(EnvironmentMismatch, match=r"srun -n 4 python -m launcher train\.py"):
+        should_attach(_spec(nproc_per_node="2"), _place("slurm", 4, 4))
+
+
+def test_one_launcher_on_each_of_several_nodes_is_refused_as_not_yet_possible() -> None:
+    with pytest.raises(UsageError, match="one node"):
+        should_attach(_spec(nproc_per_node="2"), _place("openmpi", 2, 1))
+
+
+def test_the_contract_of_an_attached_rank_keeps_what_the_user_has_set() -> None:
+    agreed = Agreement("10.0.0.1", 4000, nodes=Nodes(1, 2))
+    variables = make_contract(_spec(), _place("openmpi", 4, 2), {"OMP_NUM_THREADS": "7"}, agreed)
+    assert (variables["NODE_RANK"], variables["GROUP_RANK"]) == ("1", "1")
+    assert (variables["RANK"], variables["GROUP_WORLD_SIZE"], variables["MASTER_ADDR"]) == ("1", "2", "10.0.0.1")
+    assert "OMP_NUM_THREADS" not in variables
+    assert "GLOO_SOCKET_IFNAME" not in variables, "ranks on several nodes cannot meet on loopback"
+
+
+def test_a_rank_whose_node_nobody_knows_is_not_told_a_number() -> None:
+    variables = make_contract(_spec(), _place("openmpi", 4, 2), {}, Agreement("10.0.0.1", 4000))
+    assert [name for name in variables if name.startswith(("NODE_", "GROUP_"))] == []
+
+
+def test_one_process_alone_is_a_rank_where_only_an_engine_can_start_ranks_of_mpi() -> None:
+    assert should_attach(_spec(backend="mpi"), Place("openmpi"))
+    assert not should_attach(_spec(backend="mpi", nproc_per_node="2"), Place("openmpi"))
+
+
+@pytest.mark.parametrize(
+    ("starter", "environ", "backend", "text", "is_refused"),
+    [
+        ("slurm", {}, "horovod", "", True),
+        ("slurm", {}, "auto", "import horovod.torch as hvd\n", True),
+        ("slurm", {}, "gloo", "import horovod.torch as hvd\n", False),
+        ("slurm", {"SLURM_STEP_ID": "0", "PMIX_RANK": "1"}, "horovod", "", False),
+        ("openmpi", {"OMPI_COMM_WORLD_RANK": "1"}, "horovod", "", False),
+    ],
+)
+def test_horovod_is_refused_where_each_rank_would_train_alone(
+    tmp_path: Path, starter: str, environ: dict[str, str], backend: str, text: str, is_refused: bool
+) -> None:
+    path = tmp_path / "train.py"
+    path.write_text(text)
+    spec = LaunchSpec(script=str(path), backend=backend)
+    if not is_refused:
+        check_horovod(spec, _place(starter, 2, 2), environ)
+        return
+    with pytest.raises(UsageError) as caught:
+        check_horovod(spec, _place(starter, 2, 2), environ)
+    for command in ("srun --mpi=pmix -n 2", "mpirun -np 2", "srun -n 1 python -m launcher --nproc-per-node 2"):
+        assert command in str(caught.value)

@@ -1,0 +1,89 @@
+"""References to contract names in arguments, and names that must not be inherited.
+
+What workers get: launch/test_environment.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from launcher.contract import environment as contract
+from launcher.ranks import Assignment
+
+VARIABLES = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "MASTER_ADDR": "a"}
+
+
+@pytest.mark.parametrize(
+    ("argument", "expanded"),
+    [
+        ("$RANK", "3"),
+        ("${RANK}", "3"),
+        ("x$RANK-y", "x3-y"),
+        ("$RANK$LOCAL_RANK", "31"),
+        ("${RANK}${RANK}", "33"),
+        ("$RANK_", "$RANK_"),
+        ("$RANKé", "3é"),
+        ("$HOME", "$HOME"),
+        ("${HOME}", "${HOME}"),
+        ("${RANK", "${RANK"),
+        ("${}", "${}"),
+        ("$", "$"),
+        ("$$RANK", "$3"),
+        ("$MASTER_PORT", "$MASTER_PORT"),
+        ("plain", "plain"),
+        ("", ""),
+        ("\udcff$RANK", "\udcff3"),
+    ],
+)
+def test_contract_names_are_expanded_and_other_dollars_stay(argument: str, expanded: str) -> None:
+    assert contract.expand(argument, VARIABLES) == expanded
+
+
+def stall_check(hang_timeout_s: float, port: int = 1, **environ: str) -> str | None:
+    places: dict[str, Any] = dict.fromkeys(("run_id", "mark", "role", "backend", "hostname"), "x")
+    facts = contract.RunFacts(
+        **places, run_dir=None, max_restarts=0, devices=None, virtual_local_rank=False, hang_timeout_s=hang_timeout_s
+    )
+    assignment = Assignment(0, 0, (2,), "127.0.0.1", 5000, "127.0.0.1" if port else "", port)
+    return contract.common(facts, assignment, environ, 4).get("HOROVOD_STALL_CHECK_TIME_SECONDS")
+
+
+@pytest.mark.parametrize(("timeout_s", "check"), [(0.5, "1"), (2, "1"), (10, "2"), (100, "25"), (600, "60")])
+def test_horovod_looks_for_stalls_often_enough_for_the_hang_timeout(timeout_s: float, check: str) -> None:
+    assert stall_check(timeout_s) == check
+
+
+def test_horovod_keeps_its_own_interval_unless_there_is_a_reason_to_change_it() -> None:
+    assert stall_check(0) is None
+    assert stall_check(100, port=0) is None
+    assert stall_check(100, HOROVOD_STALL_CHECK_TIME_SECONDS="7") is None
+
+
+def elastic(environ: dict[str, str], is_elastic: bool = True) -> dict[str, str]:
+    assignment = Assignment(0, 0, (2,), "127.0.0.1", 1, "127.0.0.1:2/secret", 2, is_elastic)
+    facts = contract.RunFacts("id", None, "mark", "default", 1, "auto", "here", None, False)
+    return contract.common(facts, assignment, environ, 2)
+
+
+def test_elastic_ranks_notice_soon_that_another_has_gone() -> None:
+    found = elastic({})
+    assert (found["HOROVOD_ELASTIC"], found["HOROVOD_GLOO_TIMEOUT_SECONDS"]) == ("1", "5")
+    assert "HOROVOD_GLOO_TIMEOUT_SECONDS" not in elastic({"HOROVOD_GLOO_TIMEOUT_SECONDS": "7"})
+    other = elastic({}, is_elastic=False)
+    assert "HOROVOD_ELASTIC" not in other
+    assert other["HOROVOD_GLOO_TIMEOUT_SECONDS"] == "600"
+
+
+@pytest.mark.parametrize(
+    ("environ", "direct"),
+    [
+        ({}, None),
+        ({"http_proxy": "p"}, "127.0.0.1"),
+        ({"HTTP_PROXY": "p", "NO_PROXY": "a,b"}, "a,b,127.0.0.1"),
+        ({"http_proxy": "p", "no_proxy": "c", "NO_PROXY": "a"}, "c,127.0.0.1"),
+    ],
+)
+def test_horovod_never_asks_a_proxy_for_the_store(environ: dict[str, str], direct: str | None) -> None:
+    assert elastic(environ).get("no_proxy") == direct

@@ -1,0 +1,29 @@
+"""The note of a failing worker: ours, torch's, and what is left of one when the writer dies."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from launcher.contract.error_file import WorkerError, decode, encode
+
+
+def test_a_note_is_read_as_it_was_written() -> None:
+    error = WorkerError(type="ValueError", message="wrong\n\ud800 é", traceback="Traceback ...\n", monotonic_ns=12)
+    assert decode(encode(error)) == error
+
+
+def test_the_file_of_torchs_record_decorator_is_read() -> None:
+    text = json.dumps({"message": {"message": "ValueError: a: b", "extraInfo": {"py_callstack": "stack", "timestamp": "1"}}})
+    assert decode(text) == WorkerError(type="ValueError", message="a: b", traceback="stack")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"text"', "{}", '{"message": 3}', '{"type": "E"}'])
+def test_what_is_no_note_is_none(text: str) -> None:
+    assert decode(text) is None
+
+
+def test_a_note_that_is_cut_off_anywhere_raises_nothing() -> None:
+    whole = encode(WorkerError("E", "m", "t", 1))
+    assert all(decode(whole[:length]) is None for length in range(len(whole)))

@@ -1,0 +1,75 @@
+"""The coordinator of one node: a port for every attempt that nobody else gets, and that rank 0 can bind."""
+
+from __future__ import annotations
+
+import socket
+from itertools import pairwise
+
+import pytest
+
+from launcher.diagnosis.outcome import AttemptOutcome, WorkerOutcome
+from launcher.diagnosis.report import FailureReport
+from launcher.horovod.store import HorovodStore
+from launcher.nodes.coordinator import LocalCoordinator
+from launcher.nodes.restart import RestartPolicy
+from launcher.system.loop import Loop
+
+
+def test_each_attempt_has_a_port_of_its_own_on_loopback() -> None:
+    coordinator = LocalCoordinator(2, RestartPolicy())
+    try:
+        assignments = [coordinator.join(attempt) for attempt in range(20)]
+    finally:
+        coordinator.close()
+    assert [assignment.attempt for assignment in assignments] == list(range(20))
+    assert {assignment.master_addr for assignment in assignments} == {"127.0.0.1"}
+    assert all(one.master_port != two.master_port for one, two in pairwise(assignments))
+
+
+def test_the_port_is_kept_from_others_and_given_to_rank_0() -> None:
+    coordinator = LocalCoordinator(1, RestartPolicy())
+    try:
+        port = coordinator.join(0).master_port
+        with socket.socket() as other, pytest.raises(OSError, match="Address already in use"):
+            other.bind(("127.0.0.1", port))
+        with socket.socket() as rank_0:
+            rank_0.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            rank_0.bind(("127.0.0.1", port))
+            rank_0.listen()
+            with socket.create_connection(("127.0.0.1", port), timeout=5) as peer:
+                assert peer.getpeername()[1] == port
+    finally:
+        coordinator.close()
+
+
+def test_an_address_that_the_user_chose_is_kept() -> None:
+    coordinator = LocalCoordinator(1, RestartPolicy(), "10.0.0.1", 29500)
+    assignment = coordinator.join(3)
+    coordinator.close()
+    assert (assignment.master_addr, assignment.master_port, assignment.attempt) == ("10.0.0.1", 29500, 3)
+
+
+@pytest.mark.parametrize(("timeout_s", "max_restarts", "expected"), [(600.0, 1, True), (600.0, 0, False), (0.0, 1, False)])
+def test_lost_workers_are_replaced_only_by_elastic_programs_that_may_restart(
+    timeout_s: float, max_restarts: int, expected: bool
+) -> None:
+    with Loop(()) as loop:
+        policy = RestartPolicy(max_restarts)
+        coordinator = LocalCoordinator(2, policy, open_store=lambda: HorovodStore(loop), elastic_timeout_s=timeout_s)
+        assignment = coordinator.join(0)
+        assert (assignment.is_elastic, coordinator.elastic is not None) == (expected, expected)
+        coordinator.close()
+
+
+def test_a_replacement_is_taken_from_the_restarts() -> None:
+    report = FailureReport(rank=1, pid=1, hostname="here", what="exit code 1", exit_code=1, duration_s=60.0)
+    outcome = AttemptOutcome(0, (WorkerOutcome(rank=1, pid=1, returncode=1),), duration_s=60.0)
+    with Loop(()) as loop:
+        coordinator = LocalCoordinator(2, RestartPolicy(1), open_store=lambda: HorovodStore(loop), elastic_timeout_s=600.0)
+        coordinator.join(0)
+        assert coordinator.elastic is not None
+        assert coordinator.elastic.may_replace(report, 1)
+        coordinator.elastic.note_replacement(report)
+        assert not coordinator.elastic.may_replace(report, 1)
+        assert coordinator.settle(outcome, report).reason == "all 1 restarts are used up"
+        coordinator.close()

@@ -1,0 +1,108 @@
+"""Whether there is another attempt, and when: a pure decision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from launcher.diagnosis.outcome import AttemptOutcome, Verdict, WorkerOutcome
+from launcher.diagnosis.report import FailureReport
+from launcher.nodes.restart import STARTUP_S, FailedAttempt, RestartPolicy, decide, signature_of
+
+SOON, LATE = 1.0, 3600.0
+
+
+def attempt(number: int = 0, duration_s: float = SOON, **more: Any) -> AttemptOutcome:
+    return AttemptOutcome(number, (WorkerOutcome(0, 17, 1, ended_at=1.0, order=1),), duration_s=duration_s, **more)
+
+
+def failed(
+    exit_code: int = 1, error_type: str = "ValueError", message: str = "x", traceback: str = "Traceback\nx"
+) -> FailureReport:
+    return FailureReport(0, 17, "n", "exit code 1", exit_code, error_type, message, traceback)
+
+
+def past(count: int, *, duration_s: float = SOON, ended_at: float = 0.0, signature: str = "other") -> list[FailedAttempt]:
+    return [FailedAttempt(ended_at, duration_s, signature)] * count
+
+
+def verdict(outcome: AttemptOutcome, report: FailureReport | None, before: list[FailedAttempt], chance: float = 1.0, now: float = 0.0,
+            **policy: Any) -> Verdict:  # fmt: skip
+    return decide(outcome, report, before, RestartPolicy(**{"max_restarts": 9, **policy}), now, chance)
+
+
+def test_success_finishes() -> None:
+    outcome = AttemptOutcome(0, (WorkerOutcome(0, 17, 0, ended_at=1.0, order=1),))
+    assert verdict(outcome, None, []) == Verdict("finish")
+
+
+def test_signal_to_the_launcher_ends_the_run() -> None:
+    assert verdict(attempt(signum=15), None, []).action == "give_up"
+
+
+def test_budget_of_the_run() -> None:
+    assert verdict(attempt(2), failed(), past(2), max_restarts=3).action == "restart"
+    assert verdict(attempt(3), failed(), past(3), max_restarts=3) == Verdict("give_up", "all 3 restarts are used up")
+    assert verdict(attempt(0), failed(), [], max_restarts=0) == Verdict("give_up", "")
+
+
+def test_budget_of_a_window_forgets_what_is_older() -> None:
+    before = past(2, ended_at=1000.0, duration_s=LATE)
+    limited = {"limit": (2, 600.0)}
+    assert (
+        "--restart-limit allows 2 restarts in 600 s"
+        in verdict(attempt(2, LATE), failed(), before, now=1100.0, **limited).reason
+    )
+    assert verdict(attempt(2, LATE), failed(), before, now=1601.0, **limited).action == "restart"
+
+
+@pytest.mark.parametrize("error", ["SyntaxError", "IndentationError", "ImportError", "ModuleNotFoundError"])
+def test_error_in_the_program_text_is_not_restarted_at_the_start(error: str) -> None:
+    assert verdict(attempt(), failed(error_type=error), []).action == "give_up"
+    # Hours later it may be a file system that was away.
+    assert verdict(attempt(duration_s=LATE), failed(error_type=error), []).action == "restart"
+
+
+def test_usage_error_is_not_restarted_at_the_start() -> None:
+    assert verdict(attempt(), failed(2, "", "", ""), []).action == "give_up"
+    assert verdict(attempt(duration_s=LATE), failed(2, "", "", ""), []).action == "restart"
+
+
+def test_same_traceback_at_the_start_twice_is_enough() -> None:
+    same = past(1, signature=signature_of(failed()))
+    assert verdict(attempt(1), failed(), same).action == "give_up"
+    assert verdict(attempt(1), failed(message="y", traceback="y"), same).action == "restart"
+    assert verdict(attempt(1, LATE), failed(), same).action == "restart"
+    assert verdict(attempt(1), failed(), past(1, duration_s=LATE, signature=signature_of(failed()))).action == "restart"
+
+
+def test_deaths_without_a_traceback_are_not_the_same() -> None:
+    assert signature_of(failed(traceback="")) == ""
+    assert verdict(attempt(1), failed(3, "", "", ""), past(1, signature="")).action == "restart"
+
+
+def test_codes_that_never_restart_count_at_any_time() -> None:
+    codes = {"final_codes": frozenset({77})}
+    assert "names exit code 77" in verdict(attempt(duration_s=LATE), failed(77), [], **codes).reason
+    assert verdict(attempt(duration_s=LATE), failed(78), [], **codes).action == "restart"
+
+
+def test_first_restart_comes_at_once_and_then_the_pause_doubles() -> None:
+    pauses = [verdict(attempt(count), failed(), past(count), backoff_s=0.5).delay_s for count in range(9)]
+    assert pauses == [0, 0.5, 1, 2, 4, 8, 16, 32, 60]
+
+
+def test_pause_has_jitter_between_half_and_whole() -> None:
+    assert verdict(attempt(2), failed(), past(2), chance=0.0, backoff_s=4).delay_s == 4
+    assert verdict(attempt(2), failed(), past(2), chance=0.5, backoff_s=4).delay_s == 6
+    assert verdict(attempt(2), failed(), past(2), chance=1.0, backoff_s=4).delay_s == 8
+
+
+def test_attempt_that_worked_for_long_needs_no_pause_and_begins_the_count_anew() -> None:
+    assert verdict(attempt(5, STARTUP_S + 1), failed(), past(5)).delay_s == 0
+    assert verdict(attempt(5), failed(), [*past(4), *past(1, duration_s=LATE)]).delay_s == 0
+
+
+def test_no_pause_when_none_is_wanted() -> None:
+    assert verdict(attempt(5), failed(), past(5), backoff_s=0.0).delay_s == 0

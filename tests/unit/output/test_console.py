@@ -1,0 +1,83 @@
+"""The launcher's own streams: they never block, and a reader that comes back gets what was kept and a count of the rest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from launcher.output.console import HIGH_WATER_BYTES, Console
+from launcher.system.loop import Loop
+
+
+class Streams(NamedTuple):
+    console: Console
+    out: int  # where our stdout can be read
+    err: int
+
+    def read(self, fd: int, until: bytes = b"") -> bytes:
+        data = b""
+        while until not in data or not data:
+            data += os.read(fd, 1 << 20)
+        return data
+
+
+@pytest.fixture
+def streams(capfd: pytest.CaptureFixture[str]) -> Iterator[Streams]:
+    """A console on two pipes, which stand in for descriptors 1 and 2 while it is made."""
+    saved = os.dup(1), os.dup(2)
+    (out, out_write), (err, err_write) = os.pipe(), os.pipe()
+    with Loop([]) as loop:
+        os.dup2(out_write, 1)
+        os.dup2(err_write, 2)
+        try:
+            console = Console(loop, {})
+        finally:
+            os.dup2(saved[0], 1)
+            os.dup2(saved[1], 2)
+        yield Streams(console, out, err)
+        for fd in (out, err):
+            os.close(fd)
+        console.close()
+    for fd in (*saved, out_write, err_write):
+        os.close(fd)
+
+
+def test_blocks_go_to_their_streams_and_our_own_words_to_stderr(streams: Streams) -> None:
+    streams.console.show("out", b"[0] a\n")
+    streams.console.show("err", b"[0] b\n")
+    streams.console.say("two\nlines")
+    assert streams.read(streams.out) == b"[0] a\n"
+    assert streams.read(streams.err, b"lines\n") == b"[0] b\n[launcher] two\n[launcher] lines\n"
+
+
+def test_text_that_is_no_text_is_shown_all_the_same(streams: Streams) -> None:
+    streams.console.say("\ud800 \udcff é")
+    assert b"\\ud800" in streams.read(streams.err)
+
+
+def test_a_full_reader_makes_us_ask_for_a_pause_and_then_skip_and_count(streams: Streams) -> None:
+    console = streams.console
+    line = b"x" * 999 + b"\n"
+    count = 0
+    while not console.full:
+        console.show("out", line)
+        count += 1
+    assert count * 1000 > HIGH_WATER_BYTES
+    assert not console.has_room
+    console.start_skipping()
+    assert console.has_room
+    assert not console.full
+    for _ in range(5):
+        console.show("out", line)
+    # The reader comes back: what was kept arrives whole, what was not is counted.
+    received = b""
+    while len(received) < count * 1000:
+        received += os.read(streams.out, 1 << 20)
+        console._writers["out"]._flush()
+    assert received == line * count
+    console.show("out", b"after\n")
+    assert streams.read(streams.out) == b"after\n"
+    assert b"5 lines were not shown" in streams.read(streams.err)
