@@ -2,8 +2,8 @@
 
     python benchmarks/failure.py [--repeat 5] [--slow-repeat 2] [--only NAME ...]
 
-The launchers take turns; each figure is a median. Rows in which torchrun waits for half a minute are repeated less often.
-One table is printed and written to benchmarks/results/.
+The launchers take turns; each figure is a median. Rows in which torchrun waits for half a minute
+are repeated less often. One table is printed and written to benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from launchers import OURS, TORCHRUN, environment, find_installed, version
 RANKS = 8
 HANG_TIMEOUT_S = 2
 
-# By what the report is known: the first line of ours, torchrun's table, mpirun's paragraph that names the process.
+# By what the report is known: the first line of ours, torchrun's table, mpirun's paragraph that
+# names the process.
 _REPORT = re.compile(rb"FAILED: |Root Cause|Exit code: ")
 
 # (name of the launcher) -> one value, or an exception when it cannot do this.
@@ -57,13 +58,22 @@ class Screen:
 
 
 @contextmanager
-def running(command: Sequence[str], what: str) -> Iterator[tuple[subprocess.Popen[bytes], Screen, str, Iterator[list[str]]]]:
-    """Run the workload until all its ranks are ready; give the process, its screen, the FIFO's name and its lines."""
+def running(
+    command: Sequence[str], what: str
+) -> Iterator[tuple[subprocess.Popen[bytes], Screen, str, Iterator[list[str]]]]:
+    """Run the workload until all its ranks are ready; give the process, its screen, the FIFO's name
+    and its lines.
+    """
     with measure._fifo() as (fifo, lines), tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(
-            [*command, measure.workload("fail"), fifo, what], cwd=folder, env=environment(), stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            [*command, measure.workload("fail"), fifo, what],
+            cwd=folder,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         try:
             yield process, Screen(process), fifo, lines
         finally:
@@ -74,10 +84,17 @@ def running(command: Sequence[str], what: str) -> Iterator[tuple[subprocess.Pope
 
 
 def time_from_failure(what: str, until: str, *options: str) -> Measurement:
-    """Return a measurement of the seconds from a rank's failure until the report or the end of the command."""
+    """Return a measurement of the seconds from a rank's failure until the report or the end of the
+    command.
+    """
 
     def one(command: list[str], name: str) -> float:
-        with running([*command, *(options if name in (OURS, TORCHRUN) else ())], what) as (process, screen, fifo, lines):
+        with running([*command, *(options if name in (OURS, TORCHRUN) else ())], what) as (
+            process,
+            screen,
+            fifo,
+            lines,
+        ):
             measure._expect(lines, "ready", RANKS, process)
             with open(f"{fifo}.go", "w", encoding="ascii"):
                 pass
@@ -94,7 +111,9 @@ def time_from_failure(what: str, until: str, *options: str) -> Measurement:
 
 
 def left_after_kill(victim: str) -> Measurement:
-    """Return a measurement of how many processes are left 2 s after SIGKILL of the launcher, or of a rank."""
+    """Return a measurement of how many processes are left 2 s after SIGKILL of the launcher, or of
+    a rank.
+    """
 
     def one(command: list[str], name: str) -> float:
         with running(command, "wait") as (process, _, _, lines):
@@ -103,7 +122,9 @@ def left_after_kill(victim: str) -> Measurement:
             children = {int(rank): int(pid) for kind, pid, rank in words if kind == "child"}
             _kill(process.pid if victim == "launcher" else ranks[3])
             time.sleep(2.0)
-            watched = [*ranks.values(), *children.values()] if victim == "launcher" else [children[3]]
+            watched = (
+                [*ranks.values(), *children.values()] if victim == "launcher" else [children[3]]
+            )
             left = [pid for pid in watched if _is_alive(pid)]
             for pid in (*ranks.values(), *children.values()):
                 _kill(pid)
@@ -112,7 +133,9 @@ def left_after_kill(victim: str) -> Measurement:
     return one
 
 
-def _take(lines: Iterator[list[str]], process: subprocess.Popen[bytes], count: int) -> list[list[str]]:
+def _take(
+    lines: Iterator[list[str]], process: subprocess.Popen[bytes], count: int
+) -> list[list[str]]:
     found: list[list[str]] = []
     for words in lines:
         found += [words] if words else []
@@ -156,14 +179,24 @@ def _kill(pid: int) -> None:
 class Row:
     """One line of the table: what is measured, under which launchers, and what ours is to reach."""
 
-    def __init__(self, title: str, measurement: Measurement, target: float, unit: str = "s", *, only: tuple[str, ...] = (),
-                 slow: bool = False) -> None:  # fmt: skip
+    def __init__(
+        self,
+        title: str,
+        measurement: Measurement,
+        target: float,
+        unit: str = "s",
+        *,
+        only: tuple[str, ...] = (),
+        slow: bool = False,
+    ) -> None:
         self.title, self.measurement, self.target, self.unit = title, measurement, target, unit
         self.only, self.slow = only, slow
 
     def run(self, commands: dict[str, list[str]], repeat: int) -> dict[str, list[float]]:
         """Measure each launcher `repeat` times, in turns."""
-        samples: dict[str, list[float]] = {name: [] for name in commands if not self.only or name in self.only}
+        samples: dict[str, list[float]] = {
+            name: [] for name in commands if not self.only or name in self.only
+        }
         for _ in range(repeat):
             for name, values in samples.items():
                 try:
@@ -175,18 +208,48 @@ class Row:
 
 STUBBORN = ("--shutdown-timeout", "3")
 ROWS = {
-    "end": Row(f"rank exits 3, {RANKS} ranks waiting: until the command has ended", time_from_failure("exit", "end"), 0.15),
-    "report": Row("the same, until the report is on the screen", time_from_failure("exit", "report"), 0.10),
-    "stubborn": Row("one rank ignores SIGTERM: until the report is on the screen",
-                    time_from_failure("stubborn", "report"), 1.0, slow=True),
-    "timeout": Row("`--shutdown-timeout 3` with a stubborn rank: until the end",
-                   time_from_failure("stubborn", "end", *STUBBORN), 3.5, slow=True),
-    "left": Row("processes left 2 s after SIGKILL of the launcher", left_after_kill("launcher"), 0, f"of {2 * RANKS}"),
+    "end": Row(
+        f"rank exits 3, {RANKS} ranks waiting: until the command has ended",
+        time_from_failure("exit", "end"),
+        0.15,
+    ),
+    "report": Row(
+        "the same, until the report is on the screen", time_from_failure("exit", "report"), 0.10
+    ),
+    "stubborn": Row(
+        "one rank ignores SIGTERM: until the report is on the screen",
+        time_from_failure("stubborn", "report"),
+        1.0,
+        slow=True,
+    ),
+    "timeout": Row(
+        "`--shutdown-timeout 3` with a stubborn rank: until the end",
+        time_from_failure("stubborn", "end", *STUBBORN),
+        3.5,
+        slow=True,
+    ),
+    "left": Row(
+        "processes left 2 s after SIGKILL of the launcher",
+        left_after_kill("launcher"),
+        0,
+        f"of {2 * RANKS}",
+    ),
     "children": Row("children of a killed rank left after 2 s", left_after_kill("rank"), 0, "of 1"),
-    "restart": Row("restarts that work after a first attempt that had reduced", restart_works, 1, "of all",
-                   only=(OURS, TORCHRUN), slow=True),
-    "hang": Row("hang of one rank: named so long after --hang-timeout ran out", hang_named, 2.0, only=(OURS,)),
-}  # fmt: skip
+    "restart": Row(
+        "restarts that work after a first attempt that had reduced",
+        restart_works,
+        1,
+        "of all",
+        only=(OURS, TORCHRUN),
+        slow=True,
+    ),
+    "hang": Row(
+        "hang of one rank: named so long after --hang-timeout ran out",
+        hang_named,
+        2.0,
+        only=(OURS,),
+    ),
+}
 
 
 def show(row: Row, values: list[float] | None) -> str:
@@ -195,7 +258,11 @@ def show(row: Row, values: list[float] | None) -> str:
         return ""
     if row.unit == "of all":
         return f"{sum(values):.0f} of {len(values)}"
-    return f"{statistics.median(values):.2f} s" if row.unit == "s" else f"{statistics.median(values):.0f} {row.unit}"
+    return (
+        f"{statistics.median(values):.2f} s"
+        if row.unit == "s"
+        else f"{statistics.median(values):.0f} {row.unit}"
+    )
 
 
 def reached(row: Row, values: list[float] | None) -> str:
@@ -208,8 +275,15 @@ def reached(row: Row, values: list[float] | None) -> str:
 
 def main() -> None:
     parser = machine.make_parser(__doc__, ROWS)
-    parser.add_argument("--slow-repeat", type=int, default=2, help="the same for rows in which torchrun takes half a minute")
-    parser.add_argument("--restarts", type=int, default=20, help="how often our own restart is tried")
+    parser.add_argument(
+        "--slow-repeat",
+        type=int,
+        default=2,
+        help="the same for rows in which torchrun takes half a minute",
+    )
+    parser.add_argument(
+        "--restarts", type=int, default=20, help="how often our own restart is tried"
+    )
     options = parser.parse_args()
     installed, _ = find_installed(sys.executable)
     names = [name for name in (OURS, TORCHRUN, "mpirun") if name in installed]
@@ -222,16 +296,30 @@ def main() -> None:
         if key == "restart":
             more = options.restarts - len(samples[OURS])
             samples[OURS] += row.run({OURS: commands[OURS]}, more)[OURS]
-        target = "all" if row.unit == "of all" else (f"{row.target:g} s" if row.unit == "s" else f"{row.target:g}")
-        cells.append([row.title, *(show(row, samples.get(name)) for name in names), target, reached(row, samples[OURS])])
+        target = (
+            "all"
+            if row.unit == "of all"
+            else (f"{row.target:g} s" if row.unit == "s" else f"{row.target:g}")
+        )
+        cells.append(
+            [
+                row.title,
+                *(show(row, samples.get(name)) for name in names),
+                target,
+                reached(row, samples[OURS]),
+            ]
+        )
         print("  " + "  ".join(cells[-1]), flush=True)
     page = "\n\n".join(
         [
             "# After a failure",
             "\n".join(machine.describe()),
-            f"Medians of {options.repeat} ({options.slow_repeat} where torchrun takes half a minute), launchers in turns. "
-            "Written by `benchmarks/failure.py`. The report is ours, torchrun's table of failures (a log line comes before it), "
-            "and mpirun's paragraph that names the process.",
+            (
+                f"Medians of {options.repeat} ({options.slow_repeat} where torchrun takes half a"
+                " minute), launchers in turns. Written by `benchmarks/failure.py`. The report is"
+                " ours, torchrun's table of failures (a log line comes before it), and mpirun's"
+                " paragraph that names the process."
+            ),
             "\n".join(f"- {name}: {version(sys.executable, name)}" for name in names),
             machine.table(["", *names, "to reach", "reached"], cells),
         ]

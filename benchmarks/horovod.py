@@ -1,11 +1,13 @@
-"""Compare Horovod scripts under this launcher with the same scripts under horovodrun --gloo and mpirun.
+"""Compare Horovod scripts under this launcher with the same scripts under horovodrun --gloo and
+mpirun.
 
     python benchmarks/horovod.py [--repeat 5] [--only NAME ...]
 
-Two things are measured: how long a whole command takes that does one allreduce, and how many training steps of a ResNet-18
-2 ranks make in a second, once they run. The launchers take turns, so that a slow minute of the machine hits all of them;
-each figure is a median. All get the same OMP_NUM_THREADS. One table is printed and written to benchmarks/results/. Needs
-Horovod (scripts/build_horovod) and torchvision; run it on a machine that does nothing else.
+Two things are measured: how long a whole command takes that does one allreduce, and how many
+training steps of a ResNet-18 2 ranks make in a second, once they run. The launchers take turns, so
+that a slow minute of the machine hits all of them; each figure is a median. All get the same
+OMP_NUM_THREADS. One table is printed and written to benchmarks/results/. Needs Horovod
+(scripts/build_horovod) and torchvision; run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ class Row(NamedTuple):
     title: str
     unit: str
     samples: dict[str, list[float]]
-    # Largest share of horovodrun's time, or smallest share of every other launcher's steps per second.
+    # Largest share of horovodrun's time, or smallest share of every other launcher's steps per
+    # second.
     most: float | None = None
     least: float | None = None
 
@@ -50,7 +53,8 @@ def commands(ranks: int) -> dict[str, list[str]]:
     return {
         OURS: [*launchers.ours(python, ranks), "--backend", "horovod"],
         HOROVODRUN: launchers.horovodrun(python, ranks),
-        # As Horovod's documentation has it: a rank that is bound to one core shares it with its background thread.
+        # As Horovod's documentation has it: a rank that is bound to one core shares it with its
+        # background thread.
         MPIRUN: [*mpirun[:-1], "--bind-to", "none", python],
     }
 
@@ -66,7 +70,10 @@ class Bench:
         self, variants: dict[str, list[str]], script: str, one: Callable[[str, list[str]], float]
     ) -> dict[str, list[float]]:
         """Measure each variant `repeat` times in turns, after one run that does not count."""
-        self.shown += [f"{launchers.shown(command)} benchmarks/workloads/{script}" for command in variants.values()]
+        self.shown += [
+            f"{launchers.shown(command)} benchmarks/workloads/{script}"
+            for command in variants.values()
+        ]
         samples: dict[str, list[float]] = {name: [] for name in variants}
         for turn in range(-1, self.repeat):
             for name in list(samples):
@@ -85,12 +92,16 @@ class Bench:
 def whole_command(bench: Bench, ranks: int, most: float) -> Row:
     """Time a command from start to end."""
     script = "horovod_all_reduce"
-    samples = bench.alternate(commands(ranks), f"{script}.py", lambda _, command: measure.wall_time(command, script))
+    samples = bench.alternate(
+        commands(ranks), f"{script}.py", lambda _, command: measure.wall_time(command, script)
+    )
     return Row(f"one allreduce, {ranks} ranks, whole command", "s", samples, most=most)
 
 
 def training(bench: Bench) -> Row:
-    """Count the steps per second of 2 ranks in training, and for the record those of DDP in place of Horovod."""
+    """Count the steps per second of 2 ranks in training, and for the record those of DDP in place
+    of Horovod.
+    """
     variants = commands(2)
     variants[DDP] = [*launchers.ours(sys.executable, 2), "--backend", "gloo"]
 
@@ -123,7 +134,10 @@ def _verdict(row: Row) -> list[str]:
     """Return the cells `target` and `reached`."""
     if row.most is not None:
         ratio = row.ratio(HOROVODRUN)
-        return [f"at most {row.most:.2f} of horovodrun", "" if ratio is None else _yes(ratio <= row.most)]
+        return [
+            f"at most {row.most:.2f} of horovodrun",
+            "" if ratio is None else _yes(ratio <= row.most),
+        ]
     assert row.least is not None
     ratios = [ratio for name in (HOROVODRUN, MPIRUN) if (ratio := row.ratio(name)) is not None]
     return [f"at least {row.least:.2f} of each", _yes(min(ratios) >= row.least) if ratios else ""]
@@ -148,14 +162,23 @@ def render_page(bench: Bench, rows: list[Row]) -> str:
     """Return the whole results file."""
     import importlib.metadata
 
-    versions = [f"- {name} {importlib.metadata.version(name)}" for name in ("torch", "torchvision", "horovod")]
-    versions += [f"- {launchers.version(sys.executable, name)}" for name in (launchers.OURS, "mpirun")]
+    versions = [
+        f"- {name} {importlib.metadata.version(name)}"
+        for name in ("torch", "torchvision", "horovod")
+    ]
+    versions += [
+        f"- {launchers.version(sys.executable, name)}" for name in (launchers.OURS, "mpirun")
+    ]
     parts = [
         "# Horovod scripts under this launcher, horovodrun and mpirun",
         "\n".join(machine.describe()),
-        f"Medians of {bench.repeat} with ranges, launchers in turns, OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} for all. "
-        "Under mpirun Horovod uses MPI, under the others Gloo. Training: synthetic pictures of 224 pixels, batches of 2 per "
-        "rank, float32 on the CPU, 20 steps after 5 that are not timed. Written by `benchmarks/horovod.py`.",
+        (
+            f"Medians of {bench.repeat} with ranges, launchers in turns,"
+            f" OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} for all. Under mpirun Horovod uses"
+            " MPI, under the others Gloo. Training: synthetic pictures of 224 pixels, batches of 2"
+            " per rank, float32 on the CPU, 20 steps after 5 that are not timed. Written by"
+            " `benchmarks/horovod.py`."
+        ),
         "\n".join(versions),
         render_rows(rows),
         "Commands, each in an empty folder with its output going nowhere:",
@@ -166,7 +189,8 @@ def render_page(bench: Bench, rows: list[Row]) -> str:
 
 def main() -> None:
     options = machine.make_parser(__doc__, MEASUREMENTS).parse_args()
-    # Launchers differ in what they set by themselves; with one thread for each of 2 ranks nobody is helped or hurt.
+    # Launchers differ in what they set by themselves; with one thread for each of 2 ranks nobody is
+    # helped or hurt.
     os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // 2))
     bench = Bench(options.repeat)
     rows: list[Row] = []

@@ -1,7 +1,7 @@
 """The launchers that are compared: which are installed, and the command line of each.
 
-Owns nothing but these commands. `python` is the interpreter whose packages are used, so that ours and torchrun run in the
-same environment.
+Owns nothing but these commands. `python` is the interpreter whose packages are used, so that ours
+and torchrun run in the same environment.
 """
 
 from __future__ import annotations
@@ -22,13 +22,29 @@ def ours(python: str, ranks: int, restarts: int = 0) -> list[str]:
 
 
 def torchrun(python: str, ranks: int, restarts: int = 0) -> list[str]:
-    return [python, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), *_restarts(restarts)]
+    return [
+        python,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        str(ranks),
+        *_restarts(restarts),
+    ]
 
 
 def accelerate(python: str, ranks: int, restarts: int = 0) -> list[str]:
-    # Not --cpu: with it, and without a host file for mpirun, accelerate starts one process, whatever --num_processes says.
-    # With --multi_gpu it starts them all, through torch.distributed.run, and the workloads here ask for no GPU.
-    fixed = ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    # Not --cpu: with it, and without a host file for mpirun, accelerate starts one process,
+    # whatever --num_processes says. With --multi_gpu it starts them all, through
+    # torch.distributed.run, and the workloads here ask for no GPU.
+    fixed = [
+        "--multi_gpu",
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+    ]
     return [_beside(python, "accelerate"), "launch", *fixed, "--num_processes", str(ranks)]
 
 
@@ -38,16 +54,32 @@ def mpirun(python: str, ranks: int, restarts: int = 0) -> list[str]:
 
 
 def horovodrun(python: str, ranks: int, restarts: int = 0) -> list[str]:
-    return [_beside(python, "horovodrun"), "--gloo", "-np", str(ranks), "-H", f"localhost:{ranks}", python]
+    return [
+        _beside(python, "horovodrun"),
+        "--gloo",
+        "-np",
+        str(ranks),
+        "-H",
+        f"localhost:{ranks}",
+        python,
+    ]
 
 
-OTHERS: dict[str, MakeCommand] = {"accelerate launch": accelerate, "mpirun": mpirun, "horovodrun": horovodrun}
+OTHERS: dict[str, MakeCommand] = {
+    "accelerate launch": accelerate,
+    "mpirun": mpirun,
+    "horovodrun": horovodrun,
+}
 
 
 def find_installed(python: str) -> tuple[dict[str, MakeCommand], list[str]]:
-    """Return the launchers that can be run here, ours and torchrun first, and the names of those that cannot."""
+    """Return the launchers that can be run here, ours and torchrun first, and the names of those
+    that cannot.
+    """
     found: dict[str, MakeCommand] = {OURS: ours, TORCHRUN: torchrun}
-    found.update({name: make for name, make in OTHERS.items() if os.path.isabs(make(python, 1, 0)[0])})
+    found.update(
+        {name: make for name, make in OTHERS.items() if os.path.isabs(make(python, 1, 0)[0])}
+    )
     return found, [name for name in OTHERS if name not in found]
 
 
@@ -58,10 +90,16 @@ def version(python: str, name: str) -> str:
     elif name == TORCHRUN:
         command = [python, "-c", "import torch; print('torch', torch.__version__)"]
     elif name == "accelerate launch":
-        command = [python, "-c", "import importlib.metadata as m; print('accelerate', m.version('accelerate'))"]
+        command = [
+            python,
+            "-c",
+            "import importlib.metadata as m; print('accelerate', m.version('accelerate'))",
+        ]
     else:
         command = [_beside(python, name), "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment(), timeout=60, check=False
+    )
     lines = (done.stdout or done.stderr).strip().splitlines()
     return lines[0] if lines else "unknown"
 
@@ -74,7 +112,8 @@ def shown(command: Sequence[str]) -> str:
 def environment() -> dict[str, str]:
     """Return this process's environment without what a surrounding launcher may have left in it."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    # PYTHONDONTWRITEBYTECODE would let every start compile our sources, while those of an installed torch are compiled.
+    # PYTHONDONTWRITEBYTECODE would let every start compile our sources, while those of an installed
+    # torch are compiled.
     foreign = (
         *("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "RANK", "LOCAL_", "WORLD_SIZE", "MASTER_"),
         *("TORCHELASTIC_", "LAUNCHER_", "OMPI_", "PMI", "PET_"),
@@ -89,6 +128,8 @@ def _restarts(restarts: int) -> list[str]:
 
 
 def _beside(python: str, program: str) -> str:
-    """Return the program of the interpreter's own environment, else the one on PATH, else its bare name."""
+    """Return the program of the interpreter's own environment, else the one on PATH, else its bare
+    name.
+    """
     path = os.pathsep.join((os.path.dirname(python), os.environ.get("PATH", "")))
     return shutil.which(program, path=path) or program

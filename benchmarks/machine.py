@@ -1,5 +1,5 @@
-"""What all benchmarks share around their measurements: the options, what a results file says about the machine, and the
-writing of that file. No measurement happens here.
+"""What all benchmarks share around their measurements: the options, what a results file says about
+the machine, and the writing of that file. No measurement happens here.
 """
 
 from __future__ import annotations
@@ -15,14 +15,22 @@ RESULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results")
 
 
 def make_parser(description: str | None, rows: Iterable[str] = ()) -> argparse.ArgumentParser:
-    """Return a parser of the options that all benchmarks have: --repeat, --results and, where rows have names, --only."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeat", type=int, default=5, help="runs per figure, of which the median is taken")
+    """Return a parser of the options that all benchmarks have: --repeat, --results and, where rows
+    have names, --only.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--repeat", type=int, default=5, help="runs per figure, of which the median is taken"
+    )
     parser.add_argument("--results", default=RESULTS, help="folder for the results file")
     if names := list(rows):
         shown = ", ".join(f'"{name}"' if " " in name else name for name in names)
         help_text = f"measure only some of: {shown}"
-        parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=help_text)
+        parser.add_argument(
+            "--only", nargs="+", choices=names, default=names, metavar="NAME", help=help_text
+        )
     return parser
 
 
@@ -42,7 +50,10 @@ def describe() -> list[str]:
     cores = len(os.sched_getaffinity(0))
     return [
         f"{cpu_model()}, {cores} usable cores, {memory_gib:.0f} GiB of memory",
-        f"{platform.system()} {platform.release()}, {' '.join(platform.libc_ver())}, Python {platform.python_version()}",
+        (
+            f"{platform.system()} {platform.release()}, {' '.join(platform.libc_ver())}, Python"
+            f" {platform.python_version()}"
+        ),
     ]
 
 
@@ -57,7 +68,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table whose columns line up."""
     cells = [list(header), *(list(row) for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    lines = ["| " + " | ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) + " |" for row in cells]
+    lines = [
+        "| " + " | ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in cells
+    ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
 

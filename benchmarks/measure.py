@@ -1,6 +1,8 @@
-"""The single measurements: each function runs one launcher once and returns one number, in seconds or bytes.
+"""The single measurements: each function runs one launcher once and returns one number, in seconds
+or bytes.
 
-Knows nothing of tables or repetitions. Everything that is started is also ended here, in a session of its own.
+Knows nothing of tables or repetitions. Everything that is started is also ended here, in a session
+of its own.
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ def wall_time(command: Sequence[str], script: str) -> float:
 
 
 def idle_supervisor(command: Sequence[str], ranks: int, idle_s: float) -> tuple[int, float]:
-    """Return the supervisor's peak memory in bytes, and its CPU seconds while all ranks wait for `idle_s`."""
+    """Return the supervisor's peak memory in bytes, and its CPU seconds while all ranks wait for
+    `idle_s`.
+    """
     with _fifo() as (fifo, lines), _running([*command, workload("wait"), fifo]) as process:
         _expect(lines, "ready", ranks, process)
         time.sleep(1.0)  # let it finish what the start has left to do
@@ -61,7 +65,9 @@ def idle_supervisor(command: Sequence[str], ranks: int, idle_s: float) -> tuple[
 
 
 def proportional_memory(command: Sequence[str], ranks: int) -> int:
-    """Return the bytes (PSS) of all processes below the supervisor while `ranks` ranks hold torch."""
+    """Return the bytes (PSS) of all processes below the supervisor while `ranks` ranks hold
+    torch.
+    """
     with _fifo() as (fifo, lines), _running([*command, workload("wait"), fifo]) as process:
         _expect(lines, "ready", ranks, process)
         return sum(pss_bytes(pid) for pid in _descendants(process.pid))
@@ -70,7 +76,8 @@ def proportional_memory(command: Sequence[str], ranks: int) -> int:
 def restart_time(command: Sequence[str], ranks: int, way: str) -> float:
     """Return the seconds from a rank's death to the all-reduce of every rank of the next attempt.
 
-    `way` is an argument of the script, see workloads/restart.py. Raises Failed when the next attempt does not get that far.
+    `way` is an argument of the script, see workloads/restart.py. Raises Failed when the next
+    attempt does not get that far.
     """
     with _fifo() as (fifo, lines), _running([*command, workload("restart"), fifo, way]) as process:
         killed = _expect(lines, "killed", 1, process)
@@ -79,7 +86,9 @@ def restart_time(command: Sequence[str], ranks: int, way: str) -> float:
 
 
 def training_speed(command: Sequence[str], script: str, way: str) -> float:
-    """Return the training steps per second that rank 0 reports. `way` is an argument of the script."""
+    """Return the training steps per second that rank 0 reports. `way` is an argument of the
+    script.
+    """
     with _fifo() as (fifo, lines), _running([*command, workload(script), fifo, way]) as process:
         speed = float(_expect(lines, "steps_per_s", 1, process)[0][1])
         try:
@@ -90,7 +99,9 @@ def training_speed(command: Sequence[str], script: str, way: str) -> float:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time of all threads of a process so far: in nanoseconds, where the kernel counts them."""
+    """Return the CPU time of all threads of a process so far: in nanoseconds, where the kernel
+    counts them.
+    """
     total_ns = 0
     for thread in os.listdir(f"/proc/{pid}/task"):
         with open(f"/proc/{pid}/task/{thread}/schedstat", encoding="ascii") as file:
@@ -135,7 +146,9 @@ def _descendants(root: int) -> list[int]:
 
 @contextmanager
 def _running(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command quietly in an empty folder; end it, and all that it started, at the end of the block."""
+    """Run a command quietly in an empty folder; end it, and all that it started, at the end of the
+    block.
+    """
     environ = {**environment(), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     if "launcher" in command or "torch.distributed.run" in command:
         del environ["MASTER_ADDR"], environ["MASTER_PORT"]  # these choose for themselves
@@ -180,7 +193,9 @@ def _free_port() -> int:
 
 @contextmanager
 def _fifo() -> Iterator[tuple[str, Iterator[list[str]]]]:
-    """Give a FIFO for the ranks to report to, and the words of each line that arrives ([] once a second)."""
+    """Give a FIFO for the ranks to report to, and the words of each line that arrives ([] once a
+    second).
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "fifo")
         os.mkfifo(path)
@@ -204,8 +219,12 @@ def _lines(fd: int) -> Iterator[list[str]]:
             yield line.decode("ascii").split()
 
 
-def _expect(lines: Iterator[list[str]], word: str, count: int, process: subprocess.Popen[bytes]) -> list[list[str]]:
-    """Return the first `count` lines that begin with `word`; raises Failed when they do not come."""
+def _expect(
+    lines: Iterator[list[str]], word: str, count: int, process: subprocess.Popen[bytes]
+) -> list[list[str]]:
+    """Return the first `count` lines that begin with `word`; raises Failed when they do not
+    come.
+    """
     found: list[list[str]] = []
     for words in lines:
         if not words and process.poll() is not None:

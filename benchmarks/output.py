@@ -1,9 +1,11 @@
-"""Compare how fast the launchers pass on what the workers write: prefixed on stdout and, where they can, in log files.
+"""Compare how fast the launchers pass on what the workers write: prefixed on stdout and, where they
+can, in log files.
 
     python benchmarks/output.py [--repeat 5] [--megabytes 100]
 
-Two ranks write lines of 100 bytes into the launcher, whose own stdout is a file or a pipe that is read at once. The time of
-a run that writes nothing is taken off. One table is printed and written to benchmarks/results/.
+Two ranks write lines of 100 bytes into the launcher, whose own stdout is a file or a pipe that is
+read at once. The time of a run that writes nothing is taken off. One table is printed and written
+to benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ RANKS = 2
 
 
 def make_commands(python: str) -> dict[str, list[str]]:
-    """Return the command of each installed launcher, with prefixes and log files switched on where it has them."""
+    """Return the command of each installed launcher, with prefixes and log files switched on where
+    it has them.
+    """
     installed, _ = find_installed(python)
     commands = {
         OURS: installed[OURS](python, RANKS, 0),
@@ -72,7 +76,9 @@ def _watch_peak(process: subprocess.Popen[bytes], peaks: list[int]) -> None:
         time.sleep(0.02)
 
 
-def measure_all(commands: dict[str, list[str]], repeat: int, megabytes: int, sink: str) -> list[list[str]]:
+def measure_all(
+    commands: dict[str, list[str]], repeat: int, megabytes: int, sink: str
+) -> list[list[str]]:
     """Return a table row for each launcher, which take turns."""
     empty: dict[str, list[float]] = {name: [] for name in commands}
     full: dict[str, list[float]] = {name: [] for name in commands}
@@ -88,7 +94,15 @@ def measure_all(commands: dict[str, list[str]], repeat: int, megabytes: int, sin
         seconds = statistics.median(full[name]) - statistics.median(empty[name])
         rate = RANKS * megabytes / max(seconds, 1e-3)
         peak_mib = statistics.median(peaks[name]) / (1 << 20)
-        rows.append([name, sink, f"{statistics.median(full[name]):.2f} s", f"{rate:.0f} MB/s", f"{peak_mib:.0f} MiB"])
+        rows.append(
+            [
+                name,
+                sink,
+                f"{statistics.median(full[name]):.2f} s",
+                f"{rate:.0f} MB/s",
+                f"{peak_mib:.0f} MiB",
+            ]
+        )
     return rows
 
 
@@ -100,18 +114,27 @@ def main() -> None:
     rows = []
     for sink in ("file", "pipe"):
         rows += measure_all(commands, options.repeat, options.megabytes, sink)
-    header = ["", "stdout is a", "whole command", "rate without the start", "peak memory of the supervisor"]
+    header = [
+        "",
+        "stdout is a",
+        "whole command",
+        "rate without the start",
+        "peak memory of the supervisor",
+    ]
     names = [f"- {name}: {version(sys.executable, name)}" for name in commands]
     page = "\n\n".join(
         [
             "# Passing on output",
             "\n".join(machine.describe()),
-            f"{RANKS} ranks write {options.megabytes} MB each, in lines of 100 bytes. Medians of {options.repeat}, "
-            "launchers in turns. Written by `benchmarks/output.py`.",
+            (
+                f"{RANKS} ranks write {options.megabytes} MB each, in lines of 100 bytes. Medians"
+                f" of {options.repeat}, launchers in turns. Written by `benchmarks/output.py`."
+            ),
             "\n".join(names),
             machine.table(header, rows),
             "\n".join(
-                f"    {shown(command)} benchmarks/workloads/lines.py {options.megabytes}" for command in commands.values()
+                f"    {shown(command)} benchmarks/workloads/lines.py {options.megabytes}"
+                for command in commands.values()
             ),
         ]
     )

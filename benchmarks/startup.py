@@ -1,9 +1,11 @@
-"""Compare the start, the idle costs and the restart of this launcher with torchrun and, where installed, others.
+"""Compare the start, the idle costs and the restart of this launcher with torchrun and, where
+installed, others.
 
     python benchmarks/startup.py [--repeat 5] [--idle-seconds 60] [--only NAME ...]
 
-The launchers take turns, so that a slow minute of the machine hits all of them; each figure is a median. One table is
-printed and written to benchmarks/results/. Run it on a machine that does nothing else.
+The launchers take turns, so that a slow minute of the machine hits all of them; each figure is a
+median. One table is printed and written to benchmarks/results/. Run it on a machine that does
+nothing else.
 """
 
 from __future__ import annotations
@@ -44,10 +46,16 @@ class Bench:
         self.installed, self.missing = find_installed(python)
         self.commands: list[str] = []
 
-    def alternate(self, ranks: int, script: str, one: Callable[[list[str]], float]) -> dict[str, float]:
-        """Measure each launcher `repeat` times in turns, after one run that does not count; return the medians."""
+    def alternate(
+        self, ranks: int, script: str, one: Callable[[list[str]], float]
+    ) -> dict[str, float]:
+        """Measure each launcher `repeat` times in turns, after one run that does not count; return
+        the medians.
+        """
         few = script == "hello" or ranks <= self.others_ranks
-        wanted = {name: make for name, make in self.installed.items() if few or name in (OURS, TORCHRUN)}
+        wanted = {
+            name: make for name, make in self.installed.items() if few or name in (OURS, TORCHRUN)
+        }
         commands = {name: make(self.python, ranks, 0) for name, make in wanted.items()}
         for command in commands.values():
             self.note_command(command, f"{script}.py")
@@ -62,7 +70,9 @@ class Bench:
                     continue
                 if turn >= 0:
                     samples[name].append(value)
-        return {name: statistics.median(values) for name, values in samples.items() if name in commands}
+        return {
+            name: statistics.median(values) for name, values in samples.items() if name in commands
+        }
 
     def note_command(self, command: list[str], script: str) -> None:
         """Remember a command for the results file."""
@@ -90,7 +100,9 @@ def supervisor_rows(bench: Bench) -> list[Row]:
             used[name].append(cpu)
     idle = f"CPU time of the supervisor, {bench.idle_s:g} idle s"
     return [
-        Row(f"peak memory of the supervisor, {ranks} ranks", "MiB", _medians(peaks), target_value=25),
+        Row(
+            f"peak memory of the supervisor, {ranks} ranks", "MiB", _medians(peaks), target_value=25
+        ),
         Row(idle, "s", _medians(used), target_value=0.02),
     ]
 
@@ -98,8 +110,9 @@ def supervisor_rows(bench: Bench) -> list[Row]:
 def restart_row(bench: Bench) -> Row:
     """Time from a rank's death to the first all-reduce of all ranks of the next attempt.
 
-    torchrun's store survives the restart, with the addresses of dead ranks in it, so its restarts often fail. To get a
-    figure at all, the timed script keeps each attempt's keys apart by itself; the restarts of a plain script are counted.
+    torchrun's store survives the restart, with the addresses of dead ranks in it, so its restarts
+    often fail. To get a figure at all, the timed script keeps each attempt's keys apart by itself;
+    the restarts of a plain script are counted.
     """
     ranks = 8
     timed: dict[str, list[float]] = {OURS: [], TORCHRUN: []}
@@ -119,8 +132,13 @@ def restart_row(bench: Bench) -> Row:
             except measure.Failed as error:
                 print(f"  {name} failed: {error}", flush=True)
     counts = ", ".join(f"{name} {count} of {bench.repeat}" for name, count in worked.items())
-    note = f"with a script that keeps the keys of each attempt apart; restarts of a plain script that worked: {counts}"
-    return Row("rank killed, until all ranks have reduced again", "s", _medians(timed), 0.10, note=note)
+    note = (
+        "with a script that keeps the keys of each attempt apart; restarts of a plain script that"
+        f" worked: {counts}"
+    )
+    return Row(
+        "rank killed, until all ranks have reduced again", "s", _medians(timed), 0.10, note=note
+    )
 
 
 def memory_row(bench: Bench) -> Row:
@@ -135,7 +153,9 @@ def memory_row(bench: Bench) -> Row:
         for name, command in commands.items():
             samples[name].append(measure.proportional_memory(command, ranks) / MIB)
     values = _medians(samples)
-    note = f"{values['spawn']:.0f} MiB with --start spawn; PSS of all processes below the supervisor"
+    note = (
+        f"{values['spawn']:.0f} MiB with --start spawn; PSS of all processes below the supervisor"
+    )
     return Row(f"memory of {ranks} ranks that hold torch", "MiB", {OURS: values["warm"]}, note=note)
 
 
@@ -163,7 +183,13 @@ def render_rows(rows: list[Row], others: list[str]) -> str:
         ours, theirs = row.values.get(OURS), row.values.get(TORCHRUN)
         ratio = ours / theirs if ours is not None and theirs else None
         share = "" if ratio is None else f"{ratio:.3f}"
-        line = [row.title, _show(ours, row.unit), _show(theirs, row.unit), share, *_verdict(row, ours, ratio)]
+        line = [
+            row.title,
+            _show(ours, row.unit),
+            _show(theirs, row.unit),
+            share,
+            *_verdict(row, ours, ratio),
+        ]
         cells.append([*line, *(_show(row.values.get(name), row.unit) for name in others)])
     return "\n\n".join([machine.table(header, cells), *notes])
 
@@ -204,7 +230,9 @@ def render_page(bench: Bench, rows: list[Row]) -> str:
 
 def main() -> None:
     parser = machine.make_parser(__doc__, MEASUREMENTS)
-    parser.add_argument("--idle-seconds", type=float, default=60.0, help="how long the idle supervisor is watched")
+    parser.add_argument(
+        "--idle-seconds", type=float, default=60.0, help="how long the idle supervisor is watched"
+    )
     parser.add_argument(
         "--others-ranks",
         type=int,
@@ -219,7 +247,9 @@ def main() -> None:
     for name in options.only:
         print(f"measuring {name} ...", flush=True)
         measured = MEASUREMENTS[name](bench)
-        print(render_rows(measured, []), flush=True)  # what is known is not lost when a later row is stopped
+        print(
+            render_rows(measured, []), flush=True
+        )  # what is known is not lost when a later row is stopped
         rows += measured
     page = render_page(bench, rows)
     print("\n" + page, end="")

@@ -1,14 +1,15 @@
 """Launcher and runtime library for distributed PyTorch training: the public names.
 
-Owns the list of public names and where each of them lives, nothing else. Every worker process imports this
-package, so all names are resolved at first use (PEP 562): `import launcher` loads no other module. Top of the
-layers.
+Owns the list of public names and where each of them lives, nothing else. Every worker process
+imports this package, so all names are resolved at first use (PEP 562): `import launcher` loads no
+other module.
 """
 
-TYPE_CHECKING = False  # a constant that type checkers know; importing it from typing would cost every worker 5 ms
+# A constant that type checkers know; importing it from typing would cost every worker 5 ms.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from launcher.diagnosis.outcome import LaunchResult
-    from launcher.errors import LauncherError, SpawnError, UsageError, WorkerFailed
+    from launcher.diagnosis.report import LaunchResult, WorkerFailed
+    from launcher.errors import LauncherError, SpawnError, UsageError
     from launcher.function.launch import launch
     from launcher.options.spec import LaunchSpec
     from launcher.worker.context import Context, init
@@ -30,12 +31,12 @@ __all__ = [
 
 _HOME = {
     "Context": "launcher.worker.context",
-    "LaunchResult": "launcher.diagnosis.outcome",
+    "LaunchResult": "launcher.diagnosis.report",
     "LaunchSpec": "launcher.options.spec",
     "LauncherError": "launcher.errors",
     "SpawnError": "launcher.errors",
     "UsageError": "launcher.errors",
-    "WorkerFailed": "launcher.errors",
+    "WorkerFailed": "launcher.diagnosis.report",
     "init": "launcher.worker.context",
     "launch": "launcher.function.launch",
 }

@@ -1,8 +1,9 @@
-"""`python -m launcher`: protect the supervisor from the files of the current folder, then run the command.
+"""`python -m launcher`: protect the supervisor from the files of the current folder, then run the
+command.
 
-Python puts the current folder first in `sys.path` for `-m`. A user's `random.py` or `select.py` there
-would be imported in place of the standard library's. Workers get a path of their own; we need nothing
-from there.
+Python puts the current folder first in `sys.path` for `-m`. A user's `random.py` or `select.py`
+there would be imported in place of the standard library's. Workers get a path of their own; we need
+nothing from there.
 """
 
 import sys
@@ -11,14 +12,16 @@ if __name__ == "__main__":
     if sys.path and not getattr(sys.flags, "safe_path", False):
         _folder = sys.path.pop(0)
         if __file__.startswith(_folder + "/launcher/"):
-            # The package itself lives in the current folder: keep it importable, behind the standard library.
+            # The package itself lives in the current folder: keep it importable, behind the
+            # standard library.
             sys.path.append(_folder)
     try:
         from launcher.cli import main
 
         _code = main()
         if "launcher.supervisor" in sys.modules:
-            # No code of the user's has run here: there is nothing that the interpreter's tear-down, 8 ms, could be good for.
+            # No code of the user's has run here: there is nothing that the interpreter's tear-down,
+            # 8 ms, could be good for.
             import os
 
             try:

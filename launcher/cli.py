@@ -1,8 +1,8 @@
 """The command: arguments to a spec, the spec to a launch, errors to one paragraph and an exit code.
 
-The only file that prints for the launcher itself and decides its exit code. It must not know how a launch
-is carried out; the supervisor is imported only when there is something to launch, so that help and errors
-come at once. Top of the layers.
+The only file that prints for the launcher itself and decides its exit code. It must not know how a
+launch is carried out; the supervisor is imported only when there is something to launch, so that
+help and errors come at once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import sys
 import time
 
-from launcher.errors import LauncherError, UsageError, WorkerFailed
+from launcher.errors import LauncherError, UsageError
 from launcher.options.option import PROG
 
 TYPE_CHECKING = False
@@ -34,11 +34,11 @@ All options:                {PROG} --help
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command with these arguments, by default those of the process, and return its exit code."""
+    """Run the command with these arguments, by default those of the process, and return its exit
+    code.
+    """
     try:
         code_or_rank = _run(sys.argv[1:] if argv is None else argv)
-    except WorkerFailed as failure:
-        return failure.exit_code  # the supervisor has already printed the report
     except LauncherError as error:
         if not _hand_back(error):
             _complain(f"launcher: error: {error}\n")
@@ -64,7 +64,9 @@ def _run(argv: list[str]) -> int | Callable[[], int]:
     if not command:
         typed = " ".join([PROG, *argv, "train.py"])
         raise UsageError("No script was given.", hint=f"Type for example: {typed}")
-    spec = LaunchSpec.from_sources(given, os.environ, script=command[0], script_args=tuple(command[1:]))
+    spec = LaunchSpec.from_sources(
+        given, os.environ, script=command[0], script_args=tuple(command[1:])
+    )
     return _launch(spec)
 
 
@@ -77,8 +79,7 @@ def _print_only(given: dict[str, Given]) -> bool:
 
         _print(f"launcher {__version__}\n")
     elif "print_completion" in given:
-        from launcher.options.arguments import all_options, make_parser
-        from launcher.options.completion import completion_script
+        from launcher.options.arguments import all_options, completion_script, make_parser
         from launcher.options.spec import LaunchSpec
 
         flag, text = given["print_completion"]
@@ -122,7 +123,7 @@ def _launch(spec: LaunchSpec) -> int | Callable[[], int]:
 
 
 def _supervise(spec: LaunchSpec) -> int:
-    from launcher.plan.kind import starts_warm
+    from launcher.plan.program import starts_warm
 
     if not starts_warm(spec):
         from launcher.supervisor import launch
@@ -142,8 +143,9 @@ def _supervise(spec: LaunchSpec) -> int:
 def _is_rank(spec: LaunchSpec, place: Place) -> bool:
     """Whether this process is to be a rank itself.
 
-    An error that all ranks of an engine find alike is raised on rank 0; the others end with its exit code only, and a moment
-    later: many an engine kills all ranks when one ends, and rank 0 must have spoken by then.
+    An error that all ranks of an engine find alike is raised on rank 0; the others end with its
+    exit code only, and a moment later: many an engine kills all ranks when one ends, and rank 0
+    must have spoken by then.
     """
     from launcher.attached import join as attach
 
@@ -160,20 +162,26 @@ def _is_rank(spec: LaunchSpec, place: Place) -> bool:
 
 
 def _hand_back(error: LauncherError) -> bool:
-    """Leave the error to `launcher.launch()`, if that started us: it raises it again. Returns whether it will."""
+    """Leave the error to `launcher.launch()`, if that started us: it raises it again. Returns
+    whether it will.
+    """
     path = os.environ.get("LAUNCHER_RESULT_FILE")
     if not path:
         return False
     import json
 
-    from launcher.runs.folder import write_whole
+    from launcher.system.files import write_whole
 
     said = {"message": error.message, "hint": error.hint}
-    return write_whole(path, json.dumps({"exit_code": error.exit_code, "report": None, "error": said}))
+    return write_whole(
+        path, json.dumps({"exit_code": error.exit_code, "report": None, "error": said})
+    )
 
 
 def _print(text: str) -> None:
-    """Write to stdout; LauncherError when that fails, but not when the reader, say `head`, is gone."""
+    """Write to stdout; LauncherError when that fails, but not when the reader, say `head`, is
+    gone.
+    """
     try:
         _write(sys.stdout, text)
     except OSError as error:

@@ -7,21 +7,18 @@
       RendezvousError                   3    the nodes did not come together
       WorkerFailed           code or 128+n   a worker failed; carries the failure report
 
-Layer 0: imports nothing of this package. The library raises these; only the command line prints them and exits.
+Imports nothing of this package. The library raises these; only the command line prints
+them and exits.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from launcher.diagnosis.report import FailureReport
 
 
 class LauncherError(Exception):
     """Base of everything that this package raises on purpose.
 
-    `hint` is the next thing to do, usually a command to type; the command line prints it behind the message.
+    `hint` is the next thing to do, usually a command to type; the command line prints it behind the
+    message.
     """
 
     exit_code = 1
@@ -46,7 +43,9 @@ class EnvironmentMismatch(UsageError):
 
 
 class SpawnError(LauncherError):
-    """A worker's command cannot be started: 127 when it is not found, 126 when it cannot be executed."""
+    """A worker's command cannot be started: 127 when it is not found, 126 when it cannot be
+    executed.
+    """
 
     def __init__(self, message: str, *, exit_code: int, hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -57,12 +56,3 @@ class RendezvousError(LauncherError):
     """The nodes of a run did not come together."""
 
     exit_code = 3
-
-
-class WorkerFailed(LauncherError):
-    """At least one worker failed; `report` says which one was first, how, and what it said."""
-
-    def __init__(self, report: FailureReport) -> None:
-        super().__init__(report.summary())
-        self.report = report
-        self.exit_code = report.exit_code

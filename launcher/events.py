@@ -1,6 +1,8 @@
-"""What the loop of a supervisor receives: small immutable messages, one class for each thing that can happen.
+"""What the loop of a supervisor receives: small immutable messages, one class for each thing that
+can happen.
 
-Layer 0: imports nothing of this package. Sources (pipes, the fork server, signals, timers) make them; `group.py` reads them.
+Imports nothing of this package. Sources (pipes, the fork server, signals, timers) make
+them; `group.py` reads them.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ class Output(NamedTuple):
 
 
 class Exited(NamedTuple):
-    """A worker has ended with a wait status in subprocess form: an exit code, or minus a signal number."""
+    """A worker has ended with a wait status in subprocess form: an exit code, or minus a signal
+    number.
+    """
 
     local_rank: int
     returncode: int
@@ -39,7 +43,9 @@ class StartFailed(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A worker waits in `hvd.init()` to be told its rank among those that are left (elastic Horovod)."""
+    """A worker waits in `hvd.init()` to be told its rank among those that are left (elastic
+    Horovod).
+    """
 
     local_rank: int
 

@@ -1,6 +1,5 @@
-"""Exit statuses in words: what `-9` or `127` means for a person, and the code that a shell would show.
-
-Layer 0, pure. Return codes are in subprocess form: an exit code, or minus the number of the signal.
+"""Exit statuses in words: what `-9` or `127` means for a person, and the code that a shell would
+show. Pure. Return codes are in subprocess form: an exit code, or minus the number of the signal.
 """
 
 from __future__ import annotations
@@ -19,11 +18,7 @@ _SIGNAL_HINTS = {
     signal.SIGXFSZ: "the limit of a file's size, which `ulimit -f` shows",
 }
 
-_CODE_HINTS = {
-    2: "often a usage error",
-    126: "cannot be executed",
-    127: "command not found",
-}
+_CODE_HINTS = {2: "often a usage error", 126: "cannot be executed", 127: "command not found"}
 
 
 def signal_name(signum: int) -> str:

@@ -1,6 +1,6 @@
 """Rank arithmetic: which workers a node has, and where they stand in the whole run.
 
-Layer 0, pure: no environment, no clock, no sockets.
+No environment, no clock, no sockets.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A plugin of scripts/test: in CI (variable CI is set), a test that is skipped makes the run fail.
 
-A skipped test proves nothing, and CI has everything that tests need, except GPUs: tests marked `gpu` may be skipped.
+A skipped test proves nothing, and CI has everything that tests need, except GPUs: tests marked
+`gpu` may be skipped.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What all tests share: how the command is run, and the proof that each test leaves nothing behind.
 
-Every process that a test starts inherits a random mark in its environment; after the test no process may carry it.
+Every process that a test starts inherits a random mark in its environment; after the test no
+process may carry it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,19 @@ WORKERS = ROOT / "tests" / "workers"
 TIMEOUT_S = 30.0
 
 # Set by launchers and schedulers around us; a test that wants one sets it itself.
-_STARTERS = ("RANK", "LOCAL_", "WORLD_", "GROUP_", "ROLE_", "NODE_RANK", "MASTER_", "TORCHELASTIC_", "OMPI_", "PMI", "SLURM")
+_STARTERS = (
+    "RANK",
+    "LOCAL_",
+    "WORLD_",
+    "GROUP_",
+    "ROLE_",
+    "NODE_RANK",
+    "MASTER_",
+    "TORCHELASTIC_",
+    "OMPI_",
+    "PMI",
+    "SLURM",
+)
 _OURS = (
     "LAUNCHER_",
     "PET_",
@@ -54,7 +67,9 @@ class Completed(NamedTuple):
 
 
 class Running:
-    """A process that is being watched. Its output is read all the time, so it never blocks on us."""
+    """A process that is being watched. Its output is read all the time, so it never blocks on
+    us.
+    """
 
     def __init__(self, process: subprocess.Popen[bytes], reading: bool = True) -> None:
         self.process = process
@@ -70,7 +85,9 @@ class Running:
         """Begin to read its output."""
         for name, pipe in (("out", self.process.stdout), ("err", self.process.stderr)):
             if pipe is not None:
-                thread = threading.Thread(target=self._collect, args=(name, pipe.fileno()), daemon=True)
+                thread = threading.Thread(
+                    target=self._collect, args=(name, pipe.fileno()), daemon=True
+                )
                 thread.start()
                 self._threads.append(thread)
 
@@ -97,13 +114,17 @@ class Running:
         deadline = time.monotonic() + TIMEOUT_S
         with self._news:
             while self._data["out"].count(wanted) + self._data["err"].count(wanted) < count:
-                if self.process.poll() is not None and not any(thread.is_alive() for thread in self._threads):
+                if self.process.poll() is not None and not any(
+                    thread.is_alive() for thread in self._threads
+                ):
                     break
                 if time.monotonic() > deadline:
                     break
                 self._news.wait(0.05)
             found = self._data["out"].count(wanted) + self._data["err"].count(wanted)
-        assert found >= count, f"{text!r} did not come {count} times; stdout {self.out!r}, stderr {self.err!r}"
+        assert found >= count, (
+            f"{text!r} did not come {count} times; stdout {self.out!r}, stderr {self.err!r}"
+        )
 
     def send(self, signum: int) -> None:
         self.process.send_signal(signum)
@@ -141,16 +162,24 @@ def is_alive(pid: int) -> bool:
 
 
 def marked_processes(mark: str) -> dict[int, str]:
-    """Return pid -> command line of all processes that were started with this mark, zombies left out."""
+    """Return pid -> command line of all processes that were started with this mark, zombies left
+    out.
+    """
     wanted = f"{_MARK}={mark}".encode()
     found = {}
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
         try:
-            if wanted in (folder / "environ").read_bytes().split(b"\0") and is_alive(int(folder.name)):
+            if wanted in (folder / "environ").read_bytes().split(b"\0") and is_alive(
+                int(folder.name)
+            ):
                 found[int(folder.name)] = (
-                    (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                    (folder / "cmdline")
+                    .read_bytes()
+                    .replace(b"\0", b" ")
+                    .decode(errors="replace")
+                    .strip()
                 )
         except OSError:
             continue
@@ -158,7 +187,9 @@ def marked_processes(mark: str) -> dict[int, str]:
 
 
 def kill_leftovers(mark: str, timeout_s: float) -> dict[int, str]:
-    """Wait until nobody has this mark any more; kill who still has it when the time is up, and return those."""
+    """Wait until nobody has this mark any more; kill who still has it when the time is up, and
+    return those.
+    """
     left: dict[int, str] = {}
 
     def all_gone() -> bool:
@@ -187,7 +218,9 @@ def _zombies() -> list[int]:
 
 @pytest.fixture(autouse=True)
 def clean_env(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No launcher, scheduler or thread setting around the tests reaches the processes that they start."""
+    """No launcher, scheduler or thread setting around the tests reaches the processes that they
+    start.
+    """
     for name in list(os.environ):
         if name.startswith(_STARTERS + _OURS):
             monkeypatch.delenv(name)
@@ -198,7 +231,9 @@ def clean_env(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def suite_mark(clean_env: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The mark of this test; afterwards nobody carries it any more, and no ended child is left unreaped."""
+    """The mark of this test; afterwards nobody carries it any more, and no ended child is left
+    unreaped.
+    """
     mark = os.urandom(8).hex()
     monkeypatch.setenv(_MARK, mark)
     yield mark
@@ -225,7 +260,11 @@ def start_command(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     running: list[Running] = []
 
     def begin(
-        argv: Sequence[str | bytes], *, env: Mapping[str, str | None] | None = None, reading: bool = True, **options: Any
+        argv: Sequence[str | bytes],
+        *,
+        env: Mapping[str, str | None] | None = None,
+        reading: bool = True,
+        **options: Any,
     ) -> Running:
         environ = {**os.environ, **(env or {})}
         options = {
@@ -235,7 +274,9 @@ def start_command(tmp_path: Path) -> Iterator[Callable[..., Running]]:
             "stderr": subprocess.PIPE,
         } | options
         process = subprocess.Popen(
-            argv, env={name: value for name, value in environ.items() if value is not None}, **options
+            argv,
+            env={name: value for name, value in environ.items() if value is not None},
+            **options,
         )
         running.append(Running(process, reading))
         return running[-1]
@@ -255,7 +296,11 @@ def run_command(start_command: Start) -> Run:
     """Run any command in `tmp_path` to its end; `stdin` is text for it, or a file."""
 
     def execute(
-        argv: Sequence[str | bytes], *, stdin: Any = subprocess.DEVNULL, timeout_s: float = TIMEOUT_S, **options: Any
+        argv: Sequence[str | bytes],
+        *,
+        stdin: Any = subprocess.DEVNULL,
+        timeout_s: float = TIMEOUT_S,
+        **options: Any,
     ) -> Completed:
         is_text = isinstance(stdin, (str, bytes))
         child = start_command(argv, stdin=subprocess.PIPE if is_text else stdin, **options)
@@ -311,7 +356,9 @@ def only_run_dir(tmp_path: Path) -> Callable[[], Path]:
 
 @pytest.fixture
 def said(tmp_path: Path) -> Callable[[], list[str]]:
-    """Return what ranks have written into files said_RANK, in order: an engine may mix their lines on its stdout."""
+    """Return what ranks have written into files said_RANK, in order: an engine may mix their lines
+    on its stdout.
+    """
     return lambda: [path.read_text() for path in sorted(tmp_path.glob("said_*"))]
 
 

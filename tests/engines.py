@@ -1,4 +1,6 @@
-"""The engines that some tests need and not every machine has: what skips such a test, and what mpirun is told in all of them."""
+"""The engines that some tests need and not every machine has: what skips such a test, and what
+mpirun is told in all of them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ needs_mpirun = pytest.mark.skipif(
     shutil.which("mpirun") is None, reason="mpirun is not installed: apt-get install openmpi-bin"
 )
 needs_horovod = pytest.mark.skipif(
-    importlib.util.find_spec("horovod") is None, reason="Horovod is not built: scripts/build_horovod"
+    importlib.util.find_spec("horovod") is None,
+    reason="Horovod is not built: scripts/build_horovod",
 )
 
 # Variables for mpirun: tests run as root in containers, and with more ranks than processors.

@@ -10,7 +10,9 @@ import pytest
 
 SKIPPED = "import pytest\n@pytest.mark.skip(reason='no mpirun')\ndef test_it(): pass\n"
 SKIPPED_MODULE = "import pytest\npytest.importorskip('no_such_module')\ndef test_it(): pass\n"
-SKIPPED_FOR_GPU = "import pytest\n@pytest.mark.gpu\n@pytest.mark.skip(reason='no GPU')\ndef test_it(): pass\n"
+SKIPPED_FOR_GPU = (
+    "import pytest\n@pytest.mark.gpu\n@pytest.mark.skip(reason='no GPU')\ndef test_it(): pass\n"
+)
 PASSING = "def test_something_else(): pass\n"
 
 
@@ -33,13 +35,17 @@ def test_a_skipped_test_fails_the_run_in_ci_unless_it_needs_a_gpu(
     assert ("which CI does not allow" in done.out) == (code == 1)
 
 
-def test_a_module_that_is_skipped_as_a_whole_fails_the_run_too(run_command: Callable[..., object], tmp_path: Path) -> None:
+def test_a_module_that_is_skipped_as_a_whole_fails_the_run_too(
+    run_command: Callable[..., object], tmp_path: Path
+) -> None:
     done = run_pytest(PASSING, "true", run_command, tmp_path, test_other=SKIPPED_MODULE)
     assert done.code == 1
     assert "test_other.py" in done.out
 
 
-def run_pytest(text: str, ci: str | None, run_command: Callable[..., object], tmp_path: Path, **others: str) -> object:
+def run_pytest(
+    text: str, ci: str | None, run_command: Callable[..., object], tmp_path: Path, **others: str
+) -> object:
     """Run pytest with the plugin on a file with this text."""
     for name, content in {"test_it": text, **others}.items():
         (tmp_path / f"{name}.py").write_text(content)

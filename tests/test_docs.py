@@ -1,7 +1,8 @@
-"""The documentation: links lead somewhere, blocks that are marked to run do run, and tables are those of the code.
+"""The documentation: links lead somewhere, blocks that are marked to run do run, and tables are
+those of the code.
 
-A block is marked in its first line: ```python file=NAME is saved under that name, ```sh run is run by bash in the same
-folder, from top to bottom of the page; `exit=1` says that it must end with 1.
+A block is marked in its first line: ```python file=NAME is saved under that name, ```sh run is run
+by bash in the same folder, from top to bottom of the page; `exit=1` says that it must end with 1.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ from pathlib import Path
 import pytest
 
 from launcher import errors
-from launcher.diagnosis.report import FailureReport
+from launcher.diagnosis.report import FailureReport, WorkerFailed
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("benchmarks/*.md"))]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted(ROOT.glob("docs/**/*.md")),
+    *sorted(ROOT.glob("benchmarks/*.md")),
+]
 
 _BLOCK = re.compile(r"^```(\w+)(?: ([^\n]+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -64,12 +69,18 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
             continue
         reached.add(page)
         targets = _LINK.findall(_BLOCK.sub("", page.read_text()))
-        waiting += [(page.parent / target.partition("#")[0]).resolve() for target in targets if "://" not in target]
+        waiting += [
+            (page.parent / target.partition("#")[0]).resolve()
+            for target in targets
+            if "://" not in target
+        ]
     assert set(PAGES) - reached == set()
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if runnable(page)], ids=name_of)
-def test_the_blocks_of_a_page_run(page: Path, run_command: Callable[..., object], tmp_path: Path) -> None:
+def test_the_blocks_of_a_page_run(
+    page: Path, run_command: Callable[..., object], tmp_path: Path
+) -> None:
     path = os.pathsep.join((os.path.dirname(sys.executable), os.environ["PATH"]))
     for language, rest, text in blocks(page):
         words = rest.split()
@@ -99,8 +110,11 @@ def test_every_field_of_the_report_is_documented() -> None:
 def test_every_exception_stands_with_its_exit_code() -> None:
     text = (ROOT / "docs" / "reference" / "exit-codes.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|$", text, re.MULTILINE))
-    classes = [value for value in vars(errors).values() if isinstance(value, type)]
+    classes = [WorkerFailed, *(kind for kind in vars(errors).values() if isinstance(kind, type))]
     exceptions = {kind.__name__: kind for kind in classes if issubclass(kind, errors.LauncherError)}
     assert set(rows) == set(exceptions)
-    for name in set(rows) - {"SpawnError", "WorkerFailed"}:  # theirs are known only when they are raised
+    for name in set(rows) - {
+        "SpawnError",
+        "WorkerFailed",
+    }:  # theirs are known only when they are raised
         assert rows[name].split(",")[0] == str(exceptions[name].exit_code)

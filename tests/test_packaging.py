@@ -21,7 +21,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     for name in ("launcher", "train"):
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
+            )
     for path in ROOT.iterdir():
         if path.is_file() and not path.name.startswith("."):
             shutil.copy(path, folder)
@@ -50,7 +52,11 @@ def wheel(source: Path) -> Path:
 
 
 def modules(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for name in ("launcher", "train") for path in (folder / name).rglob("*.py")}
+    return {
+        str(path.relative_to(folder))
+        for name in ("launcher", "train")
+        for path in (folder / name).rglob("*.py")
+    }
 
 
 @pytest.mark.slow
@@ -67,7 +73,9 @@ def test_the_wheel_has_every_module_and_the_command(source: Path, wheel: Path) -
 @pytest.mark.slow
 def test_the_source_archive_has_every_module(source: Path) -> None:
     code = "import setuptools.build_meta as build; print(build.build_sdist('sdist'))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=source, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = (source / "sdist").glob("*.tar.gz")
     with tarfile.open(path) as archive:
@@ -77,16 +85,25 @@ def test_the_source_archive_has_every_module(source: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_installed_wheel_runs(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From a folder as pip makes it, with a module beside ours that has the name of one of python's."""
+def test_the_installed_wheel_runs(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a folder as pip makes it, with a module beside ours that has the name of one of
+    python's.
+    """
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site-packages")
-    (tmp_path / "site-packages" / "json.py").write_text("raise SystemExit('a module of site-packages came before python')\n")
-    (tmp_path / "script.py").write_text("import os\nprint('rank', os.environ['RANK'])\nraise ValueError('mine')\n")
+    (tmp_path / "site-packages" / "json.py").write_text(
+        "raise SystemExit('a module of site-packages came before python')\n"
+    )
+    (tmp_path / "script.py").write_text(
+        "import os\nprint('rank', os.environ['RANK'])\nraise ValueError('mine')\n"
+    )
     # At the end of sys.path, where site-packages stands.
     monkeypatch.delenv("PYTHONPATH")
     code = (
-        f"import sys; sys.path.append({str(tmp_path / 'site-packages')!r}); from launcher.cli import main; sys.exit(main())"
+        f"import sys; sys.path.append({str(tmp_path / 'site-packages')!r}); from launcher.cli"
+        " import main; sys.exit(main())"
     )
     for method in ("spawn", "warm"):
         command = [sys.executable, "-c", code, "--start", method, "script.py"]

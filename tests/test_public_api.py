@@ -70,13 +70,23 @@ def test_the_version_is_that_of_the_package() -> None:
 
 @pytest.mark.parametrize("module", ["launcher", "launcher.worker"])
 def test_importing_it_loads_nothing_else(module: str) -> None:
-    code = f"import sys; before = set(sys.modules); import {module}; print(sorted(set(sys.modules) - before))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    code = (
+        f"import sys; before = set(sys.modules); import {module}; print(sorted(set(sys.modules) -"
+        " before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == str(sorted({"launcher", module}))
 
 
 def test_init_imports_no_more_than_it_must_before_torch() -> None:
     heavy = ("torch", "dataclasses", "json", "inspect", "subprocess")
-    code = f"import sys, launcher; launcher.init; print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    code = (
+        f"import sys, launcher; launcher.init; print([name for name in {heavy} if name in"
+        " sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"

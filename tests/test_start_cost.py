@@ -1,4 +1,6 @@
-"""The command line stays light: what it imports is counted, because a count is the same on every machine."""
+"""The command line stays light: what it imports is counted, because a count is the same on every
+machine.
+"""
 
 import os
 import subprocess
@@ -24,7 +26,10 @@ def modules_after(code):
 @pytest.mark.parametrize(
     "code",
     [
-        "import launcher.cli, launcher.options.spec, launcher.options.arguments, launcher.plan.program",
+        (
+            "import launcher.cli, launcher.options.spec, launcher.options.arguments,"
+            " launcher.plan.program"
+        ),
         "import launcher.cli; launcher.cli.main(['--help'])",
         "import launcher.cli; launcher.cli.main(['--nproc-per-node', '2', 'no-such-script.py'])",
     ],

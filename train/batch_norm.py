@@ -1,8 +1,10 @@
-"""Batch normalisation over the pictures of all ranks, for any processor and any backend of the context.
+"""Batch normalisation over the pictures of all ranks, for any processor and any backend of the
+context.
 
-Plain batch normalisation sees only its own rank's part of the batch, so 2 ranks with 4 pictures each learn something
-else than 1 rank with 8. torch's SyncBatchNorm mends that on GPUs only. Here the sums go through `ctx.all_reduce`, two
-small calls per layer and step, and the heavy passes stay in torch's own fused kernels. Owns nothing else.
+Plain batch normalisation sees only its own rank's part of the batch, so 2 ranks with 4 pictures
+each learn something else than 1 rank with 8. torch's SyncBatchNorm mends that on GPUs only. Here
+the sums go through `ctx.all_reduce`, two small calls per layer and step, and the heavy passes stay
+in torch's own fused kernels. Owns nothing else.
 """
 
 from __future__ import annotations
@@ -20,11 +22,15 @@ MOST_DIRECT = 8  # ranks up to which everyone writes to everyone; the messages g
 
 
 def _local_statistics(x: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Mean, biased variance and number of values per channel of this rank's part, in double precision."""
+    """Mean, biased variance and number of values per channel of this rank's part, in double
+    precision.
+    """
     channels = x.shape[1]
     count = x.numel() // channels
     wide = torch.promote_types(x.dtype, torch.float32)
-    scratch = torch.zeros(channels, device=x.device, dtype=wide)  # its type is what the kernel computes and returns
+    scratch = torch.zeros(
+        channels, device=x.device, dtype=wide
+    )  # its type is what the kernel computes and returns
     if count == 0:  # the last batch may have fewer pictures than there are ranks
         return scratch.double(), scratch.double(), 0
     mean, var = torch.batch_norm_update_stats(x, scratch, scratch.clone(), 0.0)
@@ -34,13 +40,16 @@ def _local_statistics(x: Tensor) -> tuple[Tensor, Tensor, int]:
 def _sum_over_ranks(ctx: Context, values: Tensor) -> Tensor:
     """The sum of a few thousand numbers over all ranks, the same bits on each; a collective call.
 
-    Gloo's all-reduce passes such a message around the ring twice; sending it straight to every other rank takes half
-    the time: ResNet-18 on 2 ranks of a busy 2-core machine trained 13 pictures a second so and 11 with all-reduce, 15
-    with local statistics. The kernels here cost 3 % more than torch's own; the rest is waiting for messages.
+    Gloo's all-reduce passes such a message around the ring twice; sending it straight to every
+    other rank takes half the time: ResNet-18 on 2 ranks of a busy 2-core machine trained 13
+    pictures a second so and 11 with all-reduce, 15 with local statistics. The kernels here cost 3 %
+    more than torch's own; the rest is waiting for messages.
     """
     if ctx.backend != "gloo" or not distributed.is_initialized() or ctx.world_size > MOST_DIRECT:
         return ctx.all_reduce(values, "sum")
-    parts = [values if rank == ctx.rank else torch.empty_like(values) for rank in range(ctx.world_size)]
+    parts = [
+        values if rank == ctx.rank else torch.empty_like(values) for rank in range(ctx.world_size)
+    ]
     others = [rank for rank in range(ctx.world_size) if rank != ctx.rank]
     waiting = [distributed.irecv(parts[rank], rank) for rank in others]
     waiting += [distributed.isend(values, rank) for rank in others]
@@ -50,7 +59,9 @@ def _sum_over_ranks(ctx: Context, values: Tensor) -> Tensor:
 
 
 class _NormaliseOverRanks(torch.autograd.Function):
-    """y = (x - mean) / std * weight + bias, with mean and std of the whole batch; differentiable through both."""
+    """y = (x - mean) / std * weight + bias, with mean and std of the whole batch; differentiable
+    through both.
+    """
 
     @staticmethod
     def forward(
@@ -58,7 +69,9 @@ class _NormaliseOverRanks(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         mean, var, count = _local_statistics(x)
         # Sums in float64: E[x^2] - E[x]^2 loses all digits of float32 when the mean is large.
-        sums = torch.cat([mean * count, (var + mean * mean) * count, mean.new_tensor([float(count)])])
+        sums = torch.cat(
+            [mean * count, (var + mean * mean) * count, mean.new_tensor([float(count)])]
+        )
         sums = _sum_over_ranks(ctx, sums)
         total = sums[-1]
         mean, square = (sums[:-1] / total).chunk(2)
@@ -73,24 +86,34 @@ class _NormaliseOverRanks(torch.autograd.Function):
     @staticmethod
     def backward(fn: Any, grad: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, None, None]:
         x, weight, mean, var, total = fn.saved_tensors
-        # As if mean and variance were constants: this rank's sums, and the part of the gradient without them.
+        # As if mean and variance were constants: this rank's sums, and the part of the gradient
+        # without them.
         if x.numel():
             grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
                 grad, x, weight, mean, var, None, None, False, fn.eps, [True, True, True]
             )
         else:
-            grad_x, grad_weight, grad_bias = torch.zeros_like(x), torch.zeros_like(mean), torch.zeros_like(mean)
+            grad_x, grad_weight, grad_bias = (
+                torch.zeros_like(x),
+                torch.zeros_like(mean),
+                torch.zeros_like(mean),
+            )
         sums = _sum_over_ranks(fn.ctx, torch.cat([grad_weight, grad_bias]).double()) / total
         through_std, through_mean = sums.to(weight.dtype).chunk(2)
-        # Then the part through them, -(weight / std) * (x_hat * through_std + through_mean): again a normalisation
-        # with other factors, so the same fused kernel does it, in float32 inside also where x is bfloat16.
+        # Then the part through them, -(weight / std) * (x_hat * through_std + through_mean): again
+        # a normalisation with other factors, so the same fused kernel does it, in float32 inside
+        # also where x is bfloat16.
         scale = -weight * torch.rsqrt(var + fn.eps)
-        grad_x += F.batch_norm(x, mean, var, scale * through_std, scale * through_mean, training=False, eps=fn.eps)
+        grad_x += F.batch_norm(
+            x, mean, var, scale * through_std, scale * through_mean, training=False, eps=fn.eps
+        )
         return grad_x, grad_weight, grad_bias, None, None
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
-    """A BatchNorm2d whose training statistics cover the pictures of all ranks; same state, same results as on one."""
+    """A BatchNorm2d whose training statistics cover the pictures of all ranks; same state, same
+    results as on one.
+    """
 
     def __init__(self, num_features: int, *, ctx: Context) -> None:
         super().__init__(num_features)
@@ -100,7 +123,9 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         """Normalise `x`; in training a collective call, and so is its backward."""
         if not self.training:
             return super().forward(x)
-        out, mean, var, total = _NormaliseOverRanks.apply(x, self.weight, self.bias, self.eps, self._ctx)
+        out, mean, var, total = _NormaliseOverRanks.apply(
+            x, self.weight, self.bias, self.eps, self._ctx
+        )
         with torch.no_grad():
             unbiased = var * (total / (total - 1).clamp(min=1)).to(var.dtype)
             self.running_mean.lerp_(mean, self.momentum)

@@ -1,7 +1,8 @@
 """What a run leaves in its output folder, and how it goes on from there.
 
-Owns the file names, the atomic writing and the format of checkpoint.pt and model.pt. Rank 0 writes; a file appears
-whole or not at all. Knows nothing of pictures; what a checkpoint must agree on with the command is listed here.
+Owns the file names, the atomic writing and the format of checkpoint.pt and model.pt. Rank 0 writes;
+a file appears whole or not at all. Knows nothing of pictures; what a checkpoint must agree on with
+the command is listed here.
 """
 
 from __future__ import annotations
@@ -25,13 +26,26 @@ if TYPE_CHECKING:
     from launcher import Context
 
 FORMAT = 1
-# Options that a continued run must share with its checkpoint, or the result is that of neither command.
-SAME_RECIPE = ("model", "freeze_backbone", "image_size", "batch_size", "lr", "momentum", "lr_step", "lr_gamma", "seed")
+# Options that a continued run must share with its checkpoint, or the result is that of neither
+# command.
+SAME_RECIPE = (
+    "model",
+    "freeze_backbone",
+    "image_size",
+    "batch_size",
+    "lr",
+    "momentum",
+    "lr_step",
+    "lr_gamma",
+    "seed",
+)
 
 
 @dataclass
 class Progress:
-    """How far the training is: everything besides weights and momentum that the next step depends on."""
+    """How far the training is: everything besides weights and momentum that the next step depends
+    on.
+    """
 
     epoch: int = 0
     """Index of the epoch at work."""
@@ -43,10 +57,14 @@ class Progress:
 
 
 class Output:
-    """The output folder: its files, and whether they could be written. A context: inside, it is this run's alone."""
+    """The output folder: its files, and whether they could be written. A context: inside, it is
+    this run's alone.
+    """
 
     def __init__(self, ctx: Context, folder: str) -> None:
-        """Make the folder and prove that it can be written to; a collective call, SystemExit on all ranks if not."""
+        """Make the folder and prove that it can be written to; a collective call, SystemExit on all
+        ranks if not.
+        """
         self._ctx = ctx
         self.folder = folder
         self.unsaved: dict[str, str] = {}
@@ -96,15 +114,17 @@ class Output:
                     os.unlink(f"{path}.tmp")
         except OSError as error:
             raise TrainerError(
-                f"the output folder {self.folder} cannot be written to ({error.strerror or error}). "
-                f"Name another one with `--output-dir`."
+                f"the output folder {self.folder} cannot be written to ({error.strerror or error})."
+                " Name another one with `--output-dir`."
             ) from error
 
     def require_space(self, model: nn.Module, num_trained: int) -> None:
-        """Refuse a disk without room for the files of this run; a collective call, SystemExit on all ranks.
+        """Refuse a disk without room for the files of this run; a collective call, SystemExit on
+        all ranks.
 
-        `num_trained` is the number of trained values: each has a momentum. The old and the new checkpoint exist
-        together for a moment, and model.pt beside them; files of an earlier run are replaced only after that.
+        `num_trained` is the number of trained values: each has a momentum. The old and the new
+        checkpoint exist together for a moment, and model.pt beside them; files of an earlier run
+        are replaced only after that.
         """
         weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
         needed = 2 * (weights + 4 * num_trained) + weights
@@ -112,30 +132,42 @@ class Output:
         def check() -> None:
             if not self._ctx.is_main:
                 return
-            there = sum(os.path.getsize(p) for p in (self.checkpoint, self.model) if os.path.exists(p))
+            there = sum(
+                os.path.getsize(p) for p in (self.checkpoint, self.model) if os.path.exists(p)
+            )
             free = shutil.disk_usage(self.folder).free
             if free + there < needed:
                 raise TrainerError(
-                    f"the disk of the output folder {self.folder} has {free / 1e6:.0f} MB free, and the checkpoints "
-                    f"need {needed / 1e6:.0f} MB. Make room, or name another folder with `--output-dir`."
+                    f"the disk of the output folder {self.folder} has {free / 1e6:.0f} MB free, and"
+                    f" the checkpoints need {needed / 1e6:.0f} MB. Make room, or name another"
+                    " folder with `--output-dir`."
                 )
 
         together(self._ctx, check)
 
     def note_skipped(self, skipped: Sequence[tuple[str, str]]) -> None:
-        """Write the names of the files that are left out, on rank 0; the screen has the first of them anyway."""
-        if self._ctx.is_main and (skipped or os.path.exists(self.skipped)):  # an earlier run's list is not to stay
+        """Write the names of the files that are left out, on rank 0; the screen has the first of
+        them anyway.
+        """
+        if self._ctx.is_main and (
+            skipped or os.path.exists(self.skipped)
+        ):  # an earlier run's list is not to stay
             try:
                 with open(self.skipped, "w", encoding="utf-8", errors="surrogateescape") as file:
                     file.writelines(f"{path}: {reason}\n" for path, reason in skipped)
             except OSError as error:
-                self._ctx.print(f"train: warning: {self.skipped} could not be written ({error.strerror or error})")
+                self._ctx.print(
+                    f"train: warning: {self.skipped} could not be written"
+                    f" ({error.strerror or error})"
+                )
 
     def write(self, path: str, content: Mapping[str, Any]) -> bool:
-        """Save `content` on rank 0, atomically; a collective call, False on all ranks if it could not be written.
+        """Save `content` on rank 0, atomically; a collective call, False on all ranks if it could
+        not be written.
 
-        A full disk in the middle of a run is no reason to lose the run: the caller goes on, the file before this one
-        is still there, and `unsaved` keeps the reason until a later write succeeds.
+        A full disk in the middle of a run is no reason to lose the run: the caller goes on, the
+        file before this one is still there, and `unsaved` keeps the reason until a later write
+        succeeds.
         """
         problem = None
         if self._ctx.is_main:
@@ -148,14 +180,18 @@ class Output:
             self.unsaved.pop(path, None)
         else:
             self.unsaved[path] = problem
-            self._ctx.print(f"train: warning: {path} could not be written ({problem}); going on without it")
+            self._ctx.print(
+                f"train: warning: {path} could not be written ({problem}); going on without it"
+            )
         return problem is None
 
 
 def _lock_folder(folder: str) -> int:
-    """Take the folder for this process and return the lock's descriptor; raises TrainerError if another run has it.
+    """Take the folder for this process and return the lock's descriptor; raises TrainerError if
+    another run has it.
 
-    Two runs would write to the same temporary files and mix their metrics. The kernel ends the lock with the process.
+    Two runs would write to the same temporary files and mix their metrics. The kernel ends the lock
+    with the process.
     """
     lock = os.open(folder, os.O_RDONLY)
     try:
@@ -163,8 +199,8 @@ def _lock_folder(folder: str) -> int:
     except BlockingIOError as error:
         os.close(lock)
         raise TrainerError(
-            f"another training is writing to the output folder {folder}. Wait for its end, or name another one with "
-            f"`--output-dir`."
+            f"another training is writing to the output folder {folder}. Wait for its end, or name"
+            " another one with `--output-dir`."
         ) from error
     except OSError:
         pass  # a file system that knows no locks
@@ -172,7 +208,9 @@ def _lock_folder(folder: str) -> int:
 
 
 def save_atomically(path: str, content: Mapping[str, Any]) -> None:
-    """torch.save to a temporary file beside `path`, then rename it; raises OSError, and leaves the old file then."""
+    """torch.save to a temporary file beside `path`, then rename it; raises OSError, and leaves the
+    old file then.
+    """
     temporary = f"{path}.tmp"
     try:
         with open(temporary, "wb") as file:
@@ -183,7 +221,9 @@ def save_atomically(path: str, content: Mapping[str, Any]) -> None:
     except BaseException as error:
         if os.path.exists(temporary):
             os.unlink(temporary)
-        if isinstance(error.__context__, OSError):  # torch's zip writer covers it with an error of its own
+        if isinstance(
+            error.__context__, OSError
+        ):  # torch's zip writer covers it with an error of its own
             raise error.__context__ from None
         raise
 
@@ -198,7 +238,9 @@ def checkpoint_content(
     *,
     run_id: str | None,
 ) -> dict[str, Any]:
-    """Everything an exact continuation needs; `model` is the unwrapped one, `ranks` what differs between ranks."""
+    """Everything an exact continuation needs; `model` is the unwrapped one, `ranks` what differs
+    between ranks.
+    """
     return {
         "format": FORMAT,
         "run_id": run_id,
@@ -215,7 +257,8 @@ def checkpoint_content(
 def load_checkpoint(
     ctx: Context, output: Output, args: argparse.Namespace, classes: tuple[str, ...]
 ) -> dict[str, Any] | None:
-    """Return the checkpoint to continue from, or None to start; a collective call, SystemExit if it does not fit.
+    """Return the checkpoint to continue from, or None to start; a collective call, SystemExit if it
+    does not fit.
 
     Rank 0 reads it and sends it to the others, so that the nodes need no common folder.
     """
@@ -225,12 +268,18 @@ def load_checkpoint(
             return None
         if not os.path.exists(output.checkpoint):
             if args.resume == "yes":
-                ctx.print(f"note: {output.checkpoint} does not exist; there is nothing to resume, starting with epoch 1")
+                ctx.print(
+                    f"note: {output.checkpoint} does not exist; there is nothing to resume,"
+                    " starting with epoch 1"
+                )
             return None
         is_again = ctx.restart_count > 0 or _is_requeued()
         state = _read(output.checkpoint) if is_again or args.resume == "yes" else {}
         if args.resume == "auto" and not (is_again and _is_same_run(state, ctx)):
-            ctx.print(f"note: starting anew over the earlier run in {output.folder}; `--resume` would continue it")
+            ctx.print(
+                f"note: starting anew over the earlier run in {output.folder}; `--resume` would"
+                " continue it"
+            )
             return None
         _require_same_recipe(state, args, classes, output.checkpoint)
         return state
@@ -246,7 +295,8 @@ def _is_requeued() -> bool:
 def _is_same_run(state: Mapping[str, Any], ctx: Context) -> bool:
     """Whether the run that wrote this checkpoint is the one that was started again here.
 
-    Another one was started anew, and crashed before it had saved anything: it must not go on with the run before it.
+    Another one was started anew, and crashed before it had saved anything: it must not go on with
+    the run before it.
     """
     if _is_requeued():
         return state.get("slurm_job") == os.environ.get("SLURM_JOB_ID")
@@ -263,30 +313,43 @@ def _read(path: str) -> dict[str, Any]:
     except Exception as error:  # whatever the unpickler meets in a damaged file
         raise TrainerError(
             f"the checkpoint {path} cannot be read ({one_line(error)}). "
-            f"Start anew with `--resume no`, or name another folder with `--output-dir`."
+            "Start anew with `--resume no`, or name another folder with `--output-dir`."
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise TrainerError(f"{path} is no checkpoint of this version of the trainer. Start anew with `--resume no`.")
+        raise TrainerError(
+            f"{path} is no checkpoint of this version of the trainer. Start anew with `--resume"
+            " no`."
+        )
     return state
 
 
-def _require_same_recipe(state: Mapping[str, Any], args: argparse.Namespace, classes: tuple[str, ...], path: str) -> None:
+def _require_same_recipe(
+    state: Mapping[str, Any], args: argparse.Namespace, classes: tuple[str, ...], path: str
+) -> None:
     then = {**state["args"], "classes": ", ".join(state["classes"])}
     now = {**vars(args), "classes": ", ".join(classes)}
     for name in (*SAME_RECIPE, "classes"):
         if then.get(name) != now[name]:
             option = f"--{name.replace('_', '-')}" if name != "classes" else "the class folders"
             raise TrainerError(
-                f"the checkpoint {path} was made with {option} {then.get(name)}, this command says {now[name]}. "
-                f"Give the same, start anew with `--resume no`, or name another folder with `--output-dir`."
+                f"the checkpoint {path} was made with {option} {then.get(name)}, this command says"
+                f" {now[name]}. Give the same, start anew with `--resume no`, or name another"
+                " folder with `--output-dir`."
             )
 
 
 def model_content(
-    args: argparse.Namespace, classes: tuple[str, ...], model: nn.Module, normalisation: Mapping[str, Any], *,
-    accuracy: float, epoch: int,
-) -> dict[str, Any]:  # fmt: skip
-    """What someone needs to use the model: weights, the network's name, class names, and how to prepare a picture."""
+    args: argparse.Namespace,
+    classes: tuple[str, ...],
+    model: nn.Module,
+    normalisation: Mapping[str, Any],
+    *,
+    accuracy: float,
+    epoch: int,
+) -> dict[str, Any]:
+    """What someone needs to use the model: weights, the network's name, class names, and how to
+    prepare a picture.
+    """
     return {
         "model": model.state_dict(),
         "arch": args.model,

@@ -1,7 +1,8 @@
 """Batches: which pictures in which order, which of them are this rank's, and their pixels.
 
-The order and every random cut depend on the seed, the epoch and the picture only, so 1 rank and N ranks, with and
-without threads, train on the same pixels in the same batches. Knows nothing of networks.
+The order and every random cut depend on the seed, the epoch and the picture only, so 1 rank and N
+ranks, with and without threads, train on the same pixels in the same batches. Knows nothing of
+networks.
 """
 
 from __future__ import annotations
@@ -26,14 +27,19 @@ if TYPE_CHECKING:
 
     from launcher import Context
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which the pretrained weights expect
+MEAN, STD = (
+    (0.485, 0.456, 0.406),
+    (0.229, 0.224, 0.225),
+)  # of ImageNet, which the pretrained weights expect
 BATCHES_AHEAD = 2  # batches that the threads prepare while the network works
 MOST_THREADS = 8  # more take Python's lock from each other
 VALIDATION_BATCH = 32  # pictures per rank and step; the figures do not depend on it
 
 
 class Batch(NamedTuple):
-    """This rank's part of one batch: bytes (N, H, W, 3), class numbers (N), and the size of the whole batch."""
+    """This rank's part of one batch: bytes (N, H, W, 3), class numbers (N), and the size of the
+    whole batch.
+    """
 
     images: Tensor
     labels: Tensor
@@ -43,8 +49,12 @@ class Batch(NamedTuple):
 class Loader:
     """Turns lists of pictures into batches, on threads when there are processors for them."""
 
-    def __init__(self, ctx: Context, folder: Folder, cache: PictureCache, image_size: int, workers: int | str) -> None:
-        """`workers` is a number of threads, or "auto": none when the network itself needs the processors."""
+    def __init__(
+        self, ctx: Context, folder: Folder, cache: PictureCache, image_size: int, workers: int | str
+    ) -> None:
+        """`workers` is a number of threads, or "auto": none when the network itself needs the
+        processors.
+        """
         self._ctx, self._folder, self._cache, self._size = ctx, folder, cache, image_size
         auto = min(MOST_THREADS, cpus_per_rank(ctx)) if ctx.device.type == "cuda" else 0
         threads = auto if workers == "auto" else int(workers)
@@ -58,29 +68,41 @@ class Loader:
         return self._load(((b[rank::world_size], len(b)) for b in batches), (seed, epoch))
 
     def validation(self) -> Iterator[Batch]:
-        """This rank's part of the validation pictures, each picture on one rank; the same number of batches on all."""
+        """This rank's part of the validation pictures, each picture on one rank; the same number of
+        batches on all.
+        """
         whole = VALIDATION_BATCH * self._ctx.world_size
         batches = cut(self._folder.val, whole)
-        return self._load(((b[self._ctx.rank :: self._ctx.world_size], len(b)) for b in batches), None)
+        return self._load(
+            ((b[self._ctx.rank :: self._ctx.world_size], len(b)) for b in batches), None
+        )
 
-    def _load(self, parts: Iterable[tuple[Sequence[Picture], int]], draw: tuple[int, int] | None) -> Iterator[Batch]:
+    def _load(
+        self, parts: Iterable[tuple[Sequence[Picture], int]], draw: tuple[int, int] | None
+    ) -> Iterator[Batch]:
         if self._pool is None:
             for pictures, whole in parts:
                 yield self._collate(pictures, [self._picture(p, draw) for p in pictures], whole)
             return
         waiting: deque[tuple[Sequence[Picture], list[Future[Image.Image | None]], int]] = deque()
         for pictures, whole in parts:
-            waiting.append((pictures, [self._pool.submit(self._picture, p, draw) for p in pictures], whole))
+            waiting.append(
+                (pictures, [self._pool.submit(self._picture, p, draw) for p in pictures], whole)
+            )
             if len(waiting) > BATCHES_AHEAD:
                 yield self._finish(*waiting.popleft())
         while waiting:
             yield self._finish(*waiting.popleft())
 
-    def _finish(self, pictures: Sequence[Picture], futures: list[Future[Image.Image | None]], whole: int) -> Batch:
+    def _finish(
+        self, pictures: Sequence[Picture], futures: list[Future[Image.Image | None]], whole: int
+    ) -> Batch:
         return self._collate(pictures, [future.result() for future in futures], whole)
 
     def _picture(self, picture: Picture, draw: tuple[int, int] | None) -> Image.Image | None:
-        """The pixels that the network sees of one picture; None if its file became unreadable since the check."""
+        """The pixels that the network sees of one picture; None if its file became unreadable since
+        the check.
+        """
         image = self._cache.get(picture.key)
         if draw is None and image is not None:
             return image  # the cache keeps validation pictures as they are cut
@@ -92,15 +114,23 @@ class Loader:
                 return None
         if draw is None:
             return validation_crop(image, self._size)
-        return training_crop(image, self._size, random.Random(b"%d %d " % draw + os.fsencode(picture.path)))
+        return training_crop(
+            image, self._size, random.Random(b"%d %d " % draw + os.fsencode(picture.path))
+        )
 
     def _report(self, picture: Picture, error: Unreadable) -> None:
         if picture.key not in self._reported:
             self._reported.add(picture.key)
             print(f"skipped: {shown(picture.path)}: {error}", file=sys.stderr, flush=True)
 
-    def _collate(self, pictures: Sequence[Picture], images: Sequence[Image.Image | None], whole: int) -> Batch:
-        good = [(image, picture.label) for image, picture in zip(images, pictures, strict=True) if image is not None]
+    def _collate(
+        self, pictures: Sequence[Picture], images: Sequence[Image.Image | None], whole: int
+    ) -> Batch:
+        good = [
+            (image, picture.label)
+            for image, picture in zip(images, pictures, strict=True)
+            if image is not None
+        ]
         pixels = torch.empty(len(good), self._size, self._size, 3, dtype=torch.uint8)
         into = pixels.numpy()
         for row, (image, _) in enumerate(good):
@@ -108,8 +138,12 @@ class Loader:
         return Batch(pixels, torch.tensor([label for _, label in good], dtype=torch.long), whole)
 
 
-def training_batches(pictures: Sequence[Picture], seed: int, epoch: int, batch_size: int) -> list[Sequence[Picture]]:
-    """The batches of one epoch for the whole run: every picture once, in an order of its own for each epoch."""
+def training_batches(
+    pictures: Sequence[Picture], seed: int, epoch: int, batch_size: int
+) -> list[Sequence[Picture]]:
+    """The batches of one epoch for the whole run: every picture once, in an order of its own for
+    each epoch.
+    """
     generator = torch.Generator().manual_seed(random.Random(f"{seed} {epoch}").getrandbits(63))
     order = torch.randperm(len(pictures), generator=generator).tolist()
     return cut([pictures[i] for i in order], batch_size)
@@ -121,8 +155,12 @@ def cut(pictures: Sequence[Picture], size: int) -> list[Sequence[Picture]]:
 
 
 def to_network(images: Tensor, device: torch.device) -> Tensor:
-    """Bytes (N, H, W, 3) -> normalised float32 (N, 3, H, W) on the device, in memory still channels last."""
+    """Bytes (N, H, W, 3) -> normalised float32 (N, 3, H, W) on the device, in memory still channels
+    last.
+    """
     images = images.to(device, non_blocking=True).permute(0, 3, 1, 2)
     scale = torch.tensor([1 / (255 * s) for s in STD], device=device).view(1, 3, 1, 1)
-    shift = torch.tensor([m / s for m, s in zip(MEAN, STD, strict=True)], device=device).view(1, 3, 1, 1)
+    shift = torch.tensor([m / s for m, s in zip(MEAN, STD, strict=True)], device=device).view(
+        1, 3, 1, 1
+    )
     return images.float().mul_(scale).sub_(shift)

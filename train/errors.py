@@ -1,7 +1,8 @@
 """What the trainer says when it cannot go on, and how all ranks say it together.
 
-Owns the exception for mistakes that a person can mend, and the collective decision about it: one message, printed
-once, and the same exit code everywhere, so that no rank waits for another that has left. Knows nothing of training.
+Owns the exception for mistakes that a person can mend, and the collective decision about it: one
+message, printed once, and the same exit code everywhere, so that no rank waits for another that has
+left. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-EXIT_USAGE = 2  # as argparse and shells say it: the command or its input is wrong, trying again changes nothing
+# As argparse and shells say it: the command or its input is wrong, trying again changes nothing.
+EXIT_USAGE = 2
 EXIT_UNSAVED = 1  # the training ran, but its result could not be written
 
 
@@ -24,7 +26,9 @@ class TrainerError(Exception):
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's text, short enough for a sentence; its name if it has no text."""
+    """The first line of an error's text, short enough for a sentence; its name if it has no
+    text.
+    """
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:200]
 
@@ -32,8 +36,9 @@ def one_line(error: BaseException) -> str:
 def together(ctx: Context, action: Callable[[], T]) -> T:
     """Run `action` on every rank and return its result; if it fails on any rank, all ranks leave.
 
-    A collective call. Only TrainerError counts as a failure to agree on; anything else is a bug and crashes at once.
-    The message of the lowest failing rank is printed, by rank 0; raises SystemExit with code 2 on all ranks.
+    A collective call. Only TrainerError counts as a failure to agree on; anything else is a bug and
+    crashes at once. The message of the lowest failing rank is printed, by rank 0; raises SystemExit
+    with code 2 on all ranks.
     """
     result: T | None = None
     problem: str | None = None

@@ -1,7 +1,7 @@
 """The folder of pictures: which classes, which files, and whether each file can be used.
 
-Owns the checks before the first step: everything wrong with the data is an error here, or a file skipped by name. All
-ranks agree on the result. Knows nothing of training.
+Owns the checks before the first step: everything wrong with the data is an error here, or a file
+skipped by name. All ranks agree on the result. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 SPLITS = ("train", "val")
 SHOWN_SKIPS = 10  # names on the screen; skipped.txt in the output folder has all of them
 CHECK_CHUNK = 64  # pictures decoded between two writes to the cache: bounds the memory of the check
-# Beyond the cache, this many pictures are still decoded in full before the first step; a folder of ImageNet's size
-# would take many minutes, so there the rest is checked at its first use, where a bad file is skipped by name too.
+# Beyond the cache, this many pictures are still decoded in full before the first step; a folder of
+# ImageNet's size would take many minutes, so there the rest is checked at its first use, where a
+# bad file is skipped by name too.
 MOST_CHECKED = 50_000
 
 
 class Picture(NamedTuple):
-    """One file: its place in the sorted list of all files, its path below the data folder, its class number."""
+    """One file: its place in the sorted list of all files, its path below the data folder, its
+    class number.
+    """
 
     key: int
     path: str
@@ -52,8 +55,8 @@ class Folder:
 def open_folder(ctx: Context, root: str, image_size: int, cache: PictureCache) -> Folder:
     """List the data folder, check every file and fill the cache; a collective call.
 
-    Rank 0 lists; on each node every file is opened by one rank. Raises SystemExit on all ranks, with one message, if
-    there is nothing to train on.
+    Rank 0 lists; on each node every file is opened by one rank. Raises SystemExit on all ranks,
+    with one message, if there is nothing to train on.
     """
     listing = together(ctx, lambda: _list(root) if ctx.is_main else None)
     listing = ctx.broadcast_object(listing)
@@ -86,18 +89,35 @@ def cpus_per_rank(ctx: Context) -> int:
 
 
 def _list(root: str) -> tuple[tuple[str, ...], list[Picture], list[Picture]]:
-    """Class names and all files below train/ and val/; raises TrainerError for a folder of the wrong shape."""
+    """Class names and all files below train/ and val/; raises TrainerError for a folder of the
+    wrong shape.
+    """
     classes = _classes(root, "train")
     val_classes = _classes(root, "val")
     if classes != val_classes:
-        only = [f"{split}/ has {', '.join(sorted(more))}, which {other}/ has not" for split, other, more in (
-            ("train", "val", set(classes) - set(val_classes)), ("val", "train", set(val_classes) - set(classes)),
-        ) if more]  # fmt: skip
-        raise TrainerError(f"the class folders of train/ and val/ in {root} differ: {'; '.join(only)}.")
+        only = [
+            f"{split}/ has {', '.join(sorted(more))}, which {other}/ has not"
+            for split, other, more in (
+                ("train", "val", set(classes) - set(val_classes)),
+                ("val", "train", set(val_classes) - set(classes)),
+            )
+            if more
+        ]
+        raise TrainerError(
+            f"the class folders of train/ and val/ in {root} differ: {'; '.join(only)}."
+        )
     if len(classes) < 2:
-        raise TrainerError(f"{root}/train has the one class {classes[0]}; there is nothing to tell it from.")
-    paths = [[(path, label) for label, name in enumerate(classes) for path in _files(root, f"{split}/{name}")]
-             for split in SPLITS]  # fmt: skip
+        raise TrainerError(
+            f"{root}/train has the one class {classes[0]}; there is nothing to tell it from."
+        )
+    paths = [
+        [
+            (path, label)
+            for label, name in enumerate(classes)
+            for path in _files(root, f"{split}/{name}")
+        ]
+        for split in SPLITS
+    ]
     keyed = [Picture(key, path, label) for key, (path, label) in enumerate(paths[0] + paths[1])]
     return classes, keyed[: len(paths[0])], keyed[len(paths[0]) :]
 
@@ -106,38 +126,53 @@ def _classes(root: str, split: str) -> tuple[str, ...]:
     """Sorted names of the class folders of one split."""
     folder = os.path.join(root, split)
     try:
-        names = sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
+        names = sorted(
+            e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith(".")
+        )
     except FileNotFoundError as error:
         raise TrainerError(_wrong_shape(root, split)) from error
     except OSError as error:
         raise TrainerError(f"the data folder cannot be read: {error}.") from error
     if not names:
         raise TrainerError(
-            f"{folder} has no class folders; pictures belong into {folder}/<class>/, one folder for each class."
+            f"{folder} has no class folders; pictures belong into {folder}/<class>/, one folder for"
+            " each class."
         )
     return tuple(names)
 
 
 def _wrong_shape(root: str, split: str) -> str:
     if not os.path.isdir(root):
-        return f"there is no data folder {root}. `--data` takes the folder that holds train/ and val/."
-    inner = [e.path for e in os.scandir(root) if e.is_dir() and os.path.isdir(os.path.join(e.path, "train"))]
+        return (
+            f"there is no data folder {root}. `--data` takes the folder that holds train/ and val/."
+        )
+    inner = [
+        e.path
+        for e in os.scandir(root)
+        if e.is_dir() and os.path.isdir(os.path.join(e.path, "train"))
+    ]
     hint = f" Did you mean `--data {inner[0]}`?" if inner else ""
-    return f"the data folder {root} has no {split}/ in it; it needs train/<class>/*.jpg and val/<class>/*.jpg.{hint}"
+    return (
+        f"the data folder {root} has no {split}/ in it; it needs train/<class>/*.jpg and"
+        f" val/<class>/*.jpg.{hint}"
+    )
 
 
 def _files(root: str, folder: str) -> Iterator[str]:
-    """All files below one class folder, sorted, as paths below `root`; hidden ones are nobody's pictures.
+    """All files below one class folder, sorted, as paths below `root`; hidden ones are nobody's
+    pictures.
 
-    Links are followed, but each folder is read once: a link to a folder above it would bring the same pictures again
-    and again.
+    Links are followed, but each folder is read once: a link to a folder above it would bring the
+    same pictures again and again.
     """
     seen: set[tuple[int, int]] = set()
 
     def refuse(error: OSError) -> NoReturn:
         raise TrainerError(f"the data folder cannot be read: {error}.") from error
 
-    for here, folders, names in os.walk(os.path.join(root, folder), onerror=refuse, followlinks=True):
+    for here, folders, names in os.walk(
+        os.path.join(root, folder), onerror=refuse, followlinks=True
+    ):
         info = os.stat(here)
         if (info.st_dev, info.st_ino) in seen:
             folders.clear()
@@ -150,9 +185,16 @@ def _files(root: str, folder: str) -> Iterator[str]:
 
 
 def _check(
-    root: str, pictures: Sequence[Picture], num_train: int, image_size: int, cache: PictureCache, *, threads: int
+    root: str,
+    pictures: Sequence[Picture],
+    num_train: int,
+    image_size: int,
+    cache: PictureCache,
+    *,
+    threads: int,
 ) -> Iterator[tuple[int, str]]:
-    """Open each picture, put it into the cache, and yield the key and the reason of each that cannot be used.
+    """Open each picture, put it into the cache, and yield the key and the reason of each that
+    cannot be used.
 
     A validation picture is always cut in the same way, so its cut is what the cache keeps.
     """
@@ -186,17 +228,31 @@ def _require_pictures(folder: Folder) -> None:
             if label in present:
                 continue
             where = f"{split}/{name}"
-            bad = [f"{path} ({reason})" for path, reason in folder.skipped if path.startswith(where + "/")]
-            why = f"none of its {len(bad)} files is, for example {bad[0]}" if bad else "the folder is empty"
+            bad = [
+                f"{path} ({reason})"
+                for path, reason in folder.skipped
+                if path.startswith(where + "/")
+            ]
+            why = (
+                f"none of its {len(bad)} files is, for example {bad[0]}"
+                if bad
+                else "the folder is empty"
+            )
             raise TrainerError(f"{os.path.join(folder.root, where)} has no usable picture: {why}.")
 
 
 def describe(folder: Folder) -> str:
     """The lines that say what was found and what is left out."""
-    lines = [f"data: {folder.root}: {len(folder.train)} pictures to train, {len(folder.val)} to validate, "
-             f"{len(folder.classes)} classes ({', '.join(map(shown, folder.classes[:8]))}"
-             f"{', ...' if len(folder.classes) > 8 else ''})"]  # fmt: skip
+    lines = [
+        f"data: {folder.root}: {len(folder.train)} pictures to train, {len(folder.val)} to"
+        " validate, "
+        f"{len(folder.classes)} classes ({', '.join(map(shown, folder.classes[:8]))}"
+        f"{', ...' if len(folder.classes) > 8 else ''})"
+    ]
     lines += [f"skipped: {path}: {reason}" for path, reason in folder.skipped[:SHOWN_SKIPS]]
     if len(folder.skipped) > SHOWN_SKIPS:
-        lines.append(f"skipped: and {len(folder.skipped) - SHOWN_SKIPS} more, see skipped.txt in the output folder")
+        lines.append(
+            f"skipped: and {len(folder.skipped) - SHOWN_SKIPS} more, see skipped.txt in the output"
+            " folder"
+        )
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """The figures of a run: sums over ranks, JSON lines, and the progress bar.
 
-Owns what is counted and how it is shown. Every picture counts once: sums and counts are added over the ranks, and
-divided at the end. Knows nothing of how the figures come about.
+Owns what is counted and how it is shown. Every picture counts once: sums and counts are added over
+the ranks, and divided at the end. Knows nothing of how the figures come about.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from train.errors import TrainerError
 if TYPE_CHECKING:
     from launcher import Context
 
-# Seconds between two states of the bar: on a terminal; under the launcher, which shows it as one live line; where nobody
-# watches it live (a file, a pipe). Under the launcher and where nobody watches, there is none in the first seconds.
+# Seconds between two states of the bar: on a terminal; under the launcher, which shows it as one
+# live line; where nobody watches it live (a file, a pipe). Under the launcher and where nobody
+# watches, there is none in the first seconds.
 LIVE_BAR_S, LAUNCHER_BAR_S, SPARSE_BAR_S = 0.1, 1.0, 10.0
 
 
@@ -55,12 +56,16 @@ class Meter:
         loss, right, count, before = ctx.all_reduce(local, "sum").tolist()
         seconds = time.monotonic() - self._start
         pictures = max(count, 1.0)
-        return Result(loss / pictures, right / pictures, int(count), (count - before) / max(seconds, 1e-9))
+        return Result(
+            loss / pictures, right / pictures, int(count), (count - before) / max(seconds, 1e-9)
+        )
 
 
 @dataclass(frozen=True)
 class Result:
-    """The figures of one pass over a split; loss and accuracy are means per picture, accuracy is 0..1."""
+    """The figures of one pass over a split; loss and accuracy are means per picture, accuracy is
+    0..1.
+    """
 
     loss: float
     accuracy: float
@@ -72,7 +77,9 @@ class MetricsFile:
     """metrics.jsonl: one line for each epoch and split, written by rank 0."""
 
     def __init__(self, path: str, ctx: Context, *, keep_epochs: int) -> None:
-        """Open the file and keep its lines of the first `keep_epochs` epochs: those after them will be done again."""
+        """Open the file and keep its lines of the first `keep_epochs` epochs: those after them will
+        be done again.
+        """
         self._path = path
         self._is_main = ctx.is_main
         if not self._is_main:
@@ -83,7 +90,9 @@ class MetricsFile:
                 file.writelines(kept)
             os.replace(f"{path}.tmp", path)
         except OSError as error:
-            raise TrainerError(f"the metrics file {path} cannot be written ({error.strerror or error}).") from error
+            raise TrainerError(
+                f"the metrics file {path} cannot be written ({error.strerror or error})."
+            ) from error
 
     def add(self, epoch: int, split: str, result: Result, lr: float) -> None:
         """Append one line; a full disk is a warning, the figures are on the screen too.
@@ -92,17 +101,30 @@ class MetricsFile:
         """
         if not self._is_main:
             return
-        record = {"epoch": epoch, "split": split, **asdict(result), "lr": lr,
-                  "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds")}  # fmt: skip
-        record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+        record = {
+            "epoch": epoch,
+            "split": split,
+            **asdict(result),
+            "lr": lr,
+            "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        }
+        record = {
+            k: None if isinstance(v, float) and not math.isfinite(v) else v
+            for k, v in record.items()
+        }
         try:
             _append(self._path, json.dumps(record, allow_nan=False).encode() + b"\n")
         except OSError as error:
-            print(f"train: warning: {self._path} could not be written ({error.strerror or error})", file=sys.stderr)
+            print(
+                f"train: warning: {self._path} could not be written ({error.strerror or error})",
+                file=sys.stderr,
+            )
 
 
 def _append(path: str, line: bytes) -> None:
-    """Add the line, whole or not at all: half of one on a full disk would spoil the next line as well."""
+    """Add the line, whole or not at all: half of one on a full disk would spoil the next line as
+    well.
+    """
     with open(path, "ab", buffering=0) as file:
         before = file.tell()
         if file.write(line) < len(line):
@@ -128,7 +150,9 @@ def _epoch(line: str) -> float:
 
 
 def progress_bar(ctx: Context, title: str, total: int, done: int = 0) -> tqdm:
-    """A bar over `total` pictures on rank 0, live on a terminal and sparse elsewhere; nothing on the other ranks."""
+    """A bar over `total` pictures on rank 0, live on a terminal and sparse elsewhere; nothing on
+    the other ranks.
+    """
     live = sys.stderr.isatty()
     pause = LIVE_BAR_S if live else LAUNCHER_BAR_S if ctx.run_dir else SPARSE_BAR_S
     return tqdm(
@@ -146,4 +170,6 @@ def progress_bar(ctx: Context, title: str, total: int, done: int = 0) -> tqdm:
 def require_finite(trained: Result, validated: Result, epoch: int) -> None:
     """Raise TrainerError once a loss is infinite or no number: from there on nothing is learnt."""
     if not (math.isfinite(trained.loss) and math.isfinite(validated.loss)):
-        raise TrainerError(f"the loss is no number any more in epoch {epoch}; try a smaller `--lr`.")
+        raise TrainerError(
+            f"the loss is no number any more in epoch {epoch}; try a smaller `--lr`."
+        )

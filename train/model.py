@@ -1,6 +1,8 @@
-"""The network: a ResNet of torchvision with a new last layer, from ImageNet weights, a local file, or nothing.
+"""The network: a ResNet of torchvision with a new last layer, from ImageNet weights, a local file,
+or nothing.
 
-Owns weights, freezing, precision and the choice of batch normalisation. Knows nothing of pictures and epochs.
+Owns weights, freezing, precision and the choice of batch normalisation. Knows nothing of pictures
+and epochs.
 """
 
 from __future__ import annotations
@@ -23,13 +25,15 @@ from train.errors import TrainerError, one_line, together
 if TYPE_CHECKING:
     from launcher import Context
 
-DOWNLOAD_TIMEOUT_S = 30.0  # silence of the server after which a download is given up; torchvision would wait for ever
+# Silence of the server after which a download is given up; torchvision would wait for ever.
+DOWNLOAD_TIMEOUT_S = 30.0
 
 
 def load_weights(ctx: Context, weights: str, arch: str) -> Mapping[str, Tensor] | None:
     """Return the state dict to start from, or None for `none`; a collective call.
 
-    `imagenet` is downloaded by one rank per node, the others read its file afterwards. Raises SystemExit on all ranks.
+    `imagenet` is downloaded by one rank per node, the others read its file afterwards. Raises
+    SystemExit on all ranks.
     """
     if weights == "none":
         return None
@@ -46,11 +50,16 @@ def _imagenet(arch: str) -> Mapping[str, Tensor]:
         try:
             state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
             return state
-        except (OSError, RuntimeError, EOFError) as error:  # no internet, no space, an interrupted download
+        except (
+            OSError,
+            RuntimeError,
+            EOFError,
+        ) as error:  # no internet, no space, an interrupted download
             raise TrainerError(
-                f"the ImageNet weights of {arch} could not be downloaded from {weights.url} ({one_line(error)}). "
-                f"Download that file elsewhere and give it with `--weights FILE`, put it into "
-                f"{torch.hub.get_dir()}/checkpoints, or train from nothing with `--weights none`."
+                f"the ImageNet weights of {arch} could not be downloaded from {weights.url}"
+                f" ({one_line(error)}). Download that file elsewhere and give it with `--weights"
+                f" FILE`, put it into {torch.hub.get_dir()}/checkpoints, or train from nothing with"
+                " `--weights none`."
             ) from error
 
 
@@ -65,27 +74,41 @@ def _timeout() -> Iterator[None]:
 
 
 def _from_file(path: str) -> Mapping[str, Tensor]:
-    """A state dict from `path`: torchvision's own files, or a model.pt or checkpoint.pt of this trainer."""
+    """A state dict from `path`: torchvision's own files, or a model.pt or checkpoint.pt of this
+    trainer.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise TrainerError(f"there is no weights file {path}; `--weights` takes imagenet, none or a file.") from error
-    except Exception as error:  # torch.load raises whatever its unpickler meets in a file that is none of its own
         raise TrainerError(
-            f"the weights file {path} cannot be read ({one_line(error)}). Fetch it again, or type "
-            f"`--weights imagenet` to download torchvision's, or `--weights none` to train from nothing."
+            f"there is no weights file {path}; `--weights` takes imagenet, none or a file."
+        ) from error
+    except (
+        Exception
+    ) as error:  # torch.load raises whatever its unpickler meets in a file that is none of its own
+        raise TrainerError(
+            f"the weights file {path} cannot be read ({one_line(error)}). Fetch it again, or type"
+            " `--weights imagenet` to download torchvision's, or `--weights none` to train from"
+            " nothing."
         ) from error
     state = content.get("model", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(v, Tensor) for v in state.values())
+    ):
         raise TrainerError(
             f"the weights file {path} holds no state dict. Give a file that was written with "
-            f"torch.save(model.state_dict()), or type `--weights imagenet` or `--weights none`."
+            "torch.save(model.state_dict()), or type `--weights imagenet` or `--weights none`."
         )
     return state
 
 
-def build_model(ctx: Context, args: argparse.Namespace, weights: Mapping[str, Tensor] | None, num_classes: int) -> nn.Module:
-    """Build the network with its new last layer, with `weights` in it, on the rank's device; not wrapped yet.
+def build_model(
+    ctx: Context, args: argparse.Namespace, weights: Mapping[str, Tensor] | None, num_classes: int
+) -> nn.Module:
+    """Build the network with its new last layer, with `weights` in it, on the rank's device; not
+    wrapped yet.
 
     Raises TrainerError if the weights are those of another network.
     """
@@ -93,7 +116,9 @@ def build_model(ctx: Context, args: argparse.Namespace, weights: Mapping[str, Te
     sync = args.batch_norm == "sync" and ctx.world_size > 1 and not args.freeze_backbone
     on_gpu = sync and ctx.device.type == "cuda" and ctx.backend == "nccl"
     norm = partial(GlobalBatchNorm2d, ctx=ctx) if sync and not on_gpu else nn.BatchNorm2d
-    model = torchvision.models.get_model(args.model, weights=None, num_classes=num_classes, norm_layer=norm)
+    model = torchvision.models.get_model(
+        args.model, weights=None, num_classes=num_classes, norm_layer=norm
+    )
     if weights is not None:
         _fill(model, weights, args.weights, args.model)
     if args.freeze_backbone:
@@ -107,26 +132,37 @@ def build_model(ctx: Context, args: argparse.Namespace, weights: Mapping[str, Te
 def _fill(model: nn.Module, weights: Mapping[str, Tensor], source: str, arch: str) -> None:
     """Load `weights`, without the last layer where it was made for other classes."""
     own = model.state_dict()
-    state = {k: v for k, v in weights.items() if not k.startswith("fc.") or own.get(k, v).shape == v.shape}
-    wrong = [k for k, v in own.items() if not k.startswith("fc.") and (k not in state or state[k].shape != v.shape)]
+    state = {
+        k: v
+        for k, v in weights.items()
+        if not k.startswith("fc.") or own.get(k, v).shape == v.shape
+    }
+    wrong = [
+        k
+        for k, v in own.items()
+        if not k.startswith("fc.") and (k not in state or state[k].shape != v.shape)
+    ]
     wrong += [k for k in state if k not in own]
     if wrong:
         raise TrainerError(
-            f"the weights in {source} are not those of a {arch}: {len(wrong)} layers differ, the first is {wrong[0]}. "
-            f"Name the network they were made for with `--model`, or type `--weights imagenet` or `--weights none`."
+            f"the weights in {source} are not those of a {arch}: {len(wrong)} layers differ, the"
+            f" first is {wrong[0]}. Name the network they were made for with `--model`, or type"
+            " `--weights imagenet` or `--weights none`."
         )
     model.load_state_dict(state, strict=False)
 
 
 def wrap_model(ctx: Context, args: argparse.Namespace, model: nn.Module) -> nn.Module:
     """Make the model one over all ranks."""
-    # "sync" statistics are equal on all ranks already; torch 2.14 has a new name for the same switch.
+    # "sync" statistics are equal on all ranks already; torch 2.14 has a new name for the same
+    # switch.
     names = inspect.signature(nn.parallel.DistributedDataParallel).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
     wrapped = ctx.wrap(model, **{name: args.batch_norm == "local"})
     if ctx.world_size > 1:
-        # DistributedDataParallel sorts its buckets anew after the first backward pass, which changes the order of sums
-        # over 3 or more ranks. One pass without effect, and a resumed run adds in the same order as an unbroken one.
+        # DistributedDataParallel sorts its buckets anew after the first backward pass, which
+        # changes the order of sums over 3 or more ranks. One pass without effect, and a resumed run
+        # adds in the same order as an unbroken one.
         wrapped.eval()
         size = args.image_size
         wrapped(model.fc.weight.new_zeros(1, 3, size, size)).sum().backward()
@@ -135,7 +171,9 @@ def wrap_model(ctx: Context, args: argparse.Namespace, model: nn.Module) -> nn.M
 
 
 def set_training(model: nn.Module, *, frozen: bool) -> None:
-    """Switch to training mode; a frozen backbone stays in evaluation mode, so that its statistics are frozen too."""
+    """Switch to training mode; a frozen backbone stays in evaluation mode, so that its statistics
+    are frozen too.
+    """
     model.train(not frozen)
 
 
@@ -145,7 +183,9 @@ def parameters_to_train(model: nn.Module) -> list[nn.Parameter]:
 
 
 def choose_precision(asked: str, device: torch.device) -> torch.dtype:
-    """The number format of the heavy layers; raises TrainerError for bf16 on a GPU that has none."""
+    """The number format of the heavy layers; raises TrainerError for bf16 on a GPU that has
+    none.
+    """
     if asked == "fp32":
         return torch.float32
     on_gpu = device.type == "cuda"
@@ -156,7 +196,9 @@ def choose_precision(asked: str, device: torch.device) -> torch.dtype:
 
 
 def cpu_has_bf16(cpuinfo: str = "/proc/cpuinfo") -> bool:
-    """True if the processor multiplies in bfloat16 (avx512_bf16 or AMX); elsewhere it is emulated, and slow."""
+    """True if the processor multiplies in bfloat16 (avx512_bf16 or AMX); elsewhere it is emulated,
+    and slow.
+    """
     try:
         with open(cpuinfo, encoding="utf-8", errors="replace") as file:
             flags = next((line.split() for line in file if line.startswith("flags")), [])

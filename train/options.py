@@ -1,6 +1,7 @@
 """The trainer's command line: every option once, with its default and the reason for it.
 
-The defaults are the recipe of PyTorch's transfer learning tutorial. Knows nothing of ranks, data or models.
+The defaults are the recipe of PyTorch's transfer learning tutorial. Knows nothing of ranks, data or
+models.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import NoReturn
 from train.errors import TrainerError
 
 MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-SMALLEST_IMAGE = 33  # a ResNet shrinks the picture 32 times; batch normalisation needs more than one value at the end
+# A ResNet shrinks the picture 32 times; batch normalisation needs more than one value at the end.
+SMALLEST_IMAGE = 33
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -40,18 +42,25 @@ def _number(
             raise ValueError(text)
         return value
 
-    parse.__name__ = {int: "whole number", float: "number"}[kind]  # argparse: "invalid <name> value: 'x'"
+    parse.__name__ = {int: "whole number", float: "number"}[
+        kind
+    ]  # argparse: "invalid <name> value: 'x'"
     return parse
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = _Parser(
-        prog="train", formatter_class=_Help, description="Train a ResNet on a folder of pictures (transfer learning).",
-        epilog="DIR holds train/<class>/*.jpg and val/<class>/*.jpg. The defaults are the recipe of PyTorch's transfer\n"
-        "learning tutorial. Exit codes: 0 trained, or stopped by a signal with a checkpoint saved; 1 the result could\n"
-        "not be written; 2 wrong options or data, said before the first step.",
-    )  # fmt: skip
+        prog="train",
+        formatter_class=_Help,
+        description="Train a ResNet on a folder of pictures (transfer learning).",
+        epilog=(
+            "DIR holds train/<class>/*.jpg and val/<class>/*.jpg. The defaults are the recipe of"
+            " PyTorch's transfer\nlearning tutorial. Exit codes: 0 trained, or stopped by a signal"
+            " with a checkpoint saved; 1 the result could\nnot be written; 2 wrong options or data,"
+            " said before the first step."
+        ),
+    )
     data = parser.add_argument_group("data")
     data.add_argument("--data", required=True, metavar="DIR", help="folder with train/ and val/")
     data.add_argument(
@@ -66,7 +75,10 @@ def build_parser() -> argparse.ArgumentParser:
         type=_number(int, 0),
         default=2048,
         metavar="MB",
-        help="decoded pictures kept per node, in page cache that the kernel can take back; 0 keeps none",
+        help=(
+            "decoded pictures kept per node, in page cache that the kernel can take back; 0 keeps"
+            " none"
+        ),
     )
     data.add_argument(
         "--workers",
@@ -89,23 +101,39 @@ def build_parser() -> argparse.ArgumentParser:
         help="train the new last layer only; everything before it stays exactly as loaded",
     )
     recipe = parser.add_argument_group("recipe")
-    recipe.add_argument("--epochs", type=_number(int, 1), default=25, help="times through the training pictures")
+    recipe.add_argument(
+        "--epochs", type=_number(int, 1), default=25, help="times through the training pictures"
+    )
     recipe.add_argument(
         "--batch-size",
         type=_number(int, 1),
         default=4,
         help="pictures per step of the WHOLE run, shared among the ranks: more ranks, same numbers",
     )
-    recipe.add_argument("--lr", type=_number(float, 0, above=True), default=0.001, help="learning rate of SGD")
-    recipe.add_argument("--momentum", type=_number(float, 0, 1), default=0.9, help="momentum of SGD")
-    recipe.add_argument("--lr-step", type=_number(int, 1), default=7, metavar="EPOCHS", help="decay the rate so often")
-    recipe.add_argument("--lr-gamma", type=_number(float, 0, 1, above=True), default=0.1, help="by this factor")
+    recipe.add_argument(
+        "--lr", type=_number(float, 0, above=True), default=0.001, help="learning rate of SGD"
+    )
+    recipe.add_argument(
+        "--momentum", type=_number(float, 0, 1), default=0.9, help="momentum of SGD"
+    )
+    recipe.add_argument(
+        "--lr-step",
+        type=_number(int, 1),
+        default=7,
+        metavar="EPOCHS",
+        help="decay the rate so often",
+    )
+    recipe.add_argument(
+        "--lr-gamma", type=_number(float, 0, 1, above=True), default=0.1, help="by this factor"
+    )
     recipe.add_argument(
         "--batch-norm",
         choices=("sync", "local"),
         default="sync",
-        help="statistics over the whole batch (the same numbers with 1 and N ranks), or over each "
-        "rank's part (a little faster, the numbers depend on the number of ranks)",
+        help=(
+            "statistics over the whole batch (the same numbers with 1 and N ranks), or over each "
+            "rank's part (a little faster, the numbers depend on the number of ranks)"
+        ),
     )
     recipe.add_argument(
         "--precision",
@@ -114,17 +142,28 @@ def build_parser() -> argparse.ArgumentParser:
         help="auto: bfloat16 where the processor computes in it, else float32",
     )
     recipe.add_argument(
-        "--seed", type=_number(int, 0, 2**63 - 1), default=0, help="of the order, the crops and the new weights"
+        "--seed",
+        type=_number(int, 0, 2**63 - 1),
+        default=0,
+        help="of the order, the crops and the new weights",
     )
     run = parser.add_argument_group("run")
-    run.add_argument("--output-dir", default="outputs", metavar="DIR", help="model, checkpoint and metrics go here")
+    run.add_argument(
+        "--output-dir",
+        default="outputs",
+        metavar="DIR",
+        help="model, checkpoint and metrics go here",
+    )
     run.add_argument(
         "--resume",
         nargs="?",
         choices=("auto", "yes", "no"),
         const="yes",
         default="auto",
-        help="continue from the checkpoint in the output folder; auto: only if the launcher restarted the job",
+        help=(
+            "continue from the checkpoint in the output folder; auto: only if the launcher"
+            " restarted the job"
+        ),
     )
     return parser
 

@@ -1,7 +1,8 @@
 """One picture: decode it, cut it as the recipe says, and remember it decoded.
 
-Owns what happens to pixels before they become a batch. The random cut takes its numbers from the caller, so that it is
-the same whoever makes it. Knows nothing of ranks' training, epochs or networks; no torch here.
+Owns what happens to pixels before they become a batch. The random cut takes its numbers from the
+caller, so that it is the same whoever makes it. Knows nothing of ranks' training, epochs or
+networks; no torch here.
 """
 
 from __future__ import annotations
@@ -22,12 +23,22 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffI
 if TYPE_CHECKING:
     from launcher import Context
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")  # those of torchvision's ImageFolder, by content, not by name
-RESIZE_RATIO = 256 / 224  # validation: the shorter side becomes this many times the crop, as in the tutorial
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "BMP",
+    "PPM",
+    "TIFF",
+)  # those of torchvision's ImageFolder, by content, not by name
+RESIZE_RATIO = (
+    256 / 224
+)  # validation: the shorter side becomes this many times the crop, as in the tutorial
 CROP_AREA = (0.08, 1.0)  # training: part of the picture's area that a random crop covers
 CROP_RATIO = (3 / 4, 4 / 3)  # and its width over its height
-# Larger pictures are reduced once, when they are decoded: no crop at the usual sizes loses pixels that it would show,
-# a phone's 12 megapixels take 40 ms and 36 MB each otherwise. Photographs of ImageNet's size are not touched.
+# Larger pictures are reduced once, when they are decoded: no crop at the usual sizes loses pixels
+# that it would show, a phone's 12 megapixels take 40 ms and 36 MB each otherwise. Photographs of
+# ImageNet's size are not touched.
 KEPT_PER_RESIZE = 2
 
 
@@ -41,44 +52,58 @@ def resized_side(image_size: int) -> int:
 
 
 def decode(path: str, image_size: int) -> Image.Image:
-    """Read one file completely and return it as RGB, its shorter side at most 2 x the validation size.
+    """Read one file completely and return it as RGB, its shorter side at most 2 x the validation
+    size.
 
     Raises Unreadable, whatever is wrong with the file.
     """
     bound = KEPT_PER_RESIZE * resized_side(image_size)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for somebody who writes to it
+        if not stat.S_ISREG(
+            os.stat(path).st_mode
+        ):  # opening a pipe would wait for somebody who writes to it
             raise Unreadable("no regular file")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd palettes and EXIF blocks: the pixels are what counts
+            warnings.simplefilter(
+                "ignore"
+            )  # odd palettes and EXIF blocks: the pixels are what counts
             with Image.open(path) as image:
                 if image.format not in FORMATS:
                     raise Unreadable(f"a {image.format}, which is not one of {', '.join(FORMATS)}")
-                image.draft("RGB", (bound, bound))  # JPEG only: decodes at 1/2, 1/4 or 1/8 where that is enough
+                image.draft(
+                    "RGB", (bound, bound)
+                )  # JPEG only: decodes at 1/2, 1/4 or 1/8 where that is enough
                 picture = _rgb(image)
     except Unreadable:
         raise
     except UnidentifiedImageError as error:
         raise Unreadable("not a picture") from error
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+    except (
+        Exception
+    ) as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         text = str(error) or type(error).__name__
         raise Unreadable(text.splitlines()[0].replace(repr(path), "the file")) from error
     return _shrink(picture, bound)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """The picture with 8 bits per colour. Pillow alone clips wider values: a 16-bit grey picture would be a white one."""
+    """The picture with 8 bits per colour. Pillow alone clips wider values: a 16-bit grey picture
+    would be a white one.
+    """
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format != "TIFF"):
         return _narrow(image).convert("RGB")
     if image.mode in ("I", "F"):
         raise Unreadable(
-            "its values are 32 bits wide or signed, in a range that the file does not tell; save it with 8 or 16 bits"
+            "its values are 32 bits wide or signed, in a range that the file does not tell; save it"
+            " with 8 or 16 bits"
         )
     return image.convert("RGB")
 
 
 def _narrow(image: Image.Image) -> Image.Image:
-    """A wide grey picture with 8 bits. A TIFF has 12 as well, and zero may be its white: Pillow leaves both as they are."""
+    """A wide grey picture with 8 bits. A TIFF has 12 as well, and zero may be its white: Pillow
+    leaves both as they are.
+    """
     bits, is_negative = 16, False
     if isinstance(image, TiffImageFile):
         bits = image.tag_v2[BITSPERSAMPLE][0]
@@ -96,7 +121,9 @@ def _shrink(picture: Image.Image, bound: int) -> Image.Image:
 
 
 def training_crop(picture: Image.Image, image_size: int, rng: random.Random) -> Image.Image:
-    """A random part, resized to the square, mirrored half of the time (RandomResizedCrop and flip of the recipe)."""
+    """A random part, resized to the square, mirrored half of the time (RandomResizedCrop and flip
+    of the recipe).
+    """
     x, y, width, height = _random_box(picture.width, picture.height, rng)
     part = picture.crop((x, y, x + width, y + height))
     part = part.resize((image_size, image_size), Image.Resampling.BILINEAR)
@@ -117,7 +144,9 @@ def _random_box(width: int, height: int, rng: random.Random) -> tuple[int, int, 
 
 
 def validation_crop(picture: Image.Image, image_size: int) -> Image.Image:
-    """The centre of the picture, after its shorter side was resized (Resize and CenterCrop of the recipe)."""
+    """The centre of the picture, after its shorter side was resized (Resize and CenterCrop of the
+    recipe).
+    """
     side = resized_side(image_size)
     if picture.width <= picture.height:
         size = (side, int(side * picture.height / picture.width))
@@ -142,10 +171,12 @@ def _unnamed_file() -> IO[bytes]:
 
 
 class PictureCache:
-    """Decoded pictures of one node: each is decoded by one local rank, once, and read by all of them.
+    """Decoded pictures of one node: each is decoded by one local rank, once, and read by all of
+    them.
 
-    Every rank writes its part to a file without a name in the temporary folder, and the others map it into memory. The
-    pages belong to the kernel, which can take them back; nothing is left behind, however the processes end.
+    Every rank writes its part to a file without a name in the temporary folder, and the others map
+    it into memory. The pages belong to the kernel, which can take them back; nothing is left
+    behind, however the processes end.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -194,10 +225,21 @@ class PictureCache:
         except OSError:
             self._mine = {}
         info = os.fstat(self._file.fileno())
-        part = (ctx.node_rank, os.getpid(), self._file.fileno(), info.st_dev, info.st_ino, self._mine)
+        part = (
+            ctx.node_rank,
+            os.getpid(),
+            self._file.fileno(),
+            info.st_dev,
+            info.st_ino,
+            self._mine,
+        )
         parts = ctx.broadcast_object(ctx.gather_object(part)) or []
         for node_rank, pid, fd, device, inode, entries in parts:
-            view = self._map(pid, fd, device, inode) if node_rank == ctx.node_rank and entries else None
+            view = (
+                self._map(pid, fd, device, inode)
+                if node_rank == ctx.node_rank and entries
+                else None
+            )
             if view is not None:
                 self._maps.update({key: (view, entry) for key, entry in entries.items()})
         ctx.barrier()  # nobody may leave before the others have opened its file
@@ -207,7 +249,10 @@ class PictureCache:
         try:
             with open(f"/proc/{pid}/fd/{fd}", "rb") as file:
                 info = os.fstat(file.fileno())
-                if (info.st_dev, info.st_ino) != (device, inode):  # another container's process with the same pid
+                if (info.st_dev, info.st_ino) != (
+                    device,
+                    inode,
+                ):  # another container's process with the same pid
                     return None
                 return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
         except OSError:  # no /proc, or not for us: those pictures are decoded at each use

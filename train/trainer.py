@@ -1,7 +1,8 @@
 """The training, to be read from top to bottom once.
 
-main() is the story: options, ranks, data, model, resume, optimizer, then epochs of train, validate, save. Everything
-above it is one act of that story. All functions here are called by all ranks; what one of them prints, rank 0 prints.
+main() is the story: options, ranks, data, model, resume, optimizer, then epochs of train, validate,
+save. Everything above it is one act of that story. All functions here are called by all ranks; what
+one of them prints, rank 0 prints.
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ from train.data import MEAN, STD, Loader, to_network
 from train.errors import EXIT_UNSAVED, EXIT_USAGE, TrainerError, together
 from train.folder import Folder, describe, open_folder
 from train.metrics import Meter, MetricsFile, Result, progress_bar, require_finite
-from train.model import build_model, choose_precision, load_weights, parameters_to_train, set_training, wrap_model
+from train.model import (
+    build_model,
+    choose_precision,
+    load_weights,
+    parameters_to_train,
+    set_training,
+    wrap_model,
+)
 from train.options import parse_args
 from train.pictures import PictureCache, resized_side
 
@@ -44,10 +52,12 @@ class Training:
     progress: Progress
 
 
-# -- data -------------------------------------------------------------------------------------------------------------
+# -- data ------------------------------------------------------------------------------------------
 
 
-def open_data(ctx: launcher.Context, args: argparse.Namespace, output: Output) -> tuple[Folder, Loader]:
+def open_data(
+    ctx: launcher.Context, args: argparse.Namespace, output: Output
+) -> tuple[Folder, Loader]:
     """Check every picture of the folder, decode it once, and say what is left out."""
     with PictureCache(args.cache_mb * 10**6 // ctx.local_world_size) as cache:
         folder = open_folder(ctx, args.data, args.image_size, cache)
@@ -56,7 +66,7 @@ def open_data(ctx: launcher.Context, args: argparse.Namespace, output: Output) -
     return folder, Loader(ctx, folder, cache, args.image_size, args.workers)
 
 
-# -- resume ------------------------------------------------------------------------------------------------------------
+# -- resume ----------------------------------------------------------------------------------------
 
 
 def restore(t: Training, state: dict[str, Any]) -> Tensor | None:
@@ -71,12 +81,14 @@ def restore(t: Training, state: dict[str, Any]) -> Tensor | None:
     else:  # other ranks than before: the total is what counts
         total = torch.stack([rank["sums"] for rank in ranks]).sum(0)
         sums = total if t.ctx.is_main else torch.zeros_like(total)
-    where = f"epoch {t.progress.epoch + 1}" + (f" after {t.progress.step} steps" if t.progress.step else "")
+    where = f"epoch {t.progress.epoch + 1}" + (
+        f" after {t.progress.step} steps" if t.progress.step else ""
+    )
     t.ctx.print(f"resuming: {t.output.checkpoint}: {where}")
     return sums if t.progress.step else None
 
 
-# -- one epoch --------------------------------------------------------------------------------------------------------
+# -- one epoch -------------------------------------------------------------------------------------
 
 
 def forward(t: Training, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,8 +108,8 @@ def train_epoch(t: Training, meter: Meter) -> bool:
         for batch in batches:
             labels = batch.labels.to(t.ctx.device)
             logits, loss_sum = forward(t, batch.images, labels)
-            # Gradients are averaged over ranks, the loss is a mean over the whole batch: each picture counts alike, also
-            # where the ranks have different numbers of them.
+            # Gradients are averaged over ranks, the loss is a mean over the whole batch: each
+            # picture counts alike, also where the ranks have different numbers of them.
             (loss_sum * (t.ctx.world_size / batch.whole)).backward()
             t.optimizer.step()
             t.optimizer.zero_grad()
@@ -133,7 +145,9 @@ def learning_rate(args: argparse.Namespace, epoch: int) -> float:
 
 
 def run_epoch(t: Training, sums: Tensor | None, metrics: MetricsFile) -> bool:
-    """Train, validate, record and save one epoch; False if a stop was asked for, with a checkpoint of that moment."""
+    """Train, validate, record and save one epoch; False if a stop was asked for, with a checkpoint
+    of that moment.
+    """
     lr = learning_rate(t.args, t.progress.epoch)
     for group in t.optimizer.param_groups:
         group["lr"] = lr
@@ -151,8 +165,9 @@ def run_epoch(t: Training, sums: Tensor | None, metrics: MetricsFile) -> bool:
     metrics.add(number, "train", trained, lr)
     metrics.add(number, "val", validated, lr)
     t.ctx.print(
-        f"epoch {number}/{t.args.epochs}: train loss {trained.loss:.4f} accuracy {trained.accuracy:.1%}, "
-        f"val loss {validated.loss:.4f} accuracy {validated.accuracy:.1%}, {trained.images_per_s:.1f} images/s"
+        f"epoch {number}/{t.args.epochs}: train loss {trained.loss:.4f} accuracy"
+        f" {trained.accuracy:.1%}, val loss {validated.loss:.4f} accuracy {validated.accuracy:.1%},"
+        f" {trained.images_per_s:.1f} images/s"
     )
     together(t.ctx, lambda: require_finite(trained, validated, number))
     if validated.accuracy > p.best_accuracy and save_model(t, validated.accuracy, number):
@@ -162,23 +177,32 @@ def run_epoch(t: Training, sums: Tensor | None, metrics: MetricsFile) -> bool:
     return True
 
 
-# -- files ------------------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
 
 
 def save_checkpoint(t: Training, sums: Tensor) -> None:
     """Write checkpoint.pt; a failure is told and remembered by the output."""
     ranks = t.ctx.gather_object({"rng": torch.get_rng_state(), "sums": sums.cpu()})
     model = t.ctx.unwrap(t.model)
-    content = checkpoint_content(t.args, t.folder.classes, model, t.optimizer, t.progress, ranks, run_id=t.ctx.run_id)
+    content = checkpoint_content(
+        t.args, t.folder.classes, model, t.optimizer, t.progress, ranks, run_id=t.ctx.run_id
+    )
     t.output.write(t.output.checkpoint, content)
 
 
 def save_model(t: Training, accuracy: float, epoch: int) -> bool:
     """Write model.pt; False if it could not be written."""
     size = t.args.image_size
-    normalisation = {"image_size": size, "resize": resized_side(size), "mean": list(MEAN), "std": list(STD)}
+    normalisation = {
+        "image_size": size,
+        "resize": resized_side(size),
+        "mean": list(MEAN),
+        "std": list(STD),
+    }
     model = t.ctx.unwrap(t.model)
-    content = model_content(t.args, t.folder.classes, model, normalisation, accuracy=accuracy, epoch=epoch)
+    content = model_content(
+        t.args, t.folder.classes, model, normalisation, accuracy=accuracy, epoch=epoch
+    )
     return t.output.write(t.output.model, content)
 
 
@@ -186,10 +210,18 @@ def finish(t: Training, *, stopped: bool) -> int:
     """Say where everything is, and return the exit code."""
     p, output = t.progress, t.output
     if t.output.unsaved:
-        t.ctx.print("\n".join(f"train: error: {path} is not up to date: {why}" for path, why in output.unsaved.items()))
+        t.ctx.print(
+            "\n".join(
+                f"train: error: {path} is not up to date: {why}"
+                for path, why in output.unsaved.items()
+            )
+        )
         return EXIT_UNSAVED
     if stopped:
-        t.ctx.print(f"stopped in epoch {p.epoch + 1} after {p.step} steps; the same command with --resume continues")
+        t.ctx.print(
+            f"stopped in epoch {p.epoch + 1} after {p.step} steps; the same command with --resume"
+            " continues"
+        )
     if p.best_epoch > 0:
         t.ctx.print(f"best validation accuracy {p.best_accuracy:.1%} in epoch {p.best_epoch}")
         t.ctx.print(f"model       {output.model}")
@@ -200,11 +232,15 @@ def finish(t: Training, *, stopped: bool) -> int:
     return 0
 
 
-# -- the story --------------------------------------------------------------------------------------------------------
+# -- the story -------------------------------------------------------------------------------------
 
 
-def prepare(ctx: launcher.Context, args: argparse.Namespace, output: Output) -> tuple[Training, Tensor | None]:
-    """Everything before the first step; whatever is wrong is said here, and then all ranks leave with code 2."""
+def prepare(
+    ctx: launcher.Context, args: argparse.Namespace, output: Output
+) -> tuple[Training, Tensor | None]:
+    """Everything before the first step; whatever is wrong is said here, and then all ranks leave
+    with code 2.
+    """
     precision = together(ctx, lambda: choose_precision(args.precision, ctx.device))
     folder, loader = open_data(ctx, args, output)
     state = load_checkpoint(ctx, output, args, folder.classes)
@@ -213,12 +249,14 @@ def prepare(ctx: launcher.Context, args: argparse.Namespace, output: Output) -> 
     trained = parameters_to_train(model)
     output.require_space(model, sum(parameter.numel() for parameter in trained))
     model = wrap_model(ctx, args, model)
-    optimizer = ctx.wrap_optimizer(torch.optim.SGD(trained, lr=args.lr, momentum=args.momentum), model)
+    optimizer = ctx.wrap_optimizer(
+        torch.optim.SGD(trained, lr=args.lr, momentum=args.momentum), model
+    )
     t = Training(ctx, args, folder, loader, model, optimizer, precision, output, Progress())
     sums = restore(t, state) if state is not None else None
     ctx.print(
-        f"{args.model}: {ctx.world_size} rank(s) on {ctx.device.type}, {str(precision).removeprefix('torch.')}, "
-        f"batches of {args.batch_size} over all ranks"
+        f"{args.model}: {ctx.world_size} rank(s) on {ctx.device.type},"
+        f" {str(precision).removeprefix('torch.')}, batches of {args.batch_size} over all ranks"
     )
     return t, sums
 
@@ -229,7 +267,9 @@ def train(ctx: launcher.Context, argv: Sequence[str] | None) -> int:
     ctx.stopping()  # from here on SIGTERM is a request, seen between two steps
     with Output(ctx, args.output_dir) as output:
         t, sums = prepare(ctx, args, output)
-        metrics = together(ctx, lambda: MetricsFile(output.metrics, ctx, keep_epochs=t.progress.epoch))
+        metrics = together(
+            ctx, lambda: MetricsFile(output.metrics, ctx, keep_epochs=t.progress.epoch)
+        )
         stopped = False
         while t.progress.epoch < args.epochs and not stopped:
             stopped = not run_epoch(t, sums, metrics)
@@ -238,7 +278,9 @@ def train(ctx: launcher.Context, argv: Sequence[str] | None) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Join the run, train, and return the exit code: 0, 1 (not saved), 2 (wrong command or data), 130 (Ctrl-C)."""
+    """Join the run, train, and return the exit code: 0, 1 (not saved), 2 (wrong command or data),
+    130 (Ctrl-C).
+    """
     try:
         ctx = launcher.init()
         return train(ctx, argv)
@@ -246,5 +288,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"train: error: {error}", file=sys.stderr)
         return error.exit_code if isinstance(error, launcher.LauncherError) else EXIT_USAGE
     except KeyboardInterrupt:
-        print("train: interrupted; `--resume` continues after the last whole epoch, if there was one", file=sys.stderr)
+        print(
+            "train: interrupted; `--resume` continues after the last whole epoch, if there was one",
+            file=sys.stderr,
+        )
         return 130

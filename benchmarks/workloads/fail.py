@@ -5,7 +5,8 @@
     wait        all wait; each has a child of its own, as a data worker is
     hang        rank 3 stops moving when told to, the others wait in another function
 
-Told to by the file FIFO.go. Times are the monotonic clock's, which all processes of a machine share.
+Told to by the file FIFO.go. Times are the monotonic clock's, which all processes of a machine
+share.
 """
 
 import os

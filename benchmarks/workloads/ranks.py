@@ -9,7 +9,9 @@ _NAMES = {
 
 
 def fill_in_torch_variables() -> None:
-    """Set RANK and WORLD_SIZE from Open MPI's or Horovod's variables; MASTER_* come from the benchmark."""
+    """Set RANK and WORLD_SIZE from Open MPI's or Horovod's variables; MASTER_* come from the
+    benchmark.
+    """
     for name, sources in _NAMES.items():
         for source in sources:
             if name not in os.environ and source in os.environ:

@@ -1,7 +1,8 @@
 """Train a ResNet-18 on made-up pictures with all ranks, and report the steps per second of rank 0.
 
-Arguments: FIFO, then `horovod` or `ddp` (torch's DistributedDataParallel over Gloo). 224 pixels, batches of 2 per rank,
-float32, on the CPU; the same model, data and optimizer both ways. The first steps are not timed.
+Arguments: FIFO, then `horovod` or `ddp` (torch's DistributedDataParallel over Gloo). 224 pixels,
+batches of 2 per rank, float32, on the CPU; the same model, data and optimizer both ways. The first
+steps are not timed.
 """
 
 import sys
@@ -24,7 +25,11 @@ def with_horovod(model: nn.Module) -> tuple[int, nn.Module, torch.optim.Optimize
     hvd.init()
     hvd.broadcast_parameters(model.state_dict(), root_rank=0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9)
-    return hvd.rank(), model, hvd.DistributedOptimizer(optimizer, named_parameters=model.named_parameters())
+    return (
+        hvd.rank(),
+        model,
+        hvd.DistributedOptimizer(optimizer, named_parameters=model.named_parameters()),
+    )
 
 
 def with_ddp(model: nn.Module) -> tuple[int, nn.Module, torch.optim.Optimizer]:

@@ -1,8 +1,9 @@
-"""In the first attempt rank 3 is killed at step 5; in later attempts every rank reports its first all-reduce.
+"""In the first attempt rank 3 is killed at step 5; in later attempts every rank reports its first
+all-reduce.
 
-Arguments: the FIFO to report to, and `plain` or `prefix`. With `prefix` the script gives each attempt a part of the store of
-its own, which is what it takes under a launcher whose store survives a restart. Times are the monotonic clock's, which all
-processes of a machine share.
+Arguments: the FIFO to report to, and `plain` or `prefix`. With `prefix` the script gives each
+attempt a part of the store of its own, which is what it takes under a launcher whose store survives
+a restart. Times are the monotonic clock's, which all processes of a machine share.
 """
 
 import datetime

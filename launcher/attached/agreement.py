@@ -1,7 +1,8 @@
-"""What attached ranks agree on before their script runs: where rank 0's store is, and which node each of them is on.
+"""What attached ranks agree on before their script runs: where rank 0's store is, and which node
+each of them is on.
 
-Over MPI where mpi4py is there and belongs to the engine; otherwise each rank derives what all can derive alike. What cannot be
-known that way is left open: no number is better than a wrong one. Layer 4.
+Over MPI where mpi4py is there and belongs to the engine; otherwise each rank derives what all can
+derive alike. What cannot be known that way is left open: no number is better than a wrong one.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from launcher.errors import RendezvousError
 from launcher.starters.detect import NO_VARIABLE, Place
 from launcher.starters.meeting import master_endpoint
 from launcher.starters.slurm import expand_nodes
+from launcher.system.network import own_address
 
 if TYPE_CHECKING:
     import socket
 
-# Those under which MPI can be initialised without asking: a plain srun may abort a process that tries.
+# Those under which MPI can be initialised without asking: a plain srun may abort a process that
+# tries.
 MPI_ENGINES = ("openmpi", "mvapich", "mpich")
 
 
@@ -44,8 +47,8 @@ class Agreement(NamedTuple):
 def agree(place: Place, environ: Mapping[str, str]) -> Agreement:
     """Return what the ranks have agreed on. Waits for all of them where MPI is used.
 
-    Raises UsageError where the engine tells too little for the ranks to meet, RendezvousError where they would meet at a
-    name that this node does not know.
+    Raises UsageError where the engine tells too little for the ranks to meet, RendezvousError where
+    they would meet at a name that this node does not know.
     """
     nodes = known_nodes(place, environ)
     is_set = bool(environ.get("MASTER_ADDR") and environ.get("MASTER_PORT"))
@@ -62,7 +65,7 @@ def agree(place: Place, environ: Mapping[str, str]) -> Agreement:
     reserved = None
     answer = None
     if place.rank == 0:
-        from launcher.nodes.coordinator import reserve_port
+        from launcher.system.network import reserve_port
 
         one_node = place.local_world_size == place.world_size
         reserved = reserve_port("127.0.0.1" if one_node else "")
@@ -72,7 +75,8 @@ def agree(place: Place, environ: Mapping[str, str]) -> Agreement:
 
 
 def known_nodes(place: Place, environ: Mapping[str, str]) -> Nodes | None:
-    """The nodes of this run, None where the starter has not told: mpirun over several hosts gives them no numbers.
+    """The nodes of this run, None where the starter has not told: mpirun over several hosts gives
+    them no numbers.
 
     The count is that of the Slurm step, elsewhere as if each node had as many ranks as this one.
     """
@@ -86,7 +90,9 @@ def known_nodes(place: Place, environ: Mapping[str, str]) -> Nodes | None:
 
 
 def _world_communicator(num_ranks: int) -> Any:
-    """Return mpi4py's world of all ranks, None where mpi4py is not installed or belongs to another MPI."""
+    """Return mpi4py's world of all ranks, None where mpi4py is not installed or belongs to another
+    MPI.
+    """
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError):  # the latter where its wheel finds no library of MPI
@@ -96,7 +102,9 @@ def _world_communicator(num_ranks: int) -> Any:
 
 
 def _agree_on_nodes(world: Any) -> Nodes:
-    """Number the nodes in the order of their first ranks. MPI says who shares one: host names need not differ."""
+    """Number the nodes in the order of their first ranks. MPI says who shares one: host names need
+    not differ.
+    """
     from mpi4py import MPI
 
     here = world.Split_type(MPI.COMM_TYPE_SHARED, key=world.Get_rank())
@@ -107,26 +115,16 @@ def _agree_on_nodes(world: Any) -> Nodes:
 
 
 def _check_name(name: str) -> None:
-    """Raise RendezvousError at once where this node does not know the other's name; torch would ask for it for minutes."""
+    """Raise RendezvousError at once where this node does not know the other's name; torch would ask
+    for it for minutes.
+    """
     import socket
 
     try:
         socket.getaddrinfo(name, None)
     except OSError as error:
         raise RendezvousError(
-            f"The ranks are to meet at {name}, the first node of this job step, but this node ({os.uname().nodename}) does "
-            f"not know that name: {error.strerror or error}.",
+            f"The ranks are to meet at {name}, the first node of this job step, but this node"
+            f" ({os.uname().nodename}) does not know that name: {error.strerror or error}.",
             hint="Name another address of it, the same for all ranks: MASTER_ADDR=ADDRESS srun ...",
         ) from None
-
-
-def own_address() -> str:
-    """Return the address from which this host reaches others, without asking a name server; its name where none stands out."""
-    import socket
-
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # a documentation address: nothing is sent
-        except OSError:  # no default route, as on many a cluster's inner network
-            return os.uname().nodename
-        return str(probe.getsockname()[0])

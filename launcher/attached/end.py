@@ -1,8 +1,10 @@
-"""How an attached rank ends when it fails: one rank of the host reports for all, and the one that was the cause ends first.
+"""How an attached rank ends when it fails: one rank of the host reports for all, and the one that
+was the cause ends first.
 
-The first that fails waits a moment for others that fail with it, prints the report of launcher/diagnosis/report.py, and says so in the
-notes. The rest print nothing and wait for that. The engine (mpirun, say) stops a job at the first rank that ends with an
-error, and names it: so the others stay until the one that the report names has gone. Layer 3.
+The first that fails waits a moment for others that fail with it, prints the report of
+launcher/diagnosis/report.py, and says so in the notes. The rest print nothing and wait for that.
+The engine (mpirun, say) stops a job at the first rank that ends with an error, and names it: so the
+others stay until the one that the report names has gone.
 """
 
 from __future__ import annotations
@@ -21,11 +23,12 @@ from launcher.diagnosis.report import FailureReport, make_report
 # How long to wait for ranks that fail at the same moment, in seconds.
 SETTLE_S = 0.25
 
-# The same while all that have failed only miss a peer, because the one that knows why is still on its way out; and while
-# some ranks have not even started.
+# The same while all that have failed only miss a peer, because the one that knows why is still on
+# its way out; and while some ranks have not even started.
 _CAUSE_S = 1.0
 
-# How long to wait for another rank's report, and for the cause to end, in seconds. A script may do a lot when it ends.
+# How long to wait for another rank's report, and for the cause to end, in seconds. A script may do
+# a lot when it ends.
 _PATIENCE_S = 5.0
 
 # A rank that fails later than this many seconds after the report does not fail because of it.
@@ -47,11 +50,14 @@ class Failure(NamedTuple):
     duration_s: float = 0.0
 
 
-def settle(failure: Failure, notes: PeerNotes | None, publish: Callable[[FailureReport], None]) -> int:
-    """See to it that this failure is reported once on this host. Returns the exit code with which this rank must end.
+def settle(
+    failure: Failure, notes: PeerNotes | None, publish: Callable[[FailureReport], None]
+) -> int:
+    """See to it that this failure is reported once on this host. Returns the exit code with which
+    this rank must end.
 
-    publish: prints the report. Called by one rank only, unless the notes are None or cannot be written. Takes up to some
-    seconds, because other ranks are waited for.
+    publish: prints the report. Called by one rank only, unless the notes are None or cannot be
+    written. Takes up to some seconds, because other ranks are waited for.
     """
     if notes is None or _goes_on(notes.read()):
         return _report(failure, None, publish)
@@ -66,13 +72,19 @@ def settle(failure: Failure, notes: PeerNotes | None, publish: Callable[[Failure
 
 
 def _goes_on(page: Page) -> bool:
-    """Tell whether the job has gone on after a failure, as srun lets it: then one that comes later is another matter."""
+    """Tell whether the job has gone on after a failure, as srun lets it: then one that comes later
+    is another matter.
+    """
     return page.exit_code is not None and time.monotonic() - page.told_at > _AFTERMATH_S
 
 
-def _report(failure: Failure, notes: PeerNotes | None, publish: Callable[[FailureReport], None]) -> int:
+def _report(
+    failure: Failure, notes: PeerNotes | None, publish: Callable[[FailureReport], None]
+) -> int:
     page, gone = _wait_for_others(notes) if notes is not None else (Page(), [])
-    outcome = AttemptOutcome(failure.attempt, outcomes_of(page, failure, gone), duration_s=failure.duration_s)
+    outcome = AttemptOutcome(
+        failure.attempt, outcomes_of(page, failure, gone), duration_s=failure.duration_s
+    )
     report = make_report(outcome, hostname=os.uname().nodename, run_dir=None)
     publish(report)
     if notes is not None:
@@ -84,8 +96,8 @@ def _report(failure: Failure, notes: PeerNotes | None, publish: Callable[[Failur
 def _wait_for_others(notes: PeerNotes) -> tuple[Page, list[Peer]]:
     """Wait for ranks that fail at the same moment; not longer when there are no others left.
 
-    Returns the notes then, and the first ranks that were seen to have vanished. Only the first: an engine that has noticed
-    it kills the others.
+    Returns the notes then, and the first ranks that were seen to have vanished. Only the first: an
+    engine that has noticed it kills the others.
     """
     began = time.monotonic()
     gone: list[Peer] = []
@@ -93,7 +105,8 @@ def _wait_for_others(notes: PeerNotes) -> tuple[Page, list[Peer]]:
         page = notes.read()
         gone = gone or [peer for peer in page.peers.values() if peer.has_gone]
         busy = [peer for peer in page.peers.values() if peer.state == "came" and not peer.has_gone]
-        # A rank that has not even started will find no note of this report, and print one of its own.
+        # A rank that has not even started will find no note of this report, and print one of its
+        # own.
         have_come = len(page.peers) >= notes.expected
         if have_come and not busy:
             return page, gone
@@ -104,7 +117,9 @@ def _wait_for_others(notes: PeerNotes) -> tuple[Page, list[Peer]]:
 
 
 def outcomes_of(page: Page, failure: Failure, gone: list[Peer]) -> tuple[WorkerOutcome, ...]:
-    """Return the ends of this host's ranks, for the report: those that failed or ended well, and `gone`, that could not say why."""
+    """Return the ends of this host's ranks, for the report: those that failed or ended well, and
+    `gone`, that could not say why.
+    """
     peers = {peer.rank: peer for peer in page.failed}
     # Ours is not there when the notes could not be written.
     moment = failure.error.monotonic_ns / 1e9
@@ -112,19 +127,31 @@ def outcomes_of(page: Page, failure: Failure, gone: list[Peer]) -> tuple[WorkerO
     peers.setdefault(failure.rank, ours)
     outcomes = [_outcome_of(peer, order) for order, peer in enumerate(peers.values())]
     if not knows_the_cause(outcomes):
-        # The others have lost a peer: here it is. When somebody knows better, it was the engine that stopped it.
+        # The others have lost a peer: here it is. When somebody knows better, it was the engine
+        # that stopped it.
         outcomes += [WorkerOutcome(peer.rank, peer.pid, 1, start_failure=_GONE) for peer in gone]
-    outcomes += [WorkerOutcome(peer.rank, peer.pid, 0) for peer in page.peers.values() if peer.state == "ended"]
+    outcomes += [
+        WorkerOutcome(peer.rank, peer.pid, 0)
+        for peer in page.peers.values()
+        if peer.state == "ended"
+    ]
     return tuple(outcomes)
 
 
 def _outcome_of(peer: Peer, order: int) -> WorkerOutcome:
-    return WorkerOutcome(peer.rank, peer.pid, peer.returncode, peer.failed_at, order, error=peer.error)
+    return WorkerOutcome(
+        peer.rank, peer.pid, peer.returncode, peer.failed_at, order, error=peer.error
+    )
 
 
 def _let_the_cause_end(page: Page, notes: PeerNotes) -> None:
     """Wait until the rank that the report names has ended, so that the engine names it as well."""
     cause = page.peers.get(page.cause)
     deadline = time.monotonic() + _PATIENCE_S
-    while cause is not None and cause.rank != notes.rank and cause.is_alive and time.monotonic() < deadline:
+    while (
+        cause is not None
+        and cause.rank != notes.rank
+        and cause.is_alive
+        and time.monotonic() < deadline
+    ):
         time.sleep(_POLL_S)

@@ -1,7 +1,8 @@
-"""This process is a rank already: mpirun, srun or horovodrun has started it. The contract is set once, and the script runs in place.
+"""This process is a rank already: mpirun, srun or horovodrun has started it. The contract is set
+once, and the script runs in place.
 
-No child, no pipes, no second supervisor. The one place in this package, outside the workers, that writes os.environ.
-Layer 8.
+No child, no pipes, no second supervisor. The one place in this package, outside the workers, that
+writes os.environ.
 """
 
 from __future__ import annotations
@@ -15,33 +16,54 @@ from launcher.attached.agreement import MPI_ENGINES, Agreement, Nodes, agree, kn
 from launcher.attached.script import run_in_place
 from launcher.contract import environment as contract
 from launcher.errors import EnvironmentMismatch, UsageError
+from launcher.horovod.use import horovod_use
 from launcher.options.spec import LaunchSpec
-from launcher.plan.program import horovod_use
 from launcher.ranks import Assignment, RankInfo
 from launcher.starters.detect import Place, mpi_engine
 from launcher.starters.meeting import job_id, master_endpoint
-from launcher.system.processes import die_with_parent, process_info, usable_cpus
+from launcher.system.machine import usable_cpus
+from launcher.system.processes import die_with_parent, process_info
 
 # Engines that start one process for each rank, and tell it which one it is.
-_ENGINES = {"openmpi": "mpirun", "mvapich": "mpirun", "mpich": "mpirun", "slurm": "srun", "horovod": "horovodrun"}
+_ENGINES = {
+    "openmpi": "mpirun",
+    "mvapich": "mpirun",
+    "mpich": "mpirun",
+    "slurm": "srun",
+    "horovod": "horovodrun",
+}
 
 # What a rank is told about nodes.
 _OF_NODES = ("NODE_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE")
 
 _COUNT_FLAG = {"horovodrun": "-np"}
 
-# The processes of engines that start ranks, by the names that the kernel shows. horovodrun tidies up by itself.
-_DAEMONS = {"mpirun", "mpiexec", "orterun", "orted", "prterun", "prted", "hydra_pmi_proxy", "slurmstepd"}
+# The processes of engines that start ranks, by the names that the kernel shows. horovodrun tidies
+# up by itself.
+_DAEMONS = {
+    "mpirun",
+    "mpiexec",
+    "orterun",
+    "orted",
+    "prterun",
+    "prted",
+    "hydra_pmi_proxy",
+    "slurmstepd",
+}
 
 
 def should_attach(spec: LaunchSpec, place: Place) -> bool:
-    """Whether this process is to be one rank of an engine's job, rather than a supervisor of its own.
+    """Whether this process is to be one rank of an engine's job, rather than a supervisor of its
+    own.
 
-    Decided by how many processes the engine has started on this node. Raises EnvironmentMismatch when the flags ask each
-    of them for several workers more.
+    Decided by how many processes the engine has started on this node. Raises EnvironmentMismatch
+    when the flags ask each of them for several workers more.
     """
-    asks_for_workers = spec.provenance.get("nproc_per_node", "default") != "default" and spec.nproc != 1
-    # One process alone starts workers, unless it is to be a rank of MPI: only an engine can start those.
+    asks_for_workers = (
+        spec.provenance.get("nproc_per_node", "default") != "default" and spec.nproc != 1
+    )
+    # One process alone starts workers, unless it is to be a rank of MPI: only an engine can start
+    # those.
     is_alone = place.world_size == 1 and (spec.backend != "mpi" or asks_for_workers)
     if place.starter not in _ENGINES or is_alone:
         return False
@@ -49,27 +71,38 @@ def should_attach(spec: LaunchSpec, place: Place) -> bool:
     if not asks_for_workers:
         return True
     source = place.sources.get("local_world_size", "")
-    started = f"{engine} has started {place.local_world_size} processes on this node ({source}={place.local_world_size})"
+    started = (
+        f"{engine} has started {place.local_world_size} processes on this node"
+        f" ({source}={place.local_world_size})"
+    )
     if place.local_world_size > 1:
         raise EnvironmentMismatch(
-            f"{started}, and --nproc-per-node {spec.nproc_per_node} asks each of them to start {spec.nproc_per_node} more.",
-            hint=f"Type for {place.world_size} ranks: {engine} {_COUNT_FLAG.get(engine, '-n')} {place.world_size} "
-            f"python -m launcher {spec.script}, "
-            f"or for one launcher per node: {_per_node(engine)}python -m launcher --nproc-per-node "
-            f"{spec.nproc_per_node} {spec.script}",
+            f"{started}, and --nproc-per-node {spec.nproc_per_node} asks each of them to start"
+            f" {spec.nproc_per_node} more.",
+            hint=(
+                f"Type for {place.world_size} ranks: {engine} {_COUNT_FLAG.get(engine, '-n')}"
+                f" {place.world_size} python -m launcher {spec.script}, or for one launcher per"
+                f" node: {_per_node(engine)}python -m launcher --nproc-per-node"
+                f" {spec.nproc_per_node} {spec.script}"
+            ),
         )
     raise UsageError(
-        f"{engine} has started {place.world_size} launchers, one on each node, and this version runs one node.",
-        hint=f"Type for one rank per process: {engine} {_COUNT_FLAG.get(engine, '-n')} RANKS python -m launcher {spec.script}",
+        f"{engine} has started {place.world_size} launchers, one on each node, and this version"
+        " runs one node.",
+        hint=(
+            f"Type for one rank per process: {engine} {_COUNT_FLAG.get(engine, '-n')} RANKS python"
+            f" -m launcher {spec.script}"
+        ),
     )
 
 
 def end_with_engine(is_rank: bool) -> None:
     """See to it that this process ends when the engine's process that started it is killed.
 
-    A rank that uses MPI notices that; one that does not would run on, and nobody would end it. A rank is killed, like a worker
-    whose launcher is killed; a launcher gets SIGTERM, and its workers their time. Where a shell or another program of the
-    user's stands between, that one is in charge.
+    A rank that uses MPI notices that; one that does not would run on, and nobody would end it. A
+    rank is killed, like a worker whose launcher is killed; a launcher gets SIGTERM, and its workers
+    their time. Where a shell or another program of the user's stands between, that one is in
+    charge.
     """
     signum = signal.SIGKILL if is_rank else signal.SIGTERM
     parent_pid = os.getppid()
@@ -79,26 +112,40 @@ def end_with_engine(is_rank: bool) -> None:
 
 
 def _per_node(engine: str) -> str:
-    """Return what starts one launcher on each node; horovodrun starts only ranks, and its job is on this node."""
-    return {"mpirun": "mpirun --map-by ppr:1:node ", "srun": "srun --ntasks-per-node=1 "}.get(engine, "")
+    """Return what starts one launcher on each node; horovodrun starts only ranks, and its job is on
+    this node.
+    """
+    return {"mpirun": "mpirun --map-by ppr:1:node ", "srun": "srun --ntasks-per-node=1 "}.get(
+        engine, ""
+    )
 
 
 def check_horovod(spec: LaunchSpec, place: Place, environ: Mapping[str, str]) -> None:
-    """Raise UsageError where Horovod finds neither MPI nor a store: each of srun's ranks would train alone."""
+    """Raise UsageError where Horovod finds neither MPI nor a store: each of srun's ranks would
+    train alone.
+    """
     if place.starter != "slurm" or mpi_engine(environ) or not horovod_use(spec, environ):
         return
-    why = "--backend horovod" if spec.backend == "horovod" else f"{spec.script}, which imports horovod,"
+    why = (
+        "--backend horovod"
+        if spec.backend == "horovod"
+        else f"{spec.script}, which imports horovod,"
+    )
     raise UsageError(
-        f"{why} cannot bring together the {place.world_size} ranks that srun has started: Horovod needs MPI for that, "
-        "and neither PMIX_RANK nor PMI_RANK is set.",
-        hint=f"Type: srun --mpi=pmix -n {place.world_size} python -m launcher {spec.script}, in an allocation: mpirun -np "
-        f"{place.world_size} python -m launcher {spec.script}, or on one node: srun -n 1 python -m launcher --nproc-per-node "
-        f"{place.world_size} {spec.script}",
+        f"{why} cannot bring together the {place.world_size} ranks that srun has started: Horovod"
+        " needs MPI for that, and neither PMIX_RANK nor PMI_RANK is set.",
+        hint=(
+            f"Type: srun --mpi=pmix -n {place.world_size} python -m launcher {spec.script}, in an"
+            f" allocation: mpirun -np {place.world_size} python -m launcher {spec.script}, or on"
+            f" one node: srun -n 1 python -m launcher --nproc-per-node {place.world_size}"
+            f" {spec.script}"
+        ),
     )
 
 
 def join_run(spec: LaunchSpec, place: Place) -> Callable[[], int]:
-    """Set the contract of this rank in this process; return what then runs the script and returns the exit code.
+    """Set the contract of this rank in this process; return what then runs the script and returns
+    the exit code.
 
     Raises UsageError where the engine tells too little for the ranks to meet.
     """
@@ -121,23 +168,33 @@ def join_run(spec: LaunchSpec, place: Place) -> Callable[[], int]:
 
 
 def dry_run(spec: LaunchSpec, place: Place, environ: Mapping[str, str]) -> str:
-    """Return what `join_run` would do, as text. MPI is left alone: what it would agree on is not known before."""
+    """Return what `join_run` would do, as text. MPI is left alone: what it would agree on is not
+    known before.
+    """
     from launcher.plan.dry_run import render_rank
 
     is_set = environ.get("MASTER_ADDR") and environ.get("MASTER_PORT")
     nodes = known_nodes(place, environ)
     if place.starter in MPI_ENGINES and not is_set:
-        variables = make_contract(spec, place, environ, Agreement("rank 0's, told over MPI", 0, None, nodes))
+        variables = make_contract(
+            spec, place, environ, Agreement("rank 0's, told over MPI", 0, None, nodes)
+        )
         variables["MASTER_PORT"] = variables["MASTER_ADDR"]
     else:
-        variables = make_contract(spec, place, environ, Agreement(*master_endpoint(place, environ), None, nodes))
+        variables = make_contract(
+            spec, place, environ, Agreement(*master_endpoint(place, environ), None, nodes)
+        )
     if nodes is None:
         variables.update(dict.fromkeys(_OF_NODES, "told over MPI, if mpi4py is installed"))
     return render_rank(spec, place, variables)
 
 
-def make_contract(spec: LaunchSpec, place: Place, environ: Mapping[str, str], agreed: Agreement) -> dict[str, str]:
-    """Return the contract of an attached rank. What the user has set stays; what nobody knows is not in it."""
+def make_contract(
+    spec: LaunchSpec, place: Place, environ: Mapping[str, str], agreed: Agreement
+) -> dict[str, str]:
+    """Return the contract of an attached rank. What the user has set stays; what nobody knows is
+    not in it.
+    """
     run_id = job_id(place, environ) or f"{place.starter}-{agreed.port}"
     nodes = agreed.nodes or Nodes(0, 1)
     assignment = Assignment(
@@ -189,4 +246,7 @@ def _warn_if_ignored(spec: LaunchSpec, place: Place, name: str) -> None:
     source = spec.provenance.get(name, "default")
     value = str(getattr(spec, name))
     if source != "default" and place.rank == 0 and value not in ("1", "0", "auto"):
-        sys.stderr.write(f"launcher: {source} {value} has no effect: {_ENGINES[place.starter]} starts the ranks\n")
+        sys.stderr.write(
+            f"launcher: {source} {value} has no effect: {_ENGINES[place.starter]} starts the"
+            " ranks\n"
+        )

@@ -1,8 +1,10 @@
-"""The notes that attached ranks of one host leave for each other: who has come, who failed and how, who has told the user.
+"""The notes that attached ranks of one host leave for each other: who has come, who failed and how,
+who has told the user.
 
-Nobody supervises these ranks, and one that fails must not be alone in knowing it. They share one small file, a JSON object
-per line, which each of them keeps open. Its name is removed as soon as all have come: then nothing can be left behind,
-however they end, and the kernel takes the rest with the last of them. Layer 2.
+Nobody supervises these ranks, and one that fails must not be alone in knowing it. They share one
+small file, a JSON object per line, which each of them keeps open. Its name is removed as soon as
+all have come: then nothing can be left behind, however they end, and the kernel takes the rest with
+the last of them.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from typing import Any, NamedTuple
 from launcher.contract.error_file import WorkerError
 from launcher.system.processes import start_time
 
-# How long to wait for a rank that is just writing, in seconds; it takes a millisecond unless somebody has stopped it.
+# How long to wait for a rank that is just writing, in seconds; it takes a millisecond unless
+# somebody has stopped it.
 _LOCK_S = 1.0
 _POLL_S = 0.002
 
@@ -54,7 +57,8 @@ class Page(NamedTuple):
     peers: Mapping[int, Peer] = {}
     # The rank that collects the failures and prints the report.
     reporter: int | None = None
-    # The rank that the report has named, the exit code of all (None before the report), and the monotonic seconds of it.
+    # The rank that the report has named, the exit code of all (None before the report), and the
+    # monotonic seconds of it.
     cause: int = -1
     exit_code: int | None = None
     told_at: float = 0.0
@@ -62,7 +66,10 @@ class Page(NamedTuple):
     @property
     def failed(self) -> list[Peer]:
         """Those that failed, the first one first."""
-        return sorted((peer for peer in self.peers.values() if peer.state == "failed"), key=lambda peer: peer.failed_at)
+        return sorted(
+            (peer for peer in self.peers.values() if peer.state == "failed"),
+            key=lambda peer: peer.failed_at,
+        )
 
 
 def read_page(lines: Iterable[bytes]) -> Page:
@@ -78,12 +85,22 @@ def read_page(lines: Iterable[bytes]) -> Page:
             elif state == "ended":
                 peers[rank] = peers[rank]._replace(state=state)
             elif state == "failed":
-                error, moment, code = WorkerError(**note["error"]), float(note["at"]), int(note["returncode"])
-                peers[rank] = peers[rank]._replace(state=state, failed_at=moment, returncode=code, error=error)
+                error, moment, code = (
+                    WorkerError(**note["error"]),
+                    float(note["at"]),
+                    int(note["returncode"]),
+                )
+                peers[rank] = peers[rank]._replace(
+                    state=state, failed_at=moment, returncode=code, error=error
+                )
             elif state == "reports":
                 rest["reporter"] = rank
             elif state == "told":
-                rest.update(cause=int(note["cause"]), exit_code=int(note["exit_code"]), told_at=float(note["at"]))
+                rest.update(
+                    cause=int(note["cause"]),
+                    exit_code=int(note["exit_code"]),
+                    told_at=float(note["at"]),
+                )
         except (ValueError, KeyError, TypeError):
             continue
     return Page(peers, **rest)
@@ -104,7 +121,9 @@ class PeerNotes:
         self.expected = expected
 
     def come(self) -> None:
-        """Say that this rank is there; the last one to come takes the file's name away. Needs the lock."""
+        """Say that this rank is there; the last one to come takes the file's name away. Needs the
+        lock.
+        """
         if not any(peer.is_alive for peer in self.read().peers.values()):
             os.ftruncate(self._fd, 0)  # notes of a job that was killed while it started
         self._write("came", pid=os.getpid(), began=start_time(os.getpid()))
@@ -154,7 +173,9 @@ class PeerNotes:
             return Page()
 
     def _is_open(self) -> bool:
-        """A script may close descriptors that are not its own, and get the number for a file of its own."""
+        """A script may close descriptors that are not its own, and get the number for a file of its
+        own.
+        """
         try:
             return os.path.samestat(os.fstat(self._fd), self._file)
         except OSError:
@@ -165,8 +186,12 @@ class PeerNotes:
 
     def _write(self, state: str, **facts: Any) -> None:
         try:
-            # A line break on both sides: one note that did not fit on the disk must not spoil the next.
-            os.write(self._fd, b"\n%s\n" % json.dumps({"rank": self.rank, "state": state, **facts}).encode())
+            # A line break on both sides: one note that did not fit on the disk must not spoil the
+            # next.
+            os.write(
+                self._fd,
+                b"\n%s\n" % json.dumps({"rank": self.rank, "state": state, **facts}).encode(),
+            )
         except OSError:
             pass  # a full disk
 
@@ -183,9 +208,11 @@ class PeerNotes:
 
 
 def open_notes(job: str, rank: int, expected: int) -> PeerNotes | None:
-    """Open the notes of a job on this host, and say that `rank` has come; None where that cannot be.
+    """Open the notes of a job on this host, and say that `rank` has come; None where that cannot
+    be.
 
-    job: the same for all ranks of the job, and for no other job of this user that runs. expected: ranks on this host.
+    job: the same for all ranks of the job, and for no other job of this user that runs. expected:
+    ranks on this host.
     """
     try:
         path = os.path.join(os.environ.get("TMPDIR") or "/tmp", _file_name(job))
@@ -203,16 +230,21 @@ def open_notes(job: str, rank: int, expected: int) -> PeerNotes | None:
 def _file_name(job: str) -> str:
     # With the host's name, because the folder may be one that several hosts share.
     text = f"launcher-ranks-{os.getuid()}-{os.uname().nodename}-{job}"
-    return "".join(char if char.isascii() and (char.isalnum() or char in "-.") else "_" for char in text)[:200]
+    return "".join(
+        char if char.isascii() and (char.isalnum() or char in "-.") else "_" for char in text
+    )[:200]
 
 
 def _open_locked(path: str) -> int:
     """Open the file at `path`, made if need be, and lock it; -1 when it is somebody else's."""
     deadline = time.monotonic() + _LOCK_S
     while time.monotonic() < deadline:
-        low = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        low = os.open(
+            path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+        )
         try:
-            # Out of the way: a script finds its next free descriptor where it would under plain python.
+            # Out of the way: a script finds its next free descriptor where it would under plain
+            # python.
             fd = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, _LOWEST_FD)
         finally:
             os.close(low)
@@ -235,7 +267,9 @@ def _is_at(fd: int, path: str) -> bool:
 
 
 def _lock(fd: int) -> bool:
-    """Lock the file against the other ranks. Bounded: one that somebody has stopped must not stop the rest."""
+    """Lock the file against the other ranks. Bounded: one that somebody has stopped must not stop
+    the rest.
+    """
     deadline = time.monotonic() + _LOCK_S
     while True:
         try:

@@ -1,6 +1,8 @@
-"""Runs the script of an attached rank in this process, and ends it: with its own exit code, or that of the rank that failed first.
+"""Runs the script of an attached rank in this process, and ends it: with its own exit code, or that
+of the rank that failed first.
 
-What the engine has to do with it (MPI's abort) stands here, who reports a failure in attached_end.py. Layer 7.
+What the engine has to do with it (MPI's abort) stands here, who reports a failure in
+attached_end.py.
 """
 
 from __future__ import annotations
@@ -15,17 +17,18 @@ from launcher.attached.notes import PeerNotes, open_notes
 from launcher.diagnosis.report import FailureReport, render
 from launcher.exits import exit_code_of
 from launcher.options.spec import LaunchSpec
-from launcher.plan.kind import program_kind
-from launcher.runs.folder import make_run_folder, new_run_id, write_whole
+from launcher.plan.program import program_kind
+from launcher.runs.folder import make_run_folder, new_run_id
 from launcher.starters.detect import Place, restart_count
 from launcher.starters.meeting import job_id
+from launcher.system.files import write_whole
 
 
 def run_in_place(spec: LaunchSpec, place: Place, args: list[str], port: int) -> int:
     """Run the script and return the exit code of this process. `port` is that of the job's store.
 
-    An exception of the script is reported here, once for all ranks of this host. What it raises to end with 0, and
-    KeyboardInterrupt, come through.
+    An exception of the script is reported here, once for all ranks of this host. What it raises to
+    end with 0, and KeyboardInterrupt, come through.
     """
     kind = program_kind(spec)
     if kind == "command":
@@ -51,7 +54,13 @@ def run_in_place(spec: LaunchSpec, place: Place, args: list[str], port: int) -> 
         if code == 0 or isinstance(error, KeyboardInterrupt):
             _end_well(notes, error)
             raise
-        failure = Failure(place.rank, code, bootstrap.describe(error), restart_count(os.environ), time.monotonic() - began)
+        failure = Failure(
+            place.rank,
+            code,
+            bootstrap.describe(error),
+            restart_count(os.environ),
+            time.monotonic() - began,
+        )
         code = settle(failure, notes, lambda report: _publish(report, spec))
         _call_hook_silently(error)
         _let_others_know(SystemExit(code))
@@ -64,10 +73,15 @@ def run_in_place(spec: LaunchSpec, place: Place, args: list[str], port: int) -> 
 def job_key(place: Place, environ: Mapping[str, str], port: int) -> str:
     """Return a name of this job that all its ranks of this host know, and nobody else has.
 
-    Hosts are told apart because they may share TMPDIR, and one cannot see whether a process of another still runs.
+    Hosts are told apart because they may share TMPDIR, and one cannot see whether a process of
+    another still runs.
     """
     # Not the names that the user may have exported: two jobs may be started with the same.
-    own = {name: value for name, value in environ.items() if name not in ("LAUNCHER_RUN_ID", "TORCHELASTIC_RUN_ID")}
+    own = {
+        name: value
+        for name, value in environ.items()
+        if name not in ("LAUNCHER_RUN_ID", "TORCHELASTIC_RUN_ID")
+    }
     return f"{place.starter}-{job_id(place, own)}-{port}-{os.uname().nodename}"
 
 
@@ -79,7 +93,9 @@ def _end_well(notes: PeerNotes | None, error: BaseException | None) -> None:
 
 
 def _let_others_know(error: BaseException) -> None:
-    """A rank that ends with an error must end the others too, which may wait in a collective for ever."""
+    """A rank that ends with an error must end the others too, which may wait in a collective for
+    ever.
+    """
     if exit_code_of(error) != 0 and "mpi4py.MPI" in sys.modules:
         from mpi4py.run import set_abort_status
 
@@ -87,7 +103,9 @@ def _let_others_know(error: BaseException) -> None:
 
 
 def _publish(report: FailureReport, spec: LaunchSpec) -> None:
-    """Print the report, in one piece because other ranks may print too; and write it, where the user has said where."""
+    """Print the report, in one piece because other ranks may print too; and write it, where the
+    user has said where.
+    """
     _flush(sys.stdout)
     _flush(sys.stderr)
     try:
@@ -109,7 +127,9 @@ def _flush(stream: object) -> None:
 
 
 def _call_hook_silently(error: BaseException) -> None:
-    """Call sys.excepthook, as python would: the script's own may tell somebody else. What it prints is in the report."""
+    """Call sys.excepthook, as python would: the script's own may tell somebody else. What it prints
+    is in the report.
+    """
     from io import StringIO
 
     if isinstance(error, SystemExit):

@@ -1,4 +1,4 @@
-"""How one worker ended, and why: its error file, what it wrote last, and what the kernel knows. Layer 6."""
+"""How one worker ended, and why: its error file, what it wrote last, and what the kernel knows."""
 
 from __future__ import annotations
 
@@ -27,14 +27,17 @@ class Autopsy:
     def examine(self, worker: Worker, starter: Starter) -> None:
         """Ask the kernel why a worker was killed, while that can still be told.
 
-        The peak of its memory is known once its process id is given back; whatever is left of its session goes before.
+        The peak of its memory is known once its process id is given back; whatever is left of its
+        session goes before.
         """
         assert worker.returncode is not None
         peak_kib = self.bury(worker, starter) if worker.returncode == -signal.SIGKILL else None
         worker.evidence = self._evidence.explain(worker.returncode, worker.pid, peak_kib)
 
     def bury(self, worker: Worker, starter: Starter) -> int | None:
-        """End what is left of a dead worker's session, and let its process id go. Returns its peak memory as `reap` does."""
+        """End what is left of a dead worker's session, and let its process id go. Returns its peak
+        memory as `reap` does.
+        """
         if not worker.pid or worker.is_reaped:
             return None
         worker.is_reaped = True
@@ -42,9 +45,13 @@ class Autopsy:
         return starter.reap(worker.pid)
 
     def will_hit_all(self, worker: Worker) -> bool:
-        """Whether a worker's error is one that every rank meets by itself: in the program's text, or its arguments."""
+        """Whether a worker's error is one that every rank meets by itself: in the program's text,
+        or its arguments.
+        """
         error = _read_error(worker.plan.error_file)
-        return error is not None and (error.type in UNHEALABLE or (error.type == "SystemExit" and error.message == "2"))
+        return error is not None and (
+            error.type in UNHEALABLE or (error.type == "SystemExit" and error.message == "2")
+        )
 
     def outcome_of(self, worker: Worker) -> WorkerOutcome:
         """Return what is known of a worker's end by now."""
@@ -74,7 +81,9 @@ class Autopsy:
         if worker.returncode == 0:
             return ()
         if worker.returncode is not None and worker.returncode < 0:
-            crash = shorten_crash(tuple(self._pipes.error_text(local_rank).splitlines()), _LAST_LINES)
+            crash = shorten_crash(
+                tuple(self._pipes.error_text(local_rank).splitlines()), _LAST_LINES
+            )
             if any(line.strip() for line in crash):
                 return crash
         return self._pipes.last_lines(local_rank, _LAST_LINES)

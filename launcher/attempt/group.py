@@ -1,7 +1,9 @@
-"""One attempt on this node: start all workers, feed events, stop all on the first failure, say what happened.
+"""One attempt on this node: start all workers, feed events, stop all on the first failure, say what
+happened.
 
-The only owner of the workers' states. `watch` returns when all workers have ended, or a moment after the first failure, so
-that the report need not wait for slow workers; `finish` then sees the stop through. Layer 7.
+The only owner of the workers' states. `watch` returns when all workers have ended, or a moment
+after the first failure, so that the report need not wait for slow workers; `finish` then sees the
+stop through.
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ from typing import NamedTuple
 
 from launcher.attempt import stop as stopping
 from launcher.attempt.autopsy import Autopsy
+from launcher.attempt.replacing import MEETING_TIMER, Replacing
 from launcher.attempt.watch import HANG_TIMER, Diagnostics
 from launcher.diagnosis.evidence import Evidence
-from launcher.diagnosis.outcome import AttemptOutcome, Hang
+from launcher.diagnosis.hang import Hang
+from launcher.diagnosis.outcome import AttemptOutcome
 from launcher.events import (
     Asked,
     ChildrenChanged,
@@ -31,7 +35,6 @@ from launcher.events import (
     TimerFired,
 )
 from launcher.exits import describe, signal_name
-from launcher.horovod.replacing import MEETING_TIMER, Replacing
 from launcher.nodes.coordinator import Elastic
 from launcher.output.console import Console
 from launcher.output.pipes import PROMPT_TIMER, STALL_TIMER, WorkerPipes
@@ -42,7 +45,8 @@ from launcher.system.keeper import Keeper
 from launcher.system.loop import Loop
 from launcher.system.processes import send_signal, signal_group
 
-# After the first failure, how long to wait for others that fail at the same moment before the report is made.
+# After the first failure, how long to wait for others that fail at the same moment before the
+# report is made.
 SETTLE_S = 0.25
 
 _FORWARDED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
@@ -50,7 +54,8 @@ _SETTLE_TIMER = "settle"
 _BEGIN_TIMER = "begin the attempt"
 _STOP_TIMER = "stop after the same error on all"
 
-# An error in the program's text comes on every rank: how long to let them all say so, for one report that names them all.
+# An error in the program's text comes on every rank: how long to let them all say so, for one
+# report that names them all.
 _SAME_ERROR_S = 0.5
 
 
@@ -64,9 +69,13 @@ class NodeServices(NamedTuple):
 
 
 class Group:
-    """All workers of this node in one attempt. Use as a context manager: nothing of it survives the block."""
+    """All workers of this node in one attempt. Use as a context manager: nothing of it survives the
+    block.
+    """
 
-    def __init__(self, plan: LaunchPlan, starter: Starter, node: NodeServices, elastic: Elastic | None = None) -> None:
+    def __init__(
+        self, plan: LaunchPlan, starter: Starter, node: NodeServices, elastic: Elastic | None = None
+    ) -> None:
         self.plan = plan
         self.starter = starter
         self._loop = loop = node.loop
@@ -76,8 +85,12 @@ class Group:
         self._pipes = WorkerPipes(plan, loop, console)
         self._autopsy = Autopsy(node.evidence, self._pipes)
         self._stop = stopping.Stop(self.workers, loop, plan.shutdown_timeout_s)
-        self._diagnostics = Diagnostics(self.workers, self._pipes, loop, plan.hang_timeout_s, console.say)
-        self._replacing = Replacing(elastic, plan, self.workers, self._pipes, loop, console) if elastic else None
+        self._diagnostics = Diagnostics(
+            self.workers, self._pipes, loop, plan.hang_timeout_s, console.say
+        )
+        self._replacing = (
+            Replacing(elastic, plan, self.workers, self._pipes, loop, console) if elastic else None
+        )
         self._cleanup = ExitStack()
         self._began_at = loop.clock()
         self._num_ended = 0
@@ -87,7 +100,8 @@ class Group:
         self.node_failure = ""
         self._obstacle = ""  # why elastic ranks cannot go on, when no rank has failed
         self._hang: Hang | None = None
-        # Why the fork server may not be used; the supervisor starts workers in another way from then on.
+        # Why the fork server may not be used; the supervisor starts workers in another way from
+        # then on.
         self.unsafe_reason = ""
 
     def __enter__(self) -> Group:
@@ -106,13 +120,19 @@ class Group:
             self.finish()
             self._diagnostics.end()
             sessions = {worker.pid for worker in self.workers if worker.pid}
-            stopping.sweep(self._loop, self._known_pids, sessions, spare_daemons=self.outcome().succeeded)
+            stopping.sweep(
+                self._loop, self._known_pids, sessions, spare_daemons=self.outcome().succeeded
+            )
             for timer in (_SETTLE_TIMER, _BEGIN_TIMER, _STOP_TIMER):
                 self._loop.cancel_timer(timer)
 
     def watch(self) -> AttemptOutcome:
-        """Wait until all workers have ended, or a failure is understood; returns what is known then."""
-        while not (self._all_ended or self._is_settled or self.unsafe_reason or self._stop.has_given_up):
+        """Wait until all workers have ended, or a failure is understood; returns what is known
+        then.
+        """
+        while not (
+            self._all_ended or self._is_settled or self.unsafe_reason or self._stop.has_given_up
+        ):
             self._handle_next()
         return self.outcome()
 
@@ -142,9 +162,11 @@ class Group:
             {
                 "rank": worker.plan.rank,
                 "pid": worker.pid,
-                "state": "running"
-                if worker.is_running
-                else ("starting" if not worker.pid else describe(worker.returncode or 0)),
+                "state": (
+                    "running"
+                    if worker.is_running
+                    else ("starting" if not worker.pid else describe(worker.returncode or 0))
+                ),
                 "last_output_s": self._pipes.seconds_since_output(worker.plan.local_rank),
             }
             for worker in self.workers
@@ -162,7 +184,9 @@ class Group:
 
     @property
     def _known_pids(self) -> set[int]:
-        """Our own children that are no orphans. Workers whose fork server has died are: somebody must wait for their end."""
+        """Our own children that are no orphans. Workers whose fork server has died are: somebody
+        must wait for their end.
+        """
         workers = () if self.node_failure else (worker.pid for worker in self.workers)
         return {self._keeper.pid, getattr(self.starter, "pid", 0), *workers}
 
@@ -183,7 +207,9 @@ class Group:
         try:
             descriptors = self._pipes.open(worker.plan)
         except OSError as error:
-            self._handle(StartFailed(worker.plan.local_rank, f"cannot make its pipes: {error.strerror}", 126))
+            self._handle(
+                StartFailed(worker.plan.local_rank, f"cannot make its pipes: {error.strerror}", 126)
+            )
             return
         try:
             events = list(self.starter.start(worker.plan, descriptors))
@@ -270,7 +296,9 @@ class Group:
         return self._replacing.lose(worker.plan.local_rank, self._autopsy.outcome_of(worker))
 
     def _replace_lost(self) -> None:
-        """Start workers in the place of those that elastic Horovod has lost, once the others have come back."""
+        """Start workers in the place of those that elastic Horovod has lost, once the others have
+        come back.
+        """
         assert self._replacing is not None
         if self._stop.has_begun:
             return
@@ -284,7 +312,9 @@ class Group:
             self._handle(event)
         if self._replacing.obstacle:
             if any(worker.returncode for worker in self.workers):
-                self._console.say(self._replacing.obstacle)  # and the report tells of the one that failed
+                self._console.say(
+                    self._replacing.obstacle
+                )  # and the report tells of the one that failed
             else:
                 self._obstacle = self._replacing.obstacle
             self._stop_after_failure()
@@ -342,7 +372,8 @@ class Group:
         else:
             if name == stopping.FORCE_TIMER:
                 self._console.say(
-                    f"not ended {self.plan.shutdown_timeout_s:g} s after the stop, killing:\n{self._diagnostics.describe()}"
+                    f"not ended {self.plan.shutdown_timeout_s:g} s after the stop,"
+                    f" killing:\n{self._diagnostics.describe()}"
                 )
             self._stop.on_timer(name)
 
@@ -358,9 +389,12 @@ class Group:
             died = f"the fork server died while it imported modules, {describe(returncode)}"
             self.unsafe_reason = self.unsafe_reason or died
             return
-        self.node_failure = f"the fork server, parent of all workers here, has died: {describe(returncode)}"
+        self.node_failure = (
+            f"the fork server, parent of all workers here, has died: {describe(returncode)}"
+        )
         for worker in self.workers:
-            # The kernel has killed them with their parent, and nobody can tell us their statuses any more.
+            # The kernel has killed them with their parent, and nobody can tell us their statuses
+            # any more.
             if worker.returncode is None:
                 worker.asked_to_stop_at = self._loop.clock()
                 self._on_exit(worker.plan.local_rank, -signal.SIGKILL)

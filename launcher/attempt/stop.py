@@ -1,8 +1,9 @@
-"""Stopping, written once: ask politely, wait until one shared deadline, force, wait bounded, give up on the rest.
+"""Stopping, written once: ask politely, wait until one shared deadline, force, wait bounded, give
+up on the rest.
 
-And sweeping: what workers have left behind is found and ended, because nothing survives a run. A Python worker is asked
-alone, so that it can use its data workers to finish what it does; a foreign command is asked with its whole process group,
-because a shell does not pass signals on. Layer 5.
+And sweeping: what workers have left behind is found and ended, because nothing survives a run. A
+Python worker is asked alone, so that it can use its data workers to finish what it does; a foreign
+command is asked with its whole process group, because a shell does not pass signals on.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from launcher.system.processes import (
     signal_group,
 )
 
-# A worker that is stuck in a collective cannot notice SIGINT; after this share of the grace period it gets SIGTERM as well.
+# A worker that is stuck in a collective cannot notice SIGINT; after this share of the grace period
+# it gets SIGTERM as well.
 _ESCALATE_SHARE = 0.25
 _ESCALATE_MAX_S = 5.0
 
-# How long to wait for the kernel to end killed processes: one in uninterruptible sleep may never end.
+# How long to wait for the kernel to end killed processes: one in uninterruptible sleep may never
+# end.
 GIVE_UP_S = 5.0
 
 # How long what a worker has left behind may take to end after SIGTERM.
@@ -76,7 +79,9 @@ class Stop:
         for worker in self._workers:
             self.ask(worker)
         if signum == signal.SIGINT:
-            self._loop.set_timer(_ESCALATE_TIMER, min(_ESCALATE_MAX_S, self._grace_s * _ESCALATE_SHARE))
+            self._loop.set_timer(
+                _ESCALATE_TIMER, min(_ESCALATE_MAX_S, self._grace_s * _ESCALATE_SHARE)
+            )
         self._loop.set_timer(FORCE_TIMER, self._grace_s)
 
     def ask(self, worker: Stoppable) -> None:
@@ -135,8 +140,9 @@ def _reap(pid: int) -> None:
 def sweep(loop: Loop, known: set[int], sessions: set[int], *, spare_daemons: bool) -> None:
     """End what the workers have left behind: SIGTERM, a short grace, SIGKILL.
 
-    As a sub-reaper we are the parent of every process whose own parent has ended, so all of it is among our children. With
-    `spare_daemons`, a process that has made a session of its own was meant to stay, and is left alone.
+    As a sub-reaper we are the parent of every process whose own parent has ended, so all of it is
+    among our children. With `spare_daemons`, a process that has made a session of its own was meant
+    to stay, and is left alone.
     """
     left = _left_behind(known, sessions, spare_daemons)
     if not left:

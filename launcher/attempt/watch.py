@@ -1,6 +1,7 @@
-"""Looks after the workers of an attempt from outside: does anything still move, and where is everyone?
+"""Looks after the workers of an attempt from outside: does anything still move, and where is
+everyone?
 
-Owns the hang timer and the collection of stacks; decides nothing. Layer 6.
+Owns the hang timer and the collection of stacks; decides nothing.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from launcher.diagnosis import stacks
-from launcher.diagnosis.hang import WARN_AFTER_S, HangWatch, Progress, look_interval_s
-from launcher.diagnosis.outcome import Hang
+from launcher.diagnosis.hang import WARN_AFTER_S, Hang, HangWatch, Progress, look_interval_s
 from launcher.diagnosis.probe import Target, collect_stacks, cpu_seconds
 from launcher.diagnosis.stacks import RankStack
 from launcher.events import Output
@@ -39,7 +39,12 @@ class Diagnostics:
     """Watches the workers of one attempt."""
 
     def __init__(
-        self, workers: Sequence[Watched], pipes: WorkerPipes, loop: Loop, timeout_s: float, say: Callable[[str], None]
+        self,
+        workers: Sequence[Watched],
+        pipes: WorkerPipes,
+        loop: Loop,
+        timeout_s: float,
+        say: Callable[[str], None],
     ) -> None:
         self._workers = workers
         self._pipes = pipes
@@ -59,7 +64,9 @@ class Diagnostics:
         self._loop.cancel_timer(HANG_TIMER)
 
     def look(self) -> Hang | None:
-        """The timer has fired. Returns the hang once it has lasted for the timeout; without a timeout, warns of it once."""
+        """The timer has fired. Returns the hang once it has lasted for the timeout; without a
+        timeout, warns of it once.
+        """
         self._loop.set_timer(HANG_TIMER, look_interval_s(self._timeout_s))
         still_s = self._watch.still_for(self._measure(), self._loop.clock())
         if self._timeout_s:
@@ -72,15 +79,24 @@ class Diagnostics:
         return None
 
     def hear(self, event: Output) -> Hang | None:
-        """A rank has written something. Returns a stall that Horovod tells of, or warns of it, as `look` does.
+        """A rank has written something. Returns a stall that Horovod tells of, or warns of it, as
+        `look` does.
 
         A rank that waits in Horovod keeps a processor busy, so nothing seems to stand still.
         """
-        stall = self._stalls.feed(event.local_rank, event.data, self._loop.clock()) if event.stream == "err" else None
+        stall = (
+            self._stalls.feed(event.local_rank, event.data, self._loop.clock())
+            if event.stream == "err"
+            else None
+        )
         if stall is None:
             return None
         if self._timeout_s:
-            return self._make_hang(stall.waited_s, stall) if stall.waited_s >= self._timeout_s else None
+            return (
+                self._make_hang(stall.waited_s, stall)
+                if stall.waited_s >= self._timeout_s
+                else None
+            )
         if stall.is_new:
             self._warn(self._make_hang(stall.waited_s, stall))
         return None
@@ -88,7 +104,9 @@ class Diagnostics:
     def collect(self) -> list[RankStack]:
         """Return where each running worker is."""
         running = [worker for worker in self._workers if worker.is_running]
-        return collect_stacks([Target(worker.plan.rank, worker.pid, worker.plan.error_file) for worker in running])
+        return collect_stacks(
+            [Target(worker.plan.rank, worker.pid, worker.plan.error_file) for worker in running]
+        )
 
     def describe(self) -> str:
         """Return where the running workers are, as text."""
@@ -102,7 +120,11 @@ class Diagnostics:
 
     def _measure(self) -> Progress:
         running = [worker for worker in self._workers if worker.is_running]
-        ages = [age for worker in running if (age := _heartbeat_age_s(worker.plan.error_file)) is not None]
+        ages = [
+            age
+            for worker in running
+            if (age := _heartbeat_age_s(worker.plan.error_file)) is not None
+        ]
         return Progress(
             output_bytes=self._pipes.bytes_seen,
             cpu_s=sum(cpu_seconds(worker.pid) for worker in running),

@@ -1,8 +1,9 @@
-"""The environment contract: every variable that a worker finds, built by one function and documented by one table.
+"""The environment contract: every variable that a worker finds, built by one function and
+documented by one table.
 
-`common` holds for all workers of a node (the fork server starts with it), `per_rank` differs between them. What the user
-has set is never overridden, except the names that say which rank a worker is. Layer 1, pure: the user's environment is an
-argument.
+`common` holds for all workers of a node (the fork server starts with it), `per_rank` differs
+between them. What the user has set is never overridden, except the names that say which rank a
+worker is. The user's environment is an argument.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import NamedTuple
 
 from launcher.ranks import Assignment, RankInfo
 
-# Name -> meaning. docs/reference/environment.md is generated from this table, and a test compares it with what workers get.
+# Name -> meaning. docs/reference/environment.md is generated from this table, and a test compares
+# it with what workers get.
 VARIABLES: dict[str, str] = {
     "RANK": "index of this worker in the whole run, from 0",
     "LOCAL_RANK": "index of this worker on its node, from 0 (always 0 with --virtual-local-rank)",
@@ -26,7 +28,9 @@ VARIABLES: dict[str, str] = {
     "ROLE_WORLD_SIZE": "the same as WORLD_SIZE",
     "MASTER_ADDR": "address at which rank 0 serves torch's process group store",
     "MASTER_PORT": "port of that store; a fresh one for every attempt",
-    "TORCHELASTIC_RESTART_COUNT": "number of restarts before this attempt, plus replacements in it before this worker",
+    "TORCHELASTIC_RESTART_COUNT": (
+        "number of restarts before this attempt, plus replacements in it before this worker"
+    ),
     "TORCHELASTIC_MAX_RESTARTS": "value of --max-restarts",
     "TORCHELASTIC_RUN_ID": "the run's id",
     "TORCHELASTIC_ERROR_FILE": "where a script decorated with torch's @record leaves its exception",
@@ -35,13 +39,18 @@ VARIABLES: dict[str, str] = {
     "LAUNCHER_BACKEND": "value of --backend",
     "LAUNCHER_ERROR_FILE": "where the worker leaves its exception for the failure report",
     "LAUNCHER_RUN_MARK": "a random word by which the processes of this run are found at clean-up",
-    "OMP_NUM_THREADS": "usable CPUs of the node divided by LOCAL_WORLD_SIZE, at least 1; unless you set it",
+    "OMP_NUM_THREADS": (
+        "usable CPUs of the node divided by LOCAL_WORLD_SIZE, at least 1; unless you set it"
+    ),
     "PYTHONUNBUFFERED": "1, so that output appears when it is written; unless you set it",
     "GLOO_SOCKET_IFNAME": "lo when the run has one node; unless you set it",
     "NCCL_SOCKET_IFNAME": "lo when the run has one node; unless you set it",
     "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1, as under torchrun; unless you set it",
     "CUDA_VISIBLE_DEVICES": "set only by --devices and --virtual-local-rank",
-    "HOROVOD_RANK": "the same as RANK; this and all below only with --backend horovod, or for a script that imports it",
+    "HOROVOD_RANK": (
+        "the same as RANK; this and all below only with --backend horovod, or for a script that"
+        " imports it"
+    ),
     "HOROVOD_SIZE": "the same as WORLD_SIZE",
     "HOROVOD_LOCAL_RANK": "the same as LOCAL_RANK",
     "HOROVOD_LOCAL_SIZE": "the same as LOCAL_WORLD_SIZE",
@@ -52,14 +61,22 @@ VARIABLES: dict[str, str] = {
     "HOROVOD_CPU_OPERATIONS": "gloo; unless you set it",
     "HOROVOD_GLOO_RENDEZVOUS_ADDR": "where the launcher serves Horovod's store, with a secret path",
     "HOROVOD_GLOO_RENDEZVOUS_PORT": "its port; a fresh one for every attempt",
-    "HOROVOD_GLOO_TIMEOUT_SECONDS": "600 (the launcher notices dead ranks itself), 5 with HOROVOD_ELASTIC; unless you set it",
-    "HOROVOD_STALL_CHECK_TIME_SECONDS": "a quarter of --hang-timeout, from 1 to 60, when that is given; unless you set it",
+    "HOROVOD_GLOO_TIMEOUT_SECONDS": (
+        "600 (the launcher notices dead ranks itself), 5 with HOROVOD_ELASTIC; unless you set it"
+    ),
+    "HOROVOD_STALL_CHECK_TIME_SECONDS": (
+        "a quarter of --hang-timeout, from 1 to 60, when that is given; unless you set it"
+    ),
     "HOROVOD_GLOO_IFACE": "lo when the run has one node; unless you set it",
-    "HOROVOD_ELASTIC": "1 for a script that uses hvd.elastic, with --max-restarts; `no_proxy` then contains 127.0.0.1",
+    "HOROVOD_ELASTIC": (
+        "1 for a script that uses hvd.elastic, with --max-restarts; `no_proxy` then contains"
+        " 127.0.0.1"
+    ),
 }
 
-# Of a surrounding launcher: a store that is not ours, and the place for a result that is not this worker's. And who asked for
-# this launch: a launcher that a worker starts would look for it above itself, and not find it.
+# Of a surrounding launcher: a store that is not ours, and the place for a result that is not this
+# worker's. And who asked for this launch: a launcher that a worker starts would look for it above
+# itself, and not find it.
 _NOT_INHERITED = (
     "TORCHELASTIC_USE_AGENT_STORE",
     "LAUNCHER_PARENT_PID",
@@ -69,7 +86,8 @@ _NOT_INHERITED = (
     "TORCHELASTIC_ERROR_FILE",
 )
 
-# How an MPI process finds its engine: a worker that we start is none of its ranks, and MPI_Init would wait for ever.
+# How an MPI process finds its engine: a worker that we start is none of its ranks, and MPI_Init
+# would wait for ever.
 _NOT_INHERITED_PREFIXES = (
     "OMPI_APP_",
     "OMPI_COMM_WORLD_",
@@ -117,11 +135,18 @@ _READ_AT_START = {"PYTHONUNBUFFERED": "1"}
 
 
 def at_start(mark: str, user_environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that must be there when a fork server's interpreter starts; the others can come later."""
-    return {"LAUNCHER_RUN_MARK": mark, **{name: user_environ.get(name, value) for name, value in _READ_AT_START.items()}}
+    """Return the variables that must be there when a fork server's interpreter starts; the others
+    can come later.
+    """
+    return {
+        "LAUNCHER_RUN_MARK": mark,
+        **{name: user_environ.get(name, value) for name, value in _READ_AT_START.items()},
+    }
 
 
-def common(facts: RunFacts, assignment: Assignment, user_environ: Mapping[str, str], usable_cpus: int) -> dict[str, str]:
+def common(
+    facts: RunFacts, assignment: Assignment, user_environ: Mapping[str, str], usable_cpus: int
+) -> dict[str, str]:
     """Return the variables that all workers of this node share."""
     threads = max(1, usable_cpus // assignment.local_world_size)
     defaults = {
@@ -130,12 +155,14 @@ def common(facts: RunFacts, assignment: Assignment, user_environ: Mapping[str, s
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
     }
     if assignment.num_nodes == 1:
-        # One node talks to itself over loopback only: no firewall, VPN or missing host name can get in the way.
+        # One node talks to itself over loopback only: no firewall, VPN or missing host name can get
+        # in the way.
         defaults["GLOO_SOCKET_IFNAME"] = "lo"
         defaults["NCCL_SOCKET_IFNAME"] = "lo"
     if assignment.horovod_port:
         defaults["HOROVOD_CONTROLLER"] = defaults["HOROVOD_CPU_OPERATIONS"] = "gloo"
-        # Elastic ranks that have noticed a loss wait for those that have not, and the timeout is how these come to notice.
+        # Elastic ranks that have noticed a loss wait for those that have not, and the timeout is
+        # how these come to notice.
         defaults["HOROVOD_GLOO_TIMEOUT_SECONDS"] = "5" if assignment.is_elastic else "600"
         if assignment.num_nodes == 1:
             defaults["HOROVOD_GLOO_IFACE"] = "lo"
@@ -159,17 +186,25 @@ def common(facts: RunFacts, assignment: Assignment, user_environ: Mapping[str, s
 
 
 def _stall_check_s(hang_timeout_s: float) -> int:
-    """Return how often Horovod should look for stalls, so that it finds one by then; in whole seconds, it knows no others.
+    """Return how often Horovod should look for stalls, so that it finds one by then; in whole
+    seconds, it knows no others.
 
-    Horovod counts whole intervals, and up to four for a tensor that it has seen before. 60 is its own default.
+    Horovod counts whole intervals, and up to four for a tensor that it has seen before. 60 is its
+    own default.
     """
     return max(1, min(60, int(hang_timeout_s / 4)))
 
 
 def per_rank(
-    facts: RunFacts, assignment: Assignment, rank: RankInfo, error_file: str | None, gpus: tuple[str, ...]
+    facts: RunFacts,
+    assignment: Assignment,
+    rank: RankInfo,
+    error_file: str | None,
+    gpus: tuple[str, ...],
 ) -> dict[str, str]:
-    """Return the variables that tell one worker who it is. `gpus` are those that the node's workers may see."""
+    """Return the variables that tell one worker who it is. `gpus` are those that the node's workers
+    may see.
+    """
     variables: dict[str, object] = {
         "RANK": rank.rank,
         "LOCAL_RANK": 0 if facts.virtual_local_rank else rank.local_rank,
@@ -197,14 +232,20 @@ def per_rank(
 
 
 def of_replacement(rank: int, restart_count: int, error_file: str | None) -> dict[str, str]:
-    """Return what is different for a worker that takes the place of a lost one (elastic Horovod)."""
+    """Return what is different for a worker that takes the place of a lost one (elastic
+    Horovod).
+    """
     ranks = dict.fromkeys(("RANK", "ROLE_RANK", "HOROVOD_RANK"), str(rank))
     return {**ranks, "TORCHELASTIC_RESTART_COUNT": str(restart_count), **_error_files(error_file)}
 
 
 def _error_files(path: str | None) -> dict[str, str]:
     # Torch's @record has a file of its own: its note and ours are written at different moments.
-    return {} if path is None else {"LAUNCHER_ERROR_FILE": path, "TORCHELASTIC_ERROR_FILE": path + ".torch"}
+    return (
+        {}
+        if path is None
+        else {"LAUNCHER_ERROR_FILE": path, "TORCHELASTIC_ERROR_FILE": path + ".torch"}
+    )
 
 
 def _horovod(facts: RunFacts, assignment: Assignment, rank: RankInfo) -> dict[str, object]:
@@ -229,7 +270,9 @@ def removed(given: Set[str], user_environ: Mapping[str, str]) -> tuple[str, ...]
 
 
 def expand(argument: str, variables: Mapping[str, str]) -> str:
-    """Replace `$NAME` and `${NAME}` of the contract names in one script argument; other dollars stay."""
+    """Replace `$NAME` and `${NAME}` of the contract names in one script argument; other dollars
+    stay.
+    """
     if "$" not in argument:
         return argument
     pieces: list[str] = []
@@ -248,11 +291,15 @@ def expand(argument: str, variables: Mapping[str, str]) -> str:
 
 
 def _reference(text: str) -> tuple[str, int]:
-    """Return the variable name at the start of `text` (behind a dollar) and how long the reference is."""
+    """Return the variable name at the start of `text` (behind a dollar) and how long the reference
+    is.
+    """
     if text.startswith("{"):
         end = text.find("}")
         return (text[1:end], end + 1) if end > 0 else ("", 0)
     length = 0
-    while length < len(text) and (text[length] == "_" or (text[length].isascii() and text[length].isalnum())):
+    while length < len(text) and (
+        text[length] == "_" or (text[length].isascii() and text[length].isalnum())
+    ):
         length += 1
     return text[:length], length

@@ -1,9 +1,11 @@
-"""The note that a failing worker leaves for its supervisor: which exception, when, with which traceback.
+"""The note that a failing worker leaves for its supervisor: which exception, when, with which
+traceback.
 
-One JSON object per file. Torch's `@record` decorator writes a different object under TORCHELASTIC_ERROR_FILE; `decode`
-reads both, and never raises, because a worker can die while it writes.
+One JSON object per file. Torch's `@record` decorator writes a different object under
+TORCHELASTIC_ERROR_FILE; `decode` reads both, and never raises, because a worker can die while it
+writes.
 
-Layer 0: pure encoding; who writes and reads the file is elsewhere.
+Pure encoding; who writes and reads the file is elsewhere.
 """
 
 from __future__ import annotations
@@ -18,7 +20,13 @@ _HEADER = "Traceback (most recent call last):"
 
 
 # What a rank gets when it fetches a batch from a data worker that has gone.
-_BROKEN = ("ConnectionResetError", "ConnectionRefusedError", "FileNotFoundError", "EOFError", "BrokenPipeError")
+_BROKEN = (
+    "ConnectionResetError",
+    "ConnectionRefusedError",
+    "FileNotFoundError",
+    "EOFError",
+    "BrokenPipeError",
+)
 
 
 class WorkerError(NamedTuple):
@@ -32,16 +40,29 @@ class WorkerError(NamedTuple):
 
     @property
     def lost_data_worker(self) -> bool:
-        """Whether a data worker of the rank has died: torch says so, or the connection on which it sends batches broke."""
-        if any("DataLoader worker" in line and "is killed by signal" in line for line in self.messages()):
+        """Whether a data worker of the rank has died: torch says so, or the connection on which it
+        sends batches broke.
+        """
+        if any(
+            "DataLoader worker" in line and "is killed by signal" in line
+            for line in self.messages()
+        ):
             return True
         return (
-            self.type in _BROKEN and "utils/data/dataloader.py" in self.traceback and "resource_sharer.py" in self.traceback
+            self.type in _BROKEN
+            and "utils/data/dataloader.py" in self.traceback
+            and "resource_sharer.py" in self.traceback
         )
 
     def messages(self) -> list[str]:
-        """Return the exception's own line, and those of the exceptions that led to it, without source lines."""
-        chain = [line for line in self.traceback.splitlines() if line and not line[0].isspace() and line != _HEADER]
+        """Return the exception's own line, and those of the exceptions that led to it, without
+        source lines.
+        """
+        chain = [
+            line
+            for line in self.traceback.splitlines()
+            if line and not line[0].isspace() and line != _HEADER
+        ]
         return [f"{self.type}: {self.message}", *chain]
 
 
@@ -69,7 +90,8 @@ def decode(text: str) -> WorkerError | None:
 
 
 def _decode_torch(data: dict[str, object]) -> WorkerError | None:
-    # {"message": {"message": "ValueError: x", "extraInfo": {"py_callstack": "...", "timestamp": "..."}}}
+    # {"message": {"message": "ValueError: x", "extraInfo": {"py_callstack": "...", "timestamp":
+    # "..."}}}
     message = data.get("message")
     if not isinstance(message, dict):
         return None
@@ -88,7 +110,8 @@ def find_traceback(text: str) -> WorkerError | None:
     start = text.rfind(_HEADER)
     if start < 0:
         return None
-    # Torch puts "[rank1]: " before every line, and so may others: what stands before the header stands before all.
+    # Torch puts "[rank1]: " before every line, and so may others: what stands before the header
+    # stands before all.
     margin = text[text.rfind("\n", 0, start) + 1 : start]
     kept: list[str] = []
     for line in text[start - len(margin) :].split("\n"):

@@ -2,16 +2,17 @@
 
     <run dir>/logs/rank_00.out  rank_00.err        what each rank wrote, byte for byte (attempt 0)
     <run dir>/logs/attempt_1/rank_00.out           the same after the first restart
-    <run dir>/logs/rank_01.1.out                   the same of the first replacement in this attempt, which became rank 1
-    <run dir>/errors/attempt_0/rank_00.json        the exception that a rank left (launcher/contract/error_file.py)
+    <run dir>/logs/rank_01.1.out                   of the first replacement in this attempt
+    <run dir>/errors/attempt_0/rank_00.json        the exception that a rank left
     <run dir>/report.json                          the failure report, when the run failed
 
-Layer 0, pure: makes names, touches nothing.
+Makes names, touches nothing.
 """
 
 from __future__ import annotations
 
 import os.path
+import signal
 from typing import NamedTuple
 
 
@@ -32,11 +33,15 @@ class RunPaths(NamedTuple):
         return self.logs if attempt == 0 else os.path.join(self.logs, f"attempt_{attempt}")
 
     def log(self, attempt: int, rank: int, stream: str, replacement: int = 0) -> str:
-        """Return the log file of a rank; `stream` is `out` or `err`. Replacements of lost workers count from 1."""
+        """Return the log file of a rank; `stream` is `out` or `err`. Replacements of lost workers
+        count from 1.
+        """
         return os.path.join(self.log_dir(attempt), f"{self._rank_name(rank, replacement)}.{stream}")
 
     def filtered_log(self, attempt: int, stream: str) -> str:
-        """Return the file for the lines that --duplicate-stdout-filters selects (torchrun's name for it)."""
+        """Return the file for the lines that --duplicate-stdout-filters selects (torchrun's name
+        for it).
+        """
         return os.path.join(self.log_dir(attempt), f"filtered_std{stream}.log")
 
     def error_dir(self, attempt: int) -> str:
@@ -48,3 +53,12 @@ class RunPaths(NamedTuple):
     @property
     def report(self) -> str:
         return os.path.join(self.run_dir, "report.json")
+
+
+# A real-time signal that neither Python, nor NCCL, nor the profilers that we know of use.
+STACK_SIGNAL = signal.SIGRTMAX - 3
+
+
+def stack_file(error_file: str) -> str:
+    """Return where a worker writes its stacks."""
+    return error_file + ".stacks"

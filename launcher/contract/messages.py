@@ -1,7 +1,9 @@
-"""Messages between the supervisor and its fork server: one JSON object per packet, with open descriptors beside it.
+"""Messages between the supervisor and its fork server: one JSON object per packet, with open
+descriptors beside it.
 
-A socket pair of type SOCK_SEQPACKET keeps packets whole. What is too long for a packet (a command line of a megabyte, say)
-travels in an anonymous file whose descriptor is sent instead. Both ends are our own processes of one host. Layer 1.
+A socket pair of type SOCK_SEQPACKET keeps packets whole. What is too long for a packet (a command
+line of a megabyte, say) travels in an anonymous file whose descriptor is sent instead. Both ends
+are our own processes of one host.
 """
 
 from __future__ import annotations
@@ -47,10 +49,14 @@ def _send_packet(sock: socket.socket, data: bytes, descriptors: Sequence[int]) -
 
 
 def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    """Return the next message with its descriptors (ours to close), or None when the other end has gone."""
+    """Return the next message with its descriptors (ours to close), or None when the other end has
+    gone.
+    """
     try:
         data, ancillary, _, _ = sock.recvmsg(
-            2 * _INLINE_BYTES, socket.CMSG_SPACE(_MAX_DESCRIPTORS * _FD_BYTES), socket.MSG_CMSG_CLOEXEC
+            2 * _INLINE_BYTES,
+            socket.CMSG_SPACE(_MAX_DESCRIPTORS * _FD_BYTES),
+            socket.MSG_CMSG_CLOEXEC,
         )
     except ConnectionResetError:
         return None
@@ -60,7 +66,10 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     for level, kind, packed in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             whole = len(packed) - len(packed) % _FD_BYTES
-            descriptors.extend(int.from_bytes(packed[at : at + _FD_BYTES], "little") for at in range(0, whole, _FD_BYTES))
+            descriptors.extend(
+                int.from_bytes(packed[at : at + _FD_BYTES], "little")
+                for at in range(0, whole, _FD_BYTES)
+            )
     if data[:1] == b"F":
         with open(descriptors.pop(), "rb") as file:
             file.seek(0)
@@ -69,3 +78,7 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
         text = data[1:]
     message: dict[str, Any] = json.loads(text.decode("utf-8", "surrogatepass"))
     return message, descriptors
+
+
+# Appended to the fork server's arguments: room for the titles of its workers.
+ROOM = " " * 400

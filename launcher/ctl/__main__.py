@@ -1,11 +1,13 @@
-"""`python -m launcher.ctl`: look at the runs of this machine, and act on them, from another terminal.
+"""`python -m launcher.ctl`: look at the runs of this machine, and act on them, from another
+terminal.
 
     ctl ps                     the runs: id, state, ranks, age, last output
     ctl stacks [RUN]           where every rank is
     ctl stop [RUN]             stop a run as SIGTERM would
     ctl signal NAME [RUN]      send a signal to every rank
 
-RUN may be left out when there is only one; it is the run's id, the beginning of it, or the launcher's pid. Top of the layers.
+RUN may be left out when there is only one; it is the run's id, the beginning of it, or the
+launcher's pid.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ _STACKS_S = 20.0
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 1 when a run cannot be reached, 2 for a usage error."""
+    """Run one command and return its exit code: 0, 1 when a run cannot be reached, 2 for a usage
+    error.
+    """
     options = _parser().parse_args(argv)
     try:
         text = _COMMANDS[options.command](options)
@@ -45,13 +49,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("ps", help="list the runs")
-    for name, text in (("stacks", "show where every rank is"), ("stop", "stop a run, as SIGTERM does")):
+    for name, text in (
+        ("stacks", "show where every rank is"),
+        ("stop", "stop a run, as SIGTERM does"),
+    ):
         commands.add_parser(name, help=text).add_argument(
             "run", nargs="?", default="", help="id of the run, its beginning, or the launcher's pid"
         )
     send = commands.add_parser("signal", help="send a signal to every rank")
     send.add_argument("name", help="SIGUSR1, USR1 or 10")
-    send.add_argument("run", nargs="?", default="", help="id of the run, its beginning, or the launcher's pid")
+    send.add_argument(
+        "run", nargs="?", default="", help="id of the run, its beginning, or the launcher's pid"
+    )
     return parser
 
 
@@ -71,7 +80,8 @@ def _describe(run: dict[str, Any]) -> str:
     last = f"last output {_age(min(outputs))} ago" if outputs else "no output yet"
     restarts = f", restart {run['attempt']}" if run["attempt"] else ""
     head = (
-        f"{run['run_id']}  pid {run['pid']}  {running}/{len(workers)} ranks running{restarts}  {_age(run['age_s'])}  {last}"
+        f"{run['run_id']}  pid {run['pid']}  {running}/{len(workers)} ranks running{restarts} "
+        f" {_age(run['age_s'])}  {last}"
     )
     return f"{head}  {run['script']}"
 
@@ -83,7 +93,9 @@ def _age(seconds: float) -> str:
 
 
 def _stacks(options: argparse.Namespace) -> str:
-    return str(_call(_choose(options.run)["name"], {"command": "stacks"}, _STACKS_S).get("text", ""))
+    return str(
+        _call(_choose(options.run)["name"], {"command": "stacks"}, _STACKS_S).get("text", "")
+    )
 
 
 def _stop(options: argparse.Namespace) -> str:
@@ -95,10 +107,16 @@ def _stop(options: argparse.Namespace) -> str:
 def _signal(options: argparse.Namespace) -> str:
     name = options.name.upper()
     try:
-        number = int(name) if name.isdigit() else getattr(signal, name if name.startswith("SIG") else f"SIG{name}")
+        number = (
+            int(name)
+            if name.isdigit()
+            else getattr(signal, name if name.startswith("SIG") else f"SIG{name}")
+        )
         signal.Signals(number)
     except (AttributeError, ValueError):
-        raise UsageError(f"There is no signal {options.name}.", hint="Type for example: ctl signal SIGUSR1") from None
+        raise UsageError(
+            f"There is no signal {options.name}.", hint="Type for example: ctl signal SIGUSR1"
+        ) from None
     run = _choose(options.run)
     _call(run["name"], {"command": "signal", "signum": int(number)})
     return f"{_id_of(run)}: sent {signal.Signals(number).name} to every rank"
@@ -115,7 +133,9 @@ def _choose(wanted: str) -> dict[str, Any]:
     if len(runs) == 1:
         return runs[0]
     if not runs:
-        raise LauncherError(f"No run {wanted or 'is going on here'}.", hint="Type: python -m launcher.ctl ps")
+        raise LauncherError(
+            f"No run {wanted or 'is going on here'}.", hint="Type: python -m launcher.ctl ps"
+        )
     ids = ", ".join(f"{_id_of(run)} (pid {run.get('pid', 'unknown')})" for run in runs)
     raise UsageError(f"There are several runs: {ids}.", hint="Name one of them, by its id or pid.")
 
@@ -153,7 +173,9 @@ def _call(name: str, request: dict[str, Any], timeout_s: float = _ANSWER_S) -> d
                 data += piece
             answer = json.loads(data)
         except (OSError, ValueError):
-            raise LauncherError("The run does not answer.", hint="It may have ended: python -m launcher.ctl ps") from None
+            raise LauncherError(
+                "The run does not answer.", hint="It may have ended: python -m launcher.ctl ps"
+            ) from None
     if "error" in answer:
         raise LauncherError(str(answer["error"]))
     return dict(answer)

@@ -1,7 +1,8 @@
-"""The supervisor's ear for `launcher.ctl`: a socket on which other processes of the same user ask and command.
+"""The supervisor's ear for `launcher.ctl`: a socket on which other processes of the same user ask
+and command.
 
-An abstract Unix socket: it has no file that could be left behind, and the kernel tells who is calling. One JSON object in,
-one out, then the connection is closed. Layer 8.
+An abstract Unix socket: it has no file that could be left behind, and the kernel tells who is
+calling. One JSON object in, one out, then the connection is closed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Which of several failures came first, and which only followed from it. Pure.
 
-The first cause is the earliest failure that is nobody else's doing: workers that we stopped are not blamed, and errors that
-only say that a peer has gone (connection reset, say) are put behind those that say why. Layer 1.
+The first cause is the earliest failure that is nobody else's doing: workers that we stopped are not
+blamed, and errors that only say that a peer has gone (connection reset, say) are put behind those
+that say why.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ _SECONDARY_TEXTS = (
     "sendBytes failed",
     "recvVector failed",
 )
-# Who lost its peer in a collective names one of these, in the message or the traceback; a web service that is away does not.
+# Who lost its peer in a collective names one of these, in the message or the traceback; a web
+# service that is away does not.
 _COLLECTIVE_TEXTS = ("torch/distributed", "c10d", "gloo", "nccl", "horovod", "mpi4py")
 
 # How we ask workers to stop, and for how long after that an end may have nothing to do with it.
@@ -47,7 +49,8 @@ def in_order_of_blame(outcome: AttemptOutcome) -> list[WorkerOutcome]:
     """Return the workers that failed by themselves, the first cause first."""
     failures = sorted((w for w in outcome.workers if w.failed_at is not None), key=_blame)
     if failures and is_secondary(failures[0]):
-        # All noticed that a peer had gone: one whose own end we heard of only after we had asked it to stop.
+        # All noticed that a peer had gone: one whose own end we heard of only after we had asked it
+        # to stop.
         failures = [*(worker for worker in outcome.workers if _was_ending(worker)), *failures]
     return _speaker_first(failures) if failures else []
 
@@ -58,7 +61,8 @@ def _blame(worker: WorkerOutcome) -> tuple[bool, float, int]:
 
 
 def _speaker_first(failures: list[WorkerOutcome]) -> list[WorkerOutcome]:
-    """Put the one that said why before those that left with the same exit code, at the same time and without a word.
+    """Put the one that said why before those that left with the same exit code, at the same time
+    and without a word.
 
     Ranks that agree to leave let one of them speak, and any of them may be the first to end.
     """
@@ -66,14 +70,24 @@ def _speaker_first(failures: list[WorkerOutcome]) -> list[WorkerOutcome]:
     if not is_bare_exit(first) or first.last_lines or first.start_failure:
         return failures
     for worker in failures:
-        is_alike = worker.returncode == first.returncode and is_bare_exit(worker) and not is_secondary(worker)
-        if is_alike and worker.last_lines and (worker.failed_at or 0.0) - (first.failed_at or 0.0) < _TOGETHER_S:
+        is_alike = (
+            worker.returncode == first.returncode
+            and is_bare_exit(worker)
+            and not is_secondary(worker)
+        )
+        if (
+            is_alike
+            and worker.last_lines
+            and (worker.failed_at or 0.0) - (first.failed_at or 0.0) < _TOGETHER_S
+        ):
             return [worker, *(other for other in failures if other is not worker)]
     return failures
 
 
 def is_bare_exit(worker: WorkerOutcome) -> bool:
-    """Tell whether a worker ended with an exit code of its own, and neither an exception nor a text for sys.exit."""
+    """Tell whether a worker ended with an exit code of its own, and neither an exception nor a text
+    for sys.exit.
+    """
     if worker.error is None:
         return (worker.returncode or 0) > 0
     return worker.error.type == "SystemExit" and worker.error.message.lstrip("-").isdigit()
@@ -81,11 +95,16 @@ def is_bare_exit(worker: WorkerOutcome) -> bool:
 
 def is_secondary(worker: WorkerOutcome) -> bool:
     """Tell whether a worker says only that a peer has gone."""
-    if worker.error is None and (worker.returncode or 0) < 0 and worker.returncode != -signal.SIGABRT:
+    if (
+        worker.error is None
+        and (worker.returncode or 0) < 0
+        and worker.returncode != -signal.SIGABRT
+    ):
         return False
     if worker.error is not None and worker.error.lost_data_worker:
         return False
-    # A library that aborts, and a script that logs its exception and exits, leave no exception but these lines.
+    # A library that aborts, and a script that logs its exception and exits, leave no exception but
+    # these lines.
     return any(secondary in line for secondary in _SECONDARY_TEXTS for line in words_of(worker))
 
 
@@ -95,7 +114,9 @@ def knows_the_cause(workers: Iterable[WorkerOutcome]) -> bool:
 
 
 def _was_ending(worker: WorkerOutcome) -> bool:
-    """Tell whether a worker was about to end by itself, in its own way, at the moment at which we asked it to stop."""
+    """Tell whether a worker was about to end by itself, in its own way, at the moment at which we
+    asked it to stop.
+    """
     if worker.asked_to_stop_at is None or worker.returncode is None or worker.error is not None:
         return False
     ours = {0, *(code for signum in _OUR_SIGNALS for code in (-signum, 128 + signum))}
@@ -105,18 +126,29 @@ def _was_ending(worker: WorkerOutcome) -> bool:
 
 
 def early_end(outcome: AttemptOutcome, first: WorkerOutcome) -> str:
-    """Return who had ended well, where those that failed only missed a peer: nobody else can have been it."""
-    ended = [worker.rank for worker in outcome.workers if worker.returncode == 0 and worker.asked_to_stop_at is None]
+    """Return who had ended well, where those that failed only missed a peer: nobody else can have
+    been it.
+    """
+    ended = [
+        worker.rank
+        for worker in outcome.workers
+        if worker.returncode == 0 and worker.asked_to_stop_at is None
+    ]
     if not ended or not is_secondary(first):
         return ""
     said = "\n".join((first.error.traceback if first.error else "", *words_of(first))).lower()
     if not any(text in said for text in _COLLECTIVE_TEXTS):
         return ""
-    return f"{format_ranks(ended)} had ended with exit code 0 while others still waited: each rank must take part in every collective"
+    return (
+        f"{format_ranks(ended)} had ended with exit code 0 while others still waited: each rank"
+        " must take part in every collective"
+    )
 
 
 def words_of(worker: WorkerOutcome) -> list[str]:
-    """Return what a worker said about its failure: the exception with those that led to it, or its last lines."""
+    """Return what a worker said about its failure: the exception with those that led to it, or its
+    last lines.
+    """
     if worker.error is None or worker.error.type == "SystemExit":
         return [worker.error.message if worker.error else "", *worker.last_lines]
     return worker.error.messages()

@@ -1,7 +1,8 @@
-"""Evidence for why a worker was killed: the kernel's out-of-memory counters and log, memory figures, /dev/shm.
+"""Evidence for why a worker was killed: the kernel's out-of-memory counters and log, memory
+figures, /dev/shm.
 
-Opened when a launch begins, so that what was there before is not taken for news. Everything is read-only, and whatever
-cannot be read is left out. Layer 2.
+Opened when a launch begins, so that what was there before is not taken for news. Everything is
+read-only, and whatever cannot be read is left out.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 
-from launcher.system.processes import cgroup_folders, read_text
+from launcher.system.machine import cgroup_folders, read_text
 
 _KIB, _MIB, _GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -22,7 +23,9 @@ def format_bytes(count: float) -> str:
 
 
 class Evidence:
-    """What the kernel says about killed processes since the launch began. Use as a context manager."""
+    """What the kernel says about killed processes since the launch began. Use as a context
+    manager.
+    """
 
     def __init__(self) -> None:
         self._kernel_log = _open_kernel_log()
@@ -38,7 +41,9 @@ class Evidence:
             self._kernel_log = -1
 
     def explain(self, returncode: int, pid: int, peak_kib: int | None) -> str:
-        """Return what is known about a worker's death, in a sentence or two, or "" when there is nothing to add."""
+        """Return what is known about a worker's death, in a sentence or two, or "" when there is
+        nothing to add.
+        """
         if returncode == -signal.SIGBUS:
             return _describe_shared_memory()
         if returncode != -signal.SIGKILL:
@@ -56,25 +61,45 @@ class Evidence:
         return "; ".join(part for part in (verdict, *_memory_figures(peak_kib)) if part)
 
     def explain_data_worker(self, words: str) -> str:
-        """Return what is known about the death of a rank's data worker; `words` is what the rank says of it."""
+        """Return what is known about the death of a rank's data worker; `words` is what the rank
+        says of it.
+        """
         self._read_kernel_log()
         limit = self._take_counted_kill()
         if self._kills:
             pid, text = self._kills.popitem()
-            return "; ".join((f"the kernel's out-of-memory killer ended process {pid} ({text})", *_memory_figures(None)))
+            return "; ".join(
+                (
+                    f"the kernel's out-of-memory killer ended process {pid} ({text})",
+                    *_memory_figures(None),
+                )
+            )
         if limit is not None:
-            return "; ".join((f"the kernel's out-of-memory killer ended a process here{limit}", *_memory_figures(None)))
-        return _describe_shared_memory() if "signal: Bus error" in words or _shared_memory()[1] >= 90 else ""
+            return "; ".join(
+                (
+                    f"the kernel's out-of-memory killer ended a process here{limit}",
+                    *_memory_figures(None),
+                )
+            )
+        return (
+            _describe_shared_memory()
+            if "signal: Bus error" in words or _shared_memory()[1] >= 90
+            else ""
+        )
 
     def _take_counted_kill(self) -> str | None:
-        """Return the limit, as text, of the cgroup that counts one kill more than it did; None when none does."""
+        """Return the limit, as text, of the cgroup that counts one kill more than it did; None when
+        none does.
+        """
         found: str | None = None
         for folder, count in _oom_counters().items():
             if count > self._counters.get(folder, count):
                 # One death is explained by it, and no other: an attempt later the count is no news.
                 self._counters[folder] += 1
                 limit = _memory_limit(folder) if found in (None, "") else 0
-                found = f": the limit of its cgroup is {format_bytes(limit)}" if limit else found or ""
+                found = (
+                    f": the limit of its cgroup is {format_bytes(limit)}" if limit else found or ""
+                )
         return found
 
     def _read_kernel_log(self) -> None:
@@ -94,7 +119,9 @@ class Evidence:
 
 
 def _or_cpu_limit() -> str:
-    """Return the other possibility where CPU time is limited: the kernel kills at the hard limit, and says so to nobody."""
+    """Return the other possibility where CPU time is limited: the kernel kills at the hard limit,
+    and says so to nobody.
+    """
     import resource
 
     _, limit_s = resource.getrlimit(resource.RLIMIT_CPU)
@@ -147,12 +174,16 @@ def _memory_figures(peak_kib: int | None) -> list[str]:
         values[name] = int(rest.split()[0]) * _KIB
     if "MemTotal" in values and "MemAvailable" in values:
         used = values["MemTotal"] - values["MemAvailable"]
-        figures.append(f"the node uses {format_bytes(used)} of {format_bytes(values['MemTotal'])} now")
+        figures.append(
+            f"the node uses {format_bytes(used)} of {format_bytes(values['MemTotal'])} now"
+        )
     return figures
 
 
 def _shared_memory() -> tuple[int, int]:
-    """Return the size of /dev/shm in bytes, and how many per cent of it are in use; 0 and 0 when there is none."""
+    """Return the size of /dev/shm in bytes, and how many per cent of it are in use; 0 and 0 when
+    there is none.
+    """
     try:
         status = os.statvfs("/dev/shm")
     except OSError:
@@ -167,5 +198,8 @@ def _describe_shared_memory() -> str:
         return ""
     text = f"/dev/shm has {format_bytes(size)}, {used_percent} % of it in use"
     if used_percent >= 90 or size < _GIB:
-        text += "; data workers pass batches through it: make it larger (docker run --shm-size), or use fewer workers"
+        text += (
+            "; data workers pass batches through it: make it larger (docker run --shm-size), or use"
+            " fewer workers"
+        )
     return text

@@ -1,16 +1,22 @@
-"""Notices that a run stands still: no output and no CPU time for a while, or a rank whose heartbeat has stopped.
+"""Notices that a run stands still: no output and no CPU time for a while, or a rank whose heartbeat
+has stopped.
 
-Pure: what was measured and the time are arguments. Who measures, and what happens then, is in group.py. Layer 1.
+Pure: what was measured and the time are arguments. Who measures, and what happens then, is in
+group.py.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from launcher.diagnosis.stacks import RankStack
+from launcher.horovod.stalls import Stall
+
 # Without --hang-timeout, one warning after this long.
 WARN_AFTER_S = 300.0
 
-# A worker that waits still uses a little CPU (timers, monitoring threads): less than this share of a CPU is no progress.
+# A worker that waits still uses a little CPU (timers, monitoring threads): less than this share of
+# a CPU is no progress.
 _IDLE_CPU_SHARE = 0.02
 _IDLE_CPU_S = 0.05
 
@@ -55,3 +61,20 @@ class HangWatch:
 def look_interval_s(timeout_s: float) -> float:
     """Return how often to look: often enough to be in time, rarely enough to cost nothing."""
     return min(5.0, max(0.1, timeout_s / 10)) if timeout_s else 60.0
+
+
+class Hang(NamedTuple):
+    """All ranks have stood still for too long."""
+
+    # Where each running rank was.
+    where: tuple[RankStack, ...]
+    # For how long, in seconds.
+    still_s: float
+    # What Horovod said about it; None when it was we who found that nothing moves.
+    stall: Stall | None = None
+
+    def describe(self) -> str:
+        """Return what stands still, without the places: `nothing has moved for 30 s`."""
+        if self.stall is None:
+            return f"nothing has moved for {self.still_s:.0f} s"
+        return f"Horovod has waited for {self.still_s:.0f} s for {self.stall.describe()}"

@@ -1,4 +1,4 @@
-"""What well-known error texts mean, and what to do: one table. Layer 0, pure."""
+"""What well-known error texts mean, and what to do: one table. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from __future__ import annotations
 _HINTS = (
     (
         ("CUDA out of memory", "CUDA error: out of memory"),
-        "the GPU's memory is full: a smaller batch, or another process on this GPU (see nvidia-smi)",
+        (
+            "the GPU's memory is full: a smaller batch, or another process on this GPU (see"
+            " nvidia-smi)"
+        ),
     ),
     (
         (
@@ -15,14 +18,26 @@ _HINTS = (
             "unable to open shared memory object",
             "out of shared memory",
         ),
-        "shared memory is full: make /dev/shm larger (docker run --shm-size), or use fewer data workers",
+        (
+            "shared memory is full: make /dev/shm larger (docker run --shm-size), or use fewer data"
+            " workers"
+        ),
     ),
-    (("ncclInvalidUsage", "Duplicate GPU detected"), "two ranks use the same GPU: let each take its LOCAL_RANK"),
+    (
+        ("ncclInvalidUsage", "Duplicate GPU detected"),
+        "two ranks use the same GPU: let each take its LOCAL_RANK",
+    ),
     (
         ("ncclSystemError",),
-        "NCCL could not use the network or shared memory: NCCL_DEBUG=INFO in the environment tells which",
+        (
+            "NCCL could not use the network or shared memory: NCCL_DEBUG=INFO in the environment"
+            " tells which"
+        ),
     ),
-    (("ncclUnhandledCudaError", "unhandled cuda error"), "a CUDA call inside NCCL failed: NCCL_DEBUG=INFO tells which"),
+    (
+        ("ncclUnhandledCudaError", "unhandled cuda error"),
+        "a CUDA call inside NCCL failed: NCCL_DEBUG=INFO tells which",
+    ),
     (
         ("no kernel image is available",),
         "this build of torch does not support this GPU: install one for its compute capability",
@@ -33,12 +48,17 @@ _HINTS = (
     ),
     (
         ("libmpi.so.40: cannot open shared object file",),
-        "the runtime of Open MPI is missing, with which Horovod or mpi4py was built: apt-get install openmpi-bin",
+        (
+            "the runtime of Open MPI is missing, with which Horovod or mpi4py was built: apt-get"
+            " install openmpi-bin"
+        ),
     ),
     (
         ("bdb.BdbQuit",),
-        "only rank 0 reads the terminal, and a debugger without one ends its rank: torch.distributed.breakpoint() stops rank 0 "
-        "while the others wait",
+        (
+            "only rank 0 reads the terminal, and a debugger without one ends its rank:"
+            " torch.distributed.breakpoint() stops rank 0 while the others wait"
+        ),
     ),
     (("Too many open files",), "the limit of open files is low: ulimit -n 65536"),
     (
@@ -47,7 +67,9 @@ _HINTS = (
     ),
 )
 
-_DATA_WORKER_HINT = "a data worker of this rank has died: often memory; fewer data workers, or smaller batches"
+_DATA_WORKER_HINT = (
+    "a data worker of this rank has died: often memory; fewer data workers, or smaller batches"
+)
 
 
 def hint_for(text: str, *, lost_data_worker: bool = False) -> str:

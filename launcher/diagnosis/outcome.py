@@ -1,19 +1,14 @@
-"""What happened: the end of each worker, of one attempt, and of the whole launch. Values only.
-
-Layer 1, pure.
-"""
+"""What happened: the end of each worker and of one attempt. Values only."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from launcher.diagnosis.hang import Hang
 from launcher.exits import describe
 
 if TYPE_CHECKING:
     from launcher.contract.error_file import WorkerError
-    from launcher.diagnosis.report import FailureReport
-    from launcher.diagnosis.stacks import RankStack
-    from launcher.horovod.stalls import Stall
 
 
 class WorkerOutcome(NamedTuple):
@@ -25,7 +20,8 @@ class WorkerOutcome(NamedTuple):
     # Monotonic seconds of this node when the end was seen, and the order in which ends were seen.
     ended_at: float = 0.0
     order: int = 0
-    # Monotonic seconds at which we asked this worker to stop; None when we never did, or it had ended before.
+    # Monotonic seconds at which we asked this worker to stop; None when we never did, or it had
+    # ended before.
     asked_to_stop_at: float | None = None
     error: WorkerError | None = None
     last_lines: tuple[str, ...] = ()
@@ -37,35 +33,27 @@ class WorkerOutcome(NamedTuple):
 
     @property
     def failed_at(self) -> float | None:
-        """When this worker failed by itself, in monotonic seconds; None when it did not fail, or only because we stopped it.
+        """When this worker failed by itself, in monotonic seconds; None when it did not fail, or
+        only because we stopped it.
 
         A worker that had left its exception before we asked it to stop was on its way out already.
         """
         if self.error is not None and self.error.monotonic_ns:
             raised_at = self.error.monotonic_ns / 1e9
-            return raised_at if self.asked_to_stop_at is None or raised_at < self.asked_to_stop_at else None
-        return self.ended_at if self.returncode not in (None, 0) and self.asked_to_stop_at is None else None
+            return (
+                raised_at
+                if self.asked_to_stop_at is None or raised_at < self.asked_to_stop_at
+                else None
+            )
+        return (
+            self.ended_at
+            if self.returncode not in (None, 0) and self.asked_to_stop_at is None
+            else None
+        )
 
     def __repr__(self) -> str:
         state = "running" if self.returncode is None else describe(self.returncode)
         return f"<rank {self.rank} pid {self.pid}: {state}>"
-
-
-class Hang(NamedTuple):
-    """All ranks have stood still for too long."""
-
-    # Where each running rank was.
-    where: tuple[RankStack, ...]
-    # For how long, in seconds.
-    still_s: float
-    # What Horovod said about it; None when it was we who found that nothing moves.
-    stall: Stall | None = None
-
-    def describe(self) -> str:
-        """Return what stands still, without the places: `nothing has moved for 30 s`."""
-        if self.stall is None:
-            return f"nothing has moved for {self.still_s:.0f} s"
-        return f"Horovod has waited for {self.still_s:.0f} s for {self.stall.describe()}"
 
 
 class AttemptOutcome(NamedTuple):
@@ -85,22 +73,8 @@ class AttemptOutcome(NamedTuple):
 
     @property
     def succeeded(self) -> bool:
-        return not self.node_failure and not self.hang and all(worker.returncode == 0 for worker in self.workers)
-
-
-class Verdict(NamedTuple):
-    """What to do after an attempt."""
-
-    action: str  # "finish", "restart" or "give_up"
-    reason: str = ""
-    # Pause before the next attempt, in seconds.
-    delay_s: float = 0.0
-
-
-class LaunchResult(NamedTuple):
-    """How a launch ended."""
-
-    exit_code: int
-    run_dir: str | None
-    attempts: int
-    report: FailureReport | None = None
+        return (
+            not self.node_failure
+            and not self.hang
+            and all(worker.returncode == 0 for worker in self.workers)
+        )

@@ -1,7 +1,7 @@
-"""Asks running workers where they are, and looks at them from outside: state, CPU time, stacks. Layer 3.
+"""Asks running workers where they are, and looks at them from outside: state, CPU time, stacks.
 
-Bounded: a worker that cannot answer (stopped, in uninterruptible sleep, no Python) is described from /proc, or by py-spy
-where that is installed.
+Bounded: a worker that cannot answer (stopped, in uninterruptible sleep, no Python) is described
+from /proc, or by py-spy where that is installed.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from launcher.contract.files import STACK_SIGNAL, stack_file
 from launcher.diagnosis.stacks import RankStack, parse_dump, parse_pyspy
 from launcher.system.processes import descendants, process_info, send_signal
-from launcher.worker.diagnose import STACK_SIGNAL, stack_file
 
-# How long workers may take to write their stacks, and how long a file must stand still to be complete.
+# How long workers may take to write their stacks, and how long a file must stand still to be
+# complete.
 _ANSWER_S = 0.6
 _QUIET_S = 0.03
 # For all ranks together: the supervisor does nothing else meanwhile.
@@ -37,7 +38,11 @@ def collect_stacks(targets: Sequence[Target]) -> list[RankStack]:
     """Return where each worker is. Takes at most a few seconds, usually a tenth of one."""
     asked: dict[int, tuple[str, int]] = {}
     for target in targets:
-        if target.error_file is not None and _handles_stack_signal(target.pid) and not _cannot_run(target.pid):
+        if (
+            target.error_file is not None
+            and _handles_stack_signal(target.pid)
+            and not _cannot_run(target.pid)
+        ):
             path = stack_file(target.error_file)
             asked[target.pid] = (path, _size(path))
             send_signal(target.pid, STACK_SIGNAL)
@@ -57,7 +62,8 @@ def _cpu_seconds_of(pid: int) -> float:
             fields = file.read().rpartition(b")")[2].split()
     except OSError:
         return 0.0
-    # utime, stime, and those of children that were waited for: fields 14 to 17 of proc(5); `fields` begins with 3.
+    # utime, stime, and those of children that were waited for: fields 14 to 17 of proc(5); `fields`
+    # begins with 3.
     return sum(int(value) for value in fields[11:15]) / _TICKS_PER_SECOND
 
 
@@ -111,7 +117,8 @@ def _answer(target: Target, asked: tuple[str, int] | None, deadline: float) -> R
     frames = parse_dump(text)
     if frames:
         return RankStack(target.rank, frames, "", text)
-    # One that is stopped or in the kernel's hands is told by its state, and could hold up whoever looks closer.
+    # One that is stopped or in the kernel's hands is told by its state, and could hold up whoever
+    # looks closer.
     text = "" if _state(target.pid) else _pyspy(target.pid, deadline - time.monotonic())
     return RankStack(target.rank, parse_pyspy(text), _condition(target.pid), text)
 
@@ -157,7 +164,10 @@ def _pyspy(pid: int, timeout_s: float) -> str:
 
     try:
         done = subprocess.run(
-            [program, "dump", "--nonblocking", "--pid", str(pid)], capture_output=True, timeout=timeout_s, check=False
+            [program, "dump", "--nonblocking", "--pid", str(pid)],
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

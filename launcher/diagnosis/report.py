@@ -1,6 +1,7 @@
-"""The failure report: which worker failed first, how, and what it said. Pure: outcome in, report and text out.
+"""The failure report: which worker failed first, how, and what it said. Pure: outcome in, report
+and text out.
 
-Who failed first is found in first_cause.py. Layer 2.
+Who failed first is found in first_cause.py.
 """
 
 from __future__ import annotations
@@ -9,9 +10,17 @@ import json
 from typing import Any, NamedTuple
 
 from launcher.diagnosis import stacks
-from launcher.diagnosis.cause import early_end, in_order_of_blame, is_bare_exit, is_secondary, words_of
+from launcher.diagnosis.cause import (
+    early_end,
+    in_order_of_blame,
+    is_bare_exit,
+    is_secondary,
+    words_of,
+)
+from launcher.diagnosis.hang import Hang
 from launcher.diagnosis.hints import hint_for
-from launcher.diagnosis.outcome import AttemptOutcome, Hang, WorkerOutcome
+from launcher.diagnosis.outcome import AttemptOutcome, WorkerOutcome
+from launcher.errors import LauncherError
 from launcher.exits import describe, shell_code
 from launcher.ranks import format_ranks
 
@@ -76,9 +85,14 @@ class FailureReport(NamedTuple):
         """Return the report that `to_json` wrote, from the parsed object."""
         fields = {name: value for name, value in data.items() if name in cls._fields}
         others = tuple(
-            OtherFailure(tuple(other["ranks"]), other["what"], other["is_same"]) for other in data.get("others", ())
+            OtherFailure(tuple(other["ranks"]), other["what"], other["is_same"])
+            for other in data.get("others", ())
         )
-        fields.update(others=others, last_lines=tuple(data.get("last_lines", ())), history=tuple(data.get("history", ())))
+        fields.update(
+            others=others,
+            last_lines=tuple(data.get("last_lines", ())),
+            history=tuple(data.get("history", ())),
+        )
         return cls(**fields)
 
 
@@ -92,7 +106,8 @@ def make_report(outcome: AttemptOutcome, *, hostname: str, run_dir: str | None) 
     first, *rest = failures
     error = first.error
     exception = error if error is not None and error.type != "SystemExit" else None
-    # What sys.exit was given, when it was a text: a number is the exit code, which is named already.
+    # What sys.exit was given, when it was a text: a number is the exit code, which is named
+    # already.
     last_words = first.start_failure if is_bare_exit(first) or error is None else error.message
     return FailureReport(
         rank=first.rank,
@@ -110,12 +125,17 @@ def make_report(outcome: AttemptOutcome, *, hostname: str, run_dir: str | None) 
         duration_s=round(outcome.duration_s, 3),
         run_dir=run_dir,
         evidence=first.evidence,
-        hint=hint_for("\n".join(words_of(first)), lost_data_worker=error is not None and error.lost_data_worker)
+        hint=hint_for(
+            "\n".join(words_of(first)),
+            lost_data_worker=error is not None and error.lost_data_worker,
+        )
         or early_end(outcome, first),
     )
 
 
-def _hang_report(outcome: AttemptOutcome, hang: Hang, hostname: str, run_dir: str | None) -> FailureReport:
+def _hang_report(
+    outcome: AttemptOutcome, hang: Hang, hostname: str, run_dir: str | None
+) -> FailureReport:
     odd = hang.stall.odd_rank if hang.stall else stacks.odd_rank(hang.where)
     worker = next((worker for worker in outcome.workers if worker.rank == odd), None)
     return FailureReport(
@@ -153,7 +173,8 @@ def _node_report(outcome: AttemptOutcome, hostname: str, run_dir: str | None) ->
 
 
 def _exit_code(worker: WorkerOutcome) -> int:
-    # On its way out with an exception when we stopped it: the code is the one that it would have ended with.
+    # On its way out with an exception when we stopped it: the code is the one that it would have
+    # ended with.
     is_ours = worker.asked_to_stop_at is not None and worker.error is not None
     if worker.returncode is None or (is_ours and worker.returncode < 0):
         return 1
@@ -163,7 +184,9 @@ def _exit_code(worker: WorkerOutcome) -> int:
 def _how(worker: WorkerOutcome) -> str:
     if worker.start_failure:
         return worker.start_failure
-    if worker.returncode is None or (worker.asked_to_stop_at is not None and worker.error is not None):
+    if worker.returncode is None or (
+        worker.asked_to_stop_at is not None and worker.error is not None
+    ):
         return describe(_exit_code(worker))
     return describe(worker.returncode, guess=not worker.evidence)
 
@@ -177,7 +200,8 @@ def _headline(worker: WorkerOutcome) -> str:
 def _group_others(first: WorkerOutcome, rest: list[WorkerOutcome]) -> tuple[OtherFailure, ...]:
     groups: dict[str, list[WorkerOutcome]] = {}
     for worker in rest:
-        # Those that say only that a peer has gone differ in addresses and port numbers: one line is enough for all.
+        # Those that say only that a peer has gone differ in addresses and port numbers: one line is
+        # enough for all.
         groups.setdefault("" if is_secondary(worker) else _headline(worker), []).append(worker)
     return tuple(
         OtherFailure(
@@ -195,13 +219,19 @@ def _first_line(text: str) -> str:
 
 
 def render(report: FailureReport, *, colour: bool = False) -> str:
-    """Return the report as it is printed: a headline, the traceback or the last lines, where to read on."""
+    """Return the report as it is printed: a headline, the traceback or the last lines, where to
+    read on.
+    """
     bold, red, plain = ("\x1b[1m", "\x1b[31m", "\x1b[0m") if colour else ("", "", "")
     same = [rank for other in report.others if other.is_same for rank in other.ranks]
     if report.rank < 0:
         lines = [f"{bold}{red}FAILED{plain}{bold}: {report.what}{plain}"]
     else:
-        pid = f" (pid {report.pid} on {report.hostname})" if report.pid else f" (on {report.hostname})"
+        pid = (
+            f" (pid {report.pid} on {report.hostname})"
+            if report.pid
+            else f" (on {report.hostname})"
+        )
         who = f"rank {report.rank}{pid}"
         lines = [f"{bold}{red}FAILED{plain}{bold}: {who}: {report.what}{plain}"]
         if same:
@@ -233,8 +263,29 @@ def render(report: FailureReport, *, colour: bool = False) -> str:
 
 
 def _shorten(lines: list[str], most: int = 60, longest: int = 2000) -> list[str]:
-    lines = [line if len(line) <= longest else f"{line[:longest]} ... ({len(line) - longest} more)" for line in lines]
+    lines = [
+        line if len(line) <= longest else f"{line[:longest]} ... ({len(line) - longest} more)"
+        for line in lines
+    ]
     if len(lines) <= most:
         return lines
     half = most // 2
     return [*lines[:half], f"... {len(lines) - 2 * half} lines left out ...", *lines[-half:]]
+
+
+class WorkerFailed(LauncherError):
+    """At least one worker failed; `report` says which one was first, how, and what it said."""
+
+    def __init__(self, report: FailureReport) -> None:
+        super().__init__(report.summary())
+        self.report = report
+        self.exit_code = report.exit_code
+
+
+class LaunchResult(NamedTuple):
+    """How a launch ended."""
+
+    exit_code: int
+    run_dir: str | None
+    attempts: int
+    report: FailureReport | None = None

@@ -1,6 +1,7 @@
-"""Stacks of workers: what faulthandler wrote -> frames, groups of equal stacks, and sentences that name the odd rank.
+"""Stacks of workers: what faulthandler wrote -> frames, groups of equal stacks, and sentences that
+name the odd rank.
 
-Pure: text in, values and text out. Who asks the workers is in probe.py. Layer 1.
+Pure: text in, values and text out. Who asks the workers is in probe.py.
 """
 
 from __future__ import annotations
@@ -12,14 +13,19 @@ from typing import NamedTuple
 from launcher.ranks import format_ranks
 
 # Wrappers between the call in the script and the function that a person would name.
-_WRAPPERS = frozenset(("wrapper", "inner", "_call_impl", "_wrapped_call_impl", "decorate_context", "_fn", "__call__"))
+_WRAPPERS = frozenset(
+    ("wrapper", "inner", "_call_impl", "_wrapped_call_impl", "decorate_context", "_fn", "__call__")
+)
 
 # How a worker came to run the script says nothing about where it is.
 _OUR_FRAMES = "/launcher/worker/"
 
 # How what one rank does is said of several, by its beginning; the longer first.
 _OF_SEVERAL = (
-    ("has ended its script and waits for its own threads", "have ended their scripts and wait for their own threads"),
+    (
+        "has ended its script and waits for its own threads",
+        "have ended their scripts and wait for their own threads",
+    ),
     ("has ", "have "),
     ("is ", "are "),
     ("imports ", "import "),
@@ -47,18 +53,23 @@ class Frame(NamedTuple):
 
 
 class RankStack(NamedTuple):
-    """Where one rank is. `frames` of its main thread, innermost first; `condition` when it cannot say so itself."""
+    """Where one rank is. `frames` of its main thread, innermost first; `condition` when it cannot
+    say so itself.
+    """
 
     rank: int
     frames: tuple[Frame, ...] = ()
-    # "stopped by a signal (SIGSTOP)", "in uninterruptible sleep", "no stack" ... or "" when there are frames.
+    # "stopped by a signal (SIGSTOP)", "in uninterruptible sleep", "no stack" ... or "" when there
+    # are frames.
     condition: str = ""
     # The whole dump, all threads.
     text: str = ""
 
 
 def parse_dump(text: str) -> tuple[Frame, ...]:
-    """Return the main thread's frames from a faulthandler dump; it is the last thread that is listed."""
+    """Return the main thread's frames from a faulthandler dump; it is the last thread that is
+    listed.
+    """
     frames: list[Frame] = []
     for line in text.splitlines():
         if line.endswith("(most recent call first):"):
@@ -72,12 +83,16 @@ def parse_dump(text: str) -> tuple[Frame, ...]:
 
 
 def shorten_crash(lines: tuple[str, ...], most: int = 20) -> tuple[str, ...]:
-    """Return the last lines of a worker that crashed: what came before, and the stack of the thread that crashed.
+    """Return the last lines of a worker that crashed: what came before, and the stack of the thread
+    that crashed.
 
-    Without the other threads' stacks, our own frames, and the list of extension modules. Lines without a crash stay, the
-    last `most` of them.
+    Without the other threads' stacks, our own frames, and the list of extension modules. Lines
+    without a crash stay, the last `most` of them.
     """
-    begin = next((at for at in reversed(range(len(lines))) if lines[at].startswith("Fatal Python error: ")), None)
+    begin = next(
+        (at for at in reversed(range(len(lines))) if lines[at].startswith("Fatal Python error: ")),
+        None,
+    )
     if begin is None:
         return lines[-most:]
     frames: list[str] = []
@@ -111,7 +126,9 @@ def describe(stack: RankStack) -> str:
     if not stack.frames:
         return stack.condition
     functions = {frame.function for frame in stack.frames}
-    if "_shutdown" in functions and any(frame.file.endswith("threading.py") for frame in stack.frames):
+    if "_shutdown" in functions and any(
+        frame.file.endswith("threading.py") for frame in stack.frames
+    ):
         return "has ended its script and waits for its own threads to end"
     if any("frozen importlib" in frame.file for frame in stack.frames):
         place = next((frame.place for frame in stack.frames if not frame.is_library), "")
@@ -127,7 +144,9 @@ def describe(stack: RankStack) -> str:
 
 
 def group(stacks: Sequence[RankStack]) -> list[list[RankStack]]:
-    """Put ranks with the same main-thread stack together, the smallest group first: the odd ones lead."""
+    """Put ranks with the same main-thread stack together, the smallest group first: the odd ones
+    lead.
+    """
     groups: dict[object, list[RankStack]] = {}
     for stack in stacks:
         groups.setdefault(stack.frames or stack.condition, []).append(stack)
@@ -135,7 +154,9 @@ def group(stacks: Sequence[RankStack]) -> list[list[RankStack]]:
 
 
 def odd_rank(stacks: Sequence[RankStack]) -> int | None:
-    """Return the rank that stands alone while the others share a stack; None when nobody stands out."""
+    """Return the rank that stands alone while the others share a stack; None when nobody stands
+    out.
+    """
     groups = group(stacks)
     if len(stacks) == 1:
         return stacks[0].rank  # all others have ended
@@ -148,7 +169,9 @@ def odd_rank(stacks: Sequence[RankStack]) -> int | None:
 
 
 def _is_waiting(stack: RankStack) -> bool:
-    return any("torch/distributed" in frame.file or "horovod" in frame.file for frame in stack.frames)
+    return any(
+        "torch/distributed" in frame.file or "horovod" in frame.file for frame in stack.frames
+    )
 
 
 def render(stacks: Sequence[RankStack]) -> str:
@@ -165,7 +188,9 @@ def render(stacks: Sequence[RankStack]) -> str:
 
 
 def summary(stacks: Sequence[RankStack]) -> str:
-    """Return one sentence: `rank 3 is in __next__ (train.py:88); ranks 0-2, 4-7 are in all_reduce (train.py:91)`."""
+    """Return one sentence: `rank 3 is in __next__ (train.py:88); ranks 0-2, 4-7 are in all_reduce
+    (train.py:91)`.
+    """
     parts = []
     for members in group(stacks):
         ranks = format_ranks([member.rank for member in members])

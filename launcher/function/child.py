@@ -1,7 +1,7 @@
 """Run `python -m launcher` as a child process and show its output where the caller's output goes.
 
-Owns the child's streams, the way of Ctrl-C to it, and its end: none is left when run() returns or raises.
-Knows nothing of functions and results. Layer 7.
+Owns the child's streams, the way of Ctrl-C to it, and its end: none is left when run() returns or
+raises. Knows nothing of functions and results.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _CHUNK_BYTES = 65536
 def run(argv: list[str], env: Mapping[str, str], timeout_s: float | None) -> int:
     """Run the launcher with these arguments and return its exit code; negative for a signal.
 
-    KeyboardInterrupt goes to the child as SIGINT, each time, and is raised when the child has ended. Raises
-    TimeoutError when it was stopped after timeout_s seconds.
+    KeyboardInterrupt goes to the child as SIGINT, each time, and is raised when the child has
+    ended. Raises TimeoutError when it was stopped after timeout_s seconds.
     """
     import selectors
     import subprocess
     import time
 
-    from launcher.start.spawn import interpreter_flags
+    from launcher.plan.interpreter import interpreter_flags
 
     streams = {1: sys.stdout, 2: sys.stderr}
     inherit = {number for number, stream in streams.items() if _is_real(stream, number)}
@@ -41,7 +41,8 @@ def run(argv: list[str], env: Mapping[str, str], timeout_s: float | None) -> int
         stdin=subprocess.DEVNULL,
         stdout=None if 1 in inherit else subprocess.PIPE,
         stderr=None if 2 in inherit else subprocess.PIPE,
-        # Ctrl-C in a terminal reaches every process of the group; the child is to get it once, from us.
+        # Ctrl-C in a terminal reaches every process of the group; the child is to get it once, from
+        # us.
         start_new_session=True,
     )
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -77,15 +78,21 @@ def _environment(env: Mapping[str, str]) -> dict[str, str]:
     environ = {**os.environ, **env, "LAUNCHER_PARENT_PID": str(os.getpid())}
     parent = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     if os.path.basename(parent) not in ("site-packages", "dist-packages"):
-        # A source tree. Installed, we are found without, and site-packages must not come before the rest.
+        # A source tree. Installed, we are found without, and site-packages must not come before the
+        # rest.
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, (parent, environ.get("PYTHONPATH"))))
     return environ
 
 
 def _is_real(stream: IO[str], number: int) -> bool:
-    """True if this is the interpreter's own stream, so that the child can write to it without us."""
+    """True if this is the interpreter's own stream, so that the child can write to it without
+    us.
+    """
     try:
-        if stream is not (sys.__stdout__ if number == 1 else sys.__stderr__) or stream.fileno() != number:
+        if (
+            stream is not (sys.__stdout__ if number == 1 else sys.__stderr__)
+            or stream.fileno() != number
+        ):
             return False
         stream.flush()  # what was printed before comes before
     except (AttributeError, OSError, ValueError):
@@ -93,8 +100,12 @@ def _is_real(stream: IO[str], number: int) -> bool:
     return True
 
 
-def _follow(process: subprocess.Popen[bytes], selector: selectors.BaseSelector, deadline: float | None) -> None:
-    """Copy output until the child ends. An interrupt is passed on and raised again when the child has ended."""
+def _follow(
+    process: subprocess.Popen[bytes], selector: selectors.BaseSelector, deadline: float | None
+) -> None:
+    """Copy output until the child ends. An interrupt is passed on and raised again when the child
+    has ended.
+    """
     interrupt: KeyboardInterrupt | None = None
     while True:
         try:
@@ -107,7 +118,9 @@ def _follow(process: subprocess.Popen[bytes], selector: selectors.BaseSelector, 
         raise interrupt
 
 
-def _copy_until_end(process: subprocess.Popen[bytes], selector: selectors.BaseSelector, deadline: float | None) -> None:
+def _copy_until_end(
+    process: subprocess.Popen[bytes], selector: selectors.BaseSelector, deadline: float | None
+) -> None:
     import time
 
     while selector.get_map():

@@ -1,8 +1,9 @@
-"""`launcher.launch()`: run a function or a command on several workers, from a script, a test or a notebook.
+"""`launcher.launch()`: run a function or a command on several workers, from a script, a test or a
+notebook.
 
-Owns the way there and back: the launcher runs as a child process of its own, so that nothing of the caller
-(event loops, threads, a CUDA context, signal handlers) is forked or touched; the function travels in a
-private folder, and the results come back in it. Must not know how workers are started. Layer 8.
+Owns the way there and back: the launcher runs as a child process of its own, so that nothing of the
+caller (event loops, threads, a CUDA context, signal handlers) is forked or touched; the function
+travels in a private folder, and the results come back in it. Must not know how workers are started.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from launcher.errors import LauncherError, SpawnError, UsageError, WorkerFailed
+from launcher.diagnosis.report import WorkerFailed
+from launcher.errors import LauncherError, SpawnError, UsageError
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -23,7 +25,9 @@ Command = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 _HEAVY = ("numpy", "torch", "torchvision")
 """What a warm start imports once for all workers, if the function refers to it."""
 _READ_WHILE_LOADING = ("OMP_", "MKL_", "OPENBLAS_", "TORCH_", "PYTORCH_")
-"""Variables that these modules read while they load: a function that sets one must import them itself."""
+"""Variables that these modules read while they load: a function that sets one must import them
+itself.
+"""
 
 
 @overload
@@ -74,26 +78,31 @@ def launch(
     env: Mapping[str, str] | None = None,
     timeout_s: float | None = None,
 ) -> dict[int, Any]:
-    """Run a function, or a command, on `nproc_per_node` workers of this machine; return the results by rank.
+    """Run a function, or a command, on `nproc_per_node` workers of this machine; return the results
+    by rank.
 
-    function: is called in every worker with `args` and `kwargs`; it may be defined in a notebook or in
-    `__main__`, and calls launcher.init() itself if it needs the other ranks. Or a command: the path of a
-    script, or a list of what would be typed behind `python -m launcher` (["train.py", "--lr", "0.1"], ["-m",
-    "package.module"]), with `args` behind it; then each rank's result is None. nproc_per_node, start,
-    max_restarts, devices, backend, run_dir: as the options of the same names. env: variables for the workers
-    besides those of this process. timeout_s: seconds after which it is stopped.
+    function: is called in every worker with `args` and `kwargs`; it may be defined in a notebook or
+    in `__main__`, and calls launcher.init() itself if it needs the other ranks. Or a command: the
+    path of a script, or a list of what would be typed behind `python -m launcher` (["train.py",
+    "--lr", "0.1"], ["-m", "package.module"]), with `args` behind it; then each rank's result is
+    None. nproc_per_node, start, max_restarts, devices, backend, run_dir: as the options of the same
+    names. env: variables for the workers besides those of this process. timeout_s: seconds after
+    which it is stopped.
 
-    What the workers print appears in sys.stdout and sys.stderr as they are now, also in a notebook's cell.
-    Ctrl-C stops the workers, a second one at once. When the caller dies, they are stopped too.
+    What the workers print appears in sys.stdout and sys.stderr as they are now, also in a
+    notebook's cell. Ctrl-C stops the workers, a second one at once. When the caller dies, they are
+    stopped too.
 
-    Raises WorkerFailed with the failure report when a worker fails, UsageError for a bad argument or a script
-    that is not there, SpawnError when a command or interpreter cannot be started,
+    Raises WorkerFailed with the failure report when a worker fails, UsageError for a bad argument
+    or a script that is not there, SpawnError when a command or interpreter cannot be started,
     TimeoutError after timeout_s, LauncherError when the function or a result cannot be sent.
     """
     import tempfile
 
     options = _options(nproc_per_node, start, max_restarts, devices, backend, run_dir)
-    with tempfile.TemporaryDirectory(prefix="launcher-", ignore_cleanup_errors=True) as folder:  # for us alone: 0700
+    with tempfile.TemporaryDirectory(
+        prefix="launcher-", ignore_cleanup_errors=True
+    ) as folder:  # for us alone: 0700
         if callable(function):
             command = _send_call(folder, function, tuple(args), dict(kwargs or {}))
             options += _preload(function) if start != "spawn" else []
@@ -128,27 +137,39 @@ def _options(
     return options
 
 
-def _as_command(command: Command, args: Sequence[object], kwargs: Mapping[str, object] | None) -> list[str]:
+def _as_command(
+    command: Command, args: Sequence[object], kwargs: Mapping[str, object] | None
+) -> list[str]:
     if kwargs:
-        raise UsageError(f"kwargs={dict(kwargs)!r} go to a function; {command!r} is a command.", hint="Use args.")
+        raise UsageError(
+            f"kwargs={dict(kwargs)!r} go to a function; {command!r} is a command.", hint="Use args."
+        )
     words = [command] if isinstance(command, (str, os.PathLike)) else list(command)
     return [os.fspath(word) for word in words] + [str(arg) for arg in args]
 
 
 def _check(argv: list[str], environ: Mapping[str, str]) -> int:
-    """Let a bad argument raise here instead of failing in the child process; return the number of ranks."""
+    """Let a bad argument raise here instead of failing in the child process; return the number of
+    ranks.
+    """
     from launcher.options.arguments import read_arguments
     from launcher.options.spec import LaunchSpec
-    from launcher.system.processes import usable_cpus, visible_gpus
+    from launcher.system.machine import usable_cpus, visible_gpus
 
     given, command = read_arguments(LaunchSpec, argv)
     if not command:
-        raise UsageError("launch() was given no script.", hint='Use for example launch(["train.py"]).')
-    spec = LaunchSpec.from_sources(given, environ, script=command[0], script_args=tuple(command[1:]))
+        raise UsageError(
+            "launch() was given no script.", hint='Use for example launch(["train.py"]).'
+        )
+    spec = LaunchSpec.from_sources(
+        given, environ, script=command[0], script_args=tuple(command[1:])
+    )
     return spec.local_world_size(usable_cpus, lambda: len(visible_gpus(environ)))
 
 
-def _send_call(folder: str, function: Callable[..., Any], args: tuple[object, ...], kwargs: dict[str, object]) -> list[str]:
+def _send_call(
+    folder: str, function: Callable[..., Any], args: tuple[object, ...], kwargs: dict[str, object]
+) -> list[str]:
     """Put the function and its arguments into the folder; return the command that calls it."""
     import pickle
 
@@ -158,7 +179,9 @@ def _send_call(folder: str, function: Callable[..., Any], args: tuple[object, ..
         import cloudpickle
     except ModuleNotFoundError:
         hint = f"Type: {sys.executable} -m pip install cloudpickle"
-        raise LauncherError("launch() sends functions with cloudpickle, which is not installed.", hint=hint) from None
+        raise LauncherError(
+            "launch() sends functions with cloudpickle, which is not installed.", hint=hint
+        ) from None
     try:
         data = cloudpickle.dumps((function, args, kwargs))
     except Exception as error:  # whatever the objects' own code raises
@@ -180,7 +203,9 @@ def _find_culprit(
     kwargs: Mapping[str, object],
 ) -> str:
     """Say which of them it is that cannot be pickled."""
-    named = [(f"Argument {index} ({type(arg).__qualname__})", arg) for index, arg in enumerate(args)]
+    named = [
+        (f"Argument {index} ({type(arg).__qualname__})", arg) for index, arg in enumerate(args)
+    ]
     named += [(f"Argument {name}= ({type(arg).__qualname__})", arg) for name, arg in kwargs.items()]
     for name, value in named:
         try:
@@ -211,7 +236,9 @@ def _preload(function: Callable[..., Any]) -> list[str]:
                 waiting.append(constant)
     values = getattr(function, "__globals__", {})
     for word in words & values.keys():  # `nn` of `from torch import nn`, say
-        module = getattr(values[word], "__module__", None) or getattr(values[word], "__name__", None)
+        module = getattr(values[word], "__module__", None) or getattr(
+            values[word], "__name__", None
+        )
         words = words | {str(module).partition(".")[0]}
     if words >= {"launcher", "init"}:
         words = words | {"torch"}
@@ -241,12 +268,15 @@ def _run(argv: list[str], folder: str, env: dict[str, str], timeout_s: float | N
     if outcome.get("error"):
         raise _same_error(outcome["exit_code"], **outcome["error"])
     raise LauncherError(
-        f"The launcher ended with exit code {code} and no report.", hint="What it printed to stderr says why."
+        f"The launcher ended with exit code {code} and no report.",
+        hint="What it printed to stderr says why.",
     )
 
 
 def _same_error(exit_code: int, message: str, hint: str) -> LauncherError:
-    """Return what the command found wrong before anything started, as the error that it was there."""
+    """Return what the command found wrong before anything started, as the error that it was
+    there.
+    """
     if exit_code == UsageError.exit_code:
         return UsageError(message, hint=hint)
     if exit_code == LauncherError.exit_code:

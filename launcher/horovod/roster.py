@@ -1,19 +1,25 @@
-"""Who is in the world of elastic Horovod, who has been lost, and when the ranks may meet anew. Pure: no processes. Layer 1.
+"""Who is in the world of elastic Horovod, who has been lost, and when the ranks may meet anew.
+Pure: no processes.
 
-Workers meet in rounds. A round begins when all workers wait at the door, which is where `hvd.init()` asks for its rank: those
-that have lost a peer come back to it with the state that they committed, newcomers arrive there for the first time. A
-newcomer has no state, so rank 0, which gives its state to all, must have been in the round before.
+Workers meet in rounds. A round begins when all workers wait at the door, which is where
+`hvd.init()` asks for its rank: those that have lost a peer come back to it with the state that they
+committed, newcomers arrive there for the first time. A newcomer has no state, so rank 0, which
+gives its state to all, must have been in the round before.
 """
 
 from __future__ import annotations
 
 
 class Roster:
-    """The workers of one node by local rank, of which each stands in one place: in the round, at the door, or gone."""
+    """The workers of one node by local rank, of which each stands in one place: in the round, at
+    the door, or gone.
+    """
 
     def __init__(self, num_workers: int) -> None:
         self.ranks = list(range(num_workers))
-        """Rank of each local rank. Local ranks stay with their devices; ranks change places when rank 0 is lost."""
+        """Rank of each local rank. Local ranks stay with their devices; ranks change places when
+        rank 0 is lost.
+        """
         self._members: set[int] = set()  # have met the others: they hold the state
         self._newcomers = set(range(num_workers))
         self._waiting: set[int] = set()
@@ -32,7 +38,10 @@ class Roster:
     @property
     def missing(self) -> list[int]:
         """The ranks that run, but have not come to the door, in order."""
-        return sorted(self.ranks[local_rank] for local_rank in (self._members | self._newcomers) - self._waiting)
+        return sorted(
+            self.ranks[local_rank]
+            for local_rank in (self._members | self._newcomers) - self._waiting
+        )
 
     def ask(self, local_rank: int) -> None:
         """A worker waits at the door."""
@@ -46,9 +55,11 @@ class Roster:
         self._gone.add(local_rank)
 
     def invite(self) -> list[int]:
-        """Return the local ranks to be started anew; none before all that hold the state wait at the door.
+        """Return the local ranks to be started anew; none before all that hold the state wait at
+        the door.
 
-        Until then nobody knows who is left: a worker that fails because it has lost a peer, or ends well, may come later.
+        Until then nobody knows who is left: a worker that fails because it has lost a peer, or ends
+        well, may come later.
         """
         if not self._gone or not self._members or not self._members <= self._waiting:
             return []

@@ -1,12 +1,13 @@
-"""The key-value store over HTTP at which Horovod's Gloo controllers find each other, served from the supervisor's own loop.
+"""The key-value store over HTTP at which Horovod's Gloo controllers find each other, served from
+the supervisor's own loop.
 
-Speaks what Horovod 0.28's C++ client asks for: PUT, GET (404 while a key is missing) and DELETE of /scope/key. Loopback
-only. One store lives as long as one attempt. Horovod's own server would cost every launch an import of Horovod, and it
-listens on all interfaces.
+Speaks what Horovod 0.28's C++ client asks for: PUT, GET (404 while a key is missing) and DELETE of
+/scope/key. Loopback only. One store lives as long as one attempt. Horovod's own server would cost
+every launch an import of Horovod, and it listens on all interfaces.
 
-Elastic Horovod asks two things more. After a loss, the ranks that are left ask for their new place (GET /rank_and_size/...),
-and a newcomer's first PUT says that it has come: both are held, and become `Asked` events, until `admit` answers all. While
-they wait no timeout runs in Horovod. Layer 3.
+Elastic Horovod asks two things more. After a loss, the ranks that are left ask for their new place
+(GET /rank_and_size/...), and a newcomer's first PUT says that it has come: both are held, and
+become `Asked` events, until `admit` answers all. While they wait no timeout runs in Horovod.
 """
 
 from __future__ import annotations
@@ -43,18 +44,20 @@ class HorovodStore:
         self._loop = loop
         self._values: dict[str, dict[str, bytes]] = {}
         self._connections: dict[int, _Connection] = {}
-        # Rank -> local rank of newcomers that have not come yet; local rank -> the request that waits for `admit`.
+        # Rank -> local rank of newcomers that have not come yet; local rank -> the request that
+        # waits for `admit`.
         self._expected: dict[str, int] = {}
         self._held: dict[int, _Request] = {}
-        # Given up for a connection when descriptors are short: one client at a time is better than none.
+        # Given up for a connection when descriptors are short: one client at a time is better than
+        # none.
         self._spare = -1
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._listener.bind(("127.0.0.1", 0))
         self._listener.listen(_BACKLOG)
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
-        # The client makes its addresses by joining texts, so a secret fits in behind the port: other users of this machine
-        # can connect, but know no path.
+        # The client makes its addresses by joining texts, so a secret fits in behind the port:
+        # other users of this machine can connect, but know no path.
         secret = os.urandom(16).hex()
         self.address = f"127.0.0.1:{self.port}/{secret}"
         self._prefix = f"/{secret}:{self.port}/"
@@ -75,7 +78,9 @@ class HorovodStore:
         self._expected.update({str(rank): local_rank for local_rank, rank in newcomers.items()})
 
     def admit(self, ranks: Mapping[int, int]) -> None:
-        """Begin a new round for these workers, local rank -> rank: all requests that are held get their answers."""
+        """Begin a new round for these workers, local rank -> rank: all requests that are held get
+        their answers.
+        """
         self._values.clear()
         held, self._held = self._held, {}
         for local_rank, request in held.items():
@@ -100,7 +105,8 @@ class HorovodStore:
                 self._welcome(self._listener.accept()[0])
         except OSError as error:
             if error.errno in _NO_DESCRIPTOR and not self._give_up_spare() and self._connections:
-                # The listener stays readable, and asking it again and again would keep the loop busy: see _drop.
+                # The listener stays readable, and asking it again and again would keep the loop
+                # busy: see _drop.
                 self._loop.unwatch(self._listener.fileno())
                 self._is_listening = False
         return ()
@@ -132,7 +138,9 @@ class HorovodStore:
         request = connection.take_request()
         return self._answer(connection, *request) if request is not None else ()
 
-    def _answer(self, connection: _Connection, method: str, path: str, body: bytes) -> Iterable[Event]:
+    def _answer(
+        self, connection: _Connection, method: str, path: str, body: bytes
+    ) -> Iterable[Event]:
         if not path.startswith(self._prefix):
             connection.reply(self, 403, b"")
             return ()
@@ -146,7 +154,9 @@ class HorovodStore:
         return (Asked(local_rank),)
 
     def _asking(self, request: _Request) -> int | None:
-        """Return the local rank of a worker that asks to be let in; None for every other request."""
+        """Return the local rank of a worker that asks to be let in; None for every other
+        request.
+        """
         if request.method == "GET" and request.scope == _PLACES:
             local_rank = request.key.rpartition(":")[2]
             return int(local_rank) if local_rank.isdecimal() else None
@@ -162,7 +172,8 @@ class HorovodStore:
         if request.method == "PUT":
             values[key] = request.body
         elif request.method == "DELETE":
-            # This rank has met all others in this scope. What it wrote must not be found by the next hvd.init().
+            # This rank has met all others in this scope. What it wrote must not be found by the
+            # next hvd.init().
             for name in (key, f"rank_{key}"):
                 values.pop(name, None)
         request.connection.reply(self, 200, b"")
@@ -171,7 +182,9 @@ class HorovodStore:
         self._loop.unwatch(connection.sock.fileno())
         self._connections.pop(connection.sock.fileno(), None)
         connection.sock.close()
-        self._held = {asking: held for asking, held in self._held.items() if held.connection is not connection}
+        self._held = {
+            asking: held for asking, held in self._held.items() if held.connection is not connection
+        }
         self._listen()
 
 

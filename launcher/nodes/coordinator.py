@@ -1,7 +1,8 @@
-"""Who answers `join` and `settle` for a node. On one node that is this file; several nodes bring a remote one.
+"""Who answers `join` and `settle` for a node. On one node that is this file; several nodes bring a
+remote one.
 
-`join` says which ranks this node has in the next attempt and where its process group store is; `settle` turns what happened
-into a verdict. Layer 4.
+`join` says which ranks this node has in the next attempt and where its process group store is;
+`settle` turns what happened into a verdict.
 """
 
 from __future__ import annotations
@@ -12,24 +13,32 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from launcher.diagnosis.outcome import AttemptOutcome, Verdict
+from launcher.diagnosis.outcome import AttemptOutcome
 from launcher.diagnosis.report import FailureReport
 from launcher.horovod.store import HorovodStore
 from launcher.nodes import restart
+from launcher.nodes.restart import Verdict
 from launcher.ranks import Assignment
+from launcher.system.network import reserve_port
 
 _LOOPBACK = "127.0.0.1"
 
-_ELASTIC_HINT = "with --max-restarts 1 a lost rank would be replaced while the others keep their state (hvd.elastic)"
+_ELASTIC_HINT = (
+    "with --max-restarts 1 a lost rank would be replaced while the others keep their state"
+    " (hvd.elastic)"
+)
 
 
 class Elastic(NamedTuple):
-    """What it takes to replace a lost worker while the others keep their state (launcher/horovod/replacing.py)."""
+    """What it takes to replace a lost worker while the others keep their state
+    (launcher/horovod/replacing.py).
+    """
 
     store: HorovodStore
     # How long workers that wait for others wait at most, in seconds.
     timeout_s: float
-    # Whether a worker may be replaced, given the report about it and how many are lost; and the note that it was.
+    # Whether a worker may be replaced, given the report about it and how many are lost; and the
+    # note that it was.
     may_replace: Callable[[FailureReport, int], bool]
     note_replacement: Callable[[FailureReport], None]
 
@@ -74,7 +83,9 @@ class LocalCoordinator:
         if self._open_store is not None:
             self._store = self._open_store()
             if self._elastic_timeout_s and self._policy.max_restarts:
-                self.elastic = Elastic(self._store, self._elastic_timeout_s, self._may_replace, self._note)
+                self.elastic = Elastic(
+                    self._store, self._elastic_timeout_s, self._may_replace, self._note
+                )
         return Assignment(
             attempt=attempt,
             node_rank=0,
@@ -89,10 +100,16 @@ class LocalCoordinator:
     def settle(self, outcome: AttemptOutcome, report: FailureReport | None) -> Verdict:
         """Decide what follows an attempt, and remember it."""
         now = time.monotonic()
-        verdict = restart.decide(outcome, report, self._past, self._policy, now, os.urandom(1)[0] / 255)
+        verdict = restart.decide(
+            outcome, report, self._past, self._policy, now, os.urandom(1)[0] / 255
+        )
         if report is not None:
             self._note(report)
-            if self._elastic_timeout_s and not self._policy.max_restarts and report.error_type not in restart.UNHEALABLE:
+            if (
+                self._elastic_timeout_s
+                and not self._policy.max_restarts
+                and report.error_type not in restart.UNHEALABLE
+            ):
                 verdict = verdict._replace(reason=_ELASTIC_HINT)
         return verdict
 
@@ -100,7 +117,9 @@ class LocalCoordinator:
         return restart.may_replace(report, num_lost, self._past, self._policy, time.monotonic())
 
     def _note(self, report: FailureReport) -> None:
-        self._past.append(restart.FailedAttempt(time.monotonic(), report.duration_s, restart.signature_of(report)))
+        self._past.append(
+            restart.FailedAttempt(time.monotonic(), report.duration_s, restart.signature_of(report))
+        )
 
     def close(self) -> None:
         if self._reserved is not None:
@@ -115,15 +134,3 @@ class LocalCoordinator:
         self._reserved = reserve_port(_LOOPBACK)
         port: int = self._reserved.getsockname()[1]
         return port
-
-
-def reserve_port(address: str) -> socket.socket:
-    """Bind a free port without listening, so that nobody takes it before rank 0 does; the caller keeps the socket.
-
-    The kernel gives a bound port to nobody who asks for any free one, but it does let rank 0 bind it by number, as long as
-    both sides set SO_REUSEADDR and we do not listen.
-    """
-    reserved = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    reserved.bind((address, 0))
-    return reserved

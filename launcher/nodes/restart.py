@@ -1,14 +1,15 @@
-"""Whether a failed attempt is followed by another, and when. Pure: the clock and chance are arguments. Layer 3.
+"""Whether a failed attempt is followed by another, and when. Pure: the clock and chance are
+arguments.
 
-A budget for the whole run and one for a time window; a pause that grows while attempts fail soon; and no restart for what
-another attempt cannot heal.
+A budget for the whole run and one for a time window; a pause that grows while attempts fail soon;
+and no restart for what another attempt cannot heal.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from launcher.diagnosis.outcome import AttemptOutcome, Verdict
+from launcher.diagnosis.outcome import AttemptOutcome
 from launcher.diagnosis.report import FailureReport
 
 # An attempt that fails this soon has failed at its start.
@@ -16,8 +17,11 @@ STARTUP_S = 10.0
 
 _MAX_PAUSE_S = 60.0
 
-# Exceptions that come from the program's text or installation: the next attempt would meet them again.
-UNHEALABLE = frozenset(("SyntaxError", "IndentationError", "TabError", "ImportError", "ModuleNotFoundError"))
+# Exceptions that come from the program's text or installation: the next attempt would meet them
+# again.
+UNHEALABLE = frozenset(
+    ("SyntaxError", "IndentationError", "TabError", "ImportError", "ModuleNotFoundError")
+)
 
 _USAGE_CODE = 2
 
@@ -43,8 +47,14 @@ class FailedAttempt(NamedTuple):
 
 
 def signature_of(report: FailureReport) -> str:
-    """Return a text that is equal for failures that are the same; "" when too little is known to compare."""
-    return f"{report.error_type}: {report.error_message}\n{report.traceback}" if report.traceback else ""
+    """Return a text that is equal for failures that are the same; "" when too little is known to
+    compare.
+    """
+    return (
+        f"{report.error_type}: {report.error_message}\n{report.traceback}"
+        if report.traceback
+        else ""
+    )
 
 
 def decide(
@@ -55,30 +65,52 @@ def decide(
     now: float,
     chance: float,
 ) -> Verdict:
-    """Return the verdict on an attempt. `past` holds the failed attempts before it, `chance` lies between 0 and 1."""
+    """Return the verdict on an attempt. `past` holds the failed attempts before it, `chance` lies
+    between 0 and 1.
+    """
     if outcome.succeeded:
         return Verdict("finish")
     if outcome.signum is not None or report is None:
         return Verdict("give_up", "a signal asked us to stop")
     # Replacements of single workers are among the past failures, too.
     if max(outcome.attempt, len(past)) >= policy.max_restarts:
-        return Verdict("give_up", f"all {policy.max_restarts} restarts are used up" if policy.max_restarts else "")
+        return Verdict(
+            "give_up",
+            f"all {policy.max_restarts} restarts are used up" if policy.max_restarts else "",
+        )
     obstacle = _obstacle(outcome.duration_s, report, past, policy, now)
     if obstacle:
         return Verdict("give_up", f"not restarted: {obstacle}")
     return Verdict("restart", delay_s=_pause_s(outcome, past, policy, chance))
 
 
-def may_replace(report: FailureReport, num_lost: int, past: list[FailedAttempt], policy: RestartPolicy, now: float) -> bool:
-    """Whether a lost worker may be replaced while the others go on; `num_lost` counts it and others not replaced yet.
+def may_replace(
+    report: FailureReport,
+    num_lost: int,
+    past: list[FailedAttempt],
+    policy: RestartPolicy,
+    now: float,
+) -> bool:
+    """Whether a lost worker may be replaced while the others go on; `num_lost` counts it and others
+    not replaced yet.
 
     `report` is about this worker alone. A replacement costs one restart.
     """
-    return len(past) + num_lost <= policy.max_restarts and not _obstacle(report.duration_s, report, past, policy, now)
+    return len(past) + num_lost <= policy.max_restarts and not _obstacle(
+        report.duration_s, report, past, policy, now
+    )
 
 
-def _obstacle(duration_s: float, report: FailureReport, past: list[FailedAttempt], policy: RestartPolicy, now: float) -> str:
-    """Return why another attempt would be of no use or is not allowed, or "". The failed one took `duration_s`."""
+def _obstacle(
+    duration_s: float,
+    report: FailureReport,
+    past: list[FailedAttempt],
+    policy: RestartPolicy,
+    now: float,
+) -> str:
+    """Return why another attempt would be of no use or is not allowed, or "". The failed one took
+    `duration_s`.
+    """
     if report.exit_code in policy.final_codes:
         return f"--no-restart-codes names exit code {report.exit_code}"
     count, window_s = policy.limit
@@ -96,8 +128,12 @@ def _obstacle(duration_s: float, report: FailureReport, past: list[FailedAttempt
     return ""
 
 
-def _pause_s(outcome: AttemptOutcome, past: list[FailedAttempt], policy: RestartPolicy, chance: float) -> float:
-    """Return the pause before the next attempt; with jitter, so that many runs do not come back at one moment."""
+def _pause_s(
+    outcome: AttemptOutcome, past: list[FailedAttempt], policy: RestartPolicy, chance: float
+) -> float:
+    """Return the pause before the next attempt; with jitter, so that many runs do not come back at
+    one moment.
+    """
     if outcome.duration_s > STARTUP_S:
         return 0.0
     quick = 0
@@ -109,3 +145,12 @@ def _pause_s(outcome: AttemptOutcome, past: list[FailedAttempt], policy: Restart
         return 0.0
     pause = min(_MAX_PAUSE_S, policy.backoff_s * 2.0 ** (quick - 1))
     return float(pause * (0.5 + 0.5 * chance))
+
+
+class Verdict(NamedTuple):
+    """What to do after an attempt."""
+
+    action: str  # "finish", "restart" or "give_up"
+    reason: str = ""
+    # Pause before the next attempt, in seconds.
+    delay_s: float = 0.0

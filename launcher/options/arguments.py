@@ -1,15 +1,15 @@
 """The command line as text: what was typed for us, where the script begins, the help.
 
-Where the script begins is decided here and not by argparse, which removes a `--` that belongs to the
-script and looks at the script's own arguments; behind the script nothing is touched, byte for byte. It
-knows the options only through an `Options` class. Layer 2, pure.
+Where the script begins is decided here and not by argparse, which removes a `--` that belongs to
+the script and looks at the script's own arguments; behind the script nothing is touched, byte for
+byte. It knows the options only through an `Options` class. Pure.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from launcher.errors import UsageError
+from launcher.errors import LauncherError, UsageError
 from launcher.options.option import PROG, Option
 
 TYPE_CHECKING = False
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 USAGE = f"{PROG} [options] SCRIPT [arguments of the script]"
 _DESCRIPTION = "Run a script in several worker processes, each with its rank and world environment."
 _EPILOG = (
-    "Every option can also be given as a variable: PET_ and its name in capitals, as in PET_STANDALONE=1 or"
-    " PET_NPROC_PER_NODE=2. The command line wins. Flags may also be spelled with underscores."
+    "Every option can also be given as a variable: PET_ and its name in capitals, as in"
+    " PET_STANDALONE=1 or PET_NPROC_PER_NODE=2. The command line wins. Flags may also be spelled"
+    " with underscores."
 )
 _HELP_WIDTH = 79
 _FLAG_WIDTH = 26
@@ -43,14 +44,17 @@ for _name, _option in _COMMANDS.items():
 
 
 def all_options(cls: type[Options]) -> dict[str, Option]:
-    """Return every option of the command line by name: the fields with flags, and those that only print."""
+    """Return every option of the command line by name: the fields with flags, and those that only
+    print.
+    """
     return _COMMANDS | {name: field for name, field in cls.options.items() if field.flags}
 
 
 def read_arguments(cls: type[Options], argv: Sequence[str]) -> tuple[dict[str, Given], list[str]]:
     """Split arguments into what was given for the launcher, by name, and the script with its own.
 
-    UsageError for an unknown flag, a missing value, and a value behind a switch. Values are not converted.
+    UsageError for an unknown flag, a missing value, and a value behind a switch. Values are not
+    converted.
     """
     table = {flag: option for option in all_options(cls).values() for flag in option.spellings}
     own, command, used = _split(argv, table)
@@ -78,7 +82,9 @@ def make_parser(cls: type[Options]) -> argparse.ArgumentParser:
             groups[title] = parser.add_argument_group(title)
         _add(groups[title], option)
     # The group of the options that only print comes last, although it is looked up first.
-    parser._action_groups.append(parser._action_groups.pop(parser._action_groups.index(groups["other"])))
+    parser._action_groups.append(
+        parser._action_groups.pop(parser._action_groups.index(groups["other"]))
+    )
     return parser
 
 
@@ -86,13 +92,21 @@ def help_line(option: Option) -> str:
     """Return what the help and the reference say about an option."""
     if option.ignored:
         return f"No meaning here: {option.ignored}."
-    shown = "" if option.is_switch or option.default in ("", (), None) else option.unparse(option.default)
+    shown = (
+        ""
+        if option.is_switch or option.default in ("", (), None)
+        else option.unparse(option.default)
+    )
     says_default = not shown or "(default:" in option.help
     return option.help if says_default else f"{option.help} (default: {shown})"
 
 
-def _split(argv: Sequence[str], table: Mapping[str, Option]) -> tuple[list[str], list[str], list[Option]]:
-    """Return the launcher's own arguments, the script with its arguments, and the options that were used."""
+def _split(
+    argv: Sequence[str], table: Mapping[str, Option]
+) -> tuple[list[str], list[str], list[Option]]:
+    """Return the launcher's own arguments, the script with its arguments, and the options that were
+    used.
+    """
     used: dict[str, Option] = {}
     position = 0
     while position < len(argv):
@@ -134,14 +148,17 @@ def _lookup(flag: str, token: str, table: Mapping[str, Option]) -> Option:
     shown = [flag for flag in table if "_" not in flag]
     typed = flag.replace("_", "-")
     near = [known for known in shown if known.startswith(typed)]
-    near = near or difflib.get_close_matches(typed, [known for known in shown if known.startswith("--")], n=1)
+    near = near or difflib.get_close_matches(
+        typed, [known for known in shown if known.startswith("--")], n=1
+    )
     hint = f"Did you mean {near[0]}? " if near else ""
     hint += "Options of the script itself stand behind the script."
     raise UsageError(f"{token}: there is no such option.", hint=hint)
 
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> object:  # type: ignore[override]  # argparse promises to exit; we raise
+    # Argparse promises to exit; we raise.
+    def error(self, message: str) -> object:  # type: ignore[override]
         raise UsageError(f"{message.removeprefix('argument ')}.", hint=f"Type: {PROG} --help")
 
 
@@ -164,13 +181,16 @@ def _add(target: argparse._ActionsContainer, option: Option) -> None:
         dest=option.name,
         action=_Given,
         nargs=0 if option.is_switch else None,
-        metavar=option.metavar or ("{" + ",".join(option.choices) + "}" if option.choices else None),
+        metavar=option.metavar
+        or ("{" + ",".join(option.choices) + "}" if option.choices else None),
         help=help_line(option).replace("%", "%%"),
     )
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """Shows one spelling of each flag; a fixed width, which also saves argparse the import of shutil."""
+    """Shows one spelling of each flag; a fixed width, which also saves argparse the import of
+    shutil.
+    """
 
     def __init__(self, prog: str, **_: object) -> None:
         super().__init__(prog, max_help_position=_FLAG_WIDTH, width=_HELP_WIDTH)
@@ -178,3 +198,21 @@ class _HelpFormatter(argparse.HelpFormatter):
     def _format_action_invocation(self, action: argparse.Action) -> str:
         flags = [flag for flag in action.option_strings if "_" not in flag]
         return ", ".join(flags) if action.nargs == 0 else f"{', '.join(flags)} {action.metavar}"
+
+
+def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
+    """Return the script that `shell` (bash, zsh or tcsh) reads; LauncherError when shtab is not
+    installed.
+    """
+    try:
+        import shtab
+    except ImportError:
+        raise LauncherError(
+            "--print-completion needs the package shtab, which is not installed.",
+            hint="Type: pip install shtab",
+        ) from None
+    # The completion belongs to the console script; shells complete no command of three words.
+    parser.prog = "launcher"
+    parser.usage = None
+    parser.add_argument("script").complete = shtab.FILE  # type: ignore[attr-defined]
+    return str(shtab.complete(parser, shell=shell))

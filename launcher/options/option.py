@@ -1,10 +1,11 @@
-"""Options that are declared once: a class lists its fields, and everything else is derived from them.
+"""Options that are declared once: a class lists its fields, and everything else is derived from
+them.
 
-A field is `name: type = option("--flag", default=..., help=...)`. From it follow both spellings of the
-flag, the `PET_NAME` variable, the conversion of text, the help line, and the way back to an argument
-list. It is no dataclass, because `dataclasses` imports `inspect`, which costs more than parsing a command
-line. This file knows no single option. Layer 1, pure: the environment is an argument; `argparse` is left
-to `arguments.py`.
+A field is `name: type = option("--flag", default=..., help=...)`. From it follow both spellings of
+the flag, the `PET_NAME` variable, the conversion of text, the help line, and the way back to an
+argument list. It is no dataclass, because `dataclasses` imports `inspect`, which costs more than
+parsing a command line. This file knows no single option. The environment is an
+argument; `argparse` is left to `arguments.py`.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ class Option:
         self.kind = "str"
 
     def bind(self, name: str, kind: str) -> None:
-        """Learn the field's name and its type as in the source, which postponed annotations keep."""
+        """Learn the field's name and its type as in the source, which postponed annotations
+        keep.
+        """
         self.name = name
         self.kind = kind.replace(" | None", "")
 
@@ -74,7 +77,9 @@ class Option:
 
     @property
     def spellings(self) -> tuple[str, ...]:
-        """Every option string that is accepted; the one with underscores is torchrun's older spelling."""
+        """Every option string that is accepted; the one with underscores is torchrun's older
+        spelling.
+        """
         underscored = "--" + self.flag[2:].replace("-", "_")
         return self.flags if underscored == self.flag else (*self.flags, underscored)
 
@@ -89,7 +94,9 @@ class Option:
         return self.kind == "bool"
 
     def parse(self, text: str | bool, source: str) -> object:
-        """Convert the text behind the flag or in the variable `source`; UsageError when it is not valid."""
+        """Convert the text behind the flag or in the variable `source`; UsageError when it is not
+        valid.
+        """
         if isinstance(text, bool):
             return text
         try:
@@ -103,11 +110,17 @@ class Option:
         """Raise UsageError when the value is outside of the choices or below the minimum."""
         if self.choices and value is not None and value not in self.choices:
             raise self.error(source, value, f"must be one of: {', '.join(self.choices)}")
-        if self.minimum is not None and isinstance(value, (int, float)) and not value >= self.minimum:
+        if (
+            self.minimum is not None
+            and isinstance(value, (int, float))
+            and not value >= self.minimum
+        ):
             raise self.error(source, value, f"must be {self.minimum:g} or more")
 
     def coerce(self, value: object) -> object:
-        """Return a value given by a program as the field's type; UsageError when it has another type."""
+        """Return a value given by a program as the field's type; UsageError when it has another
+        type.
+        """
         if value is None and self.default is None:
             return None
         if self.kind == "str" and type(value) is int:
@@ -118,11 +131,15 @@ class Option:
             return tuple(value)
         if self.kind in _TYPES and type(value) is not _TYPES[self.kind]:
             wanted = _TYPES[self.kind].__name__
-            raise UsageError(f"{self.name}={value!r}: must be of type {wanted}, not {type(value).__name__}.")
+            raise UsageError(
+                f"{self.name}={value!r}: must be of type {wanted}, not {type(value).__name__}."
+            )
         return value
 
     def error(self, source: str, value: object, problem: str) -> UsageError:
-        """Return the error that names the flag or variable, its value, what is wrong, and what to type."""
+        """Return the error that names the flag or variable, its value, what is wrong, and what to
+        type.
+        """
         text = self.unparse(value)
         if source.startswith("-"):
             shown = f"{source} {text or repr(text)}"
@@ -147,13 +164,15 @@ class Option:
 
 
 def option(*flags: str, default: _T = _REQUIRED, **details: Any) -> _T:
-    """Declare a field. Without flags it is no option but a plain value; without default it must be given.
+    """Declare a field. Without flags it is no option but a plain value; without default it must be
+    given.
 
-    `details` are those of `Option`: help, group, metavar, choices, example (a value that works, for error
-    messages), minimum, also_env (a variable that counts when the PET_ one is not set), ignored (why the
-    option is accepted but has no meaning here).
+    `details` are those of `Option`: help, group, metavar, choices, example (a value that works, for
+    error messages), minimum, also_env (a variable that counts when the PET_ one is not set),
+    ignored (why the option is accepted but has no meaning here).
     """
-    return Option(*flags, default=default, **details)  # type: ignore[return-value]  # the class replaces it
+    # The class replaces it by the field's value.
+    return Option(*flags, default=default, **details)  # type: ignore[return-value]
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option,))
@@ -163,7 +182,7 @@ class Options:
     options: ClassVar[dict[str, Option]] = {}
 
     def __init_subclass__(cls) -> None:
-        cls.options = {}
+        cls.options = dict(cls.options)
         for name, kind in cls.__annotations__.items():
             declared = cls.__dict__.get(name)
             if isinstance(declared, Option):
@@ -185,25 +204,39 @@ class Options:
         self.validate()
 
     def validate(self) -> None:
-        """Raise UsageError when values contradict each other; called once, at the end of the construction."""
+        """Raise UsageError when values contradict each other; called once, at the end of the
+        construction.
+        """
 
     def source_of(self, name: str) -> str:
-        """The flag or variable a value came from, for messages; the flag when the value is the default."""
+        """The flag or variable a value came from, for messages; the flag when the value is the
+        default.
+        """
         source = vars(self).get("provenance", {}).get(name, "default")
-        return source if source != "default" or not self.options[name].flags else self.options[name].flag
+        return (
+            source
+            if source != "default" or not self.options[name].flags
+            else self.options[name].flag
+        )
 
     def error(self, name: str, problem: str, hint: str = "") -> UsageError:
-        """Return the error for one field, named as the user gave it; `hint` replaces the usual example."""
+        """Return the error for one field, named as the user gave it; `hint` replaces the usual
+        example.
+        """
         error = self.options[name].error(self.source_of(name), getattr(self, name), problem)
         return UsageError(error.message, hint=hint or error.hint)
 
     def to_argv(self) -> list[str]:
-        """Return the options that differ from their default as arguments, the reverse of parsing."""
+        """Return the options that differ from their default as arguments, the reverse of
+        parsing.
+        """
         argv: list[str] = []
         for name, field in self.options.items():
             value = getattr(self, name)
             if field.flags and value != field.default:
-                argv.append(field.flag if field.is_switch else f"{field.flag}={field.unparse(value)}")
+                argv.append(
+                    field.flag if field.is_switch else f"{field.flag}={field.unparse(value)}"
+                )
         return argv
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -223,14 +256,20 @@ class Options:
         return {name: value for name, value in vars(self).items() if name != "provenance"}
 
     def __repr__(self) -> str:
-        changed = (f"{n}={v!r}" for n, v in self._compared().items() if v != self.options[n].default)
+        changed = (
+            f"{n}={v!r}" for n, v in self._compared().items() if v != self.options[n].default
+        )
         return f"{type(self).__name__}({', '.join(changed)})"
 
     @classmethod
-    def from_sources(cls, given: Mapping[str, Given], environ: Mapping[str, str], **plain: object) -> Self:
-        """Build from what was typed, else the environment, else the defaults; remember which of them it was.
+    def from_sources(
+        cls, given: Mapping[str, Given], environ: Mapping[str, str], **plain: object
+    ) -> Self:
+        """Build from what was typed, else the environment, else the defaults; remember which of
+        them it was.
 
-        `given` maps a field's name to the flag as typed and its text; `plain` are fields without a flag.
+        `given` maps a field's name to the flag as typed and its text; `plain` are fields without a
+        flag.
         """
         values: dict[str, object] = dict(plain)
         provenance = {}
@@ -266,5 +305,11 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "bool": _parse_switch,
     "tuple[str, ...]": _parse_list,
 }
-_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "tuple[str, ...]": tuple}
+_TYPES: dict[str, type] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "tuple[str, ...]": tuple,
+}
 _NAMES = {"int": "a whole number", "float": "a number", "bool": "0 or 1"}

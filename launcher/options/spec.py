@@ -1,14 +1,14 @@
-"""`LaunchSpec`: what the user asked for. Every option of the command is declared here, once.
+"""`LaunchSpec`: what the user asked for, checked; properties give the parsed form of its texts.
 
-Help, parser, PET_* variables, `docs/reference/options.md` and the way back to an argument list are
-derived from these fields. Properties give the parsed form of options that have a syntax. It must not know
-how anything is carried out, nor look at the machine. Layer 3, pure.
+A contradiction between options is an error with the command to type. It must not know how anything
+is carried out, nor look at the machine: what depends on the number of GPUs or on files is checked
+elsewhere.
 """
 
 from __future__ import annotations
 
-from launcher.options.consistency import check_consistency
-from launcher.options.option import PROG, Options, option
+from launcher.errors import UsageError
+from launcher.options.option import PROG
 from launcher.options.syntax import (
     STDERR,
     STDOUT,
@@ -22,212 +22,20 @@ from launcher.options.syntax import (
     parse_workers,
     streams_of,
 )
+from launcher.options.table import OptionTable
 from launcher.ranks import format_ranks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-_WORKERS = "workers"
-_SCRIPT = "what is run"
-_OUTPUT = "output"
-_FAILURES = "failures and stopping"
-_NODES = "nodes"
-_OTHER = "accepted, so that a torchrun command line works unchanged"
+    from collections.abc import Callable
 
 
-class LaunchSpec(Options):
+class LaunchSpec(OptionTable):
     """A launch as it was asked for; UsageError names the flag or variable that is wrong.
 
-    `provenance` maps each option's name to where its value came from: "default", "PET_MAX_RESTARTS" or
-    "--max-restarts".
+    `provenance` maps each option's name to where its value came from: "default", "PET_MAX_RESTARTS"
+    or "--max-restarts".
     """
-
-    # fmt: off
-    nproc_per_node: str = option(
-        "--nproc-per-node", default="1", metavar="N", group=_WORKERS, example="2",
-        help="Number of workers: a number, `cpu` (one per usable CPU), `gpu` (one per GPU), or `auto` (GPUs "
-        "if there are any, else CPUs).",
-    )
-    start: str = option(
-        "--start", default="auto", choices=("auto", "warm", "spawn"), group=_WORKERS,
-        help="How workers start: `warm` imports the heavy modules once and forks the workers, `spawn` starts "
-        "one interpreter per worker, `auto` is warm wherever that is safe.",
-    )
-    preload: tuple[str, ...] = option(
-        "--preload", default=(), metavar="MODULE,...", group=_WORKERS, example="torch,torchvision",
-        help="Modules that a warm start imports besides those that the script names.",
-    )
-    devices: tuple[str, ...] = option(
-        "--devices", default=(), metavar="ID,...", group=_WORKERS, example="0,1",
-        help="The GPUs to use, by number or UUID, in the order of the local ranks.",
-    )
-    backend: str = option(
-        "--backend", default="auto", choices=("auto", "nccl", "gloo", "mpi", "horovod"), group=_WORKERS,
-        help="Backend that launcher.init() takes in the workers; `auto` is nccl with GPUs, else gloo. `horovod` "
-        "also serves what scripts with hvd.init() need. `mpi` is for ranks that mpirun starts.",
-    )
-    virtual_local_rank: bool = option(
-        "--virtual-local-rank", default=False, group=_WORKERS,
-        help="Give every worker LOCAL_RANK=0 and a CUDA_VISIBLE_DEVICES with its own GPU only.",
-    )
-    numa_binding: str | None = option(
-        "--numa-binding", default=None, choices=("node", "socket", "exclusive", "core-complex"), group=_WORKERS,
-        help="Bind each worker to CPUs near its GPU: to its NUMA `node`, to all nodes of its `socket`, to an "
-        "`exclusive` share of the node's cores, or to a `core-complex`, cores with one last-level cache. "
-        "Without GPUs the workers are spread over the nodes.",
-    )
-    role: str = option(
-        "--role", default="default", metavar="NAME", group=_WORKERS, help="Value of ROLE_NAME in the workers."
-    )
-
-    module: bool = option(
-        "-m", "--module", default=False, group=_SCRIPT,
-        help="SCRIPT is the name of a module, as in `python -m`.",
-    )
-    no_python: bool = option(
-        "--no-python", default=False, group=_SCRIPT,
-        help="SCRIPT is a command and no Python file: start it without an interpreter.",
-    )
-    run_path: bool = option(
-        "--run-path", default=False, group=_SCRIPT,
-        help="Run SCRIPT with runpy.run_path in the worker, as torchrun does with this flag.",
-    )
-    dry_run: bool = option(
-        "--dry-run", default=False, group=_SCRIPT,
-        help="Print layout, command and environment of each rank, and where each value came from; start "
-        "nothing.",
-    )
-
-    run_dir: str = option(
-        "--run-dir", default="runs", metavar="DIR", group=_OUTPUT,
-        help="Folder in which each run gets a folder of its own, named by its id.",
-    )
-    log_dir: str | None = option(
-        "--log-dir", default=None, metavar="DIR", group=_OUTPUT, example="logs",
-        help="Folder for the workers' log files, in a sub-folder per run (default: inside the run's folder).",
-    )
-    redirects: str = option(
-        "-r", "--redirects", default="0", metavar="STREAMS", group=_OUTPUT, example="3",
-        help="Write these streams to the log files only, not to the terminal: 1 stdout, 2 stderr, 3 both, 0 "
-        "none, for all workers or by local rank as in `0:1,1:2`.",
-    )
-    tee: str = option(
-        "-t", "--tee", default="0", metavar="STREAMS", group=_OUTPUT, example="3",
-        help="Write these streams to the terminal and to the log files, whatever --redirects says; without "
-        "it, this happens to all streams. Same syntax.",
-    )
-    local_ranks_filter: str = option(
-        "--local-ranks-filter", default="", metavar="RANK,...", group=_OUTPUT, example="0,1",
-        help="Show only the output of these local ranks on the terminal; log files stay complete.",
-    )
-    log_line_prefix_template: str | None = option(
-        "--log-line-prefix-template", default=None, metavar="TEXT", group=_OUTPUT,
-        example="'${hostname}:${rank}: '", also_env="TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE",
-        help="Prefix of each line on the terminal; ${role_name}, ${local_rank}, ${rank} and ${hostname} are "
-        "replaced (default: `[rank] `).",
-    )
-    duplicate_stdout_filters: str = option(
-        "--duplicate-stdout-filters", default="", metavar="TEXT,...", group=_OUTPUT, example="loss,accuracy",
-        help="Also write lines of stdout that contain one of these texts to one file for all ranks; `,,` "
-        "stands for a comma.",
-    )
-    duplicate_stderr_filters: str = option(
-        "--duplicate-stderr-filters", default="", metavar="TEXT,...", group=_OUTPUT, example="Warning,Error",
-        help="The same for stderr.",
-    )
-
-    max_restarts: int = option(
-        "--max-restarts", default=0, minimum=0, metavar="N", group=_FAILURES, example="3",
-        help="How often all workers are started again after a failure.",
-    )
-    restart_backoff: float = option(
-        "--restart-backoff", default=0.5, minimum=0, metavar="SECONDS", group=_FAILURES,
-        help="Pause before the second restart in a row of attempts that fail at their start; it doubles up to "
-        "60 s, with jitter. The first restart comes at once.",
-    )
-    restart_limit: str = option(
-        "--restart-limit", default="", metavar="N/SECONDS", group=_FAILURES, example="3/600",
-        help="At most N restarts within so many seconds, besides --max-restarts for the whole run.",
-    )
-    no_restart_codes: str = option(
-        "--no-restart-codes", default="", metavar="CODE,...", group=_FAILURES, example="2,64-78",
-        help="Exit codes of a worker after which nothing is restarted.",
-    )
-    hang_timeout: float = option(
-        "--hang-timeout", default=0.0, minimum=0, metavar="SECONDS", group=_FAILURES, example="600",
-        help="Stop the run, and say where each rank is, when for so long no rank has written anything or used "
-        "CPU time, or a rank has not called ctx.heartbeat() any more. 0: one warning after 5 minutes.",
-    )
-    shutdown_timeout: float = option(
-        "--shutdown-timeout", default=30.0, minimum=0, metavar="SECONDS", group=_FAILURES,
-        also_env="TORCH_ELASTIC_SHUTDOWN_TIMEOUT",
-        help="How long workers may take to end after SIGTERM before they get SIGKILL.",
-    )
-    signals_to_handle: str = option(
-        "--signals-to-handle", default="SIGTERM,SIGINT,SIGHUP,SIGQUIT", metavar="NAME,...", group=_FAILURES,
-        help="Signals to the launcher that stop the workers.",
-    )
-
-    nnodes: str = option(
-        "--nnodes", default="1:1", metavar="N", group=_NODES, example="1",
-        help="Number of nodes, or MIN:MAX. This version runs one node.",
-    )
-    node_rank: int = option(
-        "--node-rank", default=0, minimum=0, metavar="N", group=_NODES, help="Rank of this node."
-    )
-    master_addr: str = option(
-        "--master-addr", default="127.0.0.1", metavar="ADDRESS", group=_NODES,
-        help="Value of MASTER_ADDR in the workers.",
-    )
-    master_port: int | None = option(
-        "--master-port", default=None, minimum=1, metavar="PORT", group=_NODES, example="29500",
-        help="Value of MASTER_PORT in the workers (default: a free port of each run's own).",
-    )
-    rdzv_id: str = option(
-        "--rdzv-id", default="none", metavar="ID", group=_NODES,
-        help="Id of the run, which becomes TORCHELASTIC_RUN_ID (default: a new one for each run).",
-    )
-    standalone: bool = option(
-        "--standalone", default=False, group=_NODES,
-        help="Run on this node alone, which is the default anyway.",
-    )
-
-    rdzv_backend: str = option(
-        "--rdzv-backend", default="static", metavar="NAME", group=_OTHER,
-        ignored="one node needs no rendezvous",
-    )
-    rdzv_endpoint: str = option(
-        "--rdzv-endpoint", default="", metavar="HOST:PORT", group=_OTHER,
-        ignored="one node needs no rendezvous",
-    )
-    rdzv_conf: str = option(
-        "--rdzv-conf", default="", metavar="KEY=VALUE,...", group=_OTHER,
-        ignored="one node needs no rendezvous",
-    )
-    local_addr: str | None = option(
-        "--local-addr", default=None, metavar="ADDRESS", group=_OTHER,
-        ignored="one node uses its loopback address",
-    )
-    monitor_interval: float = option(
-        "--monitor-interval", default=0.1, metavar="SECONDS", group=_OTHER, ignored="nothing polls"
-    )
-    start_method: str = option(
-        "--start-method", default="spawn", choices=("spawn", "fork", "forkserver"), group=_OTHER,
-        ignored="see --start",
-    )
-    event_log_handler: str = option(
-        "--event-log-handler", default="null", metavar="NAME", group=_OTHER,
-        ignored="it names a part of torchrun",
-    )
-    logs_specs: str | None = option(
-        "--logs-specs", default=None, metavar="NAME", group=_OTHER, ignored="it names a plug-in of torchrun"
-    )
-
-    script: str = option(help="The script, module or command that each worker runs.")
-    script_args: tuple[str, ...] = option(default=(), help="Its arguments, byte for byte.")
-    provenance: Mapping[str, str] = option(default={}, help="Where each value came from.")
-    # fmt: on
 
     def validate(self) -> None:
         """Parse every option that has a syntax, then look for contradictions."""
@@ -236,7 +44,7 @@ class LaunchSpec(Options):
                 parse(getattr(self, name))
             except ValueError as problem:
                 raise self.error(name, str(problem)) from None
-        check_consistency(self)
+        _check_consistency(self)
 
     @property
     def min_nodes(self) -> int:
@@ -256,14 +64,19 @@ class LaunchSpec(Options):
     def local_world_size(self, count_cpus: Callable[[], int], count_gpus: Callable[[], int]) -> int:
         """Return how many workers this node runs; what need not be counted is not counted.
 
-        UsageError when there are no GPUs for `gpu`, or fewer than --backend nccl needs: one for each worker; and for
+        UsageError when there are no GPUs for `gpu`, or fewer than --backend nccl needs: one for
+        each worker; and for
         --backend mpi, whose ranks only an engine can start.
         """
         wanted = self.nproc
         if self.backend == "mpi":
             number = wanted if isinstance(wanted, int) and wanted > 1 else 2
             hint = f"Type: mpirun -np {number} {PROG} --backend mpi {self.script}"
-            raise self.error("backend", "is for ranks that MPI starts, and this launcher would start them itself", hint)
+            raise self.error(
+                "backend",
+                "is for ranks that MPI starts, and this launcher would start them itself",
+                hint,
+            )
         if wanted == "cpu":
             wanted = count_cpus()
         if isinstance(wanted, int) and self.backend != "nccl":
@@ -287,13 +100,18 @@ class LaunchSpec(Options):
         return parse_ranks(self.local_ranks_filter)
 
     def filter_note(self, local_world_size: int) -> str:
-        """Say which ranks of --local-ranks-filter this node does not have; "" when it has them all. Other nodes may."""
-        missing = sorted(rank for rank in self.visible_local_ranks or () if rank >= local_world_size)
+        """Say which ranks of --local-ranks-filter this node does not have; "" when it has them all.
+        Other nodes may.
+        """
+        missing = sorted(
+            rank for rank in self.visible_local_ranks or () if rank >= local_world_size
+        )
         if not missing:
             return ""
         return (
-            f"--local-ranks-filter {self.local_ranks_filter}: this node has no local {format_ranks(missing)}; "
-            f"its local {format_ranks(list(range(local_world_size)))} can be shown"
+            f"--local-ranks-filter {self.local_ranks_filter}: this node has no local"
+            f" {format_ranks(missing)}; its local {format_ranks(list(range(local_world_size)))} can"
+            " be shown"
         )
 
     def console_streams(self, local_rank: int) -> int:
@@ -306,12 +124,16 @@ class LaunchSpec(Options):
 
     @property
     def stdout_filters(self) -> tuple[str, ...]:
-        """A line of stdout that contains one of these texts is also written to the filtered file."""
+        """A line of stdout that contains one of these texts is also written to the filtered
+        file.
+        """
         return parse_filters(self.duplicate_stdout_filters)
 
     @property
     def stderr_filters(self) -> tuple[str, ...]:
-        """A line of stderr that contains one of these texts is also written to the filtered file."""
+        """A line of stderr that contains one of these texts is also written to the filtered
+        file.
+        """
         return parse_filters(self.duplicate_stderr_filters)
 
     @property
@@ -345,3 +167,70 @@ _SYNTAX: dict[str, Callable[[str], object]] = {
     "restart_limit": parse_limit,
     "no_restart_codes": parse_codes,
 }
+
+
+def _check_consistency(spec: LaunchSpec) -> None:
+    """Raise UsageError for the first contradiction, naming both options with their values."""
+    _check_nodes(spec)
+    _check_devices(spec)
+    _check_script(spec)
+
+
+def _check_nodes(spec: LaunchSpec) -> None:
+    if spec.standalone and spec.max_nodes > 1:
+        hint = f"Type: {PROG} --nnodes 1 --nproc-per-node {spec.nproc_per_node} {spec.script}"
+        raise _contradiction(spec, "standalone", "nnodes", "standalone means one node", hint)
+    if spec.max_nodes > 1:
+        hint = f"Type: {PROG} --nnodes 1 --nproc-per-node {spec.nproc_per_node} {spec.script}"
+        raise spec.error("nnodes", "is more than one node, and this version runs one", hint)
+    if spec.node_rank >= spec.max_nodes:
+        hint = f"Type: {PROG} --node-rank 0 {spec.script}"
+        raise spec.error("node_rank", "must be below the number of nodes, which is 1", hint)
+    if spec.master_port is not None and spec.master_port > 65535:
+        raise spec.error("master_port", "must be a port between 1 and 65535")
+
+
+def _check_devices(spec: LaunchSpec) -> None:
+    if len(set(spec.devices)) < len(spec.devices) or "" in spec.devices:
+        raise spec.error("devices", "must name each GPU once, with commas between them")
+    wanted, count = spec.nproc, len(spec.devices)
+    if count and isinstance(wanted, int) and wanted > count:
+        reason = f"{wanted} workers cannot have a GPU each"
+        hint = f"Type: {PROG} {_typed(spec, 'devices')} --nproc-per-node {count} {spec.script}"
+        raise _contradiction(spec, "devices", "nproc_per_node", reason, hint)
+    for name in ("devices", "virtual_local_rank"):
+        if wanted == "cpu" and getattr(spec, name):
+            hint = f"Type: {PROG} {_typed(spec, name)} --nproc-per-node gpu {spec.script}"
+            reason = "one is about GPUs, the other counts CPUs"
+            raise _contradiction(spec, name, "nproc_per_node", reason, hint)
+
+
+def _check_script(spec: LaunchSpec) -> None:
+    modes = [name for name in ("module", "no_python", "run_path") if getattr(spec, name)]
+    if len(modes) > 1:
+        variable = next((s for s in map(spec.source_of, modes) if not s.startswith("-")), None)
+        command = f"{PROG} {_typed(spec, modes[0])} {spec.script}"
+        hint = f"Type: unset {variable}" if variable else f"Type: {command}"
+        raise _contradiction(spec, modes[0], modes[1], "SCRIPT can be only one of the two", hint)
+    if spec.no_python and spec.start == "warm":
+        hint = f"Type: {PROG} --start auto --no-python {spec.script}"
+        raise _contradiction(
+            spec, "start", "no_python", "only Python scripts can be started warm", hint
+        )
+    if not all(part.isidentifier() for name in spec.preload for part in name.split(".")):
+        raise spec.error("preload", "must be names of modules with commas between them")
+
+
+def _typed(spec: LaunchSpec, name: str) -> str:
+    """Return an option as it would be typed: `--start warm`, `--no-python`."""
+    field = spec.options[name]
+    return field.flag if field.is_switch else f"{field.flag} {field.unparse(getattr(spec, name))}"
+
+
+def _contradiction(spec: LaunchSpec, first: str, second: str, reason: str, hint: str) -> UsageError:
+    texts = []
+    for name in (first, second):
+        source = spec.source_of(name)
+        variable = f"{source}={spec.options[name].unparse(getattr(spec, name))}"
+        texts.append(_typed(spec, name) if source.startswith("-") else variable)
+    return UsageError(f"{texts[0]} and {texts[1]} contradict each other: {reason}.", hint=hint)

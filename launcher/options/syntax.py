@@ -1,8 +1,9 @@
-"""The small languages inside option values: node ranges, stream maps, rank lists, signal names, text filters.
+"""The small languages inside option values: node ranges, stream maps, rank lists, signal names,
+text filters.
 
-Each function takes the text and returns its parsed form, or raises ValueError whose text ends a sentence
-that begins with the option: "must be ...". Who typed it and what to type instead is added by others.
-Layer 1, pure.
+Each function takes the text and returns its parsed form, or raises ValueError whose text ends a
+sentence that begins with the option: "must be ...". Who typed it and what to type instead is added
+by others. Pure.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ STDERR = 2
 EVERY_RANK = -1  # the key of a stream map that has one value for all local ranks
 
 _NOT_STREAMS = (
-    "must be 0 (none), 1 (stdout), 2 (stderr) or 3 (both) for all workers, or pairs of local rank and such a"
-    " number as in 0:1,1:2"
+    "must be 0 (none), 1 (stdout), 2 (stderr) or 3 (both) for all workers, or pairs of local rank"
+    " and such a number as in 0:1,1:2"
 )
 
 
@@ -43,7 +44,9 @@ def parse_workers(text: str) -> int | str:
 
 
 def parse_streams(text: str) -> dict[int, int]:
-    """Return local rank -> sum of STDOUT and STDERR; the key EVERY_RANK when one number was given for all."""
+    """Return local rank -> sum of STDOUT and STDERR; the key EVERY_RANK when one number was given
+    for all.
+    """
     streams: dict[int, int] = {}
     for pair in [f"{EVERY_RANK}:{text}"] if ":" not in text else text.split(","):
         rank, _, bits = pair.partition(":")
@@ -59,7 +62,9 @@ def streams_of(streams: dict[int, int], local_rank: int) -> int:
 
 
 def parse_ranks(text: str) -> frozenset[int] | None:
-    """Return the local ranks of a comma-separated list, None when the text is empty and all are meant."""
+    """Return the local ranks of a comma-separated list, None when the text is empty and all are
+    meant.
+    """
     if not text:
         return None
     ranks = [rank.strip() for rank in text.split(",")]
@@ -69,7 +74,9 @@ def parse_ranks(text: str) -> frozenset[int] | None:
 
 
 def parse_filters(text: str) -> tuple[str, ...]:
-    """Return the texts of a comma-separated list, in which `,,` stands for a comma; no empty ones."""
+    """Return the texts of a comma-separated list, in which `,,` stands for a comma; no empty
+    ones.
+    """
     texts = text.replace(",,", "\0").split(",")
     return tuple(part.replace("\0", ",") for part in texts if part)
 
@@ -82,7 +89,9 @@ def parse_signals(text: str) -> tuple[int, ...]:
     for name in filter(None, (part.strip() for part in text.split(","))):
         number = getattr(signal, name, None)
         if not isinstance(number, signal.Signals):
-            raise ValueError(f"must be names of signals with commas between them; there is no {name}")
+            raise ValueError(
+                f"must be names of signals with commas between them; there is no {name}"
+            )
         if number in (signal.SIGKILL, signal.SIGSTOP):
             raise ValueError(f"must not contain {name}: no process can handle it")
         numbers.append(int(number))
@@ -97,9 +106,13 @@ def parse_limit(text: str) -> tuple[int, float]:
     try:
         limit = (int(count), float(seconds))
     except ValueError:
-        raise ValueError("must be a number of restarts and a number of seconds, as in 3/600") from None
+        raise ValueError(
+            "must be a number of restarts and a number of seconds, as in 3/600"
+        ) from None
     if limit[0] < 1 or not 0 < limit[1] < float("inf"):
-        raise ValueError("must be a number of restarts of at least 1 and seconds above 0, as in 3/600")
+        raise ValueError(
+            "must be a number of restarts of at least 1 and seconds above 0, as in 3/600"
+        )
     return limit
 
 
@@ -108,7 +121,14 @@ def parse_codes(text: str) -> frozenset[int]:
     codes: set[int] = set()
     for part in filter(None, (part.strip() for part in text.split(","))):
         low, dash, high = part.partition("-")
-        if not low.isdecimal() or (dash and not high.isdecimal()) or int(high or low) > 255 or int(high or low) < int(low):
-            raise ValueError("must be exit codes between 0 and 255 with commas between them, as in 2,64-78")
+        if (
+            not low.isdecimal()
+            or (dash and not high.isdecimal())
+            or int(high or low) > 255
+            or int(high or low) < int(low)
+        ):
+            raise ValueError(
+                "must be exit codes between 0 and 255 with commas between them, as in 2,64-78"
+            )
         codes.update(range(int(low), int(high or low) + 1))
     return frozenset(codes)

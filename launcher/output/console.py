@@ -1,8 +1,10 @@
-"""The launcher's own stdout and stderr: never blocks the loop, keeps lines whole, shows progress bars as one live line.
+"""The launcher's own stdout and stderr: never blocks the loop, keeps lines whole, shows progress
+bars as one live line.
 
-A terminal or a pipe that is not read fills a bounded buffer; then the workers are held back for a moment, and if the reader
-still does not move, lines are counted instead of shown (the log files have them). A closed stream is dropped: the job goes
-on. Knows text and descriptors, nothing of workers. Layer 3.
+A terminal or a pipe that is not read fills a bounded buffer; then the workers are held back for a
+moment, and if the reader still does not move, lines are counted instead of shown (the log files
+have them). A closed stream is dropped: the job goes on. Knows text and descriptors, nothing of
+workers.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from collections.abc import Iterable, Mapping
 from launcher.events import Event
 from launcher.system.loop import Loop
 
-# Bytes waiting for a slow reader before the workers are held back, and how far it must fall before they go on.
+# Bytes waiting for a slow reader before the workers are held back, and how far it must fall before
+# they go on.
 HIGH_WATER_BYTES = 4 << 20
 LOW_WATER_BYTES = 1 << 20
 
@@ -45,7 +48,8 @@ class StreamWriter:
         self.pending_bytes = 0
         self._waiting = False
         self.closed = self._fd < 0
-        # Why it was closed, where the user should know: a full disk, and not a reader that has gone.
+        # Why it was closed, where the user should know: a full disk, and not a reader that has
+        # gone.
         self.failure = ""
         self.last_progress = time.monotonic()
 
@@ -82,7 +86,8 @@ class StreamWriter:
     def _write_some(self, data: bytes) -> int:
         if not self._piecewise:
             return os.write(self._fd, data)
-        # A descriptor that could not be reopened may block on a long write; one that polls as writable takes PIPE_BUF bytes.
+        # A descriptor that could not be reopened may block on a long write; one that polls as
+        # writable takes PIPE_BUF bytes.
         if not select.select([], [self._fd], [], 0)[1]:
             raise BlockingIOError(errno.EAGAIN, "not writable")
         return os.write(self._fd, data[: select.PIPE_BUF])
@@ -130,9 +135,10 @@ def _is_tty(fd: int) -> bool:
 def _open_nonblocking(fd: int) -> tuple[int, bool, bool]:
     """Return (descriptor, whether it is ours to close, whether it may block on long writes).
 
-    O_NONBLOCK belongs to the open file, which we share with the shell and everyone else: setting it there would break
-    them. A terminal or a pipe can be opened once more, for ourselves. A regular file is not opened again, because that
-    would start at offset 0; writing to it does not wait for a reader anyway.
+    O_NONBLOCK belongs to the open file, which we share with the shell and everyone else: setting it
+    there would break them. A terminal or a pipe can be opened once more, for ourselves. A regular
+    file is not opened again, because that would start at offset 0; writing to it does not wait for
+    a reader anyway.
     """
     try:
         mode = os.fstat(fd).st_mode
@@ -150,7 +156,9 @@ def _open_nonblocking(fd: int) -> tuple[int, bool, bool]:
 
 
 class Console:
-    """stdout and stderr of the launcher. `say` is our own voice, `show` passes on what workers wrote."""
+    """stdout and stderr of the launcher. `say` is our own voice, `show` passes on what workers
+    wrote.
+    """
 
     def __init__(self, loop: Loop, environ: Mapping[str, str]) -> None:
         out = StreamWriter(1, loop)
@@ -193,9 +201,15 @@ class Console:
         self._redraw_live()
 
     def show_live(self, rank: int, stream: str, text: bytes) -> None:
-        """Show an unfinished line at the bottom of the terminal. There is one such line: the lowest rank's."""
+        """Show an unfinished line at the bottom of the terminal. There is one such line: the lowest
+        rank's.
+        """
         writer = self._writers[stream]
-        if not writer.is_tty or writer.pending_bytes or (self._live is not None and self._live[0] < rank):
+        if (
+            not writer.is_tty
+            or writer.pending_bytes
+            or (self._live is not None and self._live[0] < rank)
+        ):
             return
         self._live = (rank, stream, text)
         writer.write(_CLEAR_LINE + text[: _columns()])
@@ -230,7 +244,10 @@ class Console:
         if self._skipped_lines:
             self._tell_skipped()
         if self._writers["out"].failure:
-            self.say(f"stdout cannot be written: {self._writers['out'].failure}; the log files have what is missing")
+            self.say(
+                f"stdout cannot be written: {self._writers['out'].failure}; the log files have what"
+                " is missing"
+            )
         for writer in self._writers.values():
             writer.close()
 
@@ -247,7 +264,10 @@ class Console:
 
     def _tell_skipped(self) -> None:
         count, self._skipped_lines = self._skipped_lines, 0
-        self.say(f"{count} lines were not shown because the terminal did not take them; the log files have them")
+        self.say(
+            f"{count} lines were not shown because the terminal did not take them; the log files"
+            " have them"
+        )
 
     def _clear_live(self, stream: str) -> None:
         if self._live is not None and self._writers[stream].is_tty:
@@ -267,7 +287,8 @@ def _wants_colour(environ: Mapping[str, str], is_tty: bool) -> bool:
 
 
 def _columns() -> int:
-    # A live line that wraps could not be cleared again; colour codes make this cut earlier than it must be.
+    # A live line that wraps could not be cleared again; colour codes make this cut earlier than it
+    # must be.
     try:
         # Some terminals, in containers above all, say 0.
         return max(20, (os.get_terminal_size(2).columns or 80) - 1)

@@ -1,7 +1,7 @@
 """Bytes of one output stream -> whole lines, with bounded memory. Pure: no descriptors, no clock.
 
-Lines stay bytes: nothing is decoded, so nothing can fail to decode. A line longer than `MAX_LINE_BYTES` comes out in
-pieces, because a 50 MB line must not be held in memory. Layer 2.
+Lines stay bytes: nothing is decoded, so nothing can fail to decode. A line longer than
+`MAX_LINE_BYTES` comes out in pieces, because a 50 MB line must not be held in memory.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ class LineSplitter:
         self.is_rewritten = False
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes and return all whole lines that are complete now, as one block ending in a newline, or b""."""
+        """Take bytes and return all whole lines that are complete now, as one block ending in a
+        newline, or b"".
+        """
         cut = data.rfind(b"\n") + 1
         if cut == 0:
             self._keep(data)
@@ -32,7 +34,8 @@ class LineSplitter:
         return block + self._overflow()
 
     def finish(self) -> bytes:
-        """Return the unfinished last line with a newline behind it, or b""; the splitter is empty then.
+        """Return the unfinished last line with a newline behind it, or b""; the splitter is empty
+        then.
 
         A progress bar that was wiped out with spaces at its end leaves nothing.
         """
@@ -52,7 +55,8 @@ class LineSplitter:
     def _keep(self, data: bytes) -> None:
         if not data:
             return
-        # A progress bar rewrites its line for hours without a newline: what a carriage return has wiped out is gone.
+        # A progress bar rewrites its line for hours without a newline: what a carriage return has
+        # wiped out is gone.
         wiped = data.rstrip(b"\r").rfind(b"\r")
         if wiped >= 0 or (self._pieces and self._pieces[-1].endswith(b"\r")):
             self._pieces, self._length = [], 0
@@ -69,7 +73,9 @@ class LineSplitter:
 
 
 def settle_carriage_returns(block: bytes) -> bytes:
-    """Reduce every line of a block to what a terminal would show last: the text behind its last carriage return."""
+    """Reduce every line of a block to what a terminal would show last: the text behind its last
+    carriage return.
+    """
     if b"\r" not in block:
         return block
     lines = block.split(b"\n")

@@ -1,6 +1,6 @@
 """The pipes between the workers of a node and their supervisor: stdin, stdout and stderr of each.
 
-Owns the read ends and the log streams behind them; holds the workers back when the console is full. Layer 5.
+Owns the read ends and the log streams behind them; holds the workers back when the console is full.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from launcher.system.loop import Loop
 # One read takes at most this much, so that a chatty worker cannot keep the others waiting.
 _READ_BYTES = 1 << 18
 
-# Asked of the kernel for each pipe: fewer switches between a fast writer and us. It may refuse; that does no harm.
+# Asked of the kernel for each pipe: fewer switches between a fast writer and us. It may refuse;
+# that does no harm.
 _PIPE_BYTES = 1 << 18
 
 STALL_TIMER = "console stalled"
 
-# Text without a newline is shown after this long: most of it is half a line that is completed at once.
+# Text without a newline is shown after this long: most of it is half a line that is completed at
+# once.
 _PROMPT_S = 0.1
 PROMPT_TIMER = "show prompts"
 
@@ -52,7 +54,9 @@ class WorkerPipes:
             self._loop.cancel_timer(timer)
 
     def open(self, worker: WorkerPlan) -> list[int]:
-        """Make the pipes of a worker; returns its three descriptors, which the caller closes once it has started."""
+        """Make the pipes of a worker; returns its three descriptors, which the caller closes once
+        it has started.
+        """
         descriptors = [_open_stdin(worker.local_rank)]
         for name in ("out", "err"):
             read_end, write_end = os.pipe()
@@ -85,7 +89,9 @@ class WorkerPipes:
             self._streams[worker.local_rank, name].rename(settings.prefix, settings.rank)
 
     def feed(self, event: Output) -> None:
-        """Pass on what a worker wrote; then hold all workers back if the console cannot take more."""
+        """Pass on what a worker wrote; then hold all workers back if the console cannot take
+        more.
+        """
         stream = self._streams[event.local_rank, event.stream]
         stream.feed(event.data)
         if stream.has_prompt:
@@ -105,7 +111,9 @@ class WorkerPipes:
                 self._watch(key)
 
     def check_stall(self) -> None:
-        """The console has been full for a while: a reader that does not move must not stop the job."""
+        """The console has been full for a while: a reader that does not move must not stop
+        the job.
+        """
         if self._console.stalled_s >= STALL_S:
             self._console.start_skipping()
         else:
@@ -117,7 +125,9 @@ class WorkerPipes:
             stream.show_prompt()
 
     def drain(self, local_rank: int) -> None:
-        """Take what an ended worker has left in its pipes; at most what a pipe holds, whoever may still be writing."""
+        """Take what an ended worker has left in its pipes; at most what a pipe holds, whoever may
+        still be writing.
+        """
         for name in ("out", "err"):
             key = (local_rank, name)
             fd = self._fds.get(key)
@@ -142,7 +152,11 @@ class WorkerPipes:
 
     def seconds_since_output(self, local_rank: int) -> float | None:
         """Return how long ago a worker last wrote something; None when it never has."""
-        moments = [stream.last_output_at for (owner, _), stream in self._streams.items() if owner == local_rank]
+        moments = [
+            stream.last_output_at
+            for (owner, _), stream in self._streams.items()
+            if owner == local_rank
+        ]
         newest = max(moments, default=0.0)
         return time.monotonic() - newest if newest else None
 
@@ -208,5 +222,7 @@ class WorkerPipes:
 
 
 def _open_stdin(local_rank: int) -> int:
-    """The node's first worker reads the launcher's stdin; the others find it empty, as under mpirun."""
+    """The node's first worker reads the launcher's stdin; the others find it empty, as under
+    mpirun.
+    """
     return os.dup(0) if local_rank == 0 else os.open(os.devnull, os.O_RDONLY)

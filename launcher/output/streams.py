@@ -1,7 +1,8 @@
-"""What one worker writes: into its log files first, then prefixed on the console. Layer 4.
+"""What one worker writes: into its log files first, then prefixed on the console.
 
-Owns the log descriptors, the prefixes and the choice of what is shown; knows nothing of processes. Each rank and stream has
-one `RankStream`. Log files get the bytes as they came; the console gets whole lines.
+Owns the log descriptors, the prefixes and the choice of what is shown; knows nothing of processes.
+Each rank and stream has one `RankStream`. Log files get the bytes as they came; the console gets
+whole lines.
 """
 
 from __future__ import annotations
@@ -34,8 +35,12 @@ class StreamSettings(NamedTuple):
     filtered_path: str | None = None
 
 
-def make_prefix(template: str | None, names: dict[str, str], *, width: int, rank: int, colour: bool) -> bytes:
-    """Return the prefix of a rank's lines: `[rank] ` padded to the widest rank, or the user's template filled in."""
+def make_prefix(
+    template: str | None, names: dict[str, str], *, width: int, rank: int, colour: bool
+) -> bytes:
+    """Return the prefix of a rank's lines: `[rank] ` padded to the widest rank, or the user's
+    template filled in.
+    """
     if template is None:
         text = f"[{rank:{width}d}] "
     else:
@@ -61,7 +66,10 @@ class LogFile:
             try:
                 view = view[os.write(self._fd, view) :]
             except OSError as error:
-                self._console.say(f"cannot write {self._path}: {error.strerror}; this file ends here, the run goes on")
+                self._console.say(
+                    f"cannot write {self._path}: {error.strerror}; this file ends here, the run"
+                    " goes on"
+                )
                 self.close()
 
     def close(self) -> None:
@@ -82,7 +90,9 @@ class RankStream:
         self.last_output_at = 0.0
         self._last_progress_line = 0.0
         self._log = LogFile(settings.log_path, console) if settings.log_path else None
-        self._filtered = LogFile(settings.filtered_path, console) if settings.filtered_path else None
+        self._filtered = (
+            LogFile(settings.filtered_path, console) if settings.filtered_path else None
+        )
 
     def feed(self, data: bytes) -> None:
         """Take what the worker wrote."""
@@ -120,11 +130,17 @@ class RankStream:
             self._write_filtered(block)
         if self._settings.shown:
             prefix = self._settings.prefix
-            self._console.show(self._settings.stream, prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n")
+            self._console.show(
+                self._settings.stream, prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
+            )
 
     def _write_filtered(self, block: bytes) -> None:
         assert self._filtered is not None
-        wanted = [line for line in block.split(b"\n") if any(word in line for word in self._settings.filters)]
+        wanted = [
+            line
+            for line in block.split(b"\n")
+            if any(word in line for word in self._settings.filters)
+        ]
         if wanted:
             prefix = b"[%d] " % self._settings.rank
             self._filtered.write(b"".join(prefix + line + b"\n" for line in wanted))

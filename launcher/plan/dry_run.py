@@ -1,6 +1,7 @@
-"""What `--dry-run` prints: layout, addresses, command and environment of each rank, and where values came from.
+"""What `--dry-run` prints: layout, addresses, command and environment of each rank, and where
+values came from.
 
-Pure rendering: of a plan, or of the one rank that an engine has started. Layer 6.
+Pure rendering: of a plan, or of the one rank that an engine has started.
 """
 
 from __future__ import annotations
@@ -10,13 +11,21 @@ import shlex
 from collections.abc import Mapping
 
 from launcher.options.spec import LaunchSpec
+from launcher.plan.interpreter import command_line
 from launcher.plan.plan import LaunchPlan, WorkerPlan
 from launcher.ranks import format_ranges
-from launcher.start.spawn import command_line
 from launcher.starters.detect import Place
 
 # The values that decide the layout, with the option each one comes from.
-_LAYOUT = ("nproc_per_node", "nnodes", "max_restarts", "shutdown_timeout", "run_dir", "rdzv_id", "start")
+_LAYOUT = (
+    "nproc_per_node",
+    "nnodes",
+    "max_restarts",
+    "shutdown_timeout",
+    "run_dir",
+    "rdzv_id",
+    "start",
+)
 
 # The fields of a Place, and the variables that they become.
 _PLACE = {
@@ -35,10 +44,16 @@ def render_plan(spec: LaunchSpec, plan: LaunchPlan, method: str) -> str:
     """Return the plan as text; nothing has been started."""
     assignment = plan.assignment
     lines = [
-        f"{assignment.world_size} workers on {assignment.num_nodes} node, started by {_describe(method)}",
-        f"store of rank 0: {assignment.master_addr}:{assignment.master_port} (another port in the real run)"
-        if spec.master_port is None
-        else f"store of rank 0: {assignment.master_addr}:{assignment.master_port}",
+        (
+            f"{assignment.world_size} workers on {assignment.num_nodes} node, started by"
+            f" {_describe(method)}"
+        ),
+        (
+            f"store of rank 0: {assignment.master_addr}:{assignment.master_port} (another port in"
+            " the real run)"
+            if spec.master_port is None
+            else f"store of rank 0: {assignment.master_addr}:{assignment.master_port}"
+        ),
         "",
         "options:",
     ]
@@ -46,9 +61,18 @@ def render_plan(spec: LaunchSpec, plan: LaunchPlan, method: str) -> str:
         origin = spec.provenance.get(name, "default")
         lines.append(f"  {name} = {getattr(spec, name)}   ({origin})")
     lines += ["", "environment of all ranks:"]
-    lines += [f"  {name}={_shown(name, value)}" for name, value in sorted(plan.workers[0].common_env.items())]
-    kept = [name for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "MASTER_ADDR") if name in os.environ]
-    lines += [f"  {name}={os.environ[name]}   (yours, kept)" for name in kept if name in _untouched(plan)]
+    lines += [
+        f"  {name}={_shown(name, value)}"
+        for name, value in sorted(plan.workers[0].common_env.items())
+    ]
+    kept = [
+        name
+        for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "MASTER_ADDR")
+        if name in os.environ
+    ]
+    lines += [
+        f"  {name}={os.environ[name]}   (yours, kept)" for name in kept if name in _untouched(plan)
+    ]
     for worker in plan.workers:
         lines += ["", *_render_worker(worker)]
     return "\n".join(lines)
@@ -57,11 +81,20 @@ def render_plan(spec: LaunchSpec, plan: LaunchPlan, method: str) -> str:
 def render_rank(spec: LaunchSpec, place: Place, variables: Mapping[str, str]) -> str:
     """Return what one rank of an engine would run, and its variables; nothing has been started."""
     origins = {_PLACE[field]: source for field, source in place.sources.items()}
-    program = [*([] if spec.no_python else ["python"]), *(["-m"] if spec.module else []), spec.script, *spec.script_args]
-    lines = [f"rank {place.rank} of {place.world_size}, in the process that {place.starter} has started:"]
+    program = [
+        *([] if spec.no_python else ["python"]),
+        *(["-m"] if spec.module else []),
+        spec.script,
+        *spec.script_args,
+    ]
+    lines = [
+        f"rank {place.rank} of {place.world_size}, in the process that {place.starter} has started:"
+    ]
     lines.append(f"  command: {shlex.join(program)}")
     for name, value in sorted(variables.items()):
-        lines.append(f"  {name}={_shown(name, value)}" + (f"   ({origins[name]})" if name in origins else ""))
+        lines.append(
+            f"  {name}={_shown(name, value)}" + (f"   ({origins[name]})" if name in origins else "")
+        )
     return "\n".join(lines)
 
 
@@ -81,7 +114,12 @@ def _render_worker(worker: WorkerPlan) -> list[str]:
     if worker.kind == "command":
         lines.append(f"  command: {shlex.join((worker.target, *worker.args))}")
     else:
-        program = ["python", *(["-m"] if worker.kind == "module" else []), worker.target, *worker.args]
+        program = [
+            "python",
+            *(["-m"] if worker.kind == "module" else []),
+            worker.target,
+            *worker.args,
+        ]
         lines.append(f"  command: {shlex.join(program)}")
     lines.append(f"  by exec: {shlex.join(command_line(worker, os.getpid()))}")
     if worker.cpus:

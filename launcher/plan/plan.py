@@ -1,7 +1,8 @@
-"""What will be done: `make_plan` turns a spec and an assignment into the workers of one attempt on this node.
+"""What will be done: `make_plan` turns a spec and an assignment into the workers of one attempt on
+this node.
 
-Pure: the machine's facts (environment, usable CPUs, GPUs) are arguments. `--dry-run` prints a plan, tests compare it, and
-nothing below this file looks at the spec. Layer 4.
+Pure: the machine's facts (environment, usable CPUs, GPUs) are arguments. `--dry-run` prints a plan,
+tests compare it, and nothing below this file looks at the spec.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from launcher.contract import environment as contract
 from launcher.contract.files import RunPaths
 from launcher.options.spec import LaunchSpec
 from launcher.options.syntax import STDERR, STDOUT
-from launcher.plan.kind import program_kind
+from launcher.plan.program import program_kind
 from launcher.ranks import Assignment, RankInfo
 
-# A title is an argument itself, of which the kernel takes 128 KiB at most; arguments of the script may come close to that.
+# A title is an argument itself, of which the kernel takes 128 KiB at most; arguments of the script
+# may come close to that.
 _MAX_TITLE = 1000
 
 
@@ -87,7 +89,9 @@ class LaunchPlan(NamedTuple):
         return self.assignment.attempt
 
 
-def make_plan(spec: LaunchSpec, assignment: Assignment, facts: NodeFacts, start_delay_s: float = 0.0) -> LaunchPlan:
+def make_plan(
+    spec: LaunchSpec, assignment: Assignment, facts: NodeFacts, start_delay_s: float = 0.0
+) -> LaunchPlan:
     """Decide everything about one attempt on this node."""
     run = contract.RunFacts(
         run_id=facts.run_id,
@@ -102,7 +106,9 @@ def make_plan(spec: LaunchSpec, assignment: Assignment, facts: NodeFacts, start_
         hang_timeout_s=spec.hang_timeout,
     )
     common = contract.common(run, assignment, facts.environ, facts.usable_cpus)
-    workers = tuple(_plan_worker(spec, assignment, facts, run, common, place) for place in assignment.ranks())
+    workers = tuple(
+        _plan_worker(spec, assignment, facts, run, common, place) for place in assignment.ranks()
+    )
     filters = {
         "out": tuple(text.encode() for text in spec.stdout_filters),
         "err": tuple(text.encode() for text in spec.stderr_filters),
@@ -115,7 +121,9 @@ def make_plan(spec: LaunchSpec, assignment: Assignment, facts: NodeFacts, start_
         prefix_names={"role_name": spec.role, "hostname": facts.hostname},
         filters=filters,
         filtered_logs={
-            stream: paths.filtered_log(assignment.attempt, stream) for stream in filters if paths and filters[stream]
+            stream: paths.filtered_log(assignment.attempt, stream)
+            for stream in filters
+            if paths and filters[stream]
         },
         shutdown_timeout_s=spec.shutdown_timeout,
         hang_timeout_s=spec.hang_timeout,
@@ -150,7 +158,9 @@ def _plan_worker(
         env=env,
         unset=contract.removed({*common, *env}, facts.environ),
         error_file=error_file,
-        logs={stream: paths.log(attempt, place.rank, stream) for stream in ("out", "err")} if paths else {},
+        logs={stream: paths.log(attempt, place.rank, stream) for stream in ("out", "err")}
+        if paths
+        else {},
         shown={"out": bool(streams & STDOUT), "err": bool(streams & STDERR)},
         title=_title(kind, place, spec.script, args),
         cpus=facts.cpus[place.local_rank] if facts.cpus else None,
@@ -158,9 +168,11 @@ def _plan_worker(
 
 
 def plan_replacement(plan: LaunchPlan, local_rank: int, rank: int, number: int) -> WorkerPlan:
-    """Return the worker that takes a lost one's place while the others go on; it is the `number`th in this attempt, from 1.
+    """Return the worker that takes a lost one's place while the others go on; it is the `number`th
+    in this attempt, from 1.
 
-    It has the local rank, and so the device, of the lost one; its rank may be another. Its files are its own.
+    It has the local rank, and so the device, of the lost one; its rank may be another. Its files
+    are its own.
     """
     lost, paths = plan.workers[local_rank], plan.paths
     place = lost.place._replace(rank=rank)
@@ -172,11 +184,15 @@ def plan_replacement(plan: LaunchPlan, local_rank: int, rank: int, number: int) 
         env=env,
         args=args,
         error_file=error_file,
-        logs={stream: paths.log(plan.attempt, rank, stream, number) for stream in lost.logs} if paths else {},
+        logs={stream: paths.log(plan.attempt, rank, stream, number) for stream in lost.logs}
+        if paths
+        else {},
         title=_title(lost.kind, place, lost.target, args),
     )
 
 
 def _title(kind: str, place: RankInfo, target: str, args: tuple[str, ...]) -> str:
     program = {"command": "", "module": "python -m "}.get(kind, "python ")
-    return f"[rank {place.rank}/{place.world_size}] {program}{' '.join((target, *args))}"[:_MAX_TITLE]
+    return f"[rank {place.rank}/{place.world_size}] {program}{' '.join((target, *args))}"[
+        :_MAX_TITLE
+    ]

@@ -1,7 +1,8 @@
-"""Look at the script, module or command before anything starts, and say what is wrong in one paragraph.
+"""Look at the script, module or command before anything starts, and say what is wrong in one
+paragraph.
 
-Eight workers that each print "No such file" help nobody. Nothing is imported or run here: a module is
-searched for without importing its parents. It must not know how workers are started. Layer 4.
+Eight workers that each print "No such file" help nobody. Nothing is imported or run here: a module
+is searched for without importing its parents. It must not know how workers are started.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ _NOT_FOUND = 127  # as shells say it
 _CANNOT_EXECUTE = 126
 _LONGEST_INTERPRETER_LINE = 256  # what the Linux kernel reads of it
 _OUR_STDIN = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
-_SEARCHED_BYTES = 1 << 20  # of a script, for an import of Horovod
 
 
 def check_command(spec: LaunchSpec) -> None:
-    """Raise UsageError or SpawnError when the workers could not even begin; see the exit codes of both."""
+    """Raise UsageError or SpawnError when the workers could not even begin; see the exit codes of
+    both.
+    """
     if spec.no_python:
         _check_executable(spec.script)
     elif not spec.module:
@@ -37,61 +39,29 @@ def check_command(spec: LaunchSpec) -> None:
 
 
 def check_python(spec: LaunchSpec, environ: Mapping[str, str]) -> None:
-    """Raise SpawnError when PYTHON_EXEC names nothing that can be executed, and the workers are to be run by it."""
+    """Raise SpawnError when PYTHON_EXEC names nothing that can be executed, and the workers are to
+    be run by it.
+    """
     python = environ.get("PYTHON_EXEC", "")
     if not python or spec.no_python:
         return
     path = _search_path(python)
     if path is None:
         where = "" if os.path.dirname(python) else " in the folders of PATH"
-        problem, code = f"The interpreter that PYTHON_EXEC={python} names was not found{where}.", _NOT_FOUND
+        problem, code = (
+            f"The interpreter that PYTHON_EXEC={python} names was not found{where}.",
+            _NOT_FOUND,
+        )
     elif os.path.isfile(path) and os.access(path, os.X_OK):
         _check_interpreter(path)
         return
     else:
-        problem, code = f"The interpreter that PYTHON_EXEC={python} names cannot be executed.", _CANNOT_EXECUTE
+        problem, code = (
+            f"The interpreter that PYTHON_EXEC={python} names cannot be executed.",
+            _CANNOT_EXECUTE,
+        )
     hint = "To run the workers with the launcher's own interpreter, type: unset PYTHON_EXEC"
     raise SpawnError(problem, exit_code=code, hint=hint)
-
-
-def horovod_use(spec: LaunchSpec, environ: Mapping[str, str]) -> str:
-    """Return `elastic` where the program uses hvd.elastic, `fixed` where Horovod without it, and "" where none.
-
-    Seen in a script's text, or said by --backend and HOROVOD_ELASTIC: without its store, or MPI, each rank would train alone.
-    """
-    if spec.backend not in ("auto", "horovod"):
-        return ""
-    lines = [] if spec.no_python or spec.module or spec.run_path else _script_lines(spec)
-    if spec.backend == "auto" and not any(_names_horovod(line) for line in lines):
-        return ""
-    said = environ.get("HOROVOD_ELASTIC", "").lower()
-    is_elastic = said in ("1", "true") if said else any(_names_elastic(line) for line in lines)
-    return "elastic" if is_elastic else "fixed"
-
-
-def _names_horovod(line: bytes) -> bool:
-    if line.startswith((b"import ", b"from ")):
-        return b"horovod" in line
-    # launcher.init(backend="horovod"), on one line or on several.
-    is_call = b"init(" in line or line.startswith(b"backend=")
-    return is_call and (b'"horovod"' in line or b"'horovod'" in line)
-
-
-def _names_elastic(line: bytes) -> bool:
-    # torch.distributed.elastic is something else.
-    code = line.partition(b"#")[0]
-    if code.startswith((b"import ", b"from ")):
-        return b"horovod" in code and b"elastic" in code
-    return any(b"elastic." + name in code for name in (b"run", b"TorchState", b"ElasticSampler"))
-
-
-def _script_lines(spec: LaunchSpec) -> list[bytes]:
-    """Return the lines of the script, stripped; none of a folder, or of a script that has gone."""
-    try:
-        with open(spec.script, "rb") as file:
-            return [line.strip() for line in file.read(_SEARCHED_BYTES).split(b"\n")]
-    except OSError:
-        return []
 
 
 def _check_script(script: str) -> None:
@@ -105,16 +75,23 @@ def _check_script(script: str) -> None:
         raise UsageError(f"There is no file {script or repr(script)}.", hint=_near_hint(script))
     # A file under our stdin is not enough: the stdin of all workers but the first is empty.
     if not os.path.isfile(script) or os.path.abspath(script) in _OUR_STDIN:
-        problem = f"{script} is no regular file, and every worker must be able to read it from its beginning."
+        problem = (
+            f"{script} is no regular file, and every worker must be able to read it from its"
+            " beginning."
+        )
         raise UsageError(problem, hint="Write it to a file first.")
     try:
         with open(script, "rb") as file:
             start = file.read(_LONGEST_INTERPRETER_LINE)
     except OSError as error:
-        raise UsageError(f"The file {script} cannot be read: {error.strerror}.", hint=f"Type: chmod +r {script}") from None
+        raise UsageError(
+            f"The file {script} cannot be read: {error.strerror}.", hint=f"Type: chmod +r {script}"
+        ) from None
     if start.startswith(b"\x7fELF") or _is_other_language(script, start):
         command = script if os.path.dirname(script) else f"./{script}"
-        raise UsageError(f"The file {script} is no Python file.", hint=f"Type: {PROG} --no-python {command}")
+        raise UsageError(
+            f"The file {script} is no Python file.", hint=f"Type: {PROG} --no-python {command}"
+        )
 
 
 def _is_other_language(script: str, start: bytes) -> bool:
@@ -122,7 +99,8 @@ def _is_other_language(script: str, start: bytes) -> bool:
     first_line = start.split(b"\n", 1)[0]
     if not first_line.startswith(b"#!") or b"py" in first_line:
         return False
-    # Some Python files begin as a shell script that starts Python on itself; Python runs them as well.
+    # Some Python files begin as a shell script that starts Python on itself; Python runs them as
+    # well.
     try:
         with open(script, "rb") as file:
             compile(file.read(), script, "exec", dont_inherit=True)
@@ -160,7 +138,9 @@ def _near_file(folder: str, name: str) -> str | None:
     except OSError:
         return None
     scripts = [n for n in names if n.endswith(".py")] if not name.startswith(".") else names
-    near = difflib.get_close_matches(name, scripts, n=1) or difflib.get_close_matches(name, names, n=1)
+    near = difflib.get_close_matches(name, scripts, n=1) or difflib.get_close_matches(
+        name, names, n=1
+    )
     return near[0] if near and near[0] != name else None
 
 
@@ -175,12 +155,16 @@ def _check_module(name: str) -> None:
     if problem is None:
         return
     if os.path.isfile(name):
-        raise UsageError(f"-m needs the name of a module, and {name} is a file.", hint=f"Type: {PROG} {name}")
+        raise UsageError(
+            f"-m needs the name of a module, and {name} is a file.", hint=f"Type: {PROG} {name}"
+        )
     raise UsageError(problem, hint=f"To see what Python says: {sys.executable} -m {name}")
 
 
 def _module_problem(name: str) -> str | None:
-    """Return why `python -m name` would find nothing, None when it would, or when only running could tell."""
+    """Return why `python -m name` would find nothing, None when it would, or when only running
+    could tell.
+    """
     parts = name.split(".")
     if not all(parts):
         return f"{name!r} is no name of a module."
@@ -201,12 +185,15 @@ def _module_problem(name: str) -> str | None:
 
 
 def _find(name: str, path: list[str] | None) -> ModuleSpec | None:
-    """Ask the import system for a module, importing nothing; `path` is its package's, None on top level."""
+    """Ask the import system for a module, importing nothing; `path` is its package's, None on top
+    level.
+    """
     from importlib.machinery import PathFinder
 
     if path is not None:
         return PathFinder.find_spec(name, path)
-    # Workers run with the current folder first, as under `python -m`; the supervisor itself does not.
+    # Workers run with the current folder first, as under `python -m`; the supervisor itself does
+    # not.
     here = PathFinder.find_spec(name, [os.getcwd()])
     if here is not None and here.loader is not None:
         return here
@@ -214,7 +201,9 @@ def _find(name: str, path: list[str] | None) -> ModuleSpec | None:
         spec = finder.find_spec(name, None) if hasattr(finder, "find_spec") else None
         if spec is not None:
             return spec
-    return here  # a folder without __init__.py, which is a package where there is no other of its name
+    return (
+        here  # a folder without __init__.py, which is a package where there is no other of its name
+    )
 
 
 def _changes_its_path(package: ModuleSpec) -> bool:
@@ -239,7 +228,11 @@ def _check_executable(command: str) -> None:
     if os.path.isdir(path):
         raise SpawnError(f"{path} is a folder, not a command.", exit_code=_CANNOT_EXECUTE)
     if not os.access(path, os.X_OK):
-        raise SpawnError(f"The file {path} is not executable.", exit_code=_CANNOT_EXECUTE, hint=f"Type: chmod +x {path}")
+        raise SpawnError(
+            f"The file {path} is not executable.",
+            exit_code=_CANNOT_EXECUTE,
+            hint=f"Type: chmod +x {path}",
+        )
     _check_interpreter(path)
 
 
@@ -253,7 +246,9 @@ def _search_path(command: str) -> str | None:
 
 
 def _check_interpreter(path: str) -> None:
-    """Raise SpawnError when the first line of a script names an interpreter that cannot be started."""
+    """Raise SpawnError when the first line of a script names an interpreter that cannot be
+    started.
+    """
     try:
         with open(path, "rb") as file:
             first_line = file.read(_LONGEST_INTERPRETER_LINE).split(b"\n", 1)[0]
@@ -265,9 +260,48 @@ def _check_interpreter(path: str) -> None:
     interpreter = os.fsdecode(words[0])
     if os.path.isfile(interpreter) and os.access(interpreter, os.X_OK):
         return
-    message = f"The first line of {path} names the interpreter {interpreter}, which cannot be executed."
+    message = (
+        f"The first line of {path} names the interpreter {interpreter}, which cannot be executed."
+    )
     hint = f"Correct the first line of {path}, for example to: #!/usr/bin/env bash"
     if interpreter.endswith("\r"):
-        message = f"The lines of {path} end as on Windows: the interpreter {interpreter!r} is not found."
+        message = (
+            f"The lines of {path} end as on Windows: the interpreter {interpreter!r} is not found."
+        )
         hint = f"Type: sed -i 's/\\r$//' {path}"
     raise SpawnError(message, exit_code=_CANNOT_EXECUTE, hint=hint)
+
+
+def program_kind(spec: LaunchSpec) -> str:
+    """Return how the target is run: command, module, run_path, package (a folder or an archive) or
+    script.
+    """
+    if spec.no_python:
+        return "command"
+    if spec.module:
+        return "module"
+    if spec.run_path:
+        return "run_path"
+    return "package" if os.path.isdir(spec.script) or _is_archive(spec.script) else "script"
+
+
+def _is_archive(path: str) -> bool:
+    """Tell whether python would run a file as a zip archive, whatever its name."""
+    if path.endswith((".py", ".pyc")) or not os.path.isfile(path):
+        return False
+    from zipimport import ZipImportError, zipimporter
+
+    try:
+        zipimporter(path)
+    except ZipImportError:
+        return False
+    return True
+
+
+def starts_warm(spec: LaunchSpec) -> bool:
+    """Whether to try a fork server. It has nothing to offer to foreign commands, and to one worker
+    that is started once.
+    """
+    if program_kind(spec) == "command" or spec.start == "spawn":
+        return False
+    return spec.start == "warm" or spec.nproc != 1 or spec.max_restarts > 0

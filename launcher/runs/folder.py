@@ -1,6 +1,6 @@
 """The folder of one run: its name, making it, and what is written there at the end.
 
-A folder that cannot be made never stops a run: another place is tried, then none. Layer 2.
+A folder that cannot be made never stops a run: another place is tried, then none.
 """
 
 from __future__ import annotations
@@ -20,8 +20,12 @@ def new_run_id(wanted: str) -> str:
     return time.strftime("%Y%m%d-%H%M%S-") + os.urandom(3).hex()
 
 
-def make_run_folder(parent: str, log_dir: str | None, run_id: str, world_size: int) -> tuple[RunPaths | None, str]:
-    """Make the run's folder. Returns its paths, None when there is no place for it, and a warning or ""."""
+def make_run_folder(
+    parent: str, log_dir: str | None, run_id: str, world_size: int
+) -> tuple[RunPaths | None, str]:
+    """Make the run's folder. Returns its paths, None when there is no place for it, and a warning
+    or "".
+    """
     name = run_id.replace(os.sep, "_")
     while len(os.fsencode(name)) > _LONGEST_NAME:
         name = name[:-1]
@@ -34,7 +38,13 @@ def make_run_folder(parent: str, log_dir: str | None, run_id: str, world_size: i
         paths = _make(fallback, None, name, world_size)
     except OSError:
         return None, f"{problem}; this run keeps no log files (choose a folder with --run-dir)"
-    return paths, f"{problem}; the log files of this run are in {paths.run_dir} (choose a folder with --run-dir)"
+    return (
+        paths,
+        (
+            f"{problem}; the log files of this run are in {paths.run_dir} (choose a folder with"
+            " --run-dir)"
+        ),
+    )
 
 
 def _make(parent: str, log_dir: str | None, name: str, world_size: int) -> RunPaths:
@@ -65,7 +75,9 @@ def prepare_attempt(paths: RunPaths, attempt: int) -> None:
 
 
 def tidy(paths: RunPaths, attempts: int) -> None:
-    """Remove what stayed empty: stack files that nobody asked for, heartbeats, and then their folders."""
+    """Remove what stayed empty: stack files that nobody asked for, heartbeats, and then their
+    folders.
+    """
     for attempt in range(attempts):
         folder = paths.error_dir(attempt)
         try:
@@ -84,15 +96,3 @@ def _remove_if_empty(folder: str) -> None:
         os.rmdir(folder)
     except OSError:
         pass
-
-
-def write_whole(path: str, text: str) -> bool:
-    """Write a file that others see complete or not at all; returns whether: a full disk is not worth an error here."""
-    temporary = f"{path}.tmp"
-    try:
-        with open(temporary, "w", encoding="utf-8", errors="surrogatepass") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except OSError:
-        return False
-    return True

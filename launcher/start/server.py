@@ -1,7 +1,8 @@
-"""The process of a fork server, as its parent holds it: started before anything else is known about the launch.
+"""The process of a fork server, as its parent holds it: started before anything else is known about
+the launch.
 
-Its interpreter comes up while ours still imports the supervisor, so a launch takes less time. What it shall import, and with
-which variables, it is told by warm.py. Layer 2.
+Its interpreter comes up while ours still imports the supervisor, so a launch takes less time. What
+it shall import, and with which variables, it is told by warm.py.
 """
 
 from __future__ import annotations
@@ -12,27 +13,44 @@ import socket
 
 from launcher.contract import environment as contract
 from launcher.contract import messages as forkwire
+from launcher.contract.messages import ROOM
 from launcher.errors import SpawnError
-from launcher.start.spawn import ENTRY, launch_process, merged_environ, python_command, start_problem
-from launcher.system.processes import fill_standard_descriptors
-from launcher.worker.title import ROOM
+from launcher.plan.interpreter import ENTRY, python_command
+from launcher.system.processes import (
+    fill_standard_descriptors,
+    launch_process,
+    merged_environ,
+    start_problem,
+)
 
 
 class ServerProcess:
-    """A fork server that has not been told what to import yet; `close` ends it, and with it every worker that it has."""
+    """A fork server that has not been told what to import yet; `close` ends it, and with it every
+    worker that it has.
+    """
 
     def __init__(self, mark: str | None = None) -> None:
-        """Start it; SpawnError when the system refuses. `mark`: by it the processes of this run are found; or a new one."""
+        """Start it; SpawnError when the system refuses. `mark`: by it the processes of this run are
+        found; or a new one.
+        """
         fill_standard_descriptors()
         self.mark = mark or os.urandom(8).hex()
         ours, theirs = forkwire.make_pair()
         self._socket = ours
         self._output_fd, output_write = os.pipe()
         null = os.open(os.devnull, os.O_RDONLY)
-        argv = [*python_command(), ENTRY, "forkserver", str(theirs.fileno()), str(os.getpid()), ROOM]
+        argv = [
+            *python_command(),
+            ENTRY,
+            "forkserver",
+            str(theirs.fileno()),
+            str(os.getpid()),
+            ROOM,
+        ]
         environ = merged_environ(contract.at_start(self.mark, os.environ), ())
         try:
-            # Under its own number: 3 and above may be descriptors that the user hands to the script.
+            # Under its own number: 3 and above may be descriptors that the user hands to the
+            # script.
             theirs.set_inheritable(True)
             self.pid = launch_process(argv, environ, {0: null, 1: output_write, 2: output_write})
         except OSError as error:

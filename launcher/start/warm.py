@@ -1,7 +1,7 @@
 """The supervisor's end of the fork server: the `warm` start method.
 
-Starts the server, sends it one request for each worker, and turns its messages into events. Its own death is an event too.
-What the server does inside is in worker/forkserver.py. Layer 6.
+Starts the server, sends it one request for each worker, and turns its messages into events. Its own
+death is an event too. What the server does inside is in worker/forkserver.py.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from launcher.exits import from_wait_status
 from launcher.output.lines import LineSplitter
 from launcher.plan.plan import WorkerPlan
 from launcher.start.server import ServerProcess
-from launcher.start.spawn import start_problem
 from launcher.system.loop import Loop
+from launcher.system.processes import start_problem
 
 # How long the server may take to answer: it does nothing else than answer.
 _REAP_S = 0.5
@@ -58,10 +58,13 @@ class WarmStarter:
         self._set_aside: list[dict[str, Any]] = []
 
     def open(self, worker: WorkerPlan, preload: Sequence[str], forced: bool) -> None:
-        """Start the server. `worker` is any worker of the plan: all have the same program and common environment."""
+        """Start the server. `worker` is any worker of the plan: all have the same program and
+        common environment.
+        """
         server, self._started = self._started, None
         if server is not None and server.has_ended:
-            server.close()  # before it is taken for an orphan: its process id would be another's by then
+            # Before it is taken for an orphan: its process id would be another's by then.
+            server.close()
             server = None
         if server is None:
             server = ServerProcess(self._mark)
@@ -98,7 +101,9 @@ class WarmStarter:
         return []
 
     def collect_exits(self) -> list[Event]:
-        """Return the end of the server itself; the workers' exits come as messages. Called on SIGCHLD."""
+        """Return the end of the server itself; the workers' exits come as messages. Called on
+        SIGCHLD.
+        """
         if self.pid == 0:
             return []
         ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG)
@@ -114,7 +119,8 @@ class WarmStarter:
         return [*events, ForkServerLost(from_wait_status(ended.si_code, ended.si_status))]
 
     def reap(self, pid: int) -> int | None:
-        """Let the process id of an ended worker go. Returns its peak memory in KiB, None where that is not known.
+        """Let the process id of an ended worker go. Returns its peak memory in KiB, None where that
+        is not known.
 
         The number is that of pages in use, and so contains what is shared with the fork server.
         """
@@ -129,7 +135,8 @@ class WarmStarter:
                 if message["type"] == "reaped" and message["pid"] == pid:
                     peak_kib = int(message["peak_kib"])
                 else:
-                    # Something else that happened meanwhile, before or behind the answer: for the loop, at its next turn.
+                    # Something else that happened meanwhile, before or behind the answer: for the
+                    # loop, at its next turn.
                     self._set_aside.append(message)
             if peak_kib is not None:
                 return peak_kib
@@ -203,7 +210,9 @@ class WarmStarter:
             self.is_ready = True
             return ForkServerReady(tuple(message["preloaded"]))
         if kind == "refused":
-            return StartFailed(message["worker"], f"cannot fork a worker: {start_problem(message['errno'])}", 126)
+            return StartFailed(
+                message["worker"], f"cannot fork a worker: {start_problem(message['errno'])}", 126
+            )
         return ForkServerUnsafe(message["reason"])
 
     def _read_output(self) -> Iterable[Event]:

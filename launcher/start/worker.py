@@ -1,4 +1,6 @@
-"""One worker of a group and the start method behind it: the words that the files about groups share. Layer 5."""
+"""One worker of a group and the start method behind it: the words that the files about groups
+share.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Who started this process, and which rank that makes it: other people's environment variables as one table.
+"""Who started this process, and which rank that makes it: other people's environment variables as
+one table.
 
-Owns the names that starters set and their order of precedence. Takes the environment as an argument and
-returns values: reads nothing else, writes nothing, never imports MPI (importing it starts it, and under a
-plain `srun` that aborts the process). Layer 2, pure.
+Owns the names that starters set and their order of precedence. Takes the environment as an argument
+and returns values: reads nothing else, writes nothing, never imports MPI (importing it starts it,
+and under a plain `srun` that aborts the process). Pure.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ Environ = Mapping[str, str]
 _Found = dict[str, tuple[int, str]]  # field of Place -> value and the variable it came from
 
 _NO_STEPS = {"4294967290", "4294967291", "4294967292"}
-"""Slurm's step ids of an interactive shell, a batch script and the external step: none of them is a rank."""
+"""Slurm's step ids of an interactive shell, a batch script and the external step: none of them is a
+rank.
+"""
 
 NO_VARIABLE = "no variable"
 """Where a number came from that nobody has told."""
@@ -27,7 +30,9 @@ class Place(NamedTuple):
     """The place of this process in its run, and where each number came from."""
 
     starter: str
-    """none, launcher, torchrun, contract (RANK, by whomever), openmpi, mvapich, horovod, mpich or slurm"""
+    """none, launcher, torchrun, contract (RANK, by whomever), openmpi, mvapich, horovod, mpich or
+    slurm
+    """
     rank: int = 0
     local_rank: int = 0
     world_size: int = 1
@@ -38,7 +43,9 @@ class Place(NamedTuple):
 
 
 class _Starter(NamedTuple):
-    """How one starter writes the place of a process: for each number its variables, the best first."""
+    """How one starter writes the place of a process: for each number its variables, the best
+    first.
+    """
 
     name: str
     needs: tuple[str, ...]
@@ -58,7 +65,8 @@ _STARTERS = (
     _contract("launcher", "LAUNCHER_RUN_ID"),
     _contract("torchrun", "TORCHELASTIC_RUN_ID"),
     _contract("contract"),
-    # MPI comes before Slurm: under `salloc mpirun` the SLURM_ numbers are those of Open MPI's daemons.
+    # MPI comes before Slurm: under `salloc mpirun` the SLURM_ numbers are those of Open MPI's
+    # daemons.
     _Starter(
         "openmpi",
         ("OMPI_COMM_WORLD_RANK",),
@@ -94,7 +102,10 @@ _STARTERS = (
     ),
     _Starter(
         "slurm",
-        ("SLURM_PROCID", "SLURM_STEP_ID"),  # a batch script has the first of them too, but is no step
+        (
+            "SLURM_PROCID",
+            "SLURM_STEP_ID",
+        ),  # a batch script has the first of them too, but is no step
         "SLURM_PROCID",
         "SLURM_STEP_NUM_TASKS",
     ),
@@ -102,10 +113,11 @@ _STARTERS = (
 
 
 def detect(environ: Environ) -> Place:
-    """Tell this process's place from the variables of whoever started it; rank 0 of 1 when nobody did.
+    """Tell this process's place from the variables of whoever started it; rank 0 of 1 when nobody
+    did.
 
-    Raises UsageError for values that are broken or incomplete, EnvironmentMismatch for values that contradict
-    each other.
+    Raises UsageError for values that are broken or incomplete, EnvironmentMismatch for values that
+    contradict each other.
     """
     found = [starter for starter in _STARTERS if _has_started(starter, environ)]
     if not found:
@@ -119,24 +131,34 @@ def detect(environ: Environ) -> Place:
 
 
 def detect_engine(environ: Environ) -> Place:
-    """Tell, as `detect` does, where an engine has put this process: for the launcher itself, which is no rank without one.
+    """Tell, as `detect` does, where an engine has put this process: for the launcher itself, which
+    is no rank without one.
 
-    RANK and its like, exported in a shell or left by a service, say nothing then: it sets them for its workers. Those that a
-    wrapper has made of the engine's numbers say the same once more.
+    RANK and its like, exported in a shell or left by a service, say nothing then: it sets them for
+    its workers. Those that a wrapper has made of the engine's numbers say the same once more.
     """
-    engines = [starter for starter in _STARTERS if starter.rank != "RANK" and _has_started(starter, environ)]
+    engines = [
+        starter
+        for starter in _STARTERS
+        if starter.rank != "RANK" and _has_started(starter, environ)
+    ]
     if not engines:
         return detect(environ) if environ.get("PMIX_RANK") else Place("none")
     engine = _read(engines[0], environ)
     if engine.world_size == 1:
         return engine
     place = detect(environ)  # raises where the numbers contradict each other
-    is_repeated = place.starter == "contract" and (place.rank, place.world_size) == (engine.rank, engine.world_size)
+    is_repeated = place.starter == "contract" and (place.rank, place.world_size) == (
+        engine.rank,
+        engine.world_size,
+    )
     return engine if is_repeated else place
 
 
 def restart_count(environ: Environ) -> int:
-    """How many times the workers were started again: by the launcher or torchrun, or by Slurm's requeue."""
+    """How many times the workers were started again: by the launcher or torchrun, or by Slurm's
+    requeue.
+    """
     for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"):
         if environ.get(name):
             return number(environ, name)
@@ -144,7 +166,9 @@ def restart_count(environ: Environ) -> int:
 
 
 def mpi_engine(environ: Environ) -> str:
-    """What has started this process as a rank of MPI, "mpirun" or "srun"; empty where MPI would make a world of one."""
+    """What has started this process as a rank of MPI, "mpirun" or "srun"; empty where MPI would
+    make a world of one.
+    """
     if environ.get("OMPI_COMM_WORLD_RANK") or environ.get("MV2_COMM_WORLD_RANK"):
         return "mpirun"
     if environ.get("PMIX_RANK") or environ.get("PMI_RANK"):
@@ -153,7 +177,9 @@ def mpi_engine(environ: Environ) -> str:
 
 
 def in_slurm_step(environ: Environ) -> bool:
-    """Whether srun has started this process, or one above it; a batch script and a shell of salloc are no steps."""
+    """Whether srun has started this process, or one above it; a batch script and a shell of salloc
+    are no steps.
+    """
     return bool(environ.get("SLURM_STEP_ID")) and environ["SLURM_STEP_ID"] not in _NO_STEPS
 
 
@@ -163,20 +189,29 @@ def _has_started(starter: _Starter, environ: Environ) -> bool:
     if not all(environ.get(name) for name in starter.needs):
         return False
     # `srun --mpi=pmi2` speaks MPICH's language as well; the one who started the ranks is Slurm.
-    return starter.name != "mpich" or not _is_slurm_rank(environ["PMI_RANK"], environ.get("PMI_SIZE", ""), environ)
+    return starter.name != "mpich" or not _is_slurm_rank(
+        environ["PMI_RANK"], environ.get("PMI_SIZE", ""), environ
+    )
 
 
 def _alone(environ: Environ) -> Place:
-    """Rank 0 of 1, unless variables say that there are more ranks and only not which one this is."""
+    """Rank 0 of 1, unless variables say that there are more ranks and only not which one this
+    is.
+    """
     if environ.get("PMIX_RANK"):
         raise UsageError(
-            f"PMIX_RANK={environ['PMIX_RANK']} says that this is one rank of several, but not of how many.",
+            f"PMIX_RANK={environ['PMIX_RANK']} says that this is one rank of several, but not of"
+            " how many.",
             hint="Start the ranks with mpirun or srun, or set RANK and WORLD_SIZE for each.",
         )
     if environ.get("WORLD_SIZE") and number(environ, "WORLD_SIZE", least=1) > 1:
         raise UsageError(
-            f"WORLD_SIZE={environ['WORLD_SIZE']} is set, but RANK, the number of this process, is not.",
-            hint="Start it with `python -m launcher`, mpirun or srun, set RANK for each process, or `unset WORLD_SIZE`.",
+            f"WORLD_SIZE={environ['WORLD_SIZE']} is set, but RANK, the number of this process, is"
+            " not.",
+            hint=(
+                "Start it with `python -m launcher`, mpirun or srun, set RANK for each process, or"
+                " `unset WORLD_SIZE`."
+            ),
         )
     return Place("none")
 
@@ -192,7 +227,8 @@ def _read(starter: _Starter, environ: Environ) -> Place:
     rank = number(environ, starter.rank)
     if rank >= world_size:
         raise EnvironmentMismatch(
-            f"{starter.rank}={rank} does not go with {starter.world_size}={world_size}: ranks are 0 to {world_size - 1}."
+            f"{starter.rank}={rank} does not go with {starter.world_size}={world_size}: ranks are 0"
+            f" to {world_size - 1}."
         )
     found: _Found = {"rank": (rank, starter.rank), "world_size": (world_size, starter.world_size)}
     for field in ("local_rank", "local_world_size", "node_rank"):
@@ -207,7 +243,9 @@ def _read(starter: _Starter, environ: Environ) -> Place:
         seen = [f"{source}={value}" for value, source in found.values() if source in environ]
         raise EnvironmentMismatch(f"These do not go together: {' '.join(seen)}.")
     values = {field: value for field, (value, _) in found.items()}
-    return Place(starter.name, **values, sources={field: source for field, (_, source) in found.items()})
+    return Place(
+        starter.name, **values, sources={field: source for field, (_, source) in found.items()}
+    )
 
 
 def _add_guesses(found: _Found, environ: Environ) -> None:
@@ -215,14 +253,18 @@ def _add_guesses(found: _Found, environ: Environ) -> None:
     one_host = environ.get("MASTER_ADDR", "") in ("localhost", "127.0.0.1", "::1")
     if one_host:
         found.setdefault("local_rank", (found["rank"][0], "all are on one host"))
-        found.setdefault("local_world_size", (found["world_size"][0], "the world size, as all are on one host"))
+        found.setdefault(
+            "local_world_size", (found["world_size"][0], "the world size, as all are on one host")
+        )
     found.setdefault("local_rank", (0, "no variable: one rank per node"))
     found.setdefault("local_world_size", (found["local_rank"][0] + 1, NO_VARIABLE))
     found.setdefault("node_rank", (0, NO_VARIABLE))
 
 
 def _is_slurm_rank(rank: str, world_size: str, environ: Environ) -> bool:
-    """True if the numbers of the Slurm step are those of this rank, and not of a daemon that started it."""
+    """True if the numbers of the Slurm step are those of this rank, and not of a daemon that
+    started it.
+    """
     mine = (environ.get("SLURM_PROCID"), environ.get("SLURM_STEP_NUM_TASKS"))
     return mine == (rank, world_size) and in_slurm_step(environ)
 
@@ -231,10 +273,15 @@ def _add_slurm_place(found: _Found, environ: Environ) -> None:
     """Add the place of a step's task on its node; nodes may have different numbers of tasks."""
     if environ.get("SLURM_LOCALID"):
         found.setdefault("local_rank", (number(environ, "SLURM_LOCALID"), "SLURM_LOCALID"))
-    nodes = expand_nodes(environ["SLURM_STEP_NODELIST"]) if environ.get("SLURM_STEP_NODELIST") else []
+    nodes = (
+        expand_nodes(environ["SLURM_STEP_NODELIST"]) if environ.get("SLURM_STEP_NODELIST") else []
+    )
     if environ.get("SLURMD_NODENAME") in nodes:
-        # Better than SLURM_NODEID, which counts the nodes of the job: a step may use only some of them.
-        found.setdefault("node_rank", (nodes.index(environ["SLURMD_NODENAME"]), "SLURM_STEP_NODELIST"))
+        # Better than SLURM_NODEID, which counts the nodes of the job: a step may use only some of
+        # them.
+        found.setdefault(
+            "node_rank", (nodes.index(environ["SLURMD_NODENAME"]), "SLURM_STEP_NODELIST")
+        )
     elif environ.get("SLURM_NODEID"):
         found.setdefault("node_rank", (number(environ, "SLURM_NODEID"), "SLURM_NODEID"))
     name = "SLURM_STEP_TASKS_PER_NODE"
@@ -245,35 +292,48 @@ def _add_slurm_place(found: _Found, environ: Environ) -> None:
 
 
 def _compare_with_mpi(info: Place, others: list[_Starter], environ: Environ) -> None:
-    """Refuse a RANK that was the same for all ranks that MPI started: each would believe to be that one.
+    """Refuse a RANK that was the same for all ranks that MPI started: each would believe to be that
+    one.
 
-    A script may start ranks of its own below one MPI process per node: then WORLD_SIZE is the larger one.
+    A script may start ranks of its own below one MPI process per node: then WORLD_SIZE is the
+    larger one.
     """
     for starter in others:
-        if starter.name == "slurm":  # `srun` also starts independent runs, each with a RANK of its own
+        if (
+            starter.name == "slurm"
+        ):  # `srun` also starts independent runs, each with a RANK of its own
             continue
         mpi = _read(starter, environ)
-        if info.world_size < mpi.world_size or (info.world_size == mpi.world_size and info.rank != mpi.rank):
+        if info.world_size < mpi.world_size or (
+            info.world_size == mpi.world_size and info.rank != mpi.rank
+        ):
             raise EnvironmentMismatch(
-                f"RANK={info.rank} WORLD_SIZE={info.world_size} contradicts {starter.rank}={mpi.rank} "
-                f"{starter.world_size}={mpi.world_size}.",
+                f"RANK={info.rank} WORLD_SIZE={info.world_size} contradicts"
+                f" {starter.rank}={mpi.rank} {starter.world_size}={mpi.world_size}.",
                 hint="Before mpirun: `unset RANK WORLD_SIZE LOCAL_RANK`.",
             )
 
 
 def _compare_world_size(info: Place, environ: Environ) -> None:
-    """Refuse a WORLD_SIZE, exported without RANK, that is not the number of ranks that were started."""
+    """Refuse a WORLD_SIZE, exported without RANK, that is not the number of ranks that were
+    started.
+    """
     if environ.get("WORLD_SIZE") and number(environ, "WORLD_SIZE", least=1) != info.world_size:
         raise EnvironmentMismatch(
-            f"WORLD_SIZE={environ['WORLD_SIZE']} contradicts {info.sources['world_size']}={info.world_size}.",
+            f"WORLD_SIZE={environ['WORLD_SIZE']} contradicts"
+            f" {info.sources['world_size']}={info.world_size}.",
             hint=f"Start {environ['WORLD_SIZE']} ranks, or `unset WORLD_SIZE`.",
         )
 
 
 def number(environ: Environ, name: str, *, least: int = 0, most: int = 2**31) -> int:
-    """The number that a variable holds; raises UsageError, naming it and its value, where it holds none."""
+    """The number that a variable holds; raises UsageError, naming it and its value, where it holds
+    none.
+    """
     text = environ[name].strip()
     if not (text.isascii() and text.isdigit()) or not least <= int(text) <= most:
         kind = f"a number from {least}" + (f" to {most}" if most < 2**31 else "")
-        raise UsageError(f"{name}={environ[name]!r} is not {kind}.", hint=f"Set it to one, or `unset {name}`.")
+        raise UsageError(
+            f"{name}={environ[name]!r} is not {kind}.", hint=f"Set it to one, or `unset {name}`."
+        )
     return int(text)

@@ -1,7 +1,7 @@
 """Where the ranks meet: the address and port of torch's store, also for starters that set neither.
 
-Owns MASTER_ADDR and MASTER_PORT, and what all ranks of a run can derive alike without them: loopback on one
-node, the first node of a Slurm step, a port made of the job's id. Opens no socket. Layer 3, pure.
+Owns MASTER_ADDR and MASTER_PORT, and what all ranks of a run can derive alike without them:
+loopback on one node, the first node of a Slurm step, a port made of the job's id. Opens no socket.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ _FIRST_PORT, _NUM_PORTS = 20_000, 12_000
 
 
 def master_endpoint(place: Place, environ: Environ) -> tuple[str, int]:
-    """Address and port of rank 0's store: MASTER_ADDR and MASTER_PORT, or what all ranks derive alike.
+    """Address and port of rank 0's store: MASTER_ADDR and MASTER_PORT, or what all ranks derive
+    alike.
 
     Raises UsageError, with the command to type, where the starter tells too little to derive it.
     """
@@ -25,8 +26,8 @@ def master_endpoint(place: Place, environ: Environ) -> tuple[str, int]:
     job = job_id(place, environ)
     if not job:
         raise UsageError(
-            f"The ranks meet at {address}, but MASTER_PORT is not set, and {place.starter} gives no job id "
-            "that it could be derived from.",
+            f"The ranks meet at {address}, but MASTER_PORT is not set, and {place.starter} gives no"
+            " job id that it could be derived from.",
             hint=_hint(place, "MASTER_PORT=29500"),
         )
     from binascii import crc32
@@ -46,7 +47,11 @@ def job_id(place: Place, environ: Environ) -> str:
     if place.starter == "horovod" and environ.get("HOROVOD_GLOO_RENDEZVOUS_PORT"):
         return "horovod." + environ["HOROVOD_GLOO_RENDEZVOUS_PORT"]
     names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
-    return ".".join(environ[name] for name in names if environ.get(name)) if environ.get("SLURM_JOB_ID") else ""
+    return (
+        ".".join(environ[name] for name in names if environ.get(name))
+        if environ.get("SLURM_JOB_ID")
+        else ""
+    )
 
 
 def _derived_address(place: Place, environ: Environ) -> str:
@@ -56,8 +61,8 @@ def _derived_address(place: Place, environ: Environ) -> str:
     if place.local_world_size == place.world_size:
         return "127.0.0.1"
     raise UsageError(
-        f"The {place.world_size} ranks are on several nodes, {place.local_world_size} of them here, "
-        f"and neither MASTER_ADDR nor {place.starter} says where rank 0 is.",
+        f"The {place.world_size} ranks are on several nodes, {place.local_world_size} of them here,"
+        f" and neither MASTER_ADDR nor {place.starter} says where rank 0 is.",
         hint=_hint(place, "MASTER_ADDR=<host of rank 0>", "MASTER_PORT=29500"),
     )
 

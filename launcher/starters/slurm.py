@@ -1,7 +1,7 @@
 """Slurm's short forms: node lists ("host[1,5-9],other3") and counts per node ("2(x3),1").
 
-Owns the two notations, written out without asking `scontrol`, which waits 60 s when its configuration file is
-missing. Knows nothing of environment variables. Layer 1, pure.
+Owns the two notations, written out without asking `scontrol`, which waits 60 s when its
+configuration file is missing. Knows nothing of environment variables. Pure.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ MAX_NODES = 100_000
 
 
 def expand_nodes(nodelist: str) -> list[str]:
-    """Write a node list out: "n[1-2,04],m" is n1, n2, n04, m. Raises UsageError for a broken one."""
+    """Write a node list out: "n[1-2,04],m" is n1, n2, n04, m. Raises UsageError for a broken
+    one.
+    """
     names: list[str] = []
     for item in _split(nodelist):
         names += _expand(item, nodelist)

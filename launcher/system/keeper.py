@@ -1,8 +1,9 @@
 """The keeper: a tiny process that outlives the supervisor just long enough to clean up after it.
 
-When the supervisor is killed with SIGKILL, the kernel ends its workers (death signal), but not what these have started. The
-keeper sees the pipe from the supervisor close and kills every process of the run: those that carry the run's mark in their
-environment, and those in a worker's session. Forked, not executed: it costs a millisecond. Layer 3.
+When the supervisor is killed with SIGKILL, the kernel ends its workers (death signal), but not what
+these have started. The keeper sees the pipe from the supervisor close and kills every process of
+the run: those that carry the run's mark in their environment, and those in a worker's session.
+Forked, not executed: it costs a millisecond.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import select
 import signal
 
 from launcher.errors import LauncherError
-from launcher.start.spawn import start_problem
-from launcher.system.processes import all_processes, environment_marks
+from launcher.system.processes import all_processes, environment_marks, start_problem
 
 MARK_VARIABLE = "LAUNCHER_RUN_MARK"
 
-# How often the keeper looks again for processes that were being born while it looked, and the pause between.
+# How often the keeper looks again for processes that were being born while it looked, and the pause
+# between.
 _ROUNDS = 50
 _PAUSE_S = 0.02
 
@@ -25,7 +26,9 @@ _DONE = b"done\n"
 
 
 class Keeper:
-    """The supervisor's end. Use as a context manager; leaving it tells the keeper that all is in order."""
+    """The supervisor's end. Use as a context manager; leaving it tells the keeper that all is in
+    order.
+    """
 
     def __init__(self, mark: str) -> None:
         self._mark = mark
@@ -37,7 +40,9 @@ class Keeper:
         try:
             self._start()
         except OSError as error:
-            raise LauncherError(f"The launcher cannot start a process: {start_problem(error.errno)}.") from None
+            raise LauncherError(
+                f"The launcher cannot start a process: {start_problem(error.errno)}."
+            ) from None
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -51,7 +56,9 @@ class Keeper:
         self._tell(b"%d\n" % session_id)
 
     def revive(self) -> bool:
-        """Start a new keeper if somebody has killed the old one. Called on SIGCHLD; True when it was dead."""
+        """Start a new keeper if somebody has killed the old one. Called on SIGCHLD; True when it
+        was dead.
+        """
         if os.waitpid(self.pid, os.WNOHANG)[0] == 0:
             return False
         os.close(self._pipe)
@@ -79,7 +86,9 @@ class Keeper:
 
 
 def _keep(read_end: int, mark: str, supervisor: int) -> None:
-    """Wait for the end of the pipe; without the word that all is in order, kill what is left of the run."""
+    """Wait for the end of the pipe; without the word that all is in order, kill what is left of the
+    run.
+    """
     os.setsid()
     signal.set_wakeup_fd(-1)
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
@@ -99,7 +108,11 @@ def _keep(read_end: int, mark: str, supervisor: int) -> None:
         received += data
     if received.endswith(_DONE):
         return
-    _clean_up({int(line) for line in received.split() if line.isdigit()}, f"{MARK_VARIABLE}={mark}".encode(), supervisor)
+    _clean_up(
+        {int(line) for line in received.split() if line.isdigit()},
+        f"{MARK_VARIABLE}={mark}".encode(),
+        supervisor,
+    )
 
 
 def _clean_up(sessions: set[int], mark: bytes, supervisor: int) -> None:

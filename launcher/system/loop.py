@@ -1,7 +1,9 @@
-"""The one selector loop of a supervisor: pipes, signals and deadlines in, typed events out. The only `select`.
+"""The one selector loop of a supervisor: pipes, signals and deadlines in, typed events out. The
+only `select`.
 
-A source is anything that can be read without blocking when its descriptor is ready; it returns events. Signals arrive over
-the wake-up descriptor, so that a signal is an event like any other and no handler runs our code. Layer 2.
+A source is anything that can be read without blocking when its descriptor is ready; it returns
+events. Signals arrive over the wake-up descriptor, so that a signal is an event like any other and
+no handler runs our code.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ def _note_signal(signum: int, frame: FrameType | None) -> None:
 
 
 class Loop:
-    """Collects events from descriptors, signals and timers, in one thread. Use as a context manager."""
+    """Collects events from descriptors, signals and timers, in one thread. Use as a context
+    manager.
+    """
 
     def __init__(self, signals: Sequence[int], clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
@@ -38,8 +42,11 @@ class Loop:
 
     def __enter__(self) -> Loop:
         self._old_wakeup = signal.set_wakeup_fd(self._wakeup_write, warn_on_full_buffer=False)
-        # What was ignored when we were started stays so, here and in the workers: SIGHUP under nohup, SIGINT behind `&`.
-        heeded = [signum for signum in self._signals if signal.getsignal(signum) is not signal.SIG_IGN]
+        # What was ignored when we were started stays so, here and in the workers: SIGHUP under
+        # nohup, SIGINT behind `&`.
+        heeded = [
+            signum for signum in self._signals if signal.getsignal(signum) is not signal.SIG_IGN
+        ]
         for signum in (*heeded, signal.SIGCHLD):
             self._old_handlers[signum] = signal.signal(signum, _note_signal)
         # Whoever started us may have blocked them; a blocked SIGCHLD would hide every exit from us.
@@ -47,7 +54,12 @@ class Loop:
         self.watch(self._wakeup_read, self._read_signals)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._old_mask)
         signal.set_wakeup_fd(self._old_wakeup)
         for signum, handler in self._old_handlers.items():
@@ -69,14 +81,18 @@ class Loop:
             pass
 
     def set_timer(self, name: str, delay_s: float) -> None:
-        """Fire `TimerFired(name)` once, `delay_s` seconds from now; replaces an earlier timer of that name."""
+        """Fire `TimerFired(name)` once, `delay_s` seconds from now; replaces an earlier timer of
+        that name.
+        """
         self._timers[name] = self.clock() + delay_s
 
     def cancel_timer(self, name: str) -> None:
         self._timers.pop(name, None)
 
     def wait_events(self) -> list[Event]:
-        """Block until something happens and return it. Never empty-handed for long: readers may return nothing."""
+        """Block until something happens and return it. Never empty-handed for long: readers may
+        return nothing.
+        """
         timeout = None
         if self._timers:
             timeout = max(0.0, min(self._timers.values()) - self.clock())

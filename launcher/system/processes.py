@@ -1,15 +1,16 @@
 """The edge to the operating system: death signals, sub-reaping, /proc, usable CPUs, GPU counts.
 
-Everything that differs between Linux and other systems stands here, behind functions that do the best the system allows.
-Knows nothing of ranks or workers. Layer 1.
+Everything that differs between Linux and other systems stands here, behind functions that do the
+best the system allows. Knows nothing of ranks or workers.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 _PR_SET_PDEATHSIG = 1
@@ -25,7 +26,9 @@ def _prctl(option: int, value: int) -> bool:
 
 
 def fill_standard_descriptors() -> None:
-    """Open what of 0, 1 and 2 was closed when we were started: otherwise our first pipe would get such a number."""
+    """Open what of 0, 1 and 2 was closed when we were started: otherwise our first pipe would get
+    such a number.
+    """
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(fd)
@@ -34,14 +37,17 @@ def fill_standard_descriptors() -> None:
 def die_with_parent(signum: int, parent_pid: int) -> bool:
     """Ask the kernel to send `signum` to this process when its parent dies.
 
-    Returns False when the parent `parent_pid` had gone before, in which case nobody would ever send it.
+    Returns False when the parent `parent_pid` had gone before, in which case nobody would ever send
+    it.
     """
     _prctl(_PR_SET_PDEATHSIG, signum)
     return os.getppid() == parent_pid
 
 
 def become_subreaper() -> bool:
-    """Make orphaned descendants our children instead of those of pid 1. False where the system cannot."""
+    """Make orphaned descendants our children instead of those of pid 1. False where the system
+    cannot.
+    """
     return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
@@ -77,7 +83,8 @@ def process_info(pid: int) -> ProcessInfo | None:
 
 
 def start_time(pid: int) -> str:
-    """Return when a process began, in the kernel's ticks since boot; "" when it does not exist or has ended.
+    """Return when a process began, in the kernel's ticks since boot; "" when it does not exist or
+    has ended.
 
     With its number it names one process for ever: numbers are given out again.
     """
@@ -121,7 +128,9 @@ def descendants(pid: int) -> list[int]:
 
 
 def environment_marks(pid: int, mark: bytes) -> bool:
-    """Tell whether the environment with which a process was started contains `mark` (`NAME=value`)."""
+    """Tell whether the environment with which a process was started contains `mark`
+    (`NAME=value`).
+    """
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             return mark in file.read().split(b"\0")
@@ -148,7 +157,9 @@ def signal_group(pgid: int, signum: int) -> bool:
 
 
 def kill_sessions(session_ids: Iterable[int]) -> None:
-    """SIGKILL every process of these sessions, also those that have made process groups of their own."""
+    """SIGKILL every process of these sessions, also those that have made process groups of their
+    own.
+    """
     wanted = set(session_ids)
     if not wanted:
         return
@@ -167,78 +178,47 @@ def num_threads() -> int:
         return 1
 
 
-def usable_cpus() -> int:
-    """Return how many CPUs this process may use: its affinity, and the CPU quota of its cgroup (v1 and v2)."""
-    try:
-        count = len(os.sched_getaffinity(0))
-    except AttributeError:
-        count = os.cpu_count() or 1
-    quota = _cgroup_cpus()
-    return max(1, min(count, quota) if quota else count)
+# Python ignores these for itself; a child must find them as a shell would leave them.
+RESTORED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
-def read_text(path: str) -> str:
-    """Return a small file of the kernel's, stripped; "" when it cannot be read."""
-    try:
-        with open(path) as file:
-            return file.read().strip()
-    except OSError:
-        return ""
+# The signals that were blocked when we were started: the loop unblocks its own, workers get them as
+# they were.
+_INHERITED_MASK = signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-def cgroup_folders(controller: str) -> list[str]:
-    """Return our cgroup's folder for a controller and those above it, from the inside out, for v1 and v2."""
-    folders: list[str] = []
-    for line in read_text("/proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            root = "/sys/fs/cgroup"
-        elif controller in controllers.split(","):
-            root = f"/sys/fs/cgroup/{controller}"
-        else:
-            continue
-        parts = path.strip("/").split("/") if path != "/" else []
-        folders.extend("/".join([root, *parts[:depth]]) for depth in range(len(parts), -1, -1))
-    return folders
+def launch_process(
+    argv: Sequence[str], environ: Mapping[str, str], descriptors: Mapping[int, int]
+) -> int:
+    """Execute a command in a session of its own; `descriptors` maps its descriptor numbers to ours.
+    Returns the pid.
+    """
+    actions = [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in descriptors.items()]
+    return os.posix_spawnp(
+        argv[0],
+        list(argv),
+        dict(environ),
+        file_actions=actions,
+        setsid=True,
+        setsigdef=list(RESTORED_SIGNALS),
+        setsigmask=list(_INHERITED_MASK),
+    )
 
 
-def _cgroup_cpus() -> int:
-    """Return the smallest CPU quota on the way up from our cgroup, rounded up to whole CPUs; 0 for none."""
-    quotas = [quota for folder in cgroup_folders("cpu") for quota in _quota_of(folder) if quota > 0]
-    return max(1, int(min(quotas) + 0.999)) if quotas else 0
+def start_problem(number: int | None) -> str:
+    """Say why the system has not started a process, from the error's number."""
+    if number == errno.E2BIG:
+        return "the arguments are too long"
+    if number == errno.EAGAIN:
+        return (
+            "no more processes are allowed (`ulimit -u` shows the user's limit; a container may"
+            " have one of its own)"
+        )
+    return os.strerror(number or 0)
 
 
-def _quota_of(folder: str) -> list[float]:
-    v2 = read_text(f"{folder}/cpu.max").split()
-    if len(v2) == 2 and v2[0] != "max":
-        return [int(v2[0]) / int(v2[1])]
-    quota, period = read_text(f"{folder}/cpu.cfs_quota_us"), read_text(f"{folder}/cpu.cfs_period_us")
-    if quota and period and int(quota) > 0:
-        return [int(quota) / int(period)]
-    return []
-
-
-# NVIDIA's driver has a folder here for each GPU, named by its PCI address.
-GPU_FOLDER = "/proc/driver/nvidia/gpus"
-
-
-def visible_gpus(environ: Mapping[str, str]) -> list[str]:
-    """Return the GPUs that a worker would see, as CUDA_VISIBLE_DEVICES would name them, without importing torch."""
-    chosen = environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        # CUDA itself stops reading at the first entry that is not a device ("-1" hides all).
-        devices: list[str] = []
-        for entry in (piece.strip() for piece in chosen.split(",")):
-            if not entry or entry.startswith("-"):
-                break
-            devices.append(entry)
-        return devices
-    try:
-        return [str(index) for index in range(len(os.listdir(GPU_FOLDER)))]
-    except OSError:
-        pass
-    try:
-        nodes = [name for name in os.listdir("/dev") if name.startswith("nvidia") and name[6:].isdigit()]
-    except OSError:
-        return []
-    return [str(index) for index in range(len(nodes))]
+def merged_environ(additions: Mapping[str, str], removed: Sequence[str]) -> dict[str, str]:
+    """Return our own environment with the contract put on top."""
+    environ = {name: value for name, value in os.environ.items() if name not in removed}
+    environ.update(additions)
+    return environ

@@ -1,8 +1,9 @@
-"""What runs inside a worker process. This file: who am I, for scripts that want no more than their rank.
+"""What runs inside a worker process. This file: who am I, for scripts that want no more than their
+rank.
 
-Owns the torch-free helpers; each reads the environment when it is called, whoever started this process (the
-launcher, torchrun, mpirun, srun, or nobody: then it is rank 0 of 1). Imports nothing when it is loaded,
-because the bootstrap of every worker passes through here. Layer 2.
+Owns the torch-free helpers; each reads the environment when it is called, whoever started this
+process (the launcher, torchrun, mpirun, srun, or nobody: then it is rank 0 of 1). Imports nothing
+when it is loaded, because the bootstrap of every worker passes through here.
 """
 
 TYPE_CHECKING = False
@@ -11,7 +12,9 @@ if TYPE_CHECKING:
 
 
 def place() -> "Place":
-    """All that the environment says of this process; raises UsageError where it contradicts itself."""
+    """All that the environment says of this process; raises UsageError where it contradicts
+    itself.
+    """
     import os
 
     from launcher.starters.detect import detect

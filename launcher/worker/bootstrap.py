@@ -1,8 +1,10 @@
-"""Runs the user's script in this process as plain `python script.py` would, and leaves a note when it fails.
+"""Runs the user's script in this process as plain `python script.py` would, and leaves a note when
+it fails.
 
-What a script can see is as under plain python: sys.argv, sys.path[0], __file__, __main__, tracebacks, exit. Added to that:
-the death signal, faulthandler, and the error file that the failure report is made of. Used by both start methods and by
-attached ranks; knows nothing of the supervisor. Layer 3.
+What a script can see is as under plain python: sys.argv, sys.path[0], __file__, __main__,
+tracebacks, exit. Added to that: the death signal, faulthandler, and the error file that the failure
+report is made of. Used by both start methods and by attached ranks; knows nothing of the
+supervisor.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from launcher.worker.threads import wait_until_idle as _wait_until_idle
 _OUR_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-# Modules that every program finds loaded; the entry of a worker takes the names down before it imports anything.
+# Modules that every program finds loaded; the entry of a worker takes the names down before it
+# imports anything.
 LOADED_BY_PYTHON: set[str] = set()
 
 # Whether the program has ended with 0, as far as it depends on the program itself.
@@ -35,18 +38,27 @@ _MAX_TEXT = 256 << 10
 
 
 def set_import_path(kind: str, target: str) -> None:
-    """Make sys.path what python makes it for this kind of program: `script`, `module` or `package` (folder or zip)."""
+    """Make sys.path what python makes it for this kind of program: `script`, `module` or `package`
+    (folder or zip).
+    """
     if kind == "package":
         sys.path.insert(0, _absolute(target))
     elif not getattr(sys.flags, "safe_path", False) and not sys.flags.isolated:
-        sys.path.insert(0, os.path.dirname(os.path.realpath(target)) if kind in ("script", "run_path") else os.getcwd())
+        sys.path.insert(
+            0,
+            os.path.dirname(os.path.realpath(target))
+            if kind in ("script", "run_path")
+            else os.getcwd(),
+        )
     # A script may import our helpers also when we run from a source tree that is not installed.
     if PACKAGE_PARENT not in sys.path:
         sys.path.append(PACKAGE_PARENT)
 
 
 def _absolute(path: str) -> str:
-    """Return what python makes of a program's path: absolute, with `..` and symbolic links left as they were typed."""
+    """Return what python makes of a program's path: absolute, with `..` and symbolic links left as
+    they were typed.
+    """
     try:
         return os.getcwd() if path == "." else os.path.join(os.getcwd(), path)
     except OSError:  # somebody has removed the current folder
@@ -61,7 +73,13 @@ def run(kind: str, target: str, args: list[str], error_file: str | None) -> None
     # Registered before the script registers anything, so it runs after all of that.
     atexit.register(_let_threads_rest)
     sys.argv = [target if kind != "module" else "-m", *args]
-    sys.orig_argv = [sys.executable, *own_options, *(["-m"] if kind == "module" else []), target, *args]
+    sys.orig_argv = [
+        sys.executable,
+        *own_options,
+        *(["-m"] if kind == "module" else []),
+        target,
+        *args,
+    ]
     if kind != "package":
         _step_aside_for(sys.path[0] if sys.path else "")
     try:
@@ -74,32 +92,43 @@ def run(kind: str, target: str, args: list[str], error_file: str | None) -> None
         has_succeeded = True
     except BaseException as error:
         has_succeeded = exit_code_of(error) == 0
-        # A process that the script has forked comes through here as well: its failure is not this worker's.
+        # A process that the script has forked comes through here as well: its failure is not this
+        # worker's.
         _record(error, error_file if os.getpid() == pid else None)
         _hide_our_frames(error)
         raise
 
 
 def _let_threads_rest() -> None:
-    """Without this, a script that did all its work can still die in the last millisecond (see worker/threads.py)."""
+    """Without this, a script that did all its work can still die in the last millisecond (see
+    worker/threads.py).
+    """
     if "torch.distributed" in sys.modules:
         _wait_until_idle()
 
 
 def _step_aside_for(first_path: str) -> None:
-    """Forget what we have imported where the user's folder has a module of that name: theirs must win, as under python."""
+    """Forget what we have imported where the user's folder has a module of that name: theirs must
+    win, as under python.
+    """
     if os.path.abspath(first_path) == PACKAGE_PARENT:
         return
     try:
         names = {name.removesuffix(".py") for name in os.listdir(first_path or ".")}
     except OSError:
         return
-    # Asked name by name: going through sys.modules would, in a forked worker, copy the pages of all its keys.
+    # Asked name by name: going through sys.modules would, in a forked worker, copy the pages of all
+    # its keys.
     for root in [name for name in names - LOADED_BY_PYTHON if name in sys.modules]:
-        is_theirs = any(os.path.isfile(os.path.join(first_path, *path)) for path in ((f"{root}.py",), (root, "__init__.py")))
+        is_theirs = any(
+            os.path.isfile(os.path.join(first_path, *path))
+            for path in ((f"{root}.py",), (root, "__init__.py"))
+        )
         # What is built in or frozen comes before any folder.
         if is_theirs and root not in sys.builtin_module_names and not _imp.is_frozen(root):
-            for module in [name for name in sys.modules if name == root or name.startswith(f"{root}.")]:
+            for module in [
+                name for name in sys.modules if name == root or name.startswith(f"{root}.")
+            ]:
                 del sys.modules[module]
 
 
@@ -124,12 +153,15 @@ def _run_script(path: str) -> None:
 def _run_path(target: str) -> None:
     import runpy
 
-    # torchrun's --run-path: the program runs under the name __main__, in a module that lives as long as it runs.
+    # torchrun's --run-path: the program runs under the name __main__, in a module that lives as
+    # long as it runs.
     runpy.run_path(target, run_name="__main__")
 
 
 def _load_code(path: str) -> tuple[Any, bool]:
-    """Return the program's code, and whether it was compiled before: python knows that by name or by content."""
+    """Return the program's code, and whether it was compiled before: python knows that by name or
+    by content.
+    """
     import io
 
     with io.open_code(path) as file:
@@ -145,7 +177,8 @@ def _load_code(path: str) -> tuple[Any, bool]:
 
 
 def _run_with_runpy(kind: str, target: str) -> None:
-    # The very function that the interpreter calls for `python -m`; it fills the module that is `__main__` now.
+    # The very function that the interpreter calls for `python -m`; it fills the module that is
+    # `__main__` now.
     import runpy
 
     sys.modules["__main__"] = ModuleType("__main__")
@@ -157,7 +190,9 @@ def _run_with_runpy(kind: str, target: str) -> None:
 
 
 def _is_ours(filename: str) -> bool:
-    return filename.startswith((_OUR_DIRECTORY, "<frozen runpy>")) or filename.endswith(os.sep + "runpy.py")
+    return filename.startswith((_OUR_DIRECTORY, "<frozen runpy>")) or filename.endswith(
+        os.sep + "runpy.py"
+    )
 
 
 def _without_our_frames(trace: TracebackType | None) -> TracebackType | None:
@@ -171,7 +206,9 @@ def _hide_our_frames(error: BaseException) -> None:
     """Let the traceback that python prints at the end begin with the user's code."""
     hook = sys.excepthook
 
-    def print_without_our_frames(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
+    def print_without_our_frames(
+        kind: type[BaseException], value: BaseException, trace: TracebackType | None
+    ) -> None:
         trimmed = _without_our_frames(trace)
         hook(kind, value.with_traceback(trimmed), trimmed)
 
@@ -193,7 +230,9 @@ def _record(error: BaseException, error_file: str | None) -> None:
 
 
 def describe(error: BaseException) -> WorkerError:
-    """Return what there is to say of an exception that has come through `run`, with the moment of this call."""
+    """Return what there is to say of an exception that has come through `run`, with the moment of
+    this call.
+    """
     moment = time.monotonic_ns()
     return WorkerError(
         type=_class_name(type(error)),
@@ -211,11 +250,17 @@ def _text_of(error: BaseException) -> str:
 
 
 def _class_name(kind: type[BaseException]) -> str:
-    return kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    return (
+        kind.__qualname__
+        if kind.__module__ in ("builtins", "__main__")
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
 
 
 def _format(error: BaseException) -> str:
-    """Return the traceback as python prints it: by python itself, because `traceback` may be a module of the user's."""
+    """Return the traceback as python prints it: by python itself, because `traceback` may be a
+    module of the user's.
+    """
     from io import StringIO
 
     trimmed = _without_our_frames(error.__traceback__)

@@ -1,8 +1,8 @@
 """`python -m launcher.worker.call DIR`: the worker's side of launcher.launch(function).
 
-Owns the file names in the private folder DIR and their meaning: what to call, what each rank returned.
-Imports nothing of this package: the warm start reads this source for heavy modules, and the function may need
-none. Layer 3.
+Owns the file names in the private folder DIR and their meaning: what to call, what each rank
+returned. Imports nothing of this package: the warm start reads this source for heavy modules, and
+the function may need none.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import sys
 from typing import Any
 
 PATH_FILE = "sys_path.pickle"
-"""The caller's sys.path, needed first: the function may refer to modules that only the caller finds."""
+"""The caller's sys.path, needed first: the function may refer to modules that only the caller
+finds.
+"""
 CALL_FILE = "call.pickle"
 """The function, its arguments and its keyword arguments, as cloudpickle writes them."""
 
@@ -36,7 +38,9 @@ def main(folder: str) -> None:
     sys.path[:] = [*_load(os.path.join(folder, PATH_FILE)), *sys.path]
     rank = int(os.environ["RANK"])
     function, args, kwargs = _load(os.path.join(folder, CALL_FILE))
-    sys.argv = [""]  # the folder is nothing that a function which reads its arguments should find there
+    sys.argv = [
+        ""
+    ]  # the folder is nothing that a function which reads its arguments should find there
     result = function(*args, **kwargs)
     write_private(result_file(folder, rank), _dump(result, rank))
 
@@ -52,7 +56,9 @@ def _dump(result: Any, rank: int) -> bytes:
     try:
         data: bytes = cloudpickle.dumps(result)
     except Exception as error:  # whatever the object's own code raises
-        problem = f"The result of rank {rank}, a {type(result).__qualname__}, cannot be pickled: {error}"
+        problem = (
+            f"The result of rank {rank}, a {type(result).__qualname__}, cannot be pickled: {error}"
+        )
         raise TypeError(problem) from None
     return data
 

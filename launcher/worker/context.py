@@ -1,8 +1,8 @@
 """`launcher.init()` and the Context that training scripts hold.
 
-Owns the public face: where this rank stands, the argument checks, the request to stop, and the end at exit.
-The same script runs alone, under this launcher, torchrun, mpirun and srun. Knows nothing of the library
-below, which stands in dist.py and is loaded by init(). Layer 4.
+Owns the public face: where this rank stands, the argument checks, the request to stop, and the end
+at exit. The same script runs alone, under this launcher, torchrun, mpirun and srun. Knows nothing
+of the library below, which stands in dist.py and is loaded by init().
 """
 
 from __future__ import annotations
@@ -36,14 +36,15 @@ _current: Context | None = None
 def init(backend: str = "auto", timeout_s: float | None = None) -> Context:
     """Join the run that this process belongs to and return its Context; alone, that is rank 0 of 1.
 
-    backend: "nccl" (GPUs), "gloo" (CPU), "horovod", "mpi" (CPU, where torch was built with MPI and mpirun started the
-    ranks), or "auto": the one given by `python -m launcher --backend`, else nccl where there are GPUs. timeout_s: seconds
-    that a collective may wait for the other ranks; torch's default without it. With several ranks, it waits for all of
-    them. A second call returns the same Context. A process group that the script initialised itself is used, and never
-    destroyed. At exit, ours is.
+    backend: "nccl" (GPUs), "gloo" (CPU), "horovod", "mpi" (CPU, where torch was built with MPI and
+    mpirun started the ranks), or "auto": the one given by `python -m launcher --backend`, else nccl
+    where there are GPUs. timeout_s: seconds that a collective may wait for the other ranks; torch's
+    default without it. With several ranks, it waits for all of them. A second call returns the same
+    Context. A process group that the script initialised itself is used, and never destroyed. At
+    exit, ours is.
 
-    Raises UsageError for a bad argument or contradicting environment variables, LauncherError when torch, a
-    GPU or the other ranks are missing.
+    Raises UsageError for a bad argument or contradicting environment variables, LauncherError when
+    torch, a GPU or the other ranks are missing.
     """
     global _current
     backend = _asked_backend(backend, os.environ.get("LAUNCHER_BACKEND") or "auto")
@@ -51,7 +52,9 @@ def init(backend: str = "auto", timeout_s: float | None = None) -> Context:
         raise UsageError(f"timeout_s={timeout_s!r} must be more than 0 seconds.")
     if _current is not None:
         if backend not in ("auto", _current.backend):
-            raise UsageError(f"init(backend={backend!r}) after an init() that chose {_current.backend!r}.")
+            raise UsageError(
+                f"init(backend={backend!r}) after an init() that chose {_current.backend!r}."
+            )
         return _current
     place = detect(os.environ)
     _current = Context(place, _join(place, backend, timeout_s))
@@ -61,12 +64,18 @@ def init(backend: str = "auto", timeout_s: float | None = None) -> Context:
 def _join(place: Place, backend: str, timeout_s: float | None) -> TorchGroup:
     if backend == "horovod":
         if timeout_s is not None:
-            raise UsageError(f"timeout_s={timeout_s!r} has no meaning with Horovod; set HOROVOD_GLOO_TIMEOUT_SECONDS.")
+            raise UsageError(
+                f"timeout_s={timeout_s!r} has no meaning with Horovod; set"
+                " HOROVOD_GLOO_TIMEOUT_SECONDS."
+            )
         from launcher.worker import horovod_group
 
         return horovod_group.join(place, os.environ)
     if backend == "mpi" and timeout_s is not None:
-        raise UsageError(f"timeout_s={timeout_s!r} has no meaning with MPI, which waits without end; leave it out.")
+        raise UsageError(
+            f"timeout_s={timeout_s!r} has no meaning with MPI, which waits without end; leave it"
+            " out."
+        )
     from launcher.worker import dist
 
     return dist.join(place, os.environ, backend, timeout_s)
@@ -75,7 +84,8 @@ def _join(place: Place, backend: str, timeout_s: float | None) -> TorchGroup:
 class Context:
     """This rank's place in the run, and what it does together with the other ranks.
 
-    Made by launcher.init(). Methods marked "collective" must be called by all ranks, in the same order.
+    Made by launcher.init(). Methods marked "collective" must be called by all ranks, in the same
+    order.
     """
 
     def __init__(self, place: Place, group: TorchGroup) -> None:
@@ -109,14 +119,18 @@ class Context:
         atexit.register(self._at_exit)
 
     def __repr__(self) -> str:
-        return f"<launcher.Context rank {self.rank} of {self.world_size} on {self.device}, {self.backend}>"
+        return (
+            f"<launcher.Context rank {self.rank} of {self.world_size} on {self.device},"
+            f" {self.backend}>"
+        )
 
     @property
     def mpi(self) -> Any:
-        """mpi4py's COMM_WORLD, for ranks that mpirun or `srun --mpi=pmix` has started; alone, a world of one.
+        """mpi4py's COMM_WORLD, for ranks that mpirun or `srun --mpi=pmix` has started; alone, a
+        world of one.
 
-        Its first use imports mpi4py, which initialises MPI. Raises LauncherError where MPI did not start the ranks,
-        mpi4py is missing, or it uses another MPI than mpirun.
+        Its first use imports mpi4py, which initialises MPI. Raises LauncherError where MPI did not
+        start the ranks, mpi4py is missing, or it uses another MPI than mpirun.
         """
         from launcher.worker import mpi_world
 
@@ -128,19 +142,23 @@ class Context:
         return self.rank == 0
 
     def wrap(self, model: Module, **ddp_kwargs: Any) -> Module:
-        """Return the model on this rank's device, with several ranks in DistributedDataParallel. Collective.
+        """Return the model on this rank's device, with several ranks in DistributedDataParallel.
+        Collective.
 
-        ddp_kwargs go to DistributedDataParallel. A model without trainable parameters is not wrapped, only
-        made the same on all ranks.
+        ddp_kwargs go to DistributedDataParallel. A model without trainable parameters is not
+        wrapped, only made the same on all ranks.
         """
         return self._group.wrap(model, ddp_kwargs)
 
     def unwrap(self, model: Module) -> Module:
-        """Return the model that was given to wrap(), also through torch.compile: the one to save."""
+        """Return the model that was given to wrap(), also through torch.compile: the one to
+        save.
+        """
         return self._group.unwrap(model)
 
     def wrap_optimizer(self, optimizer: T, model: Module) -> T:
-        """Return the optimizer to use with the wrapped model; with nccl and gloo the same one, with Horovod its own.
+        """Return the optimizer to use with the wrapped model; with nccl and gloo the same one, with
+        Horovod its own.
 
         Collective with Horovod. Call it after wrap(), and use what it returns.
         """
@@ -148,15 +166,20 @@ class Context:
         return wrapped
 
     def all_reduce(self, value: Value, op: str = "mean") -> Value:
-        """Combine one value of each rank by "mean", "sum", "min" or "max", for all ranks. Collective.
+        """Combine one value of each rank by "mean", "sum", "min" or "max", for all ranks.
+        Collective.
 
-        A tensor gives a new tensor, without gradient; a Python number gives a number. A mean of integers is a
-        float.
+        A tensor gives a new tensor, without gradient; a Python number gives a number. A mean of
+        integers is a float.
         """
         if op not in _OPS:
             raise UsageError(f"all_reduce(op={op!r}): use one of {', '.join(map(repr, _OPS))}.")
         is_tensor = hasattr(value, "detach")  # tells one without naming its library
-        result: Value = self._group.reduce_tensor(value, op) if is_tensor else self._group.reduce_number(value, op)
+        result: Value = (
+            self._group.reduce_tensor(value, op)
+            if is_tensor
+            else self._group.reduce_number(value, op)
+        )
         return result
 
     def all_gather(self, value: Tensor) -> list[Tensor]:
@@ -169,7 +192,9 @@ class Context:
         return result
 
     def gather_object(self, value: T, dst: int = 0) -> list[T] | None:
-        """Return the objects of all ranks, in order of rank, on rank dst; None elsewhere. Collective."""
+        """Return the objects of all ranks, in order of rank, on rank dst; None elsewhere.
+        Collective.
+        """
         return self._group.gather_object(value, dst)
 
     def barrier(self) -> None:
@@ -182,13 +207,14 @@ class Context:
             print(*values, sep=sep, end=end, flush=True)
 
     def stopping(self) -> bool:
-        """Tell whether the run was asked to stop, so that the script saves and ends by itself. Collective.
+        """Tell whether the run was asked to stop, so that the script saves and ends by itself.
+        Collective.
 
-        The first call takes SIGTERM over: from then on it no longer ends this process but makes this method
-        return True, on all ranks in the same call, for good. A script that never calls it dies of SIGTERM as
-        usual; a handler of the script's own stays. Call it once per step: one message of 16 bytes per rank,
-        0.1 to 0.3 ms on one node, no wait for the GPU. Make the first call from the main thread, the only one
-        where Python can take a signal over.
+        The first call takes SIGTERM over: from then on it no longer ends this process but makes
+        this method return True, on all ranks in the same call, for good. A script that never calls
+        it dies of SIGTERM as usual; a handler of the script's own stays. Call it once per step: one
+        message of 16 bytes per rank, 0.1 to 0.3 ms on one node, no wait for the GPU. Make the first
+        call from the main thread, the only one where Python can take a signal over.
         """
         self._stop.watch()
         if not self._stop.agreed:
@@ -196,10 +222,11 @@ class Context:
         return self._stop.agreed
 
     def heartbeat(self) -> None:
-        """Say that this rank makes progress, whatever it prints and computes; call it once per step.
+        """Say that this rank makes progress, whatever it prints and computes; call it once per
+        step.
 
-        Once a rank has called it, `--hang-timeout` watches these calls instead of output and CPU time. Costs a
-        system call at most twice a second.
+        Once a rank has called it, `--hang-timeout` watches these calls instead of output and CPU
+        time. Costs a system call at most twice a second.
         """
         now = time.monotonic()
         error_file = os.environ.get("LAUNCHER_ERROR_FILE")
@@ -213,7 +240,9 @@ class Context:
             pass  # a full disk is no reason to end a training
 
     def _end_heartbeat(self) -> None:
-        """Let output and CPU time count again: nobody can call heartbeat() while the interpreter ends."""
+        """Let output and CPU time count again: nobody can call heartbeat() while the interpreter
+        ends.
+        """
         try:
             os.unlink(os.environ.get("LAUNCHER_ERROR_FILE", "") + ".beat")
         except OSError:
@@ -222,8 +251,8 @@ class Context:
     def close(self) -> None:
         """Leave the run: destroy the process group if init() made it. Happens by itself at exit.
 
-        What is still under way is finished first, which can mean waiting for other ranks. A rank that an
-        exception ends does not wait.
+        What is still under way is finished first, which can mean waiting for other ranks. A rank
+        that an exception ends does not wait.
         """
         global _current
         if os.getpid() != self._pid:  # a fork of the script's must not end the group of its parent
@@ -263,7 +292,11 @@ class _StopRequest:
             signal.signal(signal.SIGTERM, self._note)
 
     def unwatch(self) -> None:
-        if self._watched and signal.getsignal(signal.SIGTERM) == self._note and not sys.is_finalizing():
+        if (
+            self._watched
+            and signal.getsignal(signal.SIGTERM) == self._note
+            and not sys.is_finalizing()
+        ):
             try:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
             except ValueError:  # not the main thread
@@ -277,7 +310,10 @@ def _asked_backend(argument: str, option: str) -> str:
     """The backend that the script's argument and the command line's option agree on."""
     for name, value in (("backend", argument), ("LAUNCHER_BACKEND", option)):
         if value not in BACKENDS:
-            raise UsageError(f"{name}={value!r} is no backend.", hint=f"Use one of {', '.join(map(repr, BACKENDS))}.")
+            raise UsageError(
+                f"{name}={value!r} is no backend.",
+                hint=f"Use one of {', '.join(map(repr, BACKENDS))}.",
+            )
     if "auto" not in (argument, option) and argument != option:
         raise UsageError(
             f"The script calls launcher.init(backend={argument!r}), but --backend is {option!r}.",

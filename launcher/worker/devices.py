@@ -1,7 +1,7 @@
 """Which GPU is this rank's: pure arithmetic on what the starter said and what can be seen.
 
-Owns the case of a starter that shows each rank only its own GPU. Names no library; the count of GPUs is an
-argument, so that it is tested without any. Layer 3, pure.
+Owns the case of a starter that shows each rank only its own GPU. Names no library; the count of
+GPUs is an argument, so that it is tested without any. Pure.
 """
 
 from __future__ import annotations
@@ -13,14 +13,18 @@ from launcher.starters.detect import Place
 
 
 def gpu_index(place: Place, num_gpus: int, environ: Mapping[str, str]) -> int:
-    """The index of this rank's GPU among those it sees; raises LauncherError where there is none for it."""
+    """The index of this rank's GPU among those it sees; raises LauncherError where there is none
+    for it.
+    """
     if num_gpus == 0:
         raise LauncherError(
             "backend='nccl' needs a GPU, and PyTorch sees none here.",
             hint="Use backend='gloo' or 'auto', or look at nvidia-smi and CUDA_VISIBLE_DEVICES.",
         )
     if num_gpus == 1 and _sees_one_by_choice(environ):
-        return 0  # a GPU of its own (srun --gpus-per-task=1, --virtual-local-rank): the local rank is no index
+        # A GPU of its own (srun --gpus-per-task=1, --virtual-local-rank): the local rank is no
+        # index.
+        return 0
     if place.local_rank >= num_gpus:
         raise LauncherError(
             f"Local rank {place.local_rank} has no GPU of its own: PyTorch sees {num_gpus} here.",

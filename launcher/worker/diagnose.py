@@ -1,7 +1,7 @@
 """Makes a worker able to say where it is: at a crash, and whenever the supervisor asks.
 
-A private signal makes faulthandler write the Python stacks of all threads into the worker's stack file. That works while the
-worker is stuck in C code, and needs nothing from the script. Layer 2.
+A private signal makes faulthandler write the Python stacks of all threads into the worker's stack
+file. That works while the worker is stuck in C code, and needs nothing from the script.
 """
 
 from __future__ import annotations
@@ -9,18 +9,11 @@ from __future__ import annotations
 import faulthandler
 import fcntl
 import os
-import signal
 
-# A real-time signal that neither Python, nor NCCL, nor the profilers that we know of use.
-STACK_SIGNAL = signal.SIGRTMAX - 3
+from launcher.contract.files import STACK_SIGNAL, stack_file
 
 # Below it are descriptors that scripts number by hand, `3<file` in a shell, say.
 _LOWEST_FD = 50
-
-
-def stack_file(error_file: str) -> str:
-    """Return where a worker writes its stacks."""
-    return error_file + ".stacks"
 
 
 def arm(error_file: str | None) -> None:
@@ -33,7 +26,9 @@ def arm(error_file: str | None) -> None:
         return
     try:
         # Kept open for the life of the process: a signal handler can open nothing.
-        low = os.open(stack_file(error_file), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        low = os.open(
+            stack_file(error_file), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644
+        )
         # Out of the way: a script finds its next free descriptor where it would under plain python.
         fd = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, _LOWEST_FD)
         os.close(low)

@@ -1,8 +1,8 @@
 """torch.distributed below the context: process group, device, collectives, tear-down.
 
-Owns every use of torch in this package; torch is imported inside the functions, so that loading this file
-costs nothing and works without it. Knows where this rank stands from a Place; knows nothing of signals, of
-the launcher's own variables or of how the ranks were started. Layer 4.
+Owns every use of torch in this package; torch is imported inside the functions, so that loading
+this file costs nothing and works without it. Knows where this rank stands from a Place; knows
+nothing of signals, of the launcher's own variables or of how the ranks were started.
 """
 
 from __future__ import annotations
@@ -24,16 +24,31 @@ if TYPE_CHECKING:
     from torch.nn import Module
     from torch.optim import Optimizer
 
-    __all__ = ["Device", "Module", "Optimizer", "Tensor", "TorchGroup", "choose_device", "import_torch", "join"]
+    __all__ = [
+        "Device",
+        "Module",
+        "Optimizer",
+        "Tensor",
+        "TorchGroup",
+        "choose_device",
+        "import_torch",
+        "join",
+    ]
 
 _MAX_DIMS = 15
-"""Dimensions for which the exchange of shapes before an all_gather has room; its message has a fixed size."""
+"""Dimensions for which the exchange of shapes before an all_gather has room; its message has a
+fixed size.
+"""
 
 
-def join(place: Place, environ: Mapping[str, str], backend: str, timeout_s: float | None) -> TorchGroup:
-    """Bring the ranks together: choose backend and device, initialise the process group if there are several.
+def join(
+    place: Place, environ: Mapping[str, str], backend: str, timeout_s: float | None
+) -> TorchGroup:
+    """Bring the ranks together: choose backend and device, initialise the process group if there
+    are several.
 
-    A process group that the script initialised itself is used as it is, and left to the script to destroy.
+    A process group that the script initialised itself is used as it is, and left to the script to
+    destroy.
     """
     torch = import_torch()
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -44,17 +59,22 @@ def join(place: Place, environ: Mapping[str, str], backend: str, timeout_s: floa
     device = choose_device(torch, place, backend, environ)
     if place.world_size > 1:
         _init_process_group(torch, place, environ, backend, device, timeout_s)
-    return TorchGroup(torch, place.rank, place.world_size, device, backend, owned=place.world_size > 1)
+    return TorchGroup(
+        torch, place.rank, place.world_size, device, backend, owned=place.world_size > 1
+    )
 
 
 class TorchGroup:
-    """The ranks of this run as torch.distributed sees them; with one rank every collective is the identity.
+    """The ranks of this run as torch.distributed sees them; with one rank every collective is the
+    identity.
 
-    Tensors on a GPU travel over NCCL. All else (objects, numbers, barriers, tensors of the CPU) goes over
-    Gloo, so that it neither waits for the GPU's queue nor takes memory there.
+    Tensors on a GPU travel over NCCL. All else (objects, numbers, barriers, tensors of the CPU)
+    goes over Gloo, so that it neither waits for the GPU's queue nor takes memory there.
     """
 
-    def __init__(self, torch: Any, rank: int, world_size: int, device: Device, backend: str, *, owned: bool) -> None:
+    def __init__(
+        self, torch: Any, rank: int, world_size: int, device: Device, backend: str, *, owned: bool
+    ) -> None:
         self.rank, self.world_size, self.device, self.backend = rank, world_size, device, backend
         self._torch = torch
         self._dist = torch.distributed
@@ -62,7 +82,9 @@ class TorchGroup:
         self._cpu_group: Any = None
 
     def wrap(self, model: Module, ddp_kwargs: Mapping[str, Any]) -> Module:
-        """Move a model to this rank's device and, with several ranks, into DistributedDataParallel."""
+        """Move a model to this rank's device and, with several ranks, into
+        DistributedDataParallel.
+        """
         ddp = self._torch.nn.parallel.DistributedDataParallel
         if isinstance(model, ddp):
             return model
@@ -70,12 +92,15 @@ class TorchGroup:
         if self.world_size == 1:
             return model
         if not any(parameter.requires_grad for parameter in model.parameters()):
-            # DDP refuses such a model, as there are no gradients; what remains is to start from the same
-            # weights.
+            # DDP refuses such a model, as there are no gradients; what remains is to start from the
+            # same weights.
             for tensor in [*model.parameters(), *model.buffers()]:
                 self._dist.broadcast(tensor.data, src=0, group=self._group_for(tensor))
             return model
-        options = {"gradient_as_bucket_view": True, **ddp_kwargs}  # one copy of the gradients instead of two
+        options = {
+            "gradient_as_bucket_view": True,
+            **ddp_kwargs,
+        }  # one copy of the gradients instead of two
         if self.device.type == "cuda":
             options.setdefault("device_ids", [self.device])
         return ddp(model, **options)
@@ -102,10 +127,16 @@ class TorchGroup:
         return wide.to(value.dtype) if keep(op) else wide
 
     def _widened(self, value: Tensor) -> tuple[Tensor, Callable[[str], bool]]:
-        """A copy in which sums are exact enough, and whether the result of an operation goes back to the old type."""
+        """A copy in which sums are exact enough, and whether the result of an operation goes back
+        to the old type.
+        """
         torch, value = self._torch, value.detach()
         # Sums of many ranks in half precision lose digits; truth values have no sum.
-        wider = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.bool: torch.int64}
+        wider = {
+            torch.float16: torch.float32,
+            torch.bfloat16: torch.float32,
+            torch.bool: torch.int64,
+        }
         wide = value.to(wider.get(value.dtype, value.dtype), copy=True).contiguous()
         is_float, is_truth = value.is_floating_point(), value.dtype is torch.bool
         return wide, lambda op: is_float or (is_truth and op in ("min", "max"))
@@ -113,8 +144,8 @@ class TorchGroup:
     def reduce_number(self, value: float, op: str) -> float:
         """Combine a number of each rank; an integer if it is one on all ranks. Exact up to 2^53."""
         if self.world_size > 1:
-            # One rank may hold 0 where the others hold 0.5: all send the same type, and whether theirs is a
-            # float.
+            # One rank may hold 0 where the others hold 0.5: all send the same type, and whether
+            # theirs is a float.
             is_float = isinstance(value, float) * (-1 if op == "min" else 1)
             pair = self._torch.tensor([value, is_float], dtype=self._torch.float64)
             number, any_float = self._reduce_pair(pair, op).tolist()
@@ -122,7 +153,9 @@ class TorchGroup:
         return value / self.world_size if op == "mean" else value
 
     def all_gather(self, value: Tensor) -> list[Tensor]:
-        """The tensors of all ranks in order of rank; their shapes may differ, as those of a last batch do."""
+        """The tensors of all ranks in order of rank; their shapes may differ, as those of a last
+        batch do.
+        """
         value = value.detach().contiguous()
         if self.world_size == 1:
             return [value.clone()]
@@ -132,7 +165,10 @@ class TorchGroup:
         flat[: value.numel()] = value.reshape(-1)
         parts = [self._torch.empty_like(flat) for _ in shapes]
         self._dist.all_gather(parts, flat, group=self._group_for(flat))
-        return [part[:size].reshape(shape) for part, size, shape in zip(parts, sizes, shapes, strict=True)]
+        return [
+            part[:size].reshape(shape)
+            for part, size, shape in zip(parts, sizes, shapes, strict=True)
+        ]
 
     def broadcast_object(self, value: Any, src: int) -> Any:
         """The object that rank `src` holds, on every rank."""
@@ -158,13 +194,17 @@ class TorchGroup:
             self._dist.barrier(group=self._group_for(None))
 
     def close(self) -> None:
-        """Destroy the process group if it is ours; what is still under way in it is finished first."""
+        """Destroy the process group if it is ours; what is still under way in it is finished
+        first.
+        """
         self._cpu_group = None
         if self._owned and self._dist.is_initialized():
             self._owned = False
             try:
                 self._dist.destroy_process_group()
-            except Exception:  # a peer died: that rank's failure is what the user must see, and not this one
+            except (
+                Exception
+            ):  # a peer died: that rank's failure is what the user must see, and not this one
                 pass
         if self.world_size > 1:
             wait_until_idle()
@@ -172,14 +212,17 @@ class TorchGroup:
     def abandon(self) -> None:
         """Keep the process group from being destroyed, also by the end of the interpreter.
 
-        For a rank that failed: finishing what is under way would wait for ranks that now wait for this one.
+        For a rank that failed: finishing what is under way would wait for ranks that now wait for
+        this one.
         """
         import ctypes
 
         if self._owned:
             self._owned = False
             for group in self._dist.distributed_c10d._world.pg_map:
-                ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))  # never comes to its last reference
+                ctypes.pythonapi.Py_IncRef(
+                    ctypes.py_object(group)
+                )  # never comes to its last reference
 
     def wrap_optimizer(self, optimizer: Optimizer, model: Module) -> Optimizer:
         """The optimizer itself: DistributedDataParallel has averaged the gradients already."""
@@ -192,7 +235,9 @@ class TorchGroup:
     def _all_shapes(self, value: Tensor) -> list[Any]:
         """The shapes (torch.Size) of all ranks' tensors, by one small message of fixed size."""
         if value.dim() > _MAX_DIMS:
-            raise UsageError(f"all_gather takes tensors of at most {_MAX_DIMS} dimensions, not {value.dim()}.")
+            raise UsageError(
+                f"all_gather takes tensors of at most {_MAX_DIMS} dimensions, not {value.dim()}."
+            )
         mine = self._torch.tensor([value.dim(), *value.shape, *[0] * (_MAX_DIMS - value.dim())])
         received = [self._torch.empty_like(mine) for _ in range(self.world_size)]
         self._dist.all_gather(received, mine, group=self._group_for(None))
@@ -204,10 +249,14 @@ class TorchGroup:
         return {"mean": ops.SUM, "sum": ops.SUM, "min": ops.MIN, "max": ops.MAX}[op]
 
     def _group_for(self, tensor: Tensor | None) -> Any:
-        """The group that can carry a tensor (None: an object): Gloo for the CPU, else the default group."""
+        """The group that can carry a tensor (None: an object): Gloo for the CPU, else the default
+        group.
+        """
         if (tensor is not None and tensor.is_cuda) or self.backend != "nccl":
             return None
-        if self._cpu_group is None:  # all ranks come here in the same collective, as new_group needs it
+        if (
+            self._cpu_group is None
+        ):  # all ranks come here in the same collective, as new_group needs it
             self._cpu_group = self._dist.new_group(backend="gloo")
         return self._cpu_group
 
@@ -241,7 +290,8 @@ def _adopt(torch: Any, place: Place, backend: str, environ: Mapping[str, str]) -
         )
     rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     if (rank, world_size) != (place.rank, place.world_size):
-        # The script took its rank from elsewhere than the environment: then the process group is right.
+        # The script took its rank from elsewhere than the environment: then the process group is
+        # right.
         place = Place("script", rank, rank, world_size, world_size)
     device = choose_device(torch, place, "nccl" if "nccl" in name else "gloo", environ)
     return TorchGroup(torch, rank, world_size, device, name, owned=False)
@@ -281,13 +331,20 @@ def _init_process_group(
     if timeout_s is not None:
         options["timeout"] = timedelta(seconds=timeout_s)
     if backend == "nccl":
-        options["device_id"] = device  # connects now: a broken link shows here and not in the first step
+        options["device_id"] = (
+            device  # connects now: a broken link shows here and not in the first step
+        )
     try:
         torch.distributed.init_process_group(backend, **options)
     except torch.distributed.DistError as error:
-        source = "MASTER_PORT" if environ.get("MASTER_PORT") else f"derived from {job_id(place, environ)!r}"
+        source = (
+            "MASTER_PORT"
+            if environ.get("MASTER_PORT")
+            else f"derived from {job_id(place, environ)!r}"
+        )
         raise LauncherError(
-            f"The {place.world_size} ranks did not meet at {address}, port {port} ({source}): {error}",
+            f"The {place.world_size} ranks did not meet at {address}, port {port} ({source}):"
+            f" {error}",
             hint="If that port is taken, set MASTER_PORT to a free one, the same for all ranks.",
         ) from error
 
@@ -302,11 +359,15 @@ def _check_backend(torch: Any, place: Place, environ: Mapping[str, str], backend
     if backend == "mpi":
         if not torch.distributed.is_available() or not torch.distributed.is_mpi_available():
             raise LauncherError(
-                "backend='mpi', but this PyTorch was built without MPI (torch.distributed.is_mpi_available() is False), "
-                "as all that pip installs are.",
-                hint="Use 'gloo' or 'nccl', also under mpirun, or 'horovod', which runs over MPI there; ctx.mpi is mpi4py's "
-                "communicator with each of them.",
+                "backend='mpi', but this PyTorch was built without MPI"
+                " (torch.distributed.is_mpi_available() is False), as all that pip installs are.",
+                hint=(
+                    "Use 'gloo' or 'nccl', also under mpirun, or 'horovod', which runs over MPI"
+                    " there; ctx.mpi is mpi4py's communicator with each of them."
+                ),
             )
         mpi_world.check_started("backend='mpi'", place.world_size, environ)
     if place.world_size > 1 and backend == "nccl" and not torch.distributed.is_nccl_available():
-        raise LauncherError("backend='nccl', but this build of PyTorch has no NCCL.", hint="Use 'gloo'.")
+        raise LauncherError(
+            "backend='nccl', but this build of PyTorch has no NCCL.", hint="Use 'gloo'."
+        )

@@ -1,9 +1,10 @@
-"""Becomes a command that is no Python script, after asking the kernel that it dies with the supervisor.
+"""Becomes a command that is no Python script, after asking the kernel that it dies with the
+supervisor.
 
 python -I -S exec_command.py PARENT_PID COMMAND [ARGS...]
 
-Run by path, with as little of Python as possible: it stands between the supervisor and every --no-python worker, and must
-start in milliseconds. Imports nothing of this package.
+Run by path, with as little of Python as possible: it stands between the supervisor and every
+--no-python worker, and must start in milliseconds. Imports nothing of this package.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def main() -> None:
         pass
     if os.getppid() != parent_pid:
         os._exit(1)
-    # Python ignores SIGPIPE and SIGXFSZ for itself; the command must find them as a shell would leave them.
+    # Python ignores SIGPIPE and SIGXFSZ for itself; the command must find them as a shell would
+    # leave them.
     for signum in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(signum, signal.SIG_DFL)
     try:

@@ -1,8 +1,10 @@
-"""The fork server: imports the heavy modules once, then forks one worker process for each request of the supervisor.
+"""The fork server: imports the heavy modules once, then forks one worker process for each request
+of the supervisor.
 
-It has one thread and no CUDA context when it forks; it checks both, and says so if not. It reports every start and every
-exit at once, and keeps a dead worker as a zombie until the supervisor has dealt with the rest of its session: so a process
-id is never reused while somebody may still signal it. Layer 4. Knows nothing of attempts or ranks.
+It has one thread and no CUDA context when it forks; it checks both, and says so if not. It reports
+every start and every exit at once, and keeps a dead worker as a zombie until the supervisor has
+dealt with the rest of its session: so a process id is never reused while somebody may still signal
+it. Knows nothing of attempts or ranks.
 """
 
 from __future__ import annotations
@@ -22,12 +24,21 @@ from launcher.contract import messages as forkwire
 from launcher.system.processes import die_with_parent, num_threads
 from launcher.worker import bootstrap, diagnose, openblas, title
 
-# Programs that watch a process through its libraries write their results in destructors, which `_leave_quickly` skips.
+# Programs that watch a process through its libraries write their results in destructors, which
+# `_leave_quickly` skips.
 _WATCHERS = ("LD_PRELOAD", "LD_AUDIT", "CUDA_INJECTION64_PATH", "NVTX_INJECTION64_PATH")
 
 
-# Slurm and systemd send these to every process of a job. The server's end would be that of the workers, who may want to save.
-_FOR_WORKERS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+# Slurm and systemd send these to every process of a job. The server's end would be that of the
+# workers, who may want to save.
+_FOR_WORKERS = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
 
 
 class Job(NamedTuple):
@@ -40,7 +51,9 @@ class Job(NamedTuple):
 
 
 def main(socket_fd: int, parent_pid: int) -> Job | None:
-    """Serve until the supervisor has gone. Returns the job in each forked worker, and None in the server itself."""
+    """Serve until the supervisor has gone. Returns the job in each forked worker, and None in the
+    server itself.
+    """
     old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_WORKERS)
     if not die_with_parent(signal.SIGKILL, parent_pid):
         return None
@@ -62,15 +75,18 @@ def main(socket_fd: int, parent_pid: int) -> Job | None:
 
 
 def _preload(config: dict[str, Any]) -> tuple[str, list[str]]:
-    """Import what the script will import. Returns (reason not to fork, modules that were imported)."""
+    """Import what the script will import. Returns (reason not to fork, modules that were
+    imported).
+    """
     from launcher.worker import preload
 
     scan = preload.scan(config["kind"], config["target"])
     if scan.obstacle and not config["forced"]:
         return scan.obstacle, []
     _plan_quick_exit()
-    # Imports make hundreds of thousands of objects that stay: looking through them again and again for garbage costs a sixth
-    # of the time, and even once at the end costs more than the megabyte that would come of it.
+    # Imports make hundreds of thousands of objects that stay: looking through them again and again
+    # for garbage costs a sixth of the time, and even once at the end costs more than the megabyte
+    # that would come of it.
     gc.disable()
     with openblas.single_threaded():
         preloaded = preload.import_modules(list(scan.modules), config["preload"])
@@ -93,7 +109,9 @@ def _why_not_fork() -> str:
 
 
 def _keep_operators() -> None:
-    """Let no worker take back, at its exit, what torch's own modules have registered: 5000 copied pages for nothing."""
+    """Let no worker take back, at its exit, what torch's own modules have registered: 5000 copied
+    pages for nothing.
+    """
     weakref = sys.modules.get("weakref")
     for finalizer in list(getattr(getattr(weakref, "finalize", None), "_registry", ())):
         found = finalizer.peek()
@@ -102,7 +120,9 @@ def _keep_operators() -> None:
 
 
 def _mark_shared_modules() -> None:
-    """Let the modules that all workers share end with this one; what the interpreter treats in its own way comes behind."""
+    """Let the modules that all workers share end with this one; what the interpreter treats in its
+    own way comes behind.
+    """
     for name in (__name__, "sys", "builtins", "__main__"):
         sys.modules[name] = sys.modules.pop(name)
 
@@ -110,10 +130,11 @@ def _mark_shared_modules() -> None:
 def _plan_quick_exit() -> None:
     """Let workers skip the tear-down of the modules that they share.
 
-    A normal exit touches every object of every module, which first copies the pages that were shared, and then runs the
-    static destructors of torch's libraries: 0.5 s of CPU for each rank. Everything that a script can see happens as always
-    (atexit, threads, flushing, destructors of the script's own objects); only then, instead of taking the shared modules
-    apart, the process ends. Registered before the imports, so that it runs after all other atexit functions.
+    A normal exit touches every object of every module, which first copies the pages that were
+    shared, and then runs the static destructors of torch's libraries: 0.5 s of CPU for each rank.
+    Everything that a script can see happens as always (atexit, threads, flushing, destructors of
+    the script's own objects); only then, instead of taking the shared modules apart, the process
+    ends. Registered before the imports, so that it runs after all other atexit functions.
     """
     if any(os.environ.get(name) for name in _WATCHERS):
         return
@@ -136,9 +157,11 @@ def _plan_quick_exit() -> None:
 
 
 def _take_shared_modules() -> list[tuple[str, ModuleType]]:
-    """Take the modules that all workers share out of sys.modules; none when the script has removed the mark among them.
+    """Take the modules that all workers share out of sys.modules; none when the script has removed
+    the mark among them.
 
-    As pairs, which alone leaves names and modules untouched: to look at a thousand of them copies a thousand pages.
+    As pairs, which alone leaves names and modules untouched: to look at a thousand of them copies a
+    thousand pages.
     """
     sys.setswitchinterval(1000.0)  # a daemon thread that imports must not find half of them
     own: list[tuple[str, ModuleType]] = []
@@ -161,7 +184,9 @@ class _LastObject:
     def __init__(self, libc: Any) -> None:
         self._exit = libc.exit
         self._collect = gc.collect
-        self._streams = [stream for stream in (sys.__stdout__, sys.__stderr__) if stream is not None]
+        self._streams = [
+            stream for stream in (sys.__stdout__, sys.__stderr__) if stream is not None
+        ]
 
     def __del__(self) -> None:
         self._collect()  # what of the script's objects was held by `sys` only, in circles
@@ -172,7 +197,8 @@ class _LastObject:
 
 
 def _leave_quickly(libc: Any) -> None:
-    # Exit handlers run in reverse order: C streams are flushed first, then the process ends with its true status.
+    # Exit handlers run in reverse order: C streams are flushed first, then the process ends with
+    # its true status.
     try:
         libc.on_exit(libc._exit, None)
         libc.on_exit(libc.fcloseall, None)
@@ -209,7 +235,9 @@ def _serve(sock: socket.socket, old_mask: Iterable[int]) -> Job | None:
             message, descriptors = received
             if message["type"] == "reap":
                 usage = os.wait4(message["pid"], 0)[2]
-                forkwire.send(sock, {"type": "reaped", "pid": message["pid"], "peak_kib": usage.ru_maxrss})
+                forkwire.send(
+                    sock, {"type": "reaped", "pid": message["pid"], "peak_kib": usage.ru_maxrss}
+                )
                 continue
             sys.stdout.flush()
             sys.stderr.flush()
@@ -228,7 +256,9 @@ def _serve(sock: socket.socket, old_mask: Iterable[int]) -> Job | None:
 
 
 def _fork(sock: socket.socket, message: dict[str, Any]) -> int:
-    """Fork; -1 when the system refuses, which the supervisor is told: the workers that run need this server."""
+    """Fork; -1 when the system refuses, which the supervisor is told: the workers that run need
+    this server.
+    """
     try:
         return os.fork()
     except OSError as error:
@@ -241,7 +271,12 @@ def _report_exits(sock: socket.socket, running: set[int]) -> None:
         ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is not None:
             running.discard(pid)
-            message = {"type": "exited", "pid": pid, "code": ended.si_code, "status": ended.si_status}
+            message = {
+                "type": "exited",
+                "pid": pid,
+                "code": ended.si_code,
+                "status": ended.si_status,
+            }
             forkwire.send(sock, message)
 
 
@@ -288,7 +323,9 @@ def _renew_stdin() -> None:
 
 
 def _renew_randomness() -> None:
-    """Give this worker secrets and random numbers of its own. (`random` does it by itself after a fork.)"""
+    """Give this worker secrets and random numbers of its own. (`random` does it by itself after a
+    fork.)
+    """
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed()

@@ -1,6 +1,7 @@
-"""Horovod below the context: the same collectives as dist.py, and its optimizer. Layer 5.
+"""Horovod below the context: the same collectives as dist.py, and its optimizer.
 
-Horovod is imported inside the functions. What is not a collective (devices, one rank alone) is dist.py's.
+Horovod is imported inside the functions. What is not a collective (devices, one rank alone) is
+dist.py's.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
     from launcher.worker.dist import Module, Optimizer, Tensor
 
-# Horovod matches messages by name, and would take the type's: ranks that pass None where one passes a list never meet.
+# Horovod matches messages by name, and would take the type's: ranks that pass None where one passes
+# a list never meet.
 _OBJECT = "launcher.object"
 
 _BUILD_HINT = "Type, in a checkout of the launcher: scripts/build_horovod"
@@ -32,8 +34,12 @@ def join(place: Place, environ: Mapping[str, str]) -> TorchGroup:
     hvd.init()
     if (hvd.rank(), hvd.size()) != (place.rank, place.world_size):
         raise LauncherError(
-            f"Horovod says rank {hvd.rank()} of {hvd.size()}, the environment says rank {place.rank} of {place.world_size}.",
-            hint="Start the script with: python -m launcher --backend horovod, horovodrun, or mpirun.",
+            f"Horovod says rank {hvd.rank()} of {hvd.size()}, the environment says rank"
+            f" {place.rank} of {place.world_size}.",
+            hint=(
+                "Start the script with: python -m launcher --backend horovod, horovodrun, or"
+                " mpirun."
+            ),
         )
     return HorovodGroup(torch, hvd, place, _device(torch, place, environ), owned=owned)
 
@@ -48,11 +54,14 @@ def _import_horovod(torch: Any) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "horovod":
             raise
-        raise LauncherError("backend='horovod', but Horovod is not installed in this Python.", hint=_BUILD_HINT) from None
+        raise LauncherError(
+            "backend='horovod', but Horovod is not installed in this Python.", hint=_BUILD_HINT
+        ) from None
     except ImportError as error:
         if "libmpi.so" in str(error):
             raise LauncherError(
-                "Horovod cannot be loaded: the runtime of the MPI that it was built with is missing (libmpi.so).",
+                "Horovod cannot be loaded: the runtime of the MPI that it was built with is missing"
+                " (libmpi.so).",
                 hint="On Debian or Ubuntu, type: apt-get install openmpi-bin",
             ) from None
         raise _misfit(torch, str(error).partition("\n")[0]) from error
@@ -92,16 +101,24 @@ class HorovodGroup(TorchGroup):
         self._hvd = hvd
 
     def wrap(self, model: Module, ddp_kwargs: Mapping[str, Any]) -> Module:
-        """Move a model to this rank's device and make it rank 0's on all ranks; what is meant for DDP has no meaning."""
+        """Move a model to this rank's device and make it rank 0's on all ranks; what is meant for
+        DDP has no meaning.
+        """
         # Horovod sends contiguous tensors only, and gradients have the layout of their parameters.
         model = model.to(self.device, memory_format=self._torch.contiguous_format)
         self._hvd.broadcast_parameters(model.state_dict(), root_rank=0)
         return model
 
     def wrap_optimizer(self, optimizer: Optimizer, model: Module) -> Optimizer:
-        """Return an optimizer that averages the gradients of all ranks in each step, in rank 0's state."""
+        """Return an optimizer that averages the gradients of all ranks in each step, in rank 0's
+        state.
+        """
         self._hvd.broadcast_optimizer_state(optimizer, root_rank=0)
-        named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+        named = [
+            (name, parameter)
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+        ]
         return self._hvd.DistributedOptimizer(optimizer, named_parameters=named)
 
     def reduce_tensor(self, value: Tensor, op: str) -> Tensor:
@@ -115,7 +132,10 @@ class HorovodGroup(TorchGroup):
     def all_gather(self, value: Tensor) -> list[Tensor]:
         """The tensors of all ranks in order of rank; their shapes may differ."""
         value = value.detach().contiguous()
-        shapes = [self._torch.Size(shape) for shape in self._hvd.allgather_object(tuple(value.shape), name=_OBJECT)]
+        shapes = [
+            self._torch.Size(shape)
+            for shape in self._hvd.allgather_object(tuple(value.shape), name=_OBJECT)
+        ]
         flat = self._hvd.allgather(value.reshape(-1))
         parts = flat.split([shape.numel() for shape in shapes])
         return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]

@@ -1,7 +1,7 @@
 """Keeps OpenBLAS, which numpy and scipy bring along, from starting threads in the fork server.
 
-OpenBLAS starts its threads while it is loaded. A fork server must have one thread, so it loads OpenBLAS for one thread, and
-each forked worker raises the number again to what it would have been. Layer 2.
+OpenBLAS starts its threads while it is loaded. A fork server must have one thread, so it loads
+OpenBLAS for one thread, and each forked worker raises the number again to what it would have been.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ _VARIABLE = "OPENBLAS_NUM_THREADS"
 # OpenBLAS looks at these, in this order.
 _SOURCES = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")
 
-# Names under which builds export the function: plain, 64-bit integers, and the builds inside numpy's and scipy's wheels.
+# Names under which builds export the function: plain, 64-bit integers, and the builds inside
+# numpy's and scipy's wheels.
 _SETTERS = (
     "openblas_set_num_threads",
     "openblas_set_num_threads64_",

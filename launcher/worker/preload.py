@@ -1,8 +1,10 @@
-"""Which modules a fork server may import before it forks: the heavy ones that the script itself imports.
+"""Which modules a fork server may import before it forks: the heavy ones that the script itself
+imports.
 
-The script's source, and the source of the local modules that it imports, is parsed, never run. Only modules that are known
-to be heavy and safe to share are preloaded, plus what --preload names. Also finds the reason not to: a script that sets
-variables which libraries read while they load (OMP_NUM_THREADS, say) must set them before that. Layer 2.
+The script's source, and the source of the local modules that it imports, is parsed, never run. Only
+modules that are known to be heavy and safe to share are preloaded, plus what --preload names. Also
+finds the reason not to: a script that sets variables which libraries read while they load
+(OMP_NUM_THREADS, say) must set them before that.
 """
 
 from __future__ import annotations
@@ -14,7 +16,18 @@ from typing import Any, NamedTuple
 
 # Heavy to import, and fine to share between forked processes.
 _SHARED_PACKAGES = frozenset(
-    ("PIL", "einops", "numpy", "pandas", "safetensors", "scipy", "torch", "torchaudio", "torchvision", "tqdm")
+    (
+        "PIL",
+        "einops",
+        "numpy",
+        "pandas",
+        "safetensors",
+        "scipy",
+        "torch",
+        "torchaudio",
+        "torchvision",
+        "tqdm",
+    )
 )
 
 # Not preloaded themselves, but whoever imports them will need torch.
@@ -37,8 +50,9 @@ _TORCH_USERS = frozenset(
 # Always wanted together with torch: every rank of a distributed script loads it.
 _WITH_TORCH = ("torch", "torch.distributed")
 
-# The first optimizer that is made, or the first DistributedDataParallel, loads torch's compiler: 900 modules, a second or
-# more. A script that mentions one of these names will do that in every rank, so it is loaded once as well.
+# The first optimizer that is made, or the first DistributedDataParallel, loads torch's compiler:
+# 900 modules, a second or more. A script that mentions one of these names will do that in every
+# rank, so it is loaded once as well.
 _COMPILER = "torch._dynamo"
 _COMPILER_USERS = frozenset(
     (
@@ -53,9 +67,21 @@ _COMPILER_USERS = frozenset(
     )
 )
 
-# Variables with these beginnings are read when a library is loaded; a script that sets them must come first.
+# Variables with these beginnings are read when a library is loaded; a script that sets them must
+# come first.
 _READ_WHILE_LOADING = (
-    *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "DNNL_", "ONEDNN_", "TORCH_", "PYTORCH_"),
+    *(
+        "OMP_",
+        "GOMP_",
+        "KMP_",
+        "MKL_",
+        "OPENBLAS_",
+        "NUMEXPR_",
+        "DNNL_",
+        "ONEDNN_",
+        "TORCH_",
+        "PYTORCH_",
+    ),
     *("NPY_", "NUMPY_", "SCIPY_", "TQDM_"),
 )
 
@@ -105,7 +131,9 @@ def scan(kind: str, target: str) -> ScanResult:
         path, package = waiting.pop(0)
         source = _read_source(path, package)
         words |= source.words
-        shared = [item for item in source.imports if _root(item.module) in _SHARED_PACKAGES | _TORCH_USERS]
+        shared = [
+            item for item in source.imports if _root(item.module) in _SHARED_PACKAGES | _TORCH_USERS
+        ]
         obstacle = _find_obstacle(path, source.settings, shared)
         if obstacle:
             return ScanResult((), obstacle)
@@ -128,7 +156,10 @@ def _find_obstacle(path: str, settings: list[_Setting], shared: list[_Import]) -
     first_import = min((item.line for item in shared), default=sys.maxsize)
     for setting in settings:
         if setting.line < first_import:
-            return f"{os.path.basename(path)} sets {setting.variable}, which must happen before imports"
+            return (
+                f"{os.path.basename(path)} sets {setting.variable}, which must happen before"
+                " imports"
+            )
     return ""
 
 
@@ -137,7 +168,8 @@ def _to_preload(item: _Import) -> list[str]:
     if root in _TORCH_USERS:
         # Horovod itself may be loaded before the fork: it starts its threads in hvd.init().
         return [*_WITH_TORCH, "horovod.torch"] if root == "horovod" else list(_WITH_TORCH)
-    # `from torchvision import models`: the name may be a module; import_modules tries, and ignores what is none.
+    # `from torchvision import models`: the name may be a module; import_modules tries, and ignores
+    # what is none.
     names = [item.module, *(f"{item.module}.{name}" for name in item.names if name != "*")]
     return [*_WITH_TORCH, *names] if root == "torch" else names
 
@@ -156,7 +188,9 @@ def _find_source(kind: str, target: str) -> tuple[str, str] | None:
 
 
 def _find_module(name: str) -> tuple[str, str] | None:
-    """Find a module's source by looking at files only: importing parents would run user code in the fork server."""
+    """Find a module's source by looking at files only: importing parents would run user code in the
+    fork server.
+    """
     relative = name.replace(".", os.sep)
     for entry in sys.path:
         base = os.path.join(entry or os.getcwd(), relative)
@@ -168,20 +202,31 @@ def _find_module(name: str) -> tuple[str, str] | None:
 
 
 def _is_installed(path: str) -> bool:
-    return "site-packages" in path or "dist-packages" in path or path.startswith(os.path.dirname(os.__file__) + os.sep)
+    return (
+        "site-packages" in path
+        or "dist-packages" in path
+        or path.startswith(os.path.dirname(os.__file__) + os.sep)
+    )
 
 
 def _local_sources(imports: list[_Import], own_package: str) -> Iterator[tuple[str, str]]:
-    """Yield the sources of imported modules that are the user's own, parents included; also of an installed `-m` package."""
+    """Yield the sources of imported modules that are the user's own, parents included; also of an
+    installed `-m` package.
+    """
     for item in imports:
-        if _root(item.module) in sys.stdlib_module_names or _root(item.module) in _SHARED_PACKAGES | _TORCH_USERS:
+        if (
+            _root(item.module) in sys.stdlib_module_names
+            or _root(item.module) in _SHARED_PACKAGES | _TORCH_USERS
+        ):
             continue
         parts = item.module.split(".")
         names = [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
         names.extend(f"{item.module}.{name}" for name in item.names)
         for name in names:
             found = _find_module(name)
-            if found is not None and (_root(name) == _root(own_package) or not _is_installed(found[0])):
+            if found is not None and (
+                _root(name) == _root(own_package) or not _is_installed(found[0])
+            ):
                 yield found
 
 
@@ -189,7 +234,9 @@ def _read_source(path: str, package: str) -> _Source:
     source = _Source([], [], set())
     try:
         with open(path, "rb") as file:
-            tree = compile(file.read(_MAX_SOURCE_BYTES), path, "exec", _PARSE_ONLY, dont_inherit=True)
+            tree = compile(
+                file.read(_MAX_SOURCE_BYTES), path, "exec", _PARSE_ONLY, dont_inherit=True
+            )
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return source  # the script will tell its user
     waiting: list[Any] = [tree]
@@ -220,7 +267,9 @@ def _note(node: Any, package: str, source: _Source) -> None:
         module = _absolute(node.module or "", node.level, package)
         source.words.update(module.split("."))
         if module:
-            source.imports.append(_Import(module, tuple(alias.name for alias in node.names), node.lineno))
+            source.imports.append(
+                _Import(module, tuple(alias.name for alias in node.names), node.lineno)
+            )
     elif kind in ("Assign", "AugAssign", "Call"):
         source.settings.extend(_Setting(name, node.lineno) for name in _variables_set(kind, node))
 
@@ -236,13 +285,17 @@ def _absolute(module: str, level: int, package: str) -> str:
 def _variables_set(kind: str, node: Any) -> list[str]:
     """Return the variables that a statement may set.
 
-    Known are `environ["X"] = ...`, `environ.setdefault("X", ...)`, `putenv("X", ...)`, `environ.update({"X": ...})`,
-    `environ.update(X=...)` and `environ |= {"X": ...}`.
+    Known are `environ["X"] = ...`, `environ.setdefault("X", ...)`, `putenv("X", ...)`,
+    `environ.update({"X": ...})`, `environ.update(X=...)` and `environ |= {"X": ...}`.
     """
     keys: list[Any] = []
     names: list[Any] = []
     if kind == "Assign":
-        keys = [getattr(target, "slice", None) for target in node.targets if type(target).__name__ == "Subscript"]
+        keys = [
+            getattr(target, "slice", None)
+            for target in node.targets
+            if type(target).__name__ == "Subscript"
+        ]
     elif kind == "AugAssign":
         keys = getattr(node.value, "keys", [])
     elif getattr(node.func, "attr", "") in ("setdefault", "putenv"):
@@ -251,14 +304,17 @@ def _variables_set(kind: str, node: Any) -> list[str]:
         keys = [key for mapping in node.args for key in getattr(mapping, "keys", [])]
         names = [keyword.arg for keyword in node.keywords]
     names += [getattr(key, "value", None) for key in keys]
-    return [name for name in names if isinstance(name, str) and name.startswith(_READ_WHILE_LOADING)]
+    return [
+        name for name in names if isinstance(name, str) and name.startswith(_READ_WHILE_LOADING)
+    ]
 
 
 def import_modules(names: list[str], forced: list[str]) -> list[str]:
-    """Import what can be imported, and return what was. A module that fails will fail again, in the script, and be seen.
+    """Import what can be imported, and return what was. A module that fails will fail again, in the
+    script, and be seen.
 
-    A name in the script's own folder is left alone, unless --preload asks for it: it is the user's code, and runs in each
-    rank.
+    A name in the script's own folder is left alone, unless --preload asks for it: it is the user's
+    code, and runs in each rank.
     """
     import importlib
 
@@ -279,13 +335,21 @@ def import_modules(names: list[str], forced: list[str]) -> list[str]:
 
 
 def _is_users_own(root: str) -> bool:
-    """Tell whether the first place that python would look in, the script's folder, has a module of this name."""
+    """Tell whether the first place that python would look in, the script's folder, has a module of
+    this name.
+    """
     found = _find_module(root)
-    return found is not None and bool(sys.path) and found[0].startswith(os.path.join(sys.path[0], root))
+    return (
+        found is not None
+        and bool(sys.path)
+        and found[0].startswith(os.path.join(sys.path[0], root))
+    )
 
 
 def _may_be_module(name: str) -> bool:
-    """Tell whether `a.b` may be a module: not when the loaded `a` has an attribute `b` that is something else."""
+    """Tell whether `a.b` may be a module: not when the loaded `a` has an attribute `b` that is
+    something else.
+    """
     parent, _, leaf = name.rpartition(".")
     module = sys.modules.get(parent)
     value = getattr(module, leaf, None) if module is not None else None

@@ -1,9 +1,9 @@
 """Let the threads of a library come to rest before the interpreter ends.
 
-Gloo's threads report a collective as done and only then let go of its tensors. If python has begun to end in
-between, the thread finds no interpreter to give the tensor back to, and the process dies of SIGABRT
-("terminate called without an active exception") with all its work done. Seen in 9 of 10 runs with each
-rank bound to a core. Layer 0.
+Gloo's threads report a collective as done and only then let go of its tensors. If python has begun
+to end in between, the thread finds no interpreter to give the tensor back to, and the process dies
+of SIGABRT ("terminate called without an active exception") with all its work done. Seen in 9 of 10
+runs with each rank bound to a core.
 """
 
 from __future__ import annotations
@@ -38,5 +38,7 @@ def _are_asleep() -> bool:
     except OSError:  # a thread has just ended, or this is not Linux
         return False
     # Older versions of torch give the threads no names.
-    ours = [state for name, state in states if name.startswith(_NAME)] or [state for _, state in states]
+    ours = [state for name, state in states if name.startswith(_NAME)] or [
+        state for _, state in states
+    ]
     return all(state == "S" for state in ours)

@@ -1,19 +1,18 @@
 """The title of a worker in `ps` and `top`: `[rank 3/8] python train.py --lr 0.1`.
 
-The kernel shows the memory where a process got its arguments, so the title is written there. The fork server is started
-with a long last argument to make room. Layer 1.
+The kernel shows the memory where a process got its arguments, so the title is written there. The
+fork server is started with a long last argument to make room.
 """
 
 from __future__ import annotations
 
 import ctypes
 
-# Appended to the fork server's arguments: room for the titles of its workers.
-ROOM = " " * 400
-
 
 def set_title(title: str) -> None:
-    """Overwrite this process's arguments as other programs see them; does nothing where that cannot be done."""
+    """Overwrite this process's arguments as other programs see them; does nothing where that cannot
+    be done.
+    """
     try:
         with open("/proc/self/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()

@@ -1,4 +1,6 @@
-"""Ranks that horovodrun has started: each becomes a rank in place, and Horovod's own variables are left alone."""
+"""Ranks that horovodrun has started: each becomes a rank in place, and Horovod's own variables are
+left alone.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,14 @@ def horovodrun(run_command: Any, script: Any, tmp_path: Path) -> Any:
     """Run the launcher under horovodrun with a script's text, over loopback."""
 
     def run(text: str, *options: str) -> Any:
-        starter = [str(Path(sys.executable).parent / "horovodrun"), "-np", "2", "--gloo", "--network-interface", "lo"]
+        starter = [
+            str(Path(sys.executable).parent / "horovodrun"),
+            "-np",
+            "2",
+            "--gloo",
+            "--network-interface",
+            "lo",
+        ]
         argv = [*starter, sys.executable, "-m", "launcher", *options, script(text)]
         return run_command(argv, timeout_s=100.0, env={"TMPDIR": str(tmp_path)})
 
@@ -27,11 +36,10 @@ def horovodrun(run_command: Any, script: Any, tmp_path: Path) -> Any:
 
 def test_horovod_meets_over_horovodruns_own_store(horovodrun: Any, said: Any) -> None:
     done = horovodrun(
-        "import os, torch, horovod.torch as hvd\n"
-        "hvd.init()\n"
-        "total = hvd.allreduce(torch.ones(1), op=hvd.Sum).item()\n"
-        "open(f'said_{hvd.rank()}', 'w').write(f'{total} {os.environ[\"RANK\"]} {os.environ[\"WORLD_SIZE\"]} '\n"
-        '    f\'{os.environ["HOROVOD_CONTROLLER"]} {"LAUNCHER_RUN_MARK" in os.environ}\')\n'
+        "import os, torch, horovod.torch as hvd\nhvd.init()\ntotal = hvd.allreduce(torch.ones(1),"
+        " op=hvd.Sum).item()\nopen(f'said_{hvd.rank()}', 'w').write(f'{total}"
+        ' {os.environ["RANK"]} {os.environ["WORLD_SIZE"]} \'\n   '
+        ' f\'{os.environ["HOROVOD_CONTROLLER"]} {"LAUNCHER_RUN_MARK" in os.environ}\')\n'
     )
     assert done.code == 0, done.err
     assert said() == ["2.0 0 2 gloo False", "2.0 1 2 gloo False"]
@@ -67,7 +75,9 @@ def test_one_report_names_the_rank_that_failed(horovodrun: Any, tmp_path: Path) 
     assert list(tmp_path.glob("launcher-*")) == []
 
 
-def test_nproc_per_node_below_horovodrun_is_refused_with_the_command_to_type(horovodrun: Any) -> None:
+def test_nproc_per_node_below_horovodrun_is_refused_with_the_command_to_type(
+    horovodrun: Any,
+) -> None:
     done = horovodrun("print('never')\n", "--nproc-per-node", "2")
     assert done.code != 0
     text = done.out + done.err

@@ -1,4 +1,6 @@
-"""Ranks that wait for each other in Horovod: its stall inspector tells, and the launcher acts on it."""
+"""Ranks that wait for each other in Horovod: its stall inspector tells, and the launcher acts on
+it.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,16 @@ def test_a_rank_that_does_not_take_part_is_named_with_the_tensor(
     run: Any, script: Any, report: Report, method: str, name: str
 ) -> None:
     text = f"sleep() if hvd.rank() == 1 else reduce('{name}')\n"
-    done = run("--nproc-per-node", "2", "--start", method, "--backend", "horovod", *HANG, script(HEAD + text))
+    done = run(
+        "--nproc-per-node",
+        "2",
+        "--start",
+        method,
+        "--backend",
+        "horovod",
+        *HANG,
+        script(HEAD + text),
+    )
     assert done.code == 124, done.err
     assert done.err.count("FAILED: ") == 1
     found = report()
@@ -48,7 +59,9 @@ def test_a_rank_that_does_not_take_part_is_named_with_the_tensor(
     assert "script.py:3 in reduce" in found["stacks"], "where rank 0 waits"
 
 
-def test_ranks_that_wait_for_each_other_are_both_named(run: Any, script: Any, report: Report) -> None:
+def test_ranks_that_wait_for_each_other_are_both_named(
+    run: Any, script: Any, report: Report
+) -> None:
     done = run("--nproc-per-node", "2", *HANG, script(HEAD + "reduce(f'of_{hvd.rank()}')\n"))
     assert done.code == 124, done.err
     assert report()["rank"] == -1
@@ -56,7 +69,10 @@ def test_ranks_that_wait_for_each_other_are_both_named(run: Any, script: Any, re
 
 
 def test_a_restart_heals_a_stall(run: Any, script: Any) -> None:
-    text = "if hvd.rank() == 1 and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0': sleep()\nprint('sum', reduce('after'))\n"
+    text = (
+        "if hvd.rank() == 1 and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':"
+        " sleep()\nprint('sum', reduce('after'))\n"
+    )
     done = run("--nproc-per-node", "2", "--max-restarts", "1", *HANG, script(HEAD + text))
     assert done.code == 0, done.err
     assert done.lines[-2:] == ["[0] sum 2.0", "[1] sum 2.0"]
@@ -73,7 +89,9 @@ def test_without_a_timeout_there_is_one_warning_with_the_stacks_and_the_run_goes
         "if hvd.rank() == 1: late()\n"
         "print('sum', reduce('late'))\n"
     )
-    child = start("--nproc-per-node", "2", script(HEAD + text), env={"HOROVOD_STALL_CHECK_TIME_SECONDS": "1"})
+    child = start(
+        "--nproc-per-node", "2", script(HEAD + text), env={"HOROVOD_STALL_CHECK_TIME_SECONDS": "1"}
+    )
     child.wait_for("Missing ranks:", count=3)
     (tmp_path / "go").touch()
     done = child.finish()
@@ -88,7 +106,10 @@ def test_without_a_timeout_there_is_one_warning_with_the_stacks_and_the_run_goes
     ("tensor", "said"),
     [
         ("torch.ones(4 + hvd.rank())", "Mismatched ALLREDUCE tensor shapes"),
-        ("torch.ones(4, dtype=[torch.float32, torch.float64][hvd.rank()])", "Mismatched data types"),
+        (
+            "torch.ones(4, dtype=[torch.float32, torch.float64][hvd.rank()])",
+            "Mismatched data types",
+        ),
     ],
 )
 def test_tensors_that_do_not_match_are_the_cause_on_all_ranks(

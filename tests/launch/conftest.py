@@ -1,4 +1,6 @@
-"""What the tests of failures share: the report file of the only run, and scripts in which only one rank is bad."""
+"""What the tests of failures share: the report file of the only run, and scripts in which only one
+rank is bad.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def report(only_run_dir: Callable[[], Path]) -> Callable[[], dict[str, Any]]:
 
 @pytest.fixture
 def only_rank_1(script: Script) -> Script:
-    """Write a script in which rank 1 runs these lines, while every other rank waits to be stopped."""
+    """Write a script in which rank 1 runs these lines, while every other rank waits to be
+    stopped.
+    """
 
     def write(text: str, name: str = "script.py") -> str:
         body = "".join(f"    {line}\n" for line in text.strip().splitlines())
@@ -37,7 +41,9 @@ def only_rank_1(script: Script) -> Script:
 
 @pytest.fixture
 def failing(run: Run, only_rank_1: Script, report: Callable[[], dict[str, Any]]) -> Failing:
-    """Run three ranks of which rank 1 runs these lines; return how the launcher ended, and report.json."""
+    """Run three ranks of which rank 1 runs these lines; return how the launcher ended, and
+    report.json.
+    """
 
     def execute(text: str, *options: str, **more: Any) -> tuple[Completed, dict[str, Any]]:
         done = run("--nproc-per-node", "3", *options, only_rank_1(text), **more)

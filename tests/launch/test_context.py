@@ -1,4 +1,6 @@
-"""launcher.init() in real processes: alone, under torchrun, mpirun and srun's variables, and when things go wrong."""
+"""launcher.init() in real processes: alone, under torchrun, mpirun and srun's variables, and when
+things go wrong.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,18 @@ pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-STARTERS = ("RANK", "LOCAL_", "WORLD_", "GROUP_", "MASTER_", "TORCHELASTIC_", "OMPI_", "PMI", "SLURM", "LAUNCHER_")
+STARTERS = (
+    "RANK",
+    "LOCAL_",
+    "WORLD_",
+    "GROUP_",
+    "MASTER_",
+    "TORCHELASTIC_",
+    "OMPI_",
+    "PMI",
+    "SLURM",
+    "LAUNCHER_",
+)
 TIMEOUT_S = 100
 
 # On one core the library's threads lag behind the script, which then ends before they are at rest.
@@ -34,7 +47,8 @@ from torch.nn.parallel import DistributedDataParallel
 ctx = launcher.init()
 torch.manual_seed(ctx.rank)
 seen = {"rank": ctx.rank, "local_rank": ctx.local_rank, "world_size": ctx.world_size,
-        "local_world_size": ctx.local_world_size, "device": str(ctx.device), "same": launcher.init() is ctx}
+        "local_world_size": ctx.local_world_size, "device": str(ctx.device),
+        "same": launcher.init() is ctx}
 seen["group"] = torch.distributed.is_initialized()
 seen["numbers"] = [ctx.all_reduce(ctx.rank + 1, op) for op in ("mean", "sum", "min", "max")]
 seen["mixed"] = [ctx.all_reduce(0.5 if ctx.rank else 0, op) for op in ("sum", "min", "max")]
@@ -45,7 +59,8 @@ seen["integers"] = ctx.all_reduce(torch.tensor(ctx.rank + 1)).item()
 seen["half"] = str(ctx.all_reduce(torch.ones(3, dtype=torch.bfloat16)).dtype)
 seen["truth"] = ctx.all_reduce(torch.tensor([True, ctx.rank == 0]), "min").tolist()
 seen["columns"] = ctx.all_reduce(torch.arange(4.0).reshape(2, 2).t(), "max").tolist()
-seen["uneven"] = [list(part.shape) for part in ctx.all_gather(torch.full((ctx.rank + 1, 2), ctx.rank))]
+uneven = torch.full((ctx.rank + 1, 2), ctx.rank)
+seen["uneven"] = [list(part.shape) for part in ctx.all_gather(uneven)]
 seen["scalars"] = [part.item() for part in ctx.all_gather(torch.tensor(ctx.rank))]
 seen["object"] = ctx.broadcast_object({"from": ctx.rank}, src=ctx.world_size - 1)
 seen["objects"] = ctx.gather_object(f"rank {ctx.rank}")
@@ -68,18 +83,30 @@ print("SEEN " + json.dumps(seen), flush=True)
 
 def clean_env(**extra: str) -> dict[str, str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith(STARTERS)}
-    return {**env, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **extra}
+    return {
+        **env,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+        **extra,
+    }
 
 
 def run_to_end(command: Sequence[str], **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, env=clean_env(**env), capture_output=True, text=True, timeout=TIMEOUT_S)
+    return subprocess.run(
+        command, env=clean_env(**env), capture_output=True, text=True, timeout=TIMEOUT_S
+    )
 
 
-def run_ranks(script: Path, environments: Sequence[dict[str, str]], *args: str) -> list[subprocess.CompletedProcess[str]]:
+def run_ranks(
+    script: Path, environments: Sequence[dict[str, str]], *args: str
+) -> list[subprocess.CompletedProcess[str]]:
     """Start one process per environment and collect what each wrote."""
     command = [sys.executable, str(script), *args]
     ranks = [
-        subprocess.Popen(command, env=clean_env(**env), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            command, env=clean_env(**env), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         for env in environments
     ]
     try:
@@ -149,7 +176,9 @@ def check_two_ranks(seen: list[dict[str, object]]) -> None:
 
 
 def test_a_script_run_alone_is_rank_0_of_1_without_a_process_group(tmp_path: Path) -> None:
-    done = run_to_end([sys.executable, "-W", "error", str(write(tmp_path, EVERYTHING))], CUDA_VISIBLE_DEVICES="")
+    done = run_to_end(
+        [sys.executable, "-W", "error", str(write(tmp_path, EVERYTHING))], CUDA_VISIBLE_DEVICES=""
+    )
     assert (done.returncode, done.stderr) == (0, "")
     (seen,) = read_seen(done.stdout)
     assert seen["group"] is False
@@ -161,8 +190,17 @@ def test_a_script_run_alone_is_rank_0_of_1_without_a_process_group(tmp_path: Pat
     assert "printed once" in done.stdout
 
 
-def test_the_same_script_runs_under_the_launcher(run: Callable[..., Any], script: Callable[[str], str], method: str) -> None:
-    done = run("--nproc-per-node", "2", "--start", method, script(EVERYTHING), env={"CUDA_VISIBLE_DEVICES": ""})
+def test_the_same_script_runs_under_the_launcher(
+    run: Callable[..., Any], script: Callable[[str], str], method: str
+) -> None:
+    done = run(
+        "--nproc-per-node",
+        "2",
+        "--start",
+        method,
+        script(EVERYTHING),
+        env={"CUDA_VISIBLE_DEVICES": ""},
+    )
     assert done.code == 0, done.err
     assert done.out.count("printed once") == 1
     check_two_ranks(read_seen(done.out))
@@ -170,7 +208,15 @@ def test_the_same_script_runs_under_the_launcher(run: Callable[..., Any], script
 
 def test_the_same_script_runs_under_torchrun(tmp_path: Path) -> None:
     script = str(write(tmp_path, EVERYTHING))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        script,
+    ]
     done = run_to_end(command, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr
     assert "destroy_process_group" not in done.stderr
@@ -188,7 +234,9 @@ def test_the_same_script_runs_under_mpirun(tmp_path: Path) -> None:
         CUDA_VISIBLE_DEVICES="",
     )
     assert done.returncode == 0, done.stderr
-    check_two_ranks(read_seen("".join(file.read_text() for file in sorted(tmp_path.glob("said/**/stdout")))))
+    check_two_ranks(
+        read_seen("".join(file.read_text() for file in sorted(tmp_path.glob("said/**/stdout"))))
+    )
 
 
 def test_the_same_script_runs_as_a_slurm_step(tmp_path: Path) -> None:
@@ -247,7 +295,8 @@ import sys, launcher, torch
 ctx = launcher.init()
 ctx.barrier()
 if ctx.rank == 0:
-    work = torch.distributed.all_reduce(torch.ones(3), async_op=True)  # as DDP has under way in a backward pass
+    # As DDP has under way in a backward pass.
+    work = torch.distributed.all_reduce(torch.ones(3), async_op=True)
     raise ValueError("bad batch")
 sys.stdin.read()  # far from any collective until rank 0 has ended
 """
@@ -255,9 +304,12 @@ sys.stdin.read()  # far from any collective until rank 0 has ended
 
 def test_a_rank_that_fails_does_not_wait_for_the_others(tmp_path: Path) -> None:
     command = [sys.executable, str(write(tmp_path, RAISE))]
-    zero, one = (subprocess.Popen(
-        command, env=clean_env(**env), stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) for env in contract())  # fmt: skip
+    zero, one = (
+        subprocess.Popen(
+            command, env=clean_env(**env), stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for env in contract()
+    )
     try:
         _, error = zero.communicate(timeout=TIMEOUT_S)
         assert zero.returncode == 1
@@ -285,7 +337,9 @@ print(f"stopped after {calls}")
 
 def test_one_rank_asked_to_stop_stops_all_in_the_same_step(tmp_path: Path) -> None:
     done = run_ranks(write(tmp_path, STOPPING), contract())
-    assert [(one.returncode, one.stdout, one.stderr) for one in done] == [(0, "stopped after 1\n", "")] * 2
+    assert [(one.returncode, one.stdout, one.stderr) for one in done] == [
+        (0, "stopped after 1\n", "")
+    ] * 2
 
 
 def run_alone(tmp_path: Path, body: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -301,7 +355,10 @@ def test_a_script_that_never_asks_dies_of_sigterm(tmp_path: Path) -> None:
 
 
 def test_a_closed_context_gives_sigterm_back(tmp_path: Path) -> None:
-    body = f"ctx = launcher.init()\nctx.stopping()\n{KILL_ME}\nassert ctx.stopping()\nctx.close()\n{KILL_ME}"
+    body = (
+        f"ctx = launcher.init()\nctx.stopping()\n{KILL_ME}\nassert"
+        f" ctx.stopping()\nctx.close()\n{KILL_ME}"
+    )
     assert run_alone(tmp_path, body).returncode == -signal.SIGTERM
 
 
@@ -326,9 +383,17 @@ def test_a_missing_torch_names_the_command_that_installs_it(tmp_path: Path) -> N
         ("init(backend='nccl')", {}, ["backend='nccl' needs a GPU", "'gloo'"]),
         ("init(backend='mpi')", {}, ["backend='mpi'", "built without MPI", "'gloo'", "'horovod'"]),
         ("init(backend='glo')", {}, ["backend='glo' is no backend", "'gloo'"]),
-        ("init(backend='nccl')", {"LAUNCHER_BACKEND": "gloo"}, ["backend='nccl'", "--backend is 'gloo'"]),
+        (
+            "init(backend='nccl')",
+            {"LAUNCHER_BACKEND": "gloo"},
+            ["backend='nccl'", "--backend is 'gloo'"],
+        ),
         ("init('mpi', timeout_s=9)", {}, ["timeout_s=9", "MPI"]),
-        ("init('gloo').mpi", {"SLURM_STEP_ID": "0"}, ["srun has started this rank without it", "srun --mpi=pmix"]),
+        (
+            "init('gloo').mpi",
+            {"SLURM_STEP_ID": "0"},
+            ["srun has started this rank without it", "srun --mpi=pmix"],
+        ),
         ("init(timeout_s=0)", {}, ["timeout_s=0"]),
         ("init()", {"RANK": "3", "WORLD_SIZE": "2"}, ["RANK=3", "WORLD_SIZE=2"]),
         ("init('gloo').all_reduce(1, 'avg')", {}, ["op='avg'", "'mean'"]),

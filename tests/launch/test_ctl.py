@@ -1,4 +1,6 @@
-"""`python -m launcher.ctl` from another terminal: look at runs that are going on, and act on them."""
+"""`python -m launcher.ctl` from another terminal: look at runs that are going on, and act on
+them.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ Waiting = Callable[..., Running]
 @pytest.fixture
 def ctl(run_command: Run) -> Ctl:
     """Run `launcher.ctl` with these arguments."""
-    return lambda *args, before=(), **options: run_command([*before, sys.executable, "-m", "launcher.ctl", *args], **options)
+    return lambda *args, before=(), **options: run_command(
+        [*before, sys.executable, "-m", "launcher.ctl", *args], **options
+    )
 
 
 @pytest.fixture
@@ -43,7 +47,9 @@ def waiting(start: Start, script: Script) -> Waiting:
     """Start a run of two ranks with this id, and wait until both are there."""
 
     def begin(run_id: str, *options: str) -> Running:
-        child = start("--nproc-per-node", "2", "--rdzv-id", run_id, *options, script(WAITING), "--lr", "0.1")
+        child = start(
+            "--nproc-per-node", "2", "--rdzv-id", run_id, *options, script(WAITING), "--lr", "0.1"
+        )
         child.wait_for("ready", 2)
         return child
 
@@ -55,7 +61,9 @@ def lines_of(done: Completed, run_id: str) -> list[str]:
     return [line for line in done.out.splitlines() if line.startswith(run_id)]
 
 
-def test_ps_shows_id_state_ranks_age_and_last_output(waiting: Waiting, ctl: Ctl, suite_mark: str) -> None:
+def test_ps_shows_id_state_ranks_age_and_last_output(
+    waiting: Waiting, ctl: Ctl, suite_mark: str
+) -> None:
     child = waiting(f"one-{suite_mark}")
     (line,) = lines_of(ctl("ps"), f"one-{suite_mark}")
     assert f"pid {child.pid}  2/2 ranks running  " in line
@@ -64,7 +72,8 @@ def test_ps_shows_id_state_ranks_age_and_last_output(waiting: Waiting, ctl: Ctl,
 
 
 def test_ps_without_runs_says_so(ctl: Ctl) -> None:
-    # A network namespace is what abstract sockets live in: in one of its own there are no runs of anybody else.
+    # A network namespace is what abstract sockets live in: in one of its own there are no runs of
+    # anybody else.
     words = ["unshare", "-n"]
     if subprocess.run([*words, "true"], capture_output=True, check=False).returncode != 0:
         pytest.skip("needs the right to make a network namespace")
@@ -72,7 +81,9 @@ def test_ps_without_runs_says_so(ctl: Ctl) -> None:
     assert (done.code, done.out) == (0, "no runs on this machine\n")
 
 
-def test_stacks_show_where_every_rank_is_and_disturb_nothing(waiting: Waiting, ctl: Ctl, suite_mark: str) -> None:
+def test_stacks_show_where_every_rank_is_and_disturb_nothing(
+    waiting: Waiting, ctl: Ctl, suite_mark: str
+) -> None:
     child = waiting(f"one-{suite_mark}")
     for _ in range(3):
         done = ctl("stacks", f"one-{suite_mark}")
@@ -90,9 +101,15 @@ def test_stop_is_as_polite_as_sigterm(waiting: Waiting, ctl: Ctl, suite_mark: st
     assert child.finish().code == 143
 
 
-def test_signal_reaches_every_rank_and_stops_nothing(waiting: Waiting, ctl: Ctl, suite_mark: str) -> None:
+def test_signal_reaches_every_rank_and_stops_nothing(
+    waiting: Waiting, ctl: Ctl, suite_mark: str
+) -> None:
     child = waiting(f"one-{suite_mark}")
-    for name, shown in (("SIGUSR1", "USR1"), ("winch", "WINCH"), (str(int(signal.SIGUSR1)), "USR1")):
+    for name, shown in (
+        ("SIGUSR1", "USR1"),
+        ("winch", "WINCH"),
+        (str(int(signal.SIGUSR1)), "USR1"),
+    ):
         assert ctl("signal", name, f"one-{suite_mark}").code == 0
         child.wait_for(f"got {shown} on 0")
         child.wait_for(f"got {shown} on 1")
@@ -106,7 +123,9 @@ def test_unknown_signal_is_a_usage_error(ctl: Ctl) -> None:
     assert "There is no signal SIGNONSENSE" in done.err
 
 
-def test_two_runs_must_be_told_apart_by_the_beginning_of_the_id(waiting: Waiting, ctl: Ctl, suite_mark: str) -> None:
+def test_two_runs_must_be_told_apart_by_the_beginning_of_the_id(
+    waiting: Waiting, ctl: Ctl, suite_mark: str
+) -> None:
     first, second = waiting(f"{suite_mark}-a"), waiting(f"{suite_mark}-b")
     both = ctl("stop", suite_mark)
     assert both.code == 2
@@ -119,7 +138,9 @@ def test_two_runs_must_be_told_apart_by_the_beginning_of_the_id(waiting: Waiting
     assert first.finish().code == 143
 
 
-def test_whole_id_is_found_although_another_begins_with_it(waiting: Waiting, ctl: Ctl, suite_mark: str) -> None:
+def test_whole_id_is_found_although_another_begins_with_it(
+    waiting: Waiting, ctl: Ctl, suite_mark: str
+) -> None:
     first, second = waiting(suite_mark), waiting(f"{suite_mark}-2")
     assert ctl("stop", suite_mark).code == 0
     assert first.finish().code == 143
@@ -133,7 +154,9 @@ def test_unknown_run_is_an_error_with_what_to_type(ctl: Ctl, suite_mark: str) ->
     assert "launcher.ctl ps" in done.err
 
 
-def test_supervisor_that_is_stopped_is_listed_and_does_not_hang_ctl(waiting: Waiting, ctl: Ctl, suite_mark: str) -> None:
+def test_supervisor_that_is_stopped_is_listed_and_does_not_hang_ctl(
+    waiting: Waiting, ctl: Ctl, suite_mark: str
+) -> None:
     child = waiting(f"one-{suite_mark}")
     os.kill(child.pid, signal.SIGSTOP)
     done = ctl("ps", timeout_s=20)
@@ -142,7 +165,9 @@ def test_supervisor_that_is_stopped_is_listed_and_does_not_hang_ctl(waiting: Wai
     assert done.code == 0
 
 
-def test_caller_that_says_nothing_does_not_hold_up_the_run(waiting: Waiting, ctl: Ctl, suite_mark: str) -> None:
+def test_caller_that_says_nothing_does_not_hold_up_the_run(
+    waiting: Waiting, ctl: Ctl, suite_mark: str
+) -> None:
     child = waiting(f"one-{suite_mark}")
     with socket.socket(socket.AF_UNIX) as silent:
         silent.connect("\0" + socket_of(child))
@@ -151,13 +176,21 @@ def test_caller_that_says_nothing_does_not_hold_up_the_run(waiting: Waiting, ctl
     assert child.process.poll() is None
 
 
-def test_run_of_another_user_is_neither_shown_nor_stopped(waiting: Waiting, ctl: Ctl, suite_mark: str) -> None:
+def test_run_of_another_user_is_neither_shown_nor_stopped(
+    waiting: Waiting, ctl: Ctl, suite_mark: str
+) -> None:
     if os.getuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("needs root and setpriv to become another user")
     child = waiting(f"one-{suite_mark}")
     other = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    if subprocess.run([*other, sys.executable, "-c", "0"], capture_output=True, check=False).returncode != 0:
-        # The interpreter lies where other users cannot read: then only the socket can be tried, as that user.
+    if (
+        subprocess.run(
+            [*other, sys.executable, "-c", "0"], capture_output=True, check=False
+        ).returncode
+        != 0
+    ):
+        # The interpreter lies where other users cannot read: then only the socket can be tried, as
+        # that user.
         asked = ask_as(65534, socket_of(child))
         assert asked == b""
     else:

@@ -1,4 +1,6 @@
-"""How a script ends is how it ends under plain python: the traceback, the exit code, and everything that happens at exit."""
+"""How a script ends is how it ends under plain python: the traceback, the exit code, and everything
+that happens at exit.
+"""
 
 from __future__ import annotations
 
@@ -28,15 +30,24 @@ FAILURES = {
     "os._exit": "import os\nos._exit(9)\n",
     "keyboard interrupt": "raise KeyboardInterrupt\n",
     "atexit": "import atexit\ndef f(): 1/0\natexit.register(f)\n",
-    "hook": "import sys\ndef hook(k, v, t): print('hooked', k, t.tb_lineno, file=sys.stderr)\nsys.excepthook = hook\n1/0\n",
+    "hook": (
+        "import sys\ndef hook(k, v, t): print('hooked', k, t.tb_lineno,"
+        " file=sys.stderr)\nsys.excepthook = hook\n1/0\n"
+    ),
     "str raises": "class E(Exception):\n    def __str__(self): raise ValueError\nraise E\n",
     "recursion": "def f(n): return f(n + 1)\nf(0)\n",
-    "deep": "import sys\nsys.setrecursionlimit(20000)\ndef f(n):\n    if n == 3000: 1/0\n    f(n + 1)\nf(0)\n",
+    "deep": (
+        "import sys\nsys.setrecursionlimit(20000)\ndef f(n):\n    if n == 3000: 1/0\n    f(n +"
+        " 1)\nf(0)\n"
+    ),
     "surrogate": "raise ValueError('\\ud800 \\udc80 é')\n",
     "multi-line": "raise ValueError(\n    'a',\n    'b',\n)\n",
     "import": "import no_such_module_at_all\n",
     "imported": "import broken\n",
-    "thread": "import threading\nt = threading.Thread(target=lambda: 1/0, name='t')\nt.start()\nt.join()\n",
+    "thread": (
+        "import threading\nt = threading.Thread(target=lambda: 1/0,"
+        " name='t')\nt.start()\nt.join()\n"
+    ),
     "del": "class D:\n    def __del__(self): 1/0\nD()\n",
     "warning": "import warnings\nwarnings.warn('careful')\n",
     "exec": "exec(compile('1/0', 'made up', 'exec'))\n",
@@ -68,7 +79,9 @@ def test_a_failing_script_prints_and_returns_what_it_does_under_plain_python(
     code = plain.code if plain.code >= 0 else 128 - plain.code
     for method in ("spawn", "warm"):
         ours = run("--start", method, "script.py")
-        assert _comparable(_said_by_rank(ours.err)) == _comparable(plain.err.replace("\r", "")), method
+        assert _comparable(_said_by_rank(ours.err)) == _comparable(plain.err.replace("\r", "")), (
+            method
+        )
         assert ours.code == code, method
         assert ("FAILED: rank 0" in ours.err) == (code != 0), ours.err
         if "Traceback" in plain.err and name not in ("atexit", "thread", "del"):
@@ -79,7 +92,9 @@ def test_a_failing_script_prints_and_returns_what_it_does_under_plain_python(
 
 
 @pytest.mark.slow
-def test_module_and_package_tracebacks_show_no_file_of_ours(run: Run, run_command: Run, script: Script, method: str) -> None:
+def test_module_and_package_tracebacks_show_no_file_of_ours(
+    run: Run, run_command: Run, script: Script, method: str
+) -> None:
     script("import os\nraise ValueError('mine')\n", "package/__main__.py")
     for target in (("-m", "package"), ("package",)):
         plain = run_command([sys.executable, *target])
@@ -90,12 +105,16 @@ def test_module_and_package_tracebacks_show_no_file_of_ours(run: Run, run_comman
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("signame", "code"), [("SIGKILL", 137), ("SIGSEGV", 139), ("SIGABRT", 134), ("SIGTERM", 143), ("SIGINT", 130)]
+    ("signame", "code"),
+    [("SIGKILL", 137), ("SIGSEGV", 139), ("SIGABRT", 134), ("SIGTERM", 143), ("SIGINT", 130)],
 )
 def test_a_rank_killed_by_a_signal_gives_128_plus_its_number(
     signame: str, code: int, method: str, run: Run, script: Script
 ) -> None:
-    script(f"import os, signal\nif os.environ['RANK'] == '1': os.kill(os.getpid(), signal.{signame})\nsignal.pause()\n")
+    script(
+        "import os, signal\nif os.environ['RANK'] == '1': os.kill(os.getpid(),"
+        f" signal.{signame})\nsignal.pause()\n"
+    )
     done = run("--start", method, "--nproc-per-node", "2", "script.py")
     assert done.code == code
     assert "FAILED: rank 1" in done.err
@@ -104,7 +123,9 @@ def test_a_rank_killed_by_a_signal_gives_128_plus_its_number(
 
 
 @pytest.mark.slow
-def test_the_first_failure_decides_and_not_those_that_it_causes(method: str, run: Run, script: Script) -> None:
+def test_the_first_failure_decides_and_not_those_that_it_causes(
+    method: str, run: Run, script: Script
+) -> None:
     script(
         "import os, signal, sys\n"
         "if os.environ['RANK'] == '2': sys.exit(7)\n"
@@ -119,9 +140,9 @@ def test_the_first_failure_decides_and_not_those_that_it_causes(method: str, run
 @pytest.mark.slow
 def test_one_failure_among_successes_is_a_failure(method: str, run: Run, script: Script) -> None:
     script(
-        "import os, sys, time\nfrom pathlib import Path\nrank = os.environ['RANK']\n"
-        "Path('ended' + rank).touch()\nif rank == '1':\n"
-        "    while not (Path('ended0').exists() and Path('ended2').exists()): time.sleep(0.01)\n    sys.exit(4)\n"
+        "import os, sys, time\nfrom pathlib import Path\nrank = os.environ['RANK']\nPath('ended' +"
+        " rank).touch()\nif rank == '1':\n    while not (Path('ended0').exists() and"
+        " Path('ended2').exists()): time.sleep(0.01)\n    sys.exit(4)\n"
     )
     assert run("--start", method, "--nproc-per-node", "3", "script.py").code == 4
 
@@ -216,7 +237,10 @@ def use(): return late
         "sys.modules.clear()",
         "sys.modules = dict(sys.modules)",
         "[sys.modules.pop(name) for name in list(sys.modules) if name.startswith('launcher')]",
-        "import types; sys.modules['os'] = types.ModuleType('os'); sys.modules['mine'] = sys.modules['__main__']",
+        (
+            "import types; sys.modules['os'] = types.ModuleType('os'); sys.modules['mine'] ="
+            " sys.modules['__main__']"
+        ),
         "del sys.modules['json']; import json; json.late = Late()",
         "del sys.modules['__main__']",
     ],
@@ -278,7 +302,9 @@ def test_output_that_cannot_be_written_at_exit_is_told_as_under_plain_python(
 def test_what_a_forked_child_of_a_script_raises_is_not_noted_as_the_ranks_failure(
     method: str, run: Run, script: Script, tmp_path: Path
 ) -> None:
-    script("import os\nif os.fork() == 0: raise ValueError('of the child')\nos.wait()\nos._exit(4)\n")
+    script(
+        "import os\nif os.fork() == 0: raise ValueError('of the child')\nos.wait()\nos._exit(4)\n"
+    )
     done = run("--start", method, "script.py")
     assert done.code == 4
     assert "exit code 4" in done.err

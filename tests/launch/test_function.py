@@ -22,7 +22,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs go into this folder, private folders into one beside it that must be empty in the end."""
+    """Runs go into this folder, private folders into one beside it that must be empty in the
+    end.
+    """
     private = tmp_path / "private"
     private.mkdir()
     monkeypatch.setenv("TMPDIR", str(private))
@@ -31,7 +33,9 @@ def in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def place(word: str, *, end: str = "") -> tuple[int, str, int]:
-    """What a worker makes of its arguments; a plain function of a module that the workers import."""
+    """What a worker makes of its arguments; a plain function of a module that the workers
+    import.
+    """
     from launcher import worker
 
     return worker.rank(), word + end, os.getpid()
@@ -39,15 +43,20 @@ def place(word: str, *, end: str = "") -> tuple[int, str, int]:
 
 def test_a_function_returns_its_results_by_rank(method: str, tmp_path: Path) -> None:
     results = launch(place, ("a",), {"end": "!"}, nproc_per_node=3, start=method)
-    assert {rank: (result[0], result[1]) for rank, result in results.items()} == {rank: (rank, "a!") for rank in range(3)}
+    assert {rank: (result[0], result[1]) for rank, result in results.items()} == {
+        rank: (rank, "a!") for rank in range(3)
+    }
     assert len({os.getpid(), *(result[2] for result in results.values())}) == 4
     assert list((tmp_path / "private").iterdir()) == []
 
 
 def test_workers_find_nothing_that_was_meant_for_the_launcher(method: str) -> None:
-    # A launcher that a worker starts would wait for the end of this process, and leave its result where ours is awaited.
+    # A launcher that a worker starts would wait for the end of this process, and leave its result
+    # where ours is awaited.
     names = ("LAUNCHER_PARENT_PID", "LAUNCHER_RESULT_FILE")
-    found = launch(lambda: [name for name in names if name in os.environ], nproc_per_node=2, start=method)
+    found = launch(
+        lambda: [name for name in names if name in os.environ], nproc_per_node=2, start=method
+    )
     assert found == {0: [], 1: []}
 
 
@@ -131,7 +140,8 @@ def test_a_function_that_first_fails_is_started_again() -> None:
 
 def test_a_command_returns_none_by_rank(tmp_path: Path) -> None:
     (tmp_path / "write.py").write_text(
-        "import os, sys\nopen('rank' + os.environ['RANK'], 'w').write(' '.join(sys.argv[1:]) + os.environ['EXTRA'])\n"
+        "import os, sys\nopen('rank' + os.environ['RANK'], 'w').write(' '.join(sys.argv[1:]) +"
+        " os.environ['EXTRA'])\n"
     )
     results = launch(["write.py", "--lr"], (0.1,), nproc_per_node=2, env={"EXTRA": "!"})
     assert results == {0: None, 1: None}
@@ -157,24 +167,51 @@ def leave(code: object = 0) -> None:
 @pytest.mark.parametrize(
     ("call", "kind", "words"),
     [
-        (lambda: launch(lambda: threading.Lock()), launcher.WorkerFailed, ["rank 0", "lock", "cannot be pickled"]),
+        (
+            lambda: launch(lambda: threading.Lock()),
+            launcher.WorkerFailed,
+            ["rank 0", "lock", "cannot be pickled"],
+        ),
         (lambda: launch(place, (threading.Lock(),)), launcher.LauncherError, ["Argument 0 (lock)"]),
-        (lambda: launch(place, ("a",), {"end": threading.Lock()}), launcher.LauncherError, ["Argument end= (lock)"]),
-        (lambda: launch((lambda lock: lambda: lock)(threading.Lock())), launcher.LauncherError, ["The function"]),
-        (lambda: launch(leave), launcher.LauncherError, ["Rank 0 ended without a result", "sys.exit()"]),
+        (
+            lambda: launch(place, ("a",), {"end": threading.Lock()}),
+            launcher.LauncherError,
+            ["Argument end= (lock)"],
+        ),
+        (
+            lambda: launch((lambda lock: lambda: lock)(threading.Lock())),
+            launcher.LauncherError,
+            ["The function"],
+        ),
+        (
+            lambda: launch(leave),
+            launcher.LauncherError,
+            ["Rank 0 ended without a result", "sys.exit()"],
+        ),
         (lambda: launch(leave, (3,)), launcher.WorkerFailed, ["rank 0", "exit code 3"]),
         (lambda: launch(place, nproc_per_node=0), launcher.UsageError, ["--nproc-per-node", "0"]),
         (lambda: launch(place, start="fast"), launcher.UsageError, ["--start", "fast"]),
         (lambda: launch(place, backend="mpi"), launcher.UsageError, ["--backend", "mpi"]),
         (lambda: launch([]), launcher.UsageError, ["no script"]),
         (lambda: launch("no_such.py"), launcher.UsageError, ["There is no file no_such.py"]),
-        (lambda: launch(["--no-python", "./no_such"]), launcher.SpawnError, ["./no_such was not found"]),
-        (lambda: launch(place, env={"PYTHON_EXEC": "/no/python"}), launcher.SpawnError, ["/no/python", "unset PYTHON_EXEC"]),
+        (
+            lambda: launch(["--no-python", "./no_such"]),
+            launcher.SpawnError,
+            ["./no_such was not found"],
+        ),
+        (
+            lambda: launch(place, env={"PYTHON_EXEC": "/no/python"}),
+            launcher.SpawnError,
+            ["/no/python", "unset PYTHON_EXEC"],
+        ),
         (lambda: launch("train.py", kwargs={"lr": 1}), launcher.UsageError, ["kwargs", "train.py"]),
     ],
 )
 def test_what_cannot_be_is_named(
-    call: Callable[[], Any], kind: type[Exception], words: list[str], capfd: pytest.CaptureFixture[str]
+    call: Callable[[], Any],
+    kind: type[Exception],
+    words: list[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(kind) as caught:
         call()
@@ -224,7 +261,9 @@ def start_caller(start_command: Any, script: Any, tmp_path: Path) -> tuple[Any, 
     return caller, int(ready.read_text())
 
 
-def test_ctrl_c_in_the_caller_stops_the_workers_first(start_command: Any, script: Any, tmp_path: Path) -> None:
+def test_ctrl_c_in_the_caller_stops_the_workers_first(
+    start_command: Any, script: Any, tmp_path: Path
+) -> None:
     caller, worker = start_caller(start_command, script, tmp_path)
     caller.send(signal.SIGINT)
     done = caller.finish()
@@ -233,7 +272,9 @@ def test_ctrl_c_in_the_caller_stops_the_workers_first(start_command: Any, script
         os.kill(worker, 0)
 
 
-def test_the_workers_end_when_the_caller_is_killed(start_command: Any, script: Any, tmp_path: Path) -> None:
+def test_the_workers_end_when_the_caller_is_killed(
+    start_command: Any, script: Any, tmp_path: Path
+) -> None:
     from tests.conftest import is_alive, wait_until
 
     caller, worker = start_caller(start_command, script, tmp_path)
@@ -269,7 +310,9 @@ def sets_threads() -> None:
         (print, []),
     ],
 )
-def test_only_what_the_function_needs_is_imported_beforehand(function: Callable[..., Any], options: list[str]) -> None:
+def test_only_what_the_function_needs_is_imported_beforehand(
+    function: Callable[..., Any], options: list[str]
+) -> None:
     assert _preload(function) == options
 
 

@@ -1,4 +1,6 @@
-"""Odd surroundings: many ranks, closed streams, no home, few descriptors, very long arguments, foreign commands."""
+"""Odd surroundings: many ranks, closed streams, no home, few descriptors, very long arguments,
+foreign commands.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,18 @@ def test_64_ranks_print_and_end(method: str, run: Run, script: Script) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_closed_streams_at_the_start_do_no_harm(closed: str, run_command: Run, script: Script, tmp_path: Path) -> None:
+def test_closed_streams_at_the_start_do_no_harm(
+    closed: str, run_command: Run, script: Script, tmp_path: Path
+) -> None:
     script(HELLO + "import sys\nprint('to err', file=sys.stderr)\n")
     for method in ("spawn", "warm"):
         done = run_command(
-            ["sh", "-c", f'exec "$0" -m launcher --start {method} --nproc-per-node 2 script.py {closed}', sys.executable]
+            [
+                "sh",
+                "-c",
+                f'exec "$0" -m launcher --start {method} --nproc-per-node 2 script.py {closed}',
+                sys.executable,
+            ]
         )
         assert done.code == 0
         if ">&-" not in closed.replace("2>&-", ""):
@@ -69,7 +78,9 @@ def test_too_few_descriptors_for_the_ranks_are_an_error_with_the_command_that_ra
 
 
 @pytest.mark.slow
-def test_more_ranks_than_descriptors_are_refused_before_anything_is_made(run: Run, script: Script, tmp_path: Path) -> None:
+def test_more_ranks_than_descriptors_are_refused_before_anything_is_made(
+    run: Run, script: Script, tmp_path: Path
+) -> None:
     script(HELLO)
 
     def limit() -> None:
@@ -85,11 +96,27 @@ def test_more_ranks_than_descriptors_are_refused_before_anything_is_made(run: Ru
 
 
 @pytest.mark.slow
-def test_an_argument_of_130_kb_and_an_environment_of_100_kb_arrive(method: str, run: Run, script: Script) -> None:
-    script("import hashlib, json, os, sys\nprint(json.dumps([len(sys.argv[1]), sys.argv[2], len(os.environ['LONG'])]))\n")
-    done = run("--start", method, "--nproc-per-node", "2", "script.py", "a" * 130_000, "$RANK", env={"LONG": "e" * 100_000})
+def test_an_argument_of_130_kb_and_an_environment_of_100_kb_arrive(
+    method: str, run: Run, script: Script
+) -> None:
+    script(
+        "import hashlib, json, os, sys\nprint(json.dumps([len(sys.argv[1]), sys.argv[2],"
+        " len(os.environ['LONG'])]))\n"
+    )
+    done = run(
+        "--start",
+        method,
+        "--nproc-per-node",
+        "2",
+        "script.py",
+        "a" * 130_000,
+        "$RANK",
+        env={"LONG": "e" * 100_000},
+    )
     assert done.code == 0, done.err[-2000:]
-    assert [json.loads(line[4:]) for line in done.lines] == [[130_000, str(rank), 100_000] for rank in range(2)]
+    assert [json.loads(line[4:]) for line in done.lines] == [
+        [130_000, str(rank), 100_000] for rank in range(2)
+    ]
 
 
 @pytest.mark.slow
@@ -109,7 +136,9 @@ def program(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_foreign_command_gets_the_environment_and_its_arguments(run: Run, program: Path) -> None:
-    done = run("--no-python", "--nproc-per-node", "2", "./program", "0", "$LOCAL_RANK", "$HOME", "a b")
+    done = run(
+        "--no-python", "--nproc-per-node", "2", "./program", "0", "$LOCAL_RANK", "$HOME", "a b"
+    )
     assert done.lines == [f"[{rank}] rank {rank} of 2: 0 {rank} $HOME a b" for rank in range(2)]
     assert done.code == 0
     assert run("--no-python", "./program", "5").code == 5
@@ -136,14 +165,25 @@ def test_an_interpreter_that_cannot_be_started_is_said_in_one_paragraph(
     method: str, run: Run, program: Path, script: Script
 ) -> None:
     def refused(python: str) -> tuple[int, str]:
-        done = run("--start", method, "--nproc-per-node", "2", script("pass\n"), env={"PYTHON_EXEC": python})
+        done = run(
+            "--start",
+            method,
+            "--nproc-per-node",
+            "2",
+            script("pass\n"),
+            env={"PYTHON_EXEC": python},
+        )
         assert "Traceback" not in done.err
         assert done.err.count("\n") == 1
         return done.code, done.err
 
     for missing in ("/no/such/python", "no-such-python-anywhere"):
         code, said = refused(missing)
-        assert (code, f"PYTHON_EXEC={missing}" in said, "unset PYTHON_EXEC" in said) == (127, True, True)
+        assert (code, f"PYTHON_EXEC={missing}" in said, "unset PYTHON_EXEC" in said) == (
+            127,
+            True,
+            True,
+        )
     program.write_text("#!/no/such/interpreter\n")
     assert refused("./program")[0] == 126
     program.chmod(stat.S_IRUSR | stat.S_IWUSR)
@@ -155,15 +195,20 @@ def test_a_foreign_command_finds_signals_as_a_shell_leaves_them(run: Run, run_co
     show = ["grep", "-E", "^Sig(Blk|Ign|Cgt)", "/proc/self/status"]
     plain = run_command(show)
     done = run("--no-python", *show)
-    # posix_spawn of the C library ignores two signals of its own, 32 and 33, which no program can use.
+    # posix_spawn of the C library ignores two signals of its own, 32 and 33, which no program can
+    # use.
     masks = [int(line.split()[-1], 16) & ~(3 << 31) for line in done.out.splitlines()]
     assert masks == [int(line.split()[-1], 16) for line in plain.out.splitlines()]
 
 
 @pytest.mark.slow
-def test_a_script_that_is_deleted_after_the_start_fails_clearly(method: str, run: Run, script: Script) -> None:
+def test_a_script_that_is_deleted_after_the_start_fails_clearly(
+    method: str, run: Run, script: Script
+) -> None:
     # Each rank removes its own file in its first attempt: the second attempt finds none.
-    script("import os\nos.path.exists('script.py') and os.remove('script.py')\nraise SystemExit(3)\n")
+    script(
+        "import os\nos.path.exists('script.py') and os.remove('script.py')\nraise SystemExit(3)\n"
+    )
     done = run("--start", method, "--max-restarts", "1", "script.py")
     assert done.code != 0
     assert "script.py" in done.err
@@ -171,10 +216,15 @@ def test_a_script_that_is_deleted_after_the_start_fails_clearly(method: str, run
 
 
 @pytest.mark.slow
-def test_the_current_folder_may_be_gone(method: str, run_command: Run, script: Script, tmp_path: Path) -> None:
+def test_the_current_folder_may_be_gone(
+    method: str, run_command: Run, script: Script, tmp_path: Path
+) -> None:
     script(HELLO)
     (tmp_path / "gone").mkdir()
-    line = f'cd gone && rmdir ../gone && exec "$0" -m launcher --start {method} --nproc-per-node 2 {tmp_path}/script.py'
+    line = (
+        f'cd gone && rmdir ../gone && exec "$0" -m launcher --start {method} --nproc-per-node 2'
+        f" {tmp_path}/script.py"
+    )
     done = run_command(["sh", "-c", line, sys.executable], env={"TMPDIR": str(tmp_path)})
     assert "Traceback" not in done.err
     assert done.lines == ["[0] hello 0", "[1] hello 1"]
@@ -187,7 +237,8 @@ def test_a_script_that_only_one_worker_could_read_is_refused(run: Run, tmp_path:
     done = run("--nproc-per-node", "2", "pipe")
     assert done.code == 2
     assert "pipe is no regular file" in done.err
-    # A file, but only the first worker has it as its stdin: the others would run an empty program, and succeed.
+    # A file, but only the first worker has it as its stdin: the others would run an empty program,
+    # and succeed.
     (tmp_path / "script.py").write_text("raise SystemExit(3)\n")
     with open(tmp_path / "script.py", "rb") as file:
         done = run("--nproc-per-node", "2", "/dev/stdin", stdin=file)

@@ -1,4 +1,6 @@
-"""Deaths that have to do with memory: the kernel's out-of-memory killer, a full /dev/shm, a killed data worker."""
+"""Deaths that have to do with memory: the kernel's out-of-memory killer, a full /dev/shm, a killed
+data worker.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,10 @@ signal.pause()
 @pytest.fixture
 def memory_cgroup() -> Iterator[Path]:
     """A memory cgroup with a limit, made in whichever version of cgroups this machine has."""
-    for root, limit in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
+    for root, limit in (
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+        ("/sys/fs/cgroup", "memory.max"),
+    ):
         folder = Path(root) / f"launcher-test-{os.getpid()}"
         try:
             folder.mkdir()
@@ -72,13 +77,21 @@ def memory_cgroup() -> Iterator[Path]:
 
 def inside(folder: Path, *args: str) -> list[str]:
     """Return the command of the launcher with these arguments, run inside of a cgroup."""
-    return ["bash", "-c", 'echo $$ >"$0"/cgroup.procs && exec "$@"', str(folder), *map(str, command(*args))]
+    return [
+        "bash",
+        "-c",
+        'echo $$ >"$0"/cgroup.procs && exec "$@"',
+        str(folder),
+        *map(str, command(*args)),
+    ]
 
 
 def test_out_of_memory_killer_is_named_with_the_figures(
     run_command: Run, only_rank_1: Script, report: Report, memory_cgroup: Path, method: str
 ) -> None:
-    done = run_command(inside(memory_cgroup, "--nproc-per-node", "2", "--start", method, only_rank_1(EAT)))
+    done = run_command(
+        inside(memory_cgroup, "--nproc-per-node", "2", "--start", method, only_rank_1(EAT))
+    )
     assert done.code == 137
     evidence = report()["evidence"]
     assert report()["rank"] == 1
@@ -92,8 +105,13 @@ def test_out_of_memory_killer_is_named_with_the_figures(
 def test_second_attempt_killed_by_hand_is_not_blamed_on_the_kill_before_it(
     run_command: Run, only_rank_1: Script, report: Report, memory_cgroup: Path
 ) -> None:
-    text = f"if os.environ['TORCHELASTIC_RESTART_COUNT'] == '1': os.kill(os.getpid(), signal.SIGKILL)\n{EAT.strip()}"
-    done = run_command(inside(memory_cgroup, "--nproc-per-node", "2", "--max-restarts", "1", only_rank_1(text)))
+    text = (
+        "if os.environ['TORCHELASTIC_RESTART_COUNT'] == '1': os.kill(os.getpid(),"
+        f" signal.SIGKILL)\n{EAT.strip()}"
+    )
+    done = run_command(
+        inside(memory_cgroup, "--nproc-per-node", "2", "--max-restarts", "1", only_rank_1(text))
+    )
     assert done.code == 137
     assert report()["evidence"].startswith("no sign of the out-of-memory killer")
 
@@ -101,8 +119,18 @@ def test_second_attempt_killed_by_hand_is_not_blamed_on_the_kill_before_it(
 @pytest.fixture
 def small_shm() -> list[str]:
     """Words in front of a command that give it a /dev/shm of 1 MiB."""
-    words = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=1m none /dev/shm && exec "$@"', "sh"]
-    if shutil.which("unshare") is None or subprocess.run([*words, "true"], capture_output=True, check=False).returncode != 0:
+    words = [
+        "unshare",
+        "-m",
+        "sh",
+        "-c",
+        'mount -t tmpfs -o size=1m none /dev/shm && exec "$@"',
+        "sh",
+    ]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*words, "true"], capture_output=True, check=False).returncode != 0
+    ):
         pytest.skip("needs the right to mount a small /dev/shm")
     return words
 
@@ -111,8 +139,8 @@ def test_full_shared_memory_is_explained(
     run_command: Run, only_rank_1: Script, report: Report, small_shm: list[str]
 ) -> None:
     text = (
-        "import mmap\nfd = os.open('/dev/shm/batch', os.O_RDWR | os.O_CREAT)\nos.ftruncate(fd, 4 << 20)\n"
-        "memory = mmap.mmap(fd, 4 << 20)\nfor at in range(0, 4 << 20, 4096): memory[at] = 1"
+        "import mmap\nfd = os.open('/dev/shm/batch', os.O_RDWR | os.O_CREAT)\nos.ftruncate(fd, 4 <<"
+        " 20)\nmemory = mmap.mmap(fd, 4 << 20)\nfor at in range(0, 4 << 20, 4096): memory[at] = 1"
     )
     done = run_command([*small_shm, *map(str, command("--nproc-per-node", "2", only_rank_1(text)))])
     assert done.code == 135
@@ -131,7 +159,10 @@ def test_killed_data_worker_is_explained(run: Run, script: Script, report: Repor
 
 def test_data_worker_with_a_bus_error_points_to_shared_memory(failing: Failing) -> None:
     # What torch says when the signal is seen before the broken connection.
-    words = "DataLoader worker (pid 17) is killed by signal: Bus error. It is possible that dataloader's workers are out of shared memory."
+    words = (
+        "DataLoader worker (pid 17) is killed by signal: Bus error. It is possible that"
+        " dataloader's workers are out of shared memory."
+    )
     _, report = failing(f"raise RuntimeError({words!r})")
     assert report["evidence"].startswith("/dev/shm has ")
     assert report["hint"].startswith("shared memory is full")

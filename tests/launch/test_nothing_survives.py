@@ -1,7 +1,8 @@
 """After the death of any process of the tree, at any moment, nothing of the run remains.
 
-Each round starts a run, kills one of its processes at a random moment with SIGKILL, and counts what is left two seconds
-later: processes, sockets, shared memory, temporary files. SURVIVOR_ROUNDS sets the number of rounds, SURVIVOR_SEED the first seed.
+Each round starts a run, kills one of its processes at a random moment with SIGKILL, and counts what
+is left two seconds later: processes, sockets, shared memory, temporary files. SURVIVOR_ROUNDS sets
+the number of rounds, SURVIVOR_SEED the first seed.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ SEED = int(os.environ.get("SURVIVOR_SEED", "1"))
 # How long everything may take to go.
 GONE_S = 2.0
 
-# Each rank has a child, which in some rounds ignores SIGTERM, and a grandchild in a process group of its own, as data workers may be.
+# Each rank has a child, which in some rounds ignores SIGTERM, and a grandchild in a process group
+# of its own, as data workers may be.
 TREE = """
 import os, signal, sys, time
 rank = int(os.environ["RANK"])
@@ -61,7 +63,11 @@ while True: time.sleep(100)
 
 def orphaned_sockets() -> set[str]:
     """Return the launcher's abstract sockets that no process of somebody else's run holds."""
-    lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines() if "@launcher/" in line]
+    lines = [
+        line.split()
+        for line in Path("/proc/net/unix").read_text().splitlines()
+        if "@launcher/" in line
+    ]
     held = set()
     for fd in Path("/proc").glob("[0-9]*/fd/*"):
         try:
@@ -76,24 +82,45 @@ def shared_memory() -> set[Path]:
 
 
 def one_round(seed: int, folder: Path, mark: str) -> str:
-    """Start a run, kill one of its processes at a random moment, and return what is left after two seconds, or ""."""
+    """Start a run, kill one of its processes at a random moment, and return what is left after two
+    seconds, or "".
+    """
     chance = random.Random(seed)
     method = chance.choice(["warm", "spawn"])
     stage = chance.choice(["start", "run", "stop", "restart", "end"])
-    argv = command("--nproc-per-node", "2", "--start", method, "--max-restarts", "1", "--restart-backoff", "0",
-                   "--shutdown-timeout", "0.3", "tree.py", stage)  # fmt: skip
+    argv = command(
+        "--nproc-per-node",
+        "2",
+        "--start",
+        method,
+        "--max-restarts",
+        "1",
+        "--restart-backoff",
+        "0",
+        "--shutdown-timeout",
+        "0.3",
+        "tree.py",
+        stage,
+    )
     temporary = folder / f"tmp{seed}"
     temporary.mkdir()
     before = shared_memory()
     process = subprocess.Popen(
-        argv, cwd=folder, env={**os.environ, "TMPDIR": str(temporary), "ROUND": str(seed)},
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        argv,
+        cwd=folder,
+        env={**os.environ, "TMPDIR": str(temporary), "ROUND": str(seed)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     # In `start` and `restart` any moment may be hit; in the others the tree stands first.
     if stage in ("run", "stop"):
         ask_until(lambda: len(marked_processes(mark)) >= 8 or process.poll() is not None, 5.0)
         if process.poll() is not None:  # nothing would be left of a launcher that cannot start
-            return f"seed {seed}: {method}, {stage}: the launcher ended by itself with {process.returncode}"
+            return (
+                f"seed {seed}: {method}, {stage}: the launcher ended by itself with"
+                f" {process.returncode}"
+            )
     if stage == "stop":
         process.send_signal(signal.SIGTERM)
     # The moment is what is tested.
@@ -107,8 +134,11 @@ def one_round(seed: int, folder: Path, mark: str) -> str:
         except ProcessLookupError:
             pass
     if victim != process.pid:
-        # The run goes on, restarts or fails: then the supervisor must clean up. If it went on, it is asked to end.
-        time.sleep(0.05)  # one more moment, so that the request does not always meet the run as it was
+        # The run goes on, restarts or fails: then the supervisor must clean up. If it went on, it
+        # is asked to end.
+        time.sleep(
+            0.05
+        )  # one more moment, so that the request does not always meet the run as it was
         if stage in ("start", "run") and process.poll() is None:
             process.send_signal(signal.SIGTERM)
         try:
@@ -124,15 +154,24 @@ def one_round(seed: int, folder: Path, mark: str) -> str:
     process.wait()
     left = kill_leftovers(mark, GONE_S)
     # Logs and the report stay in the run folder; nothing else does.
-    rest = {*temporary.iterdir(), *(path for path in shared_memory() - before if path.name.startswith("launcher"))}
+    rest = {
+        *temporary.iterdir(),
+        *(path for path in shared_memory() - before if path.name.startswith("launcher")),
+    }
     if left or rest:
         return f"seed {seed}: {method}, {stage}, killed {title}: left {left} {rest}"
     return ""
 
 
-def test_killing_any_process_at_any_moment_leaves_nothing(script: Script, tmp_path: Path, suite_mark: str) -> None:
+def test_killing_any_process_at_any_moment_leaves_nothing(
+    script: Script, tmp_path: Path, suite_mark: str
+) -> None:
     script(TREE, "tree.py")
-    problems = [problem for seed in range(SEED, SEED + ROUNDS) if (problem := one_round(seed, tmp_path, suite_mark))]
+    problems = [
+        problem
+        for seed in range(SEED, SEED + ROUNDS)
+        if (problem := one_round(seed, tmp_path, suite_mark))
+    ]
     assert not problems, "\n".join(problems)
     # Runs of others end while we look.
     wait_until(lambda: not orphaned_sockets(), "no socket is left")
@@ -144,8 +183,16 @@ def tree(start: Start, script: Script, suite_mark: str) -> Callable[..., Running
 
     def begin(*options: str) -> Running:
         child = start("--nproc-per-node", "2", *options, script(TREE, "tree.py"), "run")
-        wait_until(lambda: sum(line.startswith(("[rank ", "python")) or "tree.py" in line
-                               for line in marked_processes(suite_mark).values()) >= 7, "the tree stands")  # fmt: skip
+        wait_until(
+            lambda: (
+                sum(
+                    line.startswith(("[rank ", "python")) or "tree.py" in line
+                    for line in marked_processes(suite_mark).values()
+                )
+                >= 7
+            ),
+            "the tree stands",
+        )
         return child
 
     return begin
@@ -156,14 +203,18 @@ def test_children_of_a_killed_rank_go_with_it_although_the_run_restarts(
 ) -> None:
     child = tree("--max-restarts", "1")
     # Their children bear the same title, but lead no session.
-    titles = {pid: line for pid, line in marked_processes(suite_mark).items() if line.startswith("[rank ")}
+    titles = {
+        pid: line for pid, line in marked_processes(suite_mark).items() if line.startswith("[rank ")
+    }
     ranks = {line[6]: pid for pid, line in titles.items() if os.getsid(pid) == pid}
     old = set(marked_processes(suite_mark)) - {child.pid}
     os.kill(ranks["1"], signal.SIGKILL)
     child.wait_for("starting all ranks again")
     sessions = {pid: os.getsid(pid) for pid in old if is_alive(pid)}
     wait_until(
-        lambda: not any(is_alive(pid) for pid, session in sessions.items() if session in ranks.values()),
+        lambda: (
+            not any(is_alive(pid) for pid, session in sessions.items() if session in ranks.values())
+        ),
         "they are gone",
         2.0,
     )
@@ -172,16 +223,23 @@ def test_children_of_a_killed_rank_go_with_it_although_the_run_restarts(
 
 
 @pytest.mark.parametrize("who", ["supervisor", "fork server"])
-def test_death_of_the_parent_ends_all_within_two_seconds(tree: Callable[..., Running], suite_mark: str, who: str) -> None:
+def test_death_of_the_parent_ends_all_within_two_seconds(
+    tree: Callable[..., Running], suite_mark: str, who: str
+) -> None:
     child = tree("--start", "warm")
     victim = child.pid
     if who == "fork server":
-        (victim,) = [pid for pid, line in marked_processes(suite_mark).items() if "forkserver" in line]
+        (victim,) = [
+            pid for pid, line in marked_processes(suite_mark).items() if "forkserver" in line
+        ]
     os.kill(victim, signal.SIGKILL)
     wait_until(lambda: not marked_processes(suite_mark), "nothing is left", 2.0)
     done = child.finish()
     if who == "fork server":
-        assert "the fork server, parent of all workers here, has died: killed by SIGKILL (9)" in done.err
+        assert (
+            "the fork server, parent of all workers here, has died: killed by SIGKILL (9)"
+            in done.err
+        )
         assert done.code == 1
 
 
@@ -199,7 +257,9 @@ while not os.path.exists('daemon'): time.sleep(0.01)
 LET_GO_OF_STREAMS = "for fd in (0, 1, 2): os.dup2(os.open('/dev/null', os.O_RDWR), fd)"
 
 
-def test_daemon_of_a_successful_rank_stays(run: Run, script: Script, tmp_path: Path, method: str) -> None:
+def test_daemon_of_a_successful_rank_stays(
+    run: Run, script: Script, tmp_path: Path, method: str
+) -> None:
     name = script(DAEMON.format(before=LET_GO_OF_STREAMS))
     assert run("--nproc-per-node", "1", "--start", method, name).code == 0
     pid = int((tmp_path / "daemon").read_text())
@@ -208,7 +268,9 @@ def test_daemon_of_a_successful_rank_stays(run: Run, script: Script, tmp_path: P
     wait_until(lambda: not is_alive(pid), "it has ended")
 
 
-def test_daemon_of_a_failed_rank_goes(run: Run, script: Script, tmp_path: Path, method: str) -> None:
+def test_daemon_of_a_failed_rank_goes(
+    run: Run, script: Script, tmp_path: Path, method: str
+) -> None:
     name = script(DAEMON.format(before="pass") + "sys.exit(3)\n")
     assert run("--nproc-per-node", "1", "--start", method, name).code == 3
     assert not is_alive(int((tmp_path / "daemon").read_text()))

@@ -1,4 +1,6 @@
-"""What workers print: whole lines with their prefix on the screen, the exact bytes in the log files, nothing lost."""
+"""What workers print: whole lines with their prefix on the screen, the exact bytes in the log
+files, nothing lost.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,15 @@ LogOf = Callable[..., bytes]
 
 @pytest.fixture
 def log_of(only_run_dir: Callable[[], Path]) -> LogOf:
-    return lambda rank, stream="out": (only_run_dir() / "logs" / f"rank_{rank:02d}.{stream}").read_bytes()
+    return lambda rank, stream="out": (
+        only_run_dir() / "logs" / f"rank_{rank:02d}.{stream}"
+    ).read_bytes()
 
 
 @pytest.mark.slow
-def test_every_line_has_its_ranks_prefix_padded_to_the_widest(method: str, run: Run, script: Script) -> None:
+def test_every_line_has_its_ranks_prefix_padded_to_the_widest(
+    method: str, run: Run, script: Script
+) -> None:
     script("import os\nprint('hello')\n")
     done = run("--start", method, "--nproc-per-node", "12", "script.py")
     assert done.lines == sorted(f"[{rank:2d}] hello" for rank in range(12))
@@ -32,7 +38,10 @@ def test_every_line_has_its_ranks_prefix_padded_to_the_widest(method: str, run: 
 def test_stdout_and_stderr_stay_apart_on_the_screen_and_in_the_files(
     method: str, run: Run, script: Script, log_of: LogOf
 ) -> None:
-    script("import sys\nprint('to out')\nprint('to err', file=sys.stderr)\nsys.stdout.write('no newline at the end')\n")
+    script(
+        "import sys\nprint('to out')\nprint('to err', file=sys.stderr)\nsys.stdout.write('no"
+        " newline at the end')\n"
+    )
     done = run("--start", method, "script.py")
     assert done.out == "[0] to out\n[0] no newline at the end\n"
     assert done.err == "[0] to err\n"
@@ -41,7 +50,9 @@ def test_stdout_and_stderr_stay_apart_on_the_screen_and_in_the_files(
 
 
 @pytest.mark.slow
-def test_no_line_of_many_chatty_ranks_is_torn_lost_or_out_of_order(run: Run, script: Script, log_of: LogOf) -> None:
+def test_no_line_of_many_chatty_ranks_is_torn_lost_or_out_of_order(
+    run: Run, script: Script, log_of: LogOf
+) -> None:
     script(
         "import os, sys\nrank = os.environ['RANK']\n"
         "for i in range(20000):\n"
@@ -52,7 +63,9 @@ def test_no_line_of_many_chatty_ranks_is_torn_lost_or_out_of_order(run: Run, scr
     assert done.code == 0
     for stream, text in (("out", done.out), ("err", done.err)):
         for rank in range(8):
-            shown = "".join(line[4:] + "\n" for line in text.split("\n") if line.startswith(f"[{rank}] "))
+            shown = "".join(
+                line[4:] + "\n" for line in text.split("\n") if line.startswith(f"[{rank}] ")
+            )
             assert shown.encode() == log_of(rank, stream)
     assert len(done.out.splitlines()) == 160000
     assert len(done.err.splitlines()) == 16000
@@ -60,12 +73,19 @@ def test_no_line_of_many_chatty_ranks_is_torn_lost_or_out_of_order(run: Run, scr
 
 
 @pytest.mark.slow
-def test_bytes_that_are_no_text_pass_unchanged(method: str, run: Run, script: Script, log_of: LogOf, tmp_path: Path) -> None:
-    script("import os\nos.write(1, bytes(range(256)).replace(b'\\r', b'').replace(b'\\n', b'') + b'\\n\\xff\\xfe\\n')\n")
+def test_bytes_that_are_no_text_pass_unchanged(
+    method: str, run: Run, script: Script, log_of: LogOf, tmp_path: Path
+) -> None:
+    script(
+        "import os\nos.write(1, bytes(range(256)).replace(b'\\r', b'').replace(b'\\n', b'') +"
+        " b'\\n\\xff\\xfe\\n')\n"
+    )
     with (tmp_path / "screen").open("wb") as screen:
         run("--start", method, "script.py", stdout=screen)
     expected = bytes(byte for byte in range(256) if byte not in b"\r\n") + b"\n\xff\xfe\n"
-    assert (tmp_path / "screen").read_bytes() == b"".join(b"[0] " + line + b"\n" for line in expected.split(b"\n")[:-1])
+    assert (tmp_path / "screen").read_bytes() == b"".join(
+        b"[0] " + line + b"\n" for line in expected.split(b"\n")[:-1]
+    )
     assert log_of(0) == expected
 
 
@@ -74,9 +94,8 @@ def test_a_line_of_50_mb_needs_little_memory_and_arrives_whole(
     start: Start, script: Script, log_of: LogOf, tmp_path: Path
 ) -> None:
     script(
-        "import os, time\nfor i in range(500): os.write(1, b'0123456789' * 10000)\nos.write(1, b'\\n')\n"
-        "os.write(2, b'written\\n')\n"
-        "while not os.path.exists('go'): time.sleep(0.01)\n"
+        "import os, time\nfor i in range(500): os.write(1, b'0123456789' * 10000)\nos.write(1,"
+        " b'\\n')\nos.write(2, b'written\\n')\nwhile not os.path.exists('go'): time.sleep(0.01)\n"
     )
     running = start("script.py")
     running.wait_for("written")
@@ -86,11 +105,16 @@ def test_a_line_of_50_mb_needs_little_memory_and_arrives_whole(
     assert peak is not None
     assert int(peak[1]) < 80_000, "the supervisor's memory in KiB"
     assert log_of(0) == b"0123456789" * 5_000_000 + b"\n"
-    assert "".join(line.removeprefix("[0] ") for line in done.out.splitlines()) == "0123456789" * 5_000_000
+    assert (
+        "".join(line.removeprefix("[0] ") for line in done.out.splitlines())
+        == "0123456789" * 5_000_000
+    )
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_right_after_printing_loses_nothing(method: str, run: Run, script: Script, log_of: LogOf) -> None:
+def test_a_worker_that_dies_right_after_printing_loses_nothing(
+    method: str, run: Run, script: Script, log_of: LogOf
+) -> None:
     script(
         "import os, signal, sys\n"
         "for i in range(3000): print('line', i)\n"
@@ -104,7 +128,9 @@ def test_a_worker_that_dies_right_after_printing_loses_nothing(method: str, run:
 
 
 @pytest.mark.slow
-def test_a_grandchild_that_keeps_the_pipe_open_does_not_hold_up_the_end(method: str, run: Run, script: Script) -> None:
+def test_a_grandchild_that_keeps_the_pipe_open_does_not_hold_up_the_end(
+    method: str, run: Run, script: Script
+) -> None:
     script("import subprocess\nsubprocess.Popen(['sleep', '1000'])\nprint('done')\n")
     done = run("--start", method, "script.py")
     assert (done.out, done.code) == ("[0] done\n", 0)
@@ -120,7 +146,9 @@ sys.stderr.write("\\n")
 
 
 @pytest.mark.slow
-def test_a_progress_bar_is_thinned_where_there_is_no_terminal(run: Run, script: Script, log_of: LogOf) -> None:
+def test_a_progress_bar_is_thinned_where_there_is_no_terminal(
+    run: Run, script: Script, log_of: LogOf
+) -> None:
     script(PROGRESS)
     done = run("script.py")
     lines = done.err.splitlines()
@@ -131,8 +159,13 @@ def test_a_progress_bar_is_thinned_where_there_is_no_terminal(run: Run, script: 
 
 
 @pytest.mark.slow
-def test_on_a_terminal_a_progress_bar_is_live_and_prefixes_have_colours(start_command: Start, script: Script) -> None:
-    script("import sys\nsys.stderr.write('\\r50% done'); sys.stderr.flush()\nsys.stdin.readline()\nprint('\\nlast')\n")
+def test_on_a_terminal_a_progress_bar_is_live_and_prefixes_have_colours(
+    start_command: Start, script: Script
+) -> None:
+    script(
+        "import sys\nsys.stderr.write('\\r50% done');"
+        " sys.stderr.flush()\nsys.stdin.readline()\nprint('\\nlast')\n"
+    )
     terminal = Terminal(start_command, "script.py")
     terminal.wait_for(b"50% done")
     terminal.type(b"\n")
@@ -141,7 +174,9 @@ def test_on_a_terminal_a_progress_bar_is_live_and_prefixes_have_colours(start_co
 
 
 @pytest.mark.slow
-def test_no_color_is_obeyed_and_redirected_output_has_no_colours(start_command: Start, run: Run, script: Script) -> None:
+def test_no_color_is_obeyed_and_redirected_output_has_no_colours(
+    start_command: Start, run: Run, script: Script
+) -> None:
     script("print('text')\n")
     terminal = Terminal(start_command, "script.py", NO_COLOR="1")
     assert terminal.finish() == 0
@@ -160,7 +195,8 @@ def test_a_reader_that_stands_still_holds_up_neither_ranks_nor_files(
         "sys.stdout.flush()\nopen('done', 'w').close()\n"
     )
     running = start("script.py", reading=False, env={"PYTHONUNBUFFERED": "0"})
-    # The pipe is full after 64 KiB, our buffer after 4 MiB; the script writes 14 MB and ends all the same.
+    # The pipe is full after 64 KiB, our buffer after 4 MiB; the script writes 14 MB and ends all
+    # the same.
     wait_until((tmp_path / "done").exists, "the rank ends")
     wait_until(lambda: log_of(0).count(b"\n") == 150000, "the log file is complete")
     running.read()
@@ -172,7 +208,9 @@ def test_a_reader_that_stands_still_holds_up_neither_ranks_nor_files(
 
 
 @pytest.mark.slow
-def test_a_reader_that_has_gone_does_no_harm(method: str, start: Start, script: Script, log_of: LogOf) -> None:
+def test_a_reader_that_has_gone_does_no_harm(
+    method: str, start: Start, script: Script, log_of: LogOf
+) -> None:
     script("for i in range(30000): print('line', i)\n")
     running = start("--start", method, "script.py", reading=False)
     running.process.stdout.read(10)
@@ -182,17 +220,25 @@ def test_a_reader_that_has_gone_does_no_harm(method: str, start: Start, script: 
 
 
 @pytest.mark.slow
-def test_a_full_disk_under_stdout_is_said_once_and_does_no_harm(run: Run, script: Script, log_of: LogOf) -> None:
+def test_a_full_disk_under_stdout_is_said_once_and_does_no_harm(
+    run: Run, script: Script, log_of: LogOf
+) -> None:
     script("for i in range(30000): print('line', i)\n")
     with Path("/dev/full").open("wb") as full:
         done = run("script.py", stdout=full)
     assert done.code == 0
-    assert done.err == "[launcher] stdout cannot be written: No space left on device; the log files have what is missing\n"
+    assert (
+        done.err
+        == "[launcher] stdout cannot be written: No space left on device; the log files have what"
+        " is missing\n"
+    )
     assert log_of(0).count(b"\n") == 30000
 
 
 @pytest.mark.slow
-def test_a_full_disk_under_the_log_files_is_said_once_and_the_run_goes_on(run: Run, script: Script) -> None:
+def test_a_full_disk_under_the_log_files_is_said_once_and_the_run_goes_on(
+    run: Run, script: Script
+) -> None:
     script("for i in range(30000): print('line', i)\n")
 
     def limit() -> None:
@@ -222,7 +268,9 @@ def test_stdout_may_be_a_socket(start_command: Start, script: Script) -> None:
 
 
 @pytest.mark.slow
-def test_where_no_folder_can_be_made_another_is_taken_and_said(run: Run, script: Script, tmp_path: Path) -> None:
+def test_where_no_folder_can_be_made_another_is_taken_and_said(
+    run: Run, script: Script, tmp_path: Path
+) -> None:
     script("print('fine')\n")
     (tmp_path / "runs").touch()
     done = run("script.py", env={"TMPDIR": str(tmp_path / "other")})
@@ -234,7 +282,9 @@ def test_where_no_folder_can_be_made_another_is_taken_and_said(run: Run, script:
 
 
 @pytest.mark.slow
-def test_an_id_longer_than_a_file_name_still_has_a_folder(run: Run, script: Script, tmp_path: Path) -> None:
+def test_an_id_longer_than_a_file_name_still_has_a_folder(
+    run: Run, script: Script, tmp_path: Path
+) -> None:
     script("import os; print(os.environ['TORCHELASTIC_RUN_ID'])\n")
     for _ in range(2):  # the second one gets a number behind it
         done = run("--run-dir", "runs", "--rdzv-id", "x" * 300, "script.py")
@@ -247,10 +297,17 @@ def test_a_filter_that_hides_all_ranks_is_noted(run: Run, script: Script) -> Non
     script("print('fine')\n")
     done = run("--local-ranks-filter", "7", "script.py")
     assert (done.out, done.code) == ("", 0)
-    assert done.err == "[launcher] --local-ranks-filter 7: this node has no local rank 7; its local rank 0 can be shown\n"
+    assert (
+        done.err
+        == "[launcher] --local-ranks-filter 7: this node has no local rank 7; its local rank 0 can"
+        " be shown\n"
+    )
 
 
-BOTH = "import os, sys\nprint('out of', os.environ['RANK'])\nprint('err of', os.environ['RANK'], file=sys.stderr)\n"
+BOTH = (
+    "import os, sys\nprint('out of', os.environ['RANK'])\nprint('err of', os.environ['RANK'],"
+    " file=sys.stderr)\n"
+)
 
 
 @pytest.mark.slow
@@ -281,24 +338,48 @@ def test_options_choose_what_the_screen_shows_and_the_files_have_everything(
 
 
 @pytest.mark.slow
-def test_log_dir_and_filters_and_the_prefix_template(run: Run, script: Script, tmp_path: Path) -> None:
-    script("import sys\nfor word in ('loss, 1', 'accuracy', 'other'): print(word)\nprint('Warning', file=sys.stderr)\n")
+def test_log_dir_and_filters_and_the_prefix_template(
+    run: Run, script: Script, tmp_path: Path
+) -> None:
+    script(
+        "import sys\nfor word in ('loss, 1', 'accuracy', 'other'): print(word)\nprint('Warning',"
+        " file=sys.stderr)\n"
+    )
     done = run(
-        "--nproc-per-node", "2", "--log-dir", "logs", "--rdzv-id", "job", "--role", "trainer",
-        "--duplicate-stdout-filters", "loss,,,accuracy", "--duplicate-stderr-filters", "Warn",
-        "--log-line-prefix-template", "<${role_name}:${rank}/${local_rank}>", "script.py",
-    )  # fmt: skip
+        "--nproc-per-node",
+        "2",
+        "--log-dir",
+        "logs",
+        "--rdzv-id",
+        "job",
+        "--role",
+        "trainer",
+        "--duplicate-stdout-filters",
+        "loss,,,accuracy",
+        "--duplicate-stderr-filters",
+        "Warn",
+        "--log-line-prefix-template",
+        "<${role_name}:${rank}/${local_rank}>",
+        "script.py",
+    )
     words = ("loss, 1", "accuracy", "other")
-    assert done.lines == sorted(f"<trainer:{rank}/{rank}>{word}" for rank in range(2) for word in words)
+    assert done.lines == sorted(
+        f"<trainer:{rank}/{rank}>{word}" for rank in range(2) for word in words
+    )
     (folder,) = (tmp_path / "logs").iterdir()
     assert (folder / "rank_01.out").read_text() == "loss, 1\naccuracy\nother\n"
     found = (folder / "filtered_stdout.log").read_text().splitlines()
     assert sorted(found) == sorted(f"[{rank}] {word}" for rank in range(2) for word in words[:2])
-    assert sorted((folder / "filtered_stderr.log").read_text().splitlines()) == ["[0] Warning", "[1] Warning"]
+    assert sorted((folder / "filtered_stderr.log").read_text().splitlines()) == [
+        "[0] Warning",
+        "[1] Warning",
+    ]
 
 
 @pytest.mark.slow
-def test_output_comes_when_it_is_written_and_not_at_the_end(method: str, start: Start, script: Script) -> None:
+def test_output_comes_when_it_is_written_and_not_at_the_end(
+    method: str, start: Start, script: Script
+) -> None:
     script("import sys\nprint('question')\nanswer = sys.stdin.readline()\nprint('got', answer)\n")
     running = start("--start", method, "script.py", stdin=subprocess.PIPE)
     running.wait_for("[0] question\n")

@@ -1,4 +1,5 @@
-"""A script sees under the launcher what it sees under plain `python script.py`: compared field by field.
+"""A script sees under the launcher what it sees under plain `python script.py`: compared field by
+field.
 
 Both start methods.
 """
@@ -21,20 +22,26 @@ from tests.conftest import WORKERS, Run, Script
 
 OBSERVE = WORKERS / "observe.py"
 
-# As the console script does it: `python -m launcher` would take a launcher.py of the current folder for us.
+# As the console script does it: `python -m launcher` would take a launcher.py of the current folder
+# for us.
 LAUNCHER = (str(WORKERS / "console_script.py"),)
 
 
 @pytest.fixture
 def compare(run_command: Run) -> Callable[..., None]:
-    """Run the same program with plain python and as rank 0 of 2 by both start methods, and compare all that it sees."""
+    """Run the same program with plain python and as rank 0 of 2 by both start methods, and compare
+    all that it sees.
+    """
 
     def seen(text: str) -> dict[str, Any]:
         (line,) = (line for line in text.splitlines() if "{" in line)
         return dict(json.loads(line[line.index("{") :]))
 
     def check(
-        *argv: str | bytes, python: tuple[str, ...] = (), before: Callable[[], object] | None = None, **options: Any
+        *argv: str | bytes,
+        python: tuple[str, ...] = (),
+        before: Callable[[], object] | None = None,
+        **options: Any,
     ) -> None:
         if before is not None:
             before()
@@ -44,12 +51,26 @@ def compare(run_command: Run) -> Callable[..., None]:
         for method in ("spawn", "warm"):
             if before is not None:
                 before()
-            launcher = [sys.executable, *python, *LAUNCHER, "--start", method, "--nproc-per-node", "2"]
+            launcher = [
+                sys.executable,
+                *python,
+                *LAUNCHER,
+                "--start",
+                method,
+                "--nproc-per-node",
+                "2",
+            ]
             ours = run_command([*launcher, *argv], **options)
             assert ours.code == 0, ours.err
             got = seen(ours.out)
-            different = {name: (expected[name], got.get(name)) for name in expected if expected[name] != got.get(name)}
-            assert different == {}, f"--start {method}: name: (under plain python, under the launcher)"
+            different = {
+                name: (expected[name], got.get(name))
+                for name in expected
+                if expected[name] != got.get(name)
+            }
+            assert different == {}, (
+                f"--start {method}: name: (under plain python, under the launcher)"
+            )
             assert ours.err == plain.err
 
     return check
@@ -80,7 +101,9 @@ def install(folder: Path, name: str | bytes) -> str | bytes:
         "__init__.py",
     ],
 )
-def test_a_script_of_any_name_sees_what_plain_python_shows_it(name: str | bytes, tmp_path: Path, compare: Any) -> None:
+def test_a_script_of_any_name_sees_what_plain_python_shows_it(
+    name: str | bytes, tmp_path: Path, compare: Any
+) -> None:
     (tmp_path / "sub").mkdir()
     install(tmp_path, name)
     compare(name, "a b", "--x")
@@ -116,13 +139,20 @@ def test_a_module_sees_what_python_m_shows_it(kind: str, tmp_path: Path, compare
     install(tmp_path, "package/inner.py")
     (tmp_path / "package/__init__.py").write_text("")
     install(tmp_path, "space/__main__.py")
-    target = {"module": "single", "package": "package", "dotted": "package.inner", "namespace": "space"}[kind]
+    target = {
+        "module": "single",
+        "package": "package",
+        "dotted": "package.inner",
+        "namespace": "space",
+    }[kind]
     compare("-m", target, "-x", "y")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["folder", "./folder", "folder/", "a/../folder", ".", "link"])
-def test_a_folder_with_a_main_file_sees_what_plain_python_shows_it(name: str, tmp_path: Path, compare: Any) -> None:
+def test_a_folder_with_a_main_file_sees_what_plain_python_shows_it(
+    name: str, tmp_path: Path, compare: Any
+) -> None:
     install(tmp_path, "folder/__main__.py")
     install(tmp_path, "__main__.py")
     (tmp_path / "a").mkdir()
@@ -132,10 +162,14 @@ def test_a_folder_with_a_main_file_sees_what_plain_python_shows_it(name: str, tm
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["app.zip", "app.pyz", "app"])
-def test_a_zip_archive_sees_what_plain_python_shows_it(name: str, tmp_path: Path, compare: Any) -> None:
+def test_a_zip_archive_sees_what_plain_python_shows_it(
+    name: str, tmp_path: Path, compare: Any
+) -> None:
     install(tmp_path, "folder/__main__.py")
     zipapp.create_archive(
-        tmp_path / "folder", tmp_path / name, interpreter="/usr/bin/env python3" if name != "app.zip" else None
+        tmp_path / "folder",
+        tmp_path / name,
+        interpreter="/usr/bin/env python3" if name != "app.zip" else None,
     )
     compare(name, "1")
 
@@ -150,7 +184,9 @@ def test_a_compiled_script_sees_what_plain_python_shows_it(tmp_path: Path, compa
 
 
 @pytest.mark.slow
-def test_a_symbolic_link_to_a_script_sees_what_plain_python_shows_it(tmp_path: Path, compare: Any) -> None:
+def test_a_symbolic_link_to_a_script_sees_what_plain_python_shows_it(
+    tmp_path: Path, compare: Any
+) -> None:
     install(tmp_path, "real/script.py")
     (tmp_path / "link.py").symlink_to("real/script.py")
     compare("link.py")
@@ -181,10 +217,20 @@ def test_a_pool_of_every_kind_works_inside_a_module(tmp_path: Path, compare: Any
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
-    [("-O",), ("-W", "ignore::DeprecationWarning"), ("-X", "dev"), ("-X", "utf8"), ("-s", "-q", "-b"), ("-P",), ("-u",)],
+    [
+        ("-O",),
+        ("-W", "ignore::DeprecationWarning"),
+        ("-X", "dev"),
+        ("-X", "utf8"),
+        ("-s", "-q", "-b"),
+        ("-P",),
+        ("-u",),
+    ],
     ids=str,
 )
-def test_options_of_the_interpreter_reach_the_script(flags: tuple[str, ...], tmp_path: Path, compare: Any) -> None:
+def test_options_of_the_interpreter_reach_the_script(
+    flags: tuple[str, ...], tmp_path: Path, compare: Any
+) -> None:
     if "-P" in flags and sys.version_info < (3, 11):
         pytest.skip("python 3.10 has no -P")
     install(tmp_path, "script.py")
@@ -207,7 +253,11 @@ def test_what_the_shell_set_up_reaches_the_script(tmp_path: Path, compare: Any) 
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
-    compare("script.py", preexec_fn=prepare, env={"PYTHONIOENCODING": "latin-1:replace", "PYTHONWARNINGS": "ignore"})
+    compare(
+        "script.py",
+        preexec_fn=prepare,
+        env={"PYTHONIOENCODING": "latin-1:replace", "PYTHONWARNINGS": "ignore"},
+    )
 
 
 # Modules that the launcher needs, and that a user's file may hide.
@@ -222,19 +272,24 @@ def test_modules_of_the_users_folder_win_over_ours_and_pythons(
     for name in SHADOWS:
         script(f"mine = '{name}'\n", f"{name}.py")
     script(
-        f"import importlib\nfor name in {SHADOWS!r}:\n"
-        "    module = importlib.import_module(name)\n    print(name, getattr(module, 'mine', module))\n"
+        f"import importlib\nfor name in {SHADOWS!r}:\n    module = importlib.import_module(name)\n "
+        "   print(name, getattr(module, 'mine', module))\n"
     )
     plain = run_command([sys.executable, "script.py"])
-    # The current folder's launcher.py hides our package from `python -m launcher`, as it would any other: so from outside.
+    # The current folder's launcher.py hides our package from `python -m launcher`, as it would any
+    # other: so from outside.
     ours = run("--start", method, "--nproc-per-node", "2", str(tmp_path / "script.py"), cwd="/")
     assert plain.code == 0, plain.err
     assert ours.code == 0, ours.err
-    assert ours.lines == sorted(f"[{rank}] {line}" for rank in range(2) for line in plain.out.splitlines())
+    assert ours.lines == sorted(
+        f"[{rank}] {line}" for rank in range(2) for line in plain.out.splitlines()
+    )
 
 
 @pytest.mark.slow
-def test_the_current_folder_cannot_break_the_launcher(run: Run, method: str, script: Script) -> None:
+def test_the_current_folder_cannot_break_the_launcher(
+    run: Run, method: str, script: Script
+) -> None:
     for name in (*HIDDEN, "argparse", "fcntl"):
         script("raise SystemExit('imported by the launcher')\n", f"{name}.py")
     script("print('fine')\nraise ValueError('mine')\n", "elsewhere/script.py")
@@ -252,7 +307,9 @@ def test_a_failure_in_a_folder_that_hides_json_is_still_explained(
     for name in ("json", "traceback", "linecache"):
         script("raise SystemExit('imported by the launcher')\n", f"{name}.py")
     script("raise ValueError('mine')\n")
-    done = run("--start", method, str(tmp_path / "script.py"), cwd="/", env={"TMPDIR": str(tmp_path)})
+    done = run(
+        "--start", method, str(tmp_path / "script.py"), cwd="/", env={"TMPDIR": str(tmp_path)}
+    )
     assert done.code == 1
     assert "FAILED: rank 0" in done.err
     assert 'script.py", line 1, in <module>' in done.err

@@ -1,4 +1,6 @@
-"""Every way in which a rank can die gives one report that says which rank, how, and what it said."""
+"""Every way in which a rank can die gives one report that says which rank, how, and what it
+said.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +32,14 @@ def headline(err: str) -> str:
 def body(err: str) -> str:
     """Return the report without what the ranks and the launcher said before and after it."""
     begin = err.index("FAILED: ")
-    return "".join(line for line in err[begin:].splitlines(keepends=True) if not line.startswith("["))
+    return "".join(
+        line for line in err[begin:].splitlines(keepends=True) if not line.startswith("[")
+    )
 
 
-def test_exception_is_reported_with_its_traceback_and_the_log(failing: Failing, method: str) -> None:
+def test_exception_is_reported_with_its_traceback_and_the_log(
+    failing: Failing, method: str
+) -> None:
     done, report = failing("raise ValueError('the loss is nan')", "--start", method)
     assert done.code == 1
     assert headline(done.err).startswith("FAILED: rank 1 (pid ")
@@ -72,9 +78,16 @@ def test_os_exit_is_reported_without_a_word_from_the_rank(failing: Failing) -> N
     assert report["what"] == "exit code 7"
 
 
-def test_abort_shows_what_the_native_code_said_and_the_python_stack(failing: Failing, method: str) -> None:
-    what = "terminate called after throwing an instance of 'c10::Error'\\n  what():  x > 0 failed at foo.cpp:88\\n"
-    done, report = failing(f'def fit():\n    os.write(2, b"{what}")\n    os.abort()\nfit()', "--start", method)
+def test_abort_shows_what_the_native_code_said_and_the_python_stack(
+    failing: Failing, method: str
+) -> None:
+    what = (
+        "terminate called after throwing an instance of 'c10::Error'\\n  what():  x > 0 failed at"
+        " foo.cpp:88\\n"
+    )
+    done, report = failing(
+        f'def fit():\n    os.write(2, b"{what}")\n    os.abort()\nfit()', "--start", method
+    )
     assert done.code == 134
     assert "killed by SIGABRT (6)" in headline(done.err)
     text = body(done.err)
@@ -85,14 +98,17 @@ def test_abort_shows_what_the_native_code_said_and_the_python_stack(failing: Fai
     assert report["exit_code"] == 134
 
 
-def test_segfault_shows_the_python_stack_of_the_crash_also_with_many_threads(failing: Failing, method: str) -> None:
+def test_segfault_shows_the_python_stack_of_the_crash_also_with_many_threads(
+    failing: Failing, method: str
+) -> None:
     done, report = failing(
         "import ctypes, threading\n"
         "for _ in range(30):\n"
         "    threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
         "def load_batch():\n    ctypes.string_at(0)\nload_batch()",
-        "--start", method,
-    )  # fmt: skip
+        "--start",
+        method,
+    )
     assert done.code == 139
     assert "killed by SIGSEGV (11)" in headline(done.err)
     assert "in load_batch" in body(done.err)
@@ -109,7 +125,9 @@ def test_kill_by_hand_is_told_from_the_out_of_memory_killer(failing: Failing, me
     assert "the node uses" in report["evidence"]
 
 
-def test_a_limit_of_cpu_time_is_named_where_it_may_be_what_killed(run: Run, only_rank_1: Script) -> None:
+def test_a_limit_of_cpu_time_is_named_where_it_may_be_what_killed(
+    run: Run, only_rank_1: Script
+) -> None:
     only_rank_1("os.kill(os.getpid(), signal.SIGKILL)")
 
     def limit() -> None:
@@ -125,7 +143,9 @@ def test_a_limit_of_cpu_time_is_named_where_it_may_be_what_killed(run: Run, only
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGFPE", "SIGRTMAX"])
 def test_death_by_another_signal_is_named(failing: Failing, name: str) -> None:
     number = int(signal.Signals[name])
-    done, report = failing(f"signal.signal({number}, signal.SIG_DFL)\nos.kill(os.getpid(), {number})\nsignal.pause()")
+    done, report = failing(
+        f"signal.signal({number}, signal.SIG_DFL)\nos.kill(os.getpid(), {number})\nsignal.pause()"
+    )
     assert done.code == 128 + number
     assert f"killed by {name} ({number})" in headline(done.err)
     assert report["rank"] == 1
@@ -135,11 +155,26 @@ def test_death_by_another_signal_is_named(failing: Failing, name: str) -> None:
     ("text", "hint"),
     [
         ("CUDA out of memory. Tried to allocate 2.00 GiB.", "the GPU's memory is full"),
-        ("NCCL error: ncclSystemError: System call (e.g. socket, malloc) or external library call failed", "NCCL could not use"),
-        ("ncclInvalidUsage: Duplicate GPU detected : rank 1 and rank 0 both on CUDA device", "two ranks use the same GPU"),
-        ("unable to open shared memory object </torch_1> in read-write mode: No space left on device (28)", "shared memory is full"),
+        (
+            (
+                "NCCL error: ncclSystemError: System call (e.g. socket, malloc) or external library"
+                " call failed"
+            ),
+            "NCCL could not use",
+        ),
+        (
+            "ncclInvalidUsage: Duplicate GPU detected : rank 1 and rank 0 both on CUDA device",
+            "two ranks use the same GPU",
+        ),
+        (
+            (
+                "unable to open shared memory object </torch_1> in read-write mode: No space left"
+                " on device (28)"
+            ),
+            "shared memory is full",
+        ),
     ],
-)  # fmt: skip
+)
 def test_well_known_errors_are_explained(failing: Failing, text: str, hint: str) -> None:
     done, report = failing(f"raise RuntimeError({text!r})")
     assert report["hint"].startswith(hint)
@@ -149,8 +184,14 @@ def test_well_known_errors_are_explained(failing: Failing, text: str, hint: str)
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("import there_is_no_such_module", "ModuleNotFoundError: No module named 'there_is_no_such_module'"),
-        ("from os import there_is_no_such_name", "ImportError: cannot import name 'there_is_no_such_name'"),
+        (
+            "import there_is_no_such_module",
+            "ModuleNotFoundError: No module named 'there_is_no_such_module'",
+        ),
+        (
+            "from os import there_is_no_such_name",
+            "ImportError: cannot import name 'there_is_no_such_name'",
+        ),
         ("def f(:\n    pass", "SyntaxError: invalid syntax"),
     ],
 )
@@ -177,20 +218,31 @@ def test_causes_groups_and_notes_are_kept(failing: Failing) -> None:
         "    group.add_note('in epoch 3')\n    raise group from error"
     )
     text = body(done.err)
-    for part in ("KeyError: 'lr'", "direct cause", "ValueError: first", "OSError: second", "in epoch 3"):
+    for part in (
+        "KeyError: 'lr'",
+        "direct cause",
+        "ValueError: first",
+        "OSError: second",
+        "in epoch 3",
+    ):
         assert text.count(part) == 1, part
     assert report["error_type"] == "ExceptionGroup"
 
 
 def test_deep_recursion_is_one_short_report(failing: Failing) -> None:
     done, report = failing(
-        "sys.setrecursionlimit(10_000)\ndef even(n):\n    return odd(n + 1)\ndef odd(n):\n    return even(n + 1)\neven(0)"
+        "sys.setrecursionlimit(10_000)\ndef even(n):\n    return odd(n + 1)\ndef odd(n):\n   "
+        " return even(n + 1)\neven(0)"
     )
     assert report["error_type"] == "RecursionError"
     text = body(done.err)
     assert "lines left out" in text
     assert len(text.splitlines()) < 90
-    assert text.rstrip().splitlines()[-2].startswith("  RecursionError: maximum recursion depth exceeded")
+    assert (
+        text.rstrip()
+        .splitlines()[-2]
+        .startswith("  RecursionError: maximum recursion depth exceeded")
+    )
     assert len(json.dumps(report)) < 600_000
 
 
@@ -202,7 +254,10 @@ def test_message_of_megabytes_is_cut(failing: Failing) -> None:
 
 
 def test_tracebacks_in_other_encodings_are_reported_as_text(failing: Failing) -> None:
-    done, data = failing("sys.stderr.reconfigure(encoding='latin-1')\nraise ValueError('caf\\xe9 \\udcff \\U0001f600')")
+    done, data = failing(
+        "sys.stderr.reconfigure(encoding='latin-1')\nraise ValueError('caf\\xe9 \\udcff"
+        " \\U0001f600')"
+    )
     assert data["error_message"] == "café \udcff \U0001f600"
     assert "  ValueError: café" in body(done.err)
 
@@ -214,11 +269,10 @@ def test_bytes_that_are_no_text_are_escaped_in_the_last_lines(failing: Failing) 
 
 def test_two_threads_that_print_do_not_disturb_the_report(failing: Failing) -> None:
     done, report = failing(
-        "import threading\n"
-        "def chatter(fd):\n"
-        "    for number in range(20_000):\n        os.write(fd, b'Traceback (most recent call last):\\n  noise\\n')\n"
-        "for fd in (1, 2):\n    threading.Thread(target=chatter, args=(fd,), daemon=True).start()\n"
-        "raise ValueError('the one')"
+        "import threading\ndef chatter(fd):\n    for number in range(20_000):\n        os.write(fd,"
+        " b'Traceback (most recent call last):\\n  noise\\n')\nfor fd in (1, 2):\n   "
+        " threading.Thread(target=chatter, args=(fd,), daemon=True).start()\nraise ValueError('the"
+        " one')"
     )
     assert done.code == 1
     assert report["error_message"] == "the one"
@@ -227,7 +281,9 @@ def test_two_threads_that_print_do_not_disturb_the_report(failing: Failing) -> N
     assert text.count("ValueError: the one") == 1
 
 
-def test_last_lines_are_those_of_the_culprit(run: Run, script: Script, report: Callable[[], Any]) -> None:
+def test_last_lines_are_those_of_the_culprit(
+    run: Run, script: Script, report: Callable[[], Any]
+) -> None:
     name = script(
         "import os, signal\n"
         "rank = int(os.environ['RANK'])\n"
@@ -244,18 +300,18 @@ def test_last_lines_are_those_of_the_culprit(run: Run, script: Script, report: C
     assert "rank 0" not in body(done.err)
 
 
-def test_other_failures_are_grouped_behind_the_first(run: Run, script: Script, report: Callable[[], Any]) -> None:
-    # Rank 3 is first; 0 and 2 end alike, 1 in its own way. Nobody is gone before all have left their exception.
+def test_other_failures_are_grouped_behind_the_first(
+    run: Run, script: Script, report: Callable[[], Any]
+) -> None:
+    # Rank 3 is first; 0 and 2 end alike, 1 in its own way. Nobody is gone before all have left
+    # their exception.
     name = script(
-        "import atexit, os, sys, time\n"
-        "rank = int(os.environ['RANK'])\n"
-        "def wait_for(*ranks):\n"
-        "    folder = os.path.dirname(os.environ['LAUNCHER_ERROR_FILE'])\n"
-        "    while not all(os.path.exists(f'{folder}/rank_0{rank}.json') for rank in ranks): time.sleep(0.001)\n"
-        "atexit.register(wait_for, 0, 1, 2, 3)\n"
-        "if rank == 3: raise ValueError('first')\n"
-        "wait_for(3)\n"
-        "raise KeyError('other') if rank == 1 else ValueError('later')\n"
+        "import atexit, os, sys, time\nrank = int(os.environ['RANK'])\ndef wait_for(*ranks):\n   "
+        " folder = os.path.dirname(os.environ['LAUNCHER_ERROR_FILE'])\n    while not"
+        " all(os.path.exists(f'{folder}/rank_0{rank}.json') for rank in ranks):"
+        " time.sleep(0.001)\natexit.register(wait_for, 0, 1, 2, 3)\nif rank == 3: raise"
+        " ValueError('first')\nwait_for(3)\nraise KeyError('other') if rank == 1 else"
+        " ValueError('later')\n"
     )
     done = run("--nproc-per-node", "4", name)
     data = report()
@@ -273,12 +329,18 @@ def test_report_comes_last_and_once(failing: Failing) -> None:
     assert "FAILED" not in done.out
 
 
-def test_record_decorator_is_read_as_well(run: Run, only_rank_1: Script, report: Callable[[], Any]) -> None:
+def test_record_decorator_is_read_as_well(
+    run: Run, only_rank_1: Script, report: Callable[[], Any]
+) -> None:
     pytest.importorskip("torch")
     text = "from torch.distributed.elastic.multiprocessing.errors import record\n"
     text += "@record\ndef main():\n    raise ValueError('in main')\nmain()"
     run("--nproc-per-node", "2", only_rank_1(text))
-    assert (report()["rank"], report()["error_type"], report()["error_message"]) == (1, "ValueError", "in main")
+    assert (report()["rank"], report()["error_type"], report()["error_message"]) == (
+        1,
+        "ValueError",
+        "in main",
+    )
 
 
 def test_colour_only_on_a_terminal(only_rank_1: Script, start: Start) -> None:
@@ -286,7 +348,15 @@ def test_colour_only_on_a_terminal(only_rank_1: Script, start: Start) -> None:
     plain = start("--nproc-per-node", "2", name).finish()
     assert "\x1b" not in plain.err
     terminal, side = os.openpty()
-    child = start("--nproc-per-node", "2", name, stdout=side, stderr=side, env={"TERM": "xterm"}, reading=False)
+    child = start(
+        "--nproc-per-node",
+        "2",
+        name,
+        stdout=side,
+        stderr=side,
+        env={"TERM": "xterm"},
+        reading=False,
+    )
     os.close(side)
     shown = b""
     while True:
@@ -321,7 +391,9 @@ def test_success_leaves_no_report_and_no_other_file_of_ours(
 
 
 @pytest.mark.parametrize("end", ["sys.exit(3)", "sys.exit(2)", "import there_is_no_such_module"])
-def test_report_comes_within_a_second_while_the_others_ignore_sigterm(start: Start, script: Script, end: str) -> None:
+def test_report_comes_within_a_second_while_the_others_ignore_sigterm(
+    start: Start, script: Script, end: str
+) -> None:
     # An error that all ranks may meet is waited for a little, so that one report names them all.
     name = script(
         "import os, signal, sys, time\n"
@@ -333,7 +405,9 @@ def test_report_comes_within_a_second_while_the_others_ignore_sigterm(start: Sta
         "def stubborn(): time.sleep(60)\n"
         "stubborn()\n"
     )
-    child = start("--nproc-per-node", "2", "--shutdown-timeout", "3" if end == "sys.exit(3)" else "0.5", name)
+    child = start(
+        "--nproc-per-node", "2", "--shutdown-timeout", "3" if end == "sys.exit(3)" else "0.5", name
+    )
 
     cwd = Path(os.readlink(f"/proc/{child.pid}/cwd"))
     wait_until(lambda: all((cwd / f"ready{rank}").exists() for rank in (0, 1)), "both ranks run")

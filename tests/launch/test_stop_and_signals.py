@@ -1,4 +1,6 @@
-"""Signals to the launcher: asked once it is polite, asked twice it forces; Ctrl-Z stops all; what is forwarded stops nothing."""
+"""Signals to the launcher: asked once it is polite, asked twice it forces; Ctrl-Z stops all; what
+is forwarded stops nothing.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,9 @@ pytestmark = pytest.mark.slow
 HEAD = "import os, signal, sys, time\nrank = int(os.environ['RANK'])\n"
 PATIENT = HEAD + "print('ready', flush=True)\nwhile True: time.sleep(100)\n"
 STUBBORN = (
-    HEAD + "for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP): signal.signal(number, signal.SIG_IGN)\n"
-    "print('ready', flush=True)\ndef stubborn():\n    while True: time.sleep(100)\nstubborn()\n"
+    HEAD + "for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP): signal.signal(number,"
+    " signal.SIG_IGN)\nprint('ready', flush=True)\ndef stubborn():\n    while True:"
+    " time.sleep(100)\nstubborn()\n"
 )
 
 
@@ -49,7 +52,9 @@ def test_first_signal_stops_politely(ready: Callable[..., Running], name: str, m
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_second_signal_forces_within_a_second(ready: Callable[..., Running], name: str, method: str) -> None:
+def test_second_signal_forces_within_a_second(
+    ready: Callable[..., Running], name: str, method: str
+) -> None:
     child = ready(STUBBORN, "--start", method, "--shutdown-timeout", "60")
     child.send(signal.Signals[name])
     child.wait_for("a second one forces")
@@ -68,9 +73,14 @@ def test_second_signal_of_another_kind_forces_too(ready: Callable[..., Running])
     assert child.finish(2).code == 130
 
 
-def test_signal_forces_also_while_a_failure_is_being_cleaned_up(start: Start, script: Script) -> None:
-    text = STUBBORN.replace("print('ready', flush=True)", "open(f'ready{rank}', 'w').close()\n"
-                            "while not os.path.exists('ready0'): time.sleep(0.001)\nif rank == 1: sys.exit(3)")  # fmt: skip
+def test_signal_forces_also_while_a_failure_is_being_cleaned_up(
+    start: Start, script: Script
+) -> None:
+    text = STUBBORN.replace(
+        "print('ready', flush=True)",
+        "open(f'ready{rank}', 'w').close()\n"
+        "while not os.path.exists('ready0'): time.sleep(0.001)\nif rank == 1: sys.exit(3)",
+    )
     child = start("--nproc-per-node", "2", "--shutdown-timeout", "60", script(text))
     child.wait_for("FAILED: rank 1")
     child.send(signal.SIGINT)
@@ -92,20 +102,21 @@ def test_stubborn_rank_is_killed_after_the_shutdown_timeout_and_its_stack_is_sho
     assert "in stubborn" in done.err
 
 
-def test_trainer_saves_for_seconds_with_its_data_workers_alive(ready: Callable[..., Running], tmp_path: Path) -> None:
+def test_trainer_saves_for_seconds_with_its_data_workers_alive(
+    ready: Callable[..., Running], tmp_path: Path
+) -> None:
     pytest.importorskip("torch")
-    # Saving needs the loader: what has not been used yet is counted. The data workers must outlive the request to stop.
+    # Saving needs the loader: what has not been used yet is counted. The data workers must outlive
+    # the request to stop.
     child = ready(
-        HEAD + "from torch import zeros\nfrom torch.utils.data import DataLoader, Dataset\n"
-        "class Data(Dataset):\n"
-        "    def __len__(self): return 300\n"
-        "    def __getitem__(self, index):\n        time.sleep(0.01)\n        return zeros(2)\n"
-        "asked = []\nsignal.signal(signal.SIGTERM, lambda *_: asked.append(time.monotonic()))\n"
-        "print('ready', flush=True)\n"
-        "count = 0\nfor batch in DataLoader(Data(), batch_size=10, num_workers=2, persistent_workers=True):\n    count += 1\n"
-        "while not asked: time.sleep(0.01)\n"
-        "time.sleep(max(0, asked[0] + 2.5 - time.monotonic()))\n"
-        "open(f'saved{rank}', 'w').write(str(count))\n"
+        HEAD + "from torch import zeros\nfrom torch.utils.data import DataLoader, Dataset\nclass"
+        " Data(Dataset):\n    def __len__(self): return 300\n    def __getitem__(self, index):\n "
+        "       time.sleep(0.01)\n        return zeros(2)\nasked ="
+        " []\nsignal.signal(signal.SIGTERM, lambda *_:"
+        " asked.append(time.monotonic()))\nprint('ready', flush=True)\ncount = 0\nfor batch in"
+        " DataLoader(Data(), batch_size=10, num_workers=2, persistent_workers=True):\n    count"
+        " += 1\nwhile not asked: time.sleep(0.01)\ntime.sleep(max(0, asked[0] + 2.5 -"
+        " time.monotonic()))\nopen(f'saved{rank}', 'w').write(str(count))\n"
     )
     child.send(signal.SIGTERM)
     done = child.finish()
@@ -114,10 +125,12 @@ def test_trainer_saves_for_seconds_with_its_data_workers_alive(ready: Callable[.
 
 
 @pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2"])
-def test_user_signals_reach_every_rank_and_stop_nothing(ready: Callable[..., Running], name: str) -> None:
+def test_user_signals_reach_every_rank_and_stop_nothing(
+    ready: Callable[..., Running], name: str
+) -> None:
     child = ready(
-        HEAD + f"got = []\nsignal.signal(signal.{name}, lambda *_: got.append(1))\nprint('ready', flush=True)\n"
-        "while not got: time.sleep(0.01)\nprint('forwarded', flush=True)\n"
+        HEAD + f"got = []\nsignal.signal(signal.{name}, lambda *_: got.append(1))\nprint('ready',"
+        " flush=True)\nwhile not got: time.sleep(0.01)\nprint('forwarded', flush=True)\n"
     )
     child.send(signal.Signals[name])
     done = child.finish()
@@ -125,7 +138,9 @@ def test_user_signals_reach_every_rank_and_stop_nothing(ready: Callable[..., Run
     assert done.out.count("forwarded") == 2
 
 
-def test_ignored_signals_stay_ignored_as_under_nohup(start_command: Callable[..., Running], script: Script) -> None:
+def test_ignored_signals_stay_ignored_as_under_nohup(
+    start_command: Callable[..., Running], script: Script
+) -> None:
     name = script(PATIENT)
     child = start_command(["nohup", *command("--nproc-per-node", "2", name)])
     child.wait_for("ready", 2)
@@ -144,10 +159,24 @@ def ranks_of(mark: str) -> list[int]:
     return [pid for pid, words in marked_processes(mark).items() if words.startswith("[rank ")]
 
 
-def test_ctrl_z_and_fg_keep_the_job_whole(script: Script, tmp_path: Path, suite_mark: str, method: str) -> None:
-    """In a real terminal under a real shell: all ranks stop, and go on when the job is in the foreground again."""
-    text = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\nprint('all done', flush=True)\n"
-    words = " ".join(map(str, command("--nproc-per-node", "2", "--start", method, "--hang-timeout", "20", script(text))))
+def test_ctrl_z_and_fg_keep_the_job_whole(
+    script: Script, tmp_path: Path, suite_mark: str, method: str
+) -> None:
+    """In a real terminal under a real shell: all ranks stop, and go on when the job is in the
+    foreground again.
+    """
+    text = (
+        "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\nprint('all done',"
+        " flush=True)\n"
+    )
+    words = " ".join(
+        map(
+            str,
+            command(
+                "--nproc-per-node", "2", "--start", method, "--hang-timeout", "20", script(text)
+            ),
+        )
+    )
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(tmp_path)
@@ -159,7 +188,9 @@ def test_ctrl_z_and_fg_keep_the_job_whole(script: Script, tmp_path: Path, suite_
         wait_until(lambda: all(state_of(rank) == "S" for rank in ranks), "they wait")
         os.write(terminal, b"\x1a")  # Ctrl-Z
         wait_until(lambda: all(state_of(rank) == "T" for rank in ranks), "all ranks have stopped")
-        supervisors = [p for p, line in marked_processes(suite_mark).items() if "-m launcher" in line]
+        supervisors = [
+            p for p, line in marked_processes(suite_mark).items() if "-m launcher" in line
+        ]
         wait_until(lambda: any(state_of(p) == "T" for p in supervisors), "the launcher has stopped")
         os.write(terminal, b"fg\n")
         wait_until(lambda: all(state_of(rank) == "S" for rank in ranks), "all ranks run again")
@@ -195,12 +226,16 @@ def test_signal_in_the_first_moments_leaves_no_traceback_and_nothing_behind(
     for step in range(21):
         process = subprocess.Popen(
             command("--nproc-per-node", "2", "--shutdown-timeout", "5", path),
-            cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         time.sleep(step * 0.01)  # what is tested is the moment
         process.send_signal(number)
         _, err = process.communicate(timeout=20)
-        # Python itself prints one when SIGINT comes before it has read a line of ours; nobody can help that.
+        # Python itself prints one when SIGINT comes before it has read a line of ours; nobody can
+        # help that.
         if b"Traceback" not in err or b"/launcher/" in err:
             assert b"Traceback" not in err, f"after {step * 10} ms: {err.decode()}"
             assert process.returncode in (-number, 128 + number), (

@@ -22,12 +22,13 @@ def answers(out: str) -> list[Any]:
 
 
 @pytest.mark.slow
-def test_several_ranks_are_forked_from_one_server_that_has_one_thread(run: Run, script: Script) -> None:
+def test_several_ranks_are_forked_from_one_server_that_has_one_thread(
+    run: Run, script: Script
+) -> None:
     pytest.importorskip("numpy")
     script(
-        "import json, os, sys, numpy\n"
-        "parent = os.getppid()\n"
-        "print(json.dumps([parent, len(os.listdir(f'/proc/{parent}/task')), open(f'/proc/{parent}/cmdline').read()]))\n"
+        "import json, os, sys, numpy\nparent = os.getppid()\nprint(json.dumps([parent,"
+        " len(os.listdir(f'/proc/{parent}/task')), open(f'/proc/{parent}/cmdline').read()]))\n"
     )
     first, second = answers(run("--nproc-per-node", "2", "script.py").out)
     assert first == second
@@ -44,15 +45,20 @@ def test_one_rank_without_restarts_needs_no_server(run: Run, script: Script) -> 
 
 
 @pytest.mark.slow
-def test_heavy_modules_are_imported_once_and_the_users_own_in_each_rank(run: Run, script: Script, tmp_path: Path) -> None:
+def test_heavy_modules_are_imported_once_and_the_users_own_in_each_rank(
+    run: Run, script: Script, tmp_path: Path
+) -> None:
     pytest.importorskip("numpy")
     script("import os\nopen('imported', 'a').write(f'{os.getpid()}\\n')\n", "mine.py")
     script(
-        "import json, os, sys\nseen = 'numpy' in sys.modules\nimport mine, numpy\nprint(json.dumps([seen, os.getpid()]))\n"
+        "import json, os, sys\nseen = 'numpy' in sys.modules\nimport mine,"
+        " numpy\nprint(json.dumps([seen, os.getpid()]))\n"
     )
     seen = answers(run("--nproc-per-node", "2", "script.py").out)
     assert [was_there for was_there, _ in seen] == [True, True]
-    assert sorted(pid for _, pid in seen) == sorted(int(pid) for pid in (tmp_path / "imported").read_text().split())
+    assert sorted(pid for _, pid in seen) == sorted(
+        int(pid) for pid in (tmp_path / "imported").read_text().split()
+    )
 
 
 @pytest.mark.slow
@@ -63,12 +69,20 @@ def test_a_module_of_the_users_that_is_called_numpy_is_used_and_not_preloaded(
     script("import json, os, numpy\nprint(json.dumps([numpy.mine, os.getpid()]))\n")
     seen = answers(run("--nproc-per-node", "2", "script.py").out)
     assert [mine for mine, _ in seen] == [True, True]
-    assert sorted(pid for _, pid in seen) == sorted(int(pid) for pid in (tmp_path / "imported").read_text().split())
+    assert sorted(pid for _, pid in seen) == sorted(
+        int(pid) for pid in (tmp_path / "imported").read_text().split()
+    )
 
 
 @pytest.mark.slow
-def test_a_preloaded_module_that_starts_a_thread_makes_it_step_aside(run: Run, script: Script) -> None:
-    script("import threading, time\nthreading.Thread(target=time.sleep, args=(1000,), daemon=True).start()\n", "threaded.py")
+def test_a_preloaded_module_that_starts_a_thread_makes_it_step_aside(
+    run: Run, script: Script
+) -> None:
+    script(
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(1000,),"
+        " daemon=True).start()\n",
+        "threaded.py",
+    )
     script("import os\nprint('forkserver' in open(f'/proc/{os.getppid()}/cmdline').read())\n")
     done = run("--nproc-per-node", "2", "--preload", "threaded", "script.py")
     assert done.lines == ["[0] False", "[1] False"]
@@ -93,7 +107,10 @@ def test_a_preloaded_module_that_starts_a_thread_makes_it_step_aside(run: Run, s
 def test_a_script_that_sets_what_libraries_read_while_they_load_is_not_started_warm(
     setting: str, run: Run, script: Script
 ) -> None:
-    script(f"import os\n{setting}\nimport numpy\nprint('forkserver' in open(f'/proc/{{os.getppid()}}/cmdline').read())\n")
+    script(
+        f"import os\n{setting}\nimport numpy\nprint('forkserver' in"
+        " open(f'/proc/{os.getppid()}/cmdline').read())\n"
+    )
     done = run("--nproc-per-node", "2", "script.py")
     assert done.lines == ["[0] False", "[1] False"]
     assert done.err.count("\n") == 1
@@ -120,29 +137,47 @@ print(json.dumps(['forkserver' in open(f'/proc/{os.getppid()}/cmdline').read(), 
 
 
 @pytest.mark.slow
-def test_openblas_with_several_threads_stays_warm_and_has_its_threads_in_each_rank(run: Run, script: Script) -> None:
+def test_openblas_with_several_threads_stays_warm_and_has_its_threads_in_each_rank(
+    run: Run, script: Script
+) -> None:
     pytest.importorskip("numpy")
     script(OPENBLAS_THREADS)
     done = run("--nproc-per-node", "2", "script.py", env={"OMP_NUM_THREADS": "4"})
     seen = answers(done.out)
     if seen[0][1] is None:
         pytest.skip("this numpy has no OpenBLAS")
-    spawned = answers(run("--start", "spawn", "--nproc-per-node", "2", "script.py", env={"OMP_NUM_THREADS": "4"}).out)
+    spawned = answers(
+        run(
+            "--start", "spawn", "--nproc-per-node", "2", "script.py", env={"OMP_NUM_THREADS": "4"}
+        ).out
+    )
     assert done.err == ""
     assert seen == [[True, *spawned[0][1:]]] * 2
 
 
 @pytest.mark.slow
-def test_random_numbers_differ_between_ranks_and_between_attempts(method: str, run: Run, script: Script) -> None:
+def test_random_numbers_differ_between_ranks_and_between_attempts(
+    method: str, run: Run, script: Script
+) -> None:
     pytest.importorskip("numpy")
     script(
-        "import json, multiprocessing, os, random, sys, tempfile, uuid, numpy\n"
-        "print(json.dumps([random.random(), numpy.random.rand(), numpy.random.default_rng().random(), str(uuid.uuid4()),\n"
-        "    next(tempfile._get_candidate_names()), multiprocessing.current_process().authkey.hex(), str(uuid.uuid1())]))\n"
-        "sys.exit(os.environ['TORCHELASTIC_RESTART_COUNT'] == '0')\n"
+        "import json, multiprocessing, os, random, sys, tempfile, uuid,"
+        " numpy\nprint(json.dumps([random.random(), numpy.random.rand(),"
+        " numpy.random.default_rng().random(), str(uuid.uuid4()),\n   "
+        " next(tempfile._get_candidate_names()), multiprocessing.current_process().authkey.hex(),"
+        " str(uuid.uuid1())]))\nsys.exit(os.environ['TORCHELASTIC_RESTART_COUNT'] == '0')\n"
     )
     seen = answers(
-        run("--start", method, "--nproc-per-node", "3", "--max-restarts", "1", "script.py", env={"OMP_NUM_THREADS": "1"}).out
+        run(
+            "--start",
+            method,
+            "--nproc-per-node",
+            "3",
+            "--max-restarts",
+            "1",
+            "script.py",
+            env={"OMP_NUM_THREADS": "1"},
+        ).out
     )
     # Ranks of the first attempt that were stopped early have printed nothing.
     assert len(seen) >= 4
@@ -152,45 +187,65 @@ def test_random_numbers_differ_between_ranks_and_between_attempts(method: str, r
 
 @pytest.mark.slow
 def test_the_title_of_a_process_shows_its_rank(method: str, run: Run, script: Script) -> None:
-    script("print(open('/proc/self/cmdline').read().rstrip('\\0 '), '|', open('/proc/self/comm').read().strip())\n")
+    script(
+        "print(open('/proc/self/cmdline').read().rstrip('\\0 '), '|',"
+        " open('/proc/self/comm').read().strip())\n"
+    )
     done = run("--start", method, "--nproc-per-node", "2", "script.py", "--lr", "0.1")
-    assert done.lines == [f"[{rank}] [rank {rank}/2] python script.py --lr 0.1 | rank {rank}/2" for rank in range(2)]
+    assert done.lines == [
+        f"[{rank}] [rank {rank}/2] python script.py --lr 0.1 | rank {rank}/2" for rank in range(2)
+    ]
 
 
 @pytest.mark.slow
-def test_a_module_that_cannot_be_imported_fails_in_the_ranks_and_not_in_the_server(run: Run, script: Script) -> None:
+def test_a_module_that_cannot_be_imported_fails_in_the_ranks_and_not_in_the_server(
+    run: Run, script: Script
+) -> None:
     script(
-        "import os\nif 'RANK' in os.environ: print('imported in a rank')\nraise RuntimeError('cannot be imported')\n",
+        "import os\nif 'RANK' in os.environ: print('imported in a rank')\nraise"
+        " RuntimeError('cannot be imported')\n",
         "broken.py",
     )
     script("try:\n    import broken\nexcept RuntimeError as error: print(error)\n")
     done = run("--nproc-per-node", "2", "--preload", "broken,no_such_module", "script.py")
     assert done.lines == sorted(
-        [f"[{rank}] {text}" for rank in range(2) for text in ("imported in a rank", "cannot be imported")]
+        [
+            f"[{rank}] {text}"
+            for rank in range(2)
+            for text in ("imported in a rank", "cannot be imported")
+        ]
     )
     assert done.code == 0
 
 
 @pytest.mark.slow
-def test_nothing_leaks_from_one_attempt_into_the_next_and_the_server_stays(run: Run, script: Script) -> None:
+def test_nothing_leaks_from_one_attempt_into_the_next_and_the_server_stays(
+    run: Run, script: Script
+) -> None:
     script(
-        "import builtins, json, os, sys\n"
-        "seen = [os.environ.get('LEFT'), os.getcwd(), hasattr(builtins, 'left'), len(os.listdir('/proc/self/fd')),\n"
-        "        os.nice(0),\n"
-        "        os.umask(0o22), 'left' in sys.path, os.getppid()]\n"
-        "print(json.dumps([int(os.environ['TORCHELASTIC_RESTART_COUNT']), seen]))\n"
-        "os.environ['LEFT'] = '1'; os.chdir('/'); builtins.left = open('/dev/null'); os.nice(1)\n"
-        "os.umask(0); sys.path.append('left')\n"
-        "sys.exit(os.environ['TORCHELASTIC_RESTART_COUNT'] != '2')\n"
+        "import builtins, json, os, sys\nseen = [os.environ.get('LEFT'), os.getcwd(),"
+        " hasattr(builtins, 'left'), len(os.listdir('/proc/self/fd')),\n        os.nice(0),\n      "
+        "  os.umask(0o22), 'left' in sys.path,"
+        " os.getppid()]\nprint(json.dumps([int(os.environ['TORCHELASTIC_RESTART_COUNT']),"
+        " seen]))\nos.environ['LEFT'] = '1'; os.chdir('/'); builtins.left = open('/dev/null');"
+        " os.nice(1)\nos.umask(0);"
+        " sys.path.append('left')\nsys.exit(os.environ['TORCHELASTIC_RESTART_COUNT'] != '2')\n"
     )
-    seen = answers(run("--start", "warm", "--nproc-per-node", "1", "--max-restarts", "2", "script.py").out)
+    seen = answers(
+        run("--start", "warm", "--nproc-per-node", "1", "--max-restarts", "2", "script.py").out
+    )
     assert [attempt for attempt, _ in seen] == [0, 1, 2]
     assert seen[0][1] == seen[1][1] == seen[2][1]
 
 
 @pytest.mark.slow
-def test_the_death_of_the_server_is_a_failure_with_a_clear_message(start: Start, script: Script) -> None:
-    script("import os, signal\nprint('server', os.getppid(), 'me', os.getpid(), flush=True)\nsignal.pause()\n")
+def test_the_death_of_the_server_is_a_failure_with_a_clear_message(
+    start: Start, script: Script
+) -> None:
+    script(
+        "import os, signal\nprint('server', os.getppid(), 'me', os.getpid(),"
+        " flush=True)\nsignal.pause()\n"
+    )
     running = start("--nproc-per-node", "2", "script.py")
     running.wait_for("me", 2)
     words = running.out.splitlines()[0].split()
@@ -199,12 +254,17 @@ def test_the_death_of_the_server_is_a_failure_with_a_clear_message(start: Start,
     os.kill(server, signal.SIGKILL)
     done = running.finish()
     assert done.code == 1
-    assert "FAILED: the fork server, parent of all workers here, has died: killed by SIGKILL" in done.err
+    assert (
+        "FAILED: the fork server, parent of all workers here, has died: killed by SIGKILL"
+        in done.err
+    )
     assert not any(is_alive(pid) for pid in ranks)
 
 
 @pytest.mark.slow
-def test_after_the_death_of_the_server_a_restart_has_a_new_one(start: Start, script: Script) -> None:
+def test_after_the_death_of_the_server_a_restart_has_a_new_one(
+    start: Start, script: Script
+) -> None:
     script(
         "import os, signal\nprint('server', os.getppid(), flush=True)\n"
         "if os.environ['TORCHELASTIC_RESTART_COUNT'] == '0': signal.pause()\n"
@@ -228,7 +288,10 @@ def test_the_death_of_the_server_while_it_imports_only_makes_the_start_slower(
     )
     script("print('fine')\n")
     running = start("--nproc-per-node", "2", "--preload", "slow", "script.py")
-    pid = wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(), "the server imports")
+    pid = wait_until(
+        lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(),
+        "the server imports",
+    )
     os.kill(int(pid), signal.SIGKILL)
     done = running.finish()
     assert done.lines == ["[0] fine", "[1] fine"]
@@ -242,17 +305,25 @@ def test_a_server_that_ends_before_it_is_asked_for_anything_only_makes_the_start
 ) -> None:
     script("import os\nprint(os.environ['RANK'])\n")
     python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\ncase "$*" in *forkserver*) exit 0;; esac\nexec {sys.executable} "$@"\n')
+    python.write_text(
+        f'#!/bin/sh\ncase "$*" in *forkserver*) exit 0;; esac\nexec {sys.executable} "$@"\n'
+    )
     python.chmod(0o755)
-    done = run("--start", "warm", "--nproc-per-node", "2", "script.py", env={"PYTHON_EXEC": str(python)})
+    done = run(
+        "--start", "warm", "--nproc-per-node", "2", "script.py", env={"PYTHON_EXEC": str(python)}
+    )
     assert (done.code, done.lines) == (0, ["[0] 0", "[1] 1"])
     assert "Traceback" not in done.err
     assert ASIDE in done.err
 
 
 @pytest.mark.slow
-def test_what_an_import_prints_in_the_server_is_shown_as_the_launchers(run: Run, script: Script) -> None:
-    script("import os\nif 'RANK' not in os.environ: print('a warning of the import')\n", "chatty.py")
+def test_what_an_import_prints_in_the_server_is_shown_as_the_launchers(
+    run: Run, script: Script
+) -> None:
+    script(
+        "import os\nif 'RANK' not in os.environ: print('a warning of the import')\n", "chatty.py"
+    )
     script("print('fine')\n")
     done = run("--nproc-per-node", "2", "--preload", "chatty", "script.py")
     assert done.lines == ["[0] fine", "[1] fine"]

@@ -16,10 +16,26 @@ def start_mpirun(start_command: Any, tmp_path: Path) -> Any:
     """Start the launcher under mpirun with a script's text."""
 
     def start(
-        ranks: int, text: str, *options: str, args: tuple[str, ...] = (), env: Any = None, flags: tuple[str, ...] = ()
+        ranks: int,
+        text: str,
+        *options: str,
+        args: tuple[str, ...] = (),
+        env: Any = None,
+        flags: tuple[str, ...] = (),
     ) -> Any:
         (tmp_path / "script.py").write_text(text)
-        argv = ["mpirun", *flags, "-np", str(ranks), sys.executable, "-m", "launcher", *options, "script.py", *args]
+        argv = [
+            "mpirun",
+            *flags,
+            "-np",
+            str(ranks),
+            sys.executable,
+            "-m",
+            "launcher",
+            *options,
+            "script.py",
+            *args,
+        ]
         return start_command(argv, env={**MPI_SETTINGS, **(env or {})})
 
     return start

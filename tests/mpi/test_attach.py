@@ -1,4 +1,6 @@
-"""Ranks that mpirun has started: the command makes each process a rank, and runs the script in place."""
+"""Ranks that mpirun has started: the command makes each process a rank, and runs the script in
+place.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def test_each_process_of_mpirun_is_a_rank_and_no_child_is_started(mpirun: Any, s
     assert said() == expected
 
 
-def test_ranks_of_mpirun_reduce_with_torch_over_a_port_that_rank_0_has_bound(mpirun: Any, said: Any) -> None:
+def test_ranks_of_mpirun_reduce_with_torch_over_a_port_that_rank_0_has_bound(
+    mpirun: Any, said: Any
+) -> None:
     done = mpirun(
         2,
         "import launcher, torch\n"
@@ -40,7 +44,9 @@ def test_ranks_of_mpirun_reduce_with_torch_over_a_port_that_rank_0_has_bound(mpi
     assert said() == ["sum 3.0", "sum 3.0"]
 
 
-def test_mpirun_with_nproc_per_node_as_well_is_refused_with_both_commands_to_type(mpirun: Any) -> None:
+def test_mpirun_with_nproc_per_node_as_well_is_refused_with_both_commands_to_type(
+    mpirun: Any,
+) -> None:
     done = mpirun(2, "print('never')\n", "--nproc-per-node", "2")
     assert done.code == 2
     assert "mpirun has started 2 processes on this node (OMPI_COMM_WORLD_LOCAL_SIZE=2)" in done.err
@@ -49,7 +55,9 @@ def test_mpirun_with_nproc_per_node_as_well_is_refused_with_both_commands_to_typ
     assert "never" not in done.out
 
 
-def test_one_launcher_started_by_mpirun_supervises_workers_that_know_nothing_of_mpi(mpirun: Any) -> None:
+def test_one_launcher_started_by_mpirun_supervises_workers_that_know_nothing_of_mpi(
+    mpirun: Any,
+) -> None:
     done = mpirun(
         1,
         "import os\n"
@@ -81,13 +89,19 @@ def test_alone_the_communicator_is_a_world_of_one(run_command: Any, script: Any)
     assert (done.code, done.out) == (0, "[0]\n"), done.err
 
 
-def test_ranks_of_the_launchers_own_are_told_how_to_get_a_communicator(run: Any, script: Any) -> None:
-    done = run("--nproc-per-node", "2", script("import launcher\nlauncher.init(backend='gloo').mpi\n"))
+def test_ranks_of_the_launchers_own_are_told_how_to_get_a_communicator(
+    run: Any, script: Any
+) -> None:
+    done = run(
+        "--nproc-per-node", "2", script("import launcher\nlauncher.init(backend='gloo').mpi\n")
+    )
     assert done.code == 1
     assert "mpirun -np 2 python -m launcher" in done.err
 
 
-def test_the_mpi_backend_without_mpirun_is_refused_before_anything_starts(run: Any, script: Any, tmp_path: Path) -> None:
+def test_the_mpi_backend_without_mpirun_is_refused_before_anything_starts(
+    run: Any, script: Any, tmp_path: Path
+) -> None:
     done = run("--nproc-per-node", "4", "--backend", "mpi", script("print('never')\n"))
     assert (done.code, done.out) == (2, "")
     assert "Type: mpirun -np 4 python -m launcher --backend mpi script.py" in done.err
@@ -95,7 +109,9 @@ def test_the_mpi_backend_without_mpirun_is_refused_before_anything_starts(run: A
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_the_mpi_backend_reaches_the_script_and_works_or_names_what_does(mpirun: Any, ranks: int) -> None:
+def test_the_mpi_backend_reaches_the_script_and_works_or_names_what_does(
+    mpirun: Any, ranks: int
+) -> None:
     text = (
         "import launcher, torch\n"
         "try:\n"

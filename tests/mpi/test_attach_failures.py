@@ -1,4 +1,6 @@
-"""Ranks that mpirun has started, when one fails: one report for all, the cause's exit code, an end for those that wait."""
+"""Ranks that mpirun has started, when one fails: one report for all, the cause's exit code, an end
+for those that wait.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ _HOROVOD = (
     "if hvd.rank() == 1: raise ValueError('only here')\n"
     "hvd.allreduce(torch.ones(1), name='alone')\n"
 )
-_MPI = "from mpi4py import MPI\nif MPI.COMM_WORLD.rank == 1: raise ValueError('only here')\nMPI.COMM_WORLD.barrier()\n"
+_MPI = (
+    "from mpi4py import MPI\nif MPI.COMM_WORLD.rank == 1: raise ValueError('only"
+    " here')\nMPI.COMM_WORLD.barrier()\n"
+)
 
 
 @pytest.fixture
@@ -56,13 +61,17 @@ def _check_report(done: Any, rank: int = 1) -> str:
     assert report.startswith(f"FAILED: rank {rank} (pid ")
     assert "ValueError: only here" in report
     assert done.err.count("Traceback (most recent call last)") == 1, done.err
-    assert "launcher/" not in report.partition("-----")[0], "the traceback shows the user's frames only"
+    assert "launcher/" not in report.partition("-----")[0], (
+        "the traceback shows the user's frames only"
+    )
     return report
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
 @pytest.mark.parametrize(
-    "text", [_TORCH, pytest.param(_HOROVOD, marks=needs_horovod), _MPI], ids=["torch", "horovod", "mpi"]
+    "text",
+    [_TORCH, pytest.param(_HOROVOD, marks=needs_horovod), _MPI],
+    ids=["torch", "horovod", "mpi"],
 )
 def test_an_exception_on_one_rank_is_reported_once_and_ends_the_others(
     mpirun: Any, notes_folder: Any, text: str, ranks: int
@@ -72,15 +81,23 @@ def test_an_exception_on_one_rank_is_reported_once_and_ends_the_others(
     _check_report(done)
 
 
-@pytest.mark.parametrize("text", [_TORCH, pytest.param(_HOROVOD, marks=needs_horovod)], ids=["torch", "horovod"])
-def test_it_is_the_same_without_mpi4py(mpirun: Any, notes_folder: Any, without_mpi4py: Any, text: str) -> None:
+@pytest.mark.parametrize(
+    "text", [_TORCH, pytest.param(_HOROVOD, marks=needs_horovod)], ids=["torch", "horovod"]
+)
+def test_it_is_the_same_without_mpi4py(
+    mpirun: Any, notes_folder: Any, without_mpi4py: Any, text: str
+) -> None:
     done = mpirun(2, text, env={**notes_folder, **without_mpi4py})
     assert done.code == 1
     _check_report(done)
 
 
 def test_the_same_exception_on_all_ranks_is_one_report(mpirun: Any, notes_folder: Any) -> None:
-    done = mpirun(4, "from mpi4py import MPI\nMPI.COMM_WORLD.barrier()\nraise ValueError('only here')\n", env=notes_folder)
+    done = mpirun(
+        4,
+        "from mpi4py import MPI\nMPI.COMM_WORLD.barrier()\nraise ValueError('only here')\n",
+        env=notes_folder,
+    )
     assert done.code == 1
     first = int(done.err.partition("FAILED: rank ")[2].split()[0])
     report = _check_report(done, first)
@@ -90,12 +107,15 @@ def test_the_same_exception_on_all_ranks_is_one_report(mpirun: Any, notes_folder
     assert str(others[0]) in report.split("the same on", 1)[1].split("\n")[0]
 
 
-@pytest.mark.parametrize(("argument", "code", "words"), [("3", 3, "exit code 3"), ("'no data'", 1, "no data")])
+@pytest.mark.parametrize(
+    ("argument", "code", "words"), [("3", 3, "exit code 3"), ("'no data'", 1, "no data")]
+)
 def test_the_exit_code_is_that_of_the_rank_that_failed(
     mpirun: Any, notes_folder: Any, argument: str, code: int, words: str
 ) -> None:
     text = (
-        f"import sys\nfrom mpi4py import MPI\nif MPI.COMM_WORLD.rank == 1: sys.exit({argument})\nMPI.COMM_WORLD.barrier()\n"
+        "import sys\nfrom mpi4py import MPI\nif MPI.COMM_WORLD.rank == 1:"
+        f" sys.exit({argument})\nMPI.COMM_WORLD.barrier()\n"
     )
     done = mpirun(3, text, env=notes_folder)
     assert done.code == code
@@ -104,8 +124,11 @@ def test_the_exit_code_is_that_of_the_rank_that_failed(
     assert "FAILED: rank 1 " in done.err
 
 
-def test_a_rank_that_only_lost_its_peer_is_not_the_cause_though_it_fails_first(mpirun: Any, notes_folder: Any) -> None:
-    # Rank 1 leaves the process group on its way out, so that rank 0 fails before the true exception has come up.
+def test_a_rank_that_only_lost_its_peer_is_not_the_cause_though_it_fails_first(
+    mpirun: Any, notes_folder: Any
+) -> None:
+    # Rank 1 leaves the process group on its way out, so that rank 0 fails before the true exception
+    # has come up.
     text = (
         "import os, time, torch, torch.distributed as dist\n"
         "dist.init_process_group('gloo')\n"
@@ -127,7 +150,9 @@ def test_a_rank_that_only_lost_its_peer_is_not_the_cause_though_it_fails_first(m
     assert "also failed, later: rank 0: " in _check_report(done)
 
 
-def test_a_killed_rank_ends_the_others_and_nobody_else_is_blamed(mpirun: Any, notes_folder: Any) -> None:
+def test_a_killed_rank_ends_the_others_and_nobody_else_is_blamed(
+    mpirun: Any, notes_folder: Any
+) -> None:
     text = _TORCH.replace("raise ValueError('only here')", "os.kill(os.getpid(), 9)")
     done = mpirun(2, text, env=notes_folder)
     assert done.code == 137
@@ -153,13 +178,17 @@ def test_the_scripts_own_hook_is_called(mpirun: Any, said: Any, notes_folder: An
     assert said() == ["ValueError only here"]
 
 
-def test_the_report_is_also_written_where_run_dir_says(mpirun: Any, notes_folder: Any, tmp_path: Path) -> None:
+def test_the_report_is_also_written_where_run_dir_says(
+    mpirun: Any, notes_folder: Any, tmp_path: Path
+) -> None:
     mpirun(2, _MPI, "--run-dir", "reports", env=notes_folder)
     (path,) = (tmp_path / "reports").glob("*/report.json")
     assert json.loads(path.read_text())["error_message"] == "only here"
 
 
-def test_two_jobs_of_one_name_keep_their_failures_apart(start_mpirun: Any, notes_folder: Any) -> None:
+def test_two_jobs_of_one_name_keep_their_failures_apart(
+    start_mpirun: Any, notes_folder: Any
+) -> None:
     env = {**notes_folder, "TORCHELASTIC_RUN_ID": "the same name"}
     jobs = [start_mpirun(2, _MPI, env=env) for _ in range(2)]
     for job in jobs:
@@ -176,7 +205,9 @@ def test_without_a_place_for_notes_each_rank_reports_for_itself(mpirun: Any, fol
     _check_report(done)
 
 
-def test_mpirun_blames_nobody_else_and_can_be_told_to_be_quiet(mpirun: Any, notes_folder: Any) -> None:
+def test_mpirun_blames_nobody_else_and_can_be_told_to_be_quiet(
+    mpirun: Any, notes_folder: Any
+) -> None:
     loud = mpirun(2, _MPI, env=notes_folder)
     # Open MPI 4.1 often loses the text of this message, and then says only that.
     assert "MPI_ABORT was invoked on rank 1" in loud.err or "show_help.c" in loud.err
@@ -195,7 +226,9 @@ signal.pause()
 """
 
 
-@pytest.mark.parametrize("options", [(), ("--nproc-per-node", "2")], ids=["ranks of mpirun", "a launcher of mpirun"])
+@pytest.mark.parametrize(
+    "options", [(), ("--nproc-per-node", "2")], ids=["ranks of mpirun", "a launcher of mpirun"]
+)
 def test_nothing_outlives_an_mpirun_that_was_killed_also_without_mpi(
     start_mpirun: Any, without_mpi4py: Any, said: Any, suite_mark: str, options: tuple[str, ...]
 ) -> None:

@@ -1,4 +1,6 @@
-"""Ranks that mpirun has started on several hosts: which node each of them is on, and what is not said where nobody knows."""
+"""Ranks that mpirun has started on several hosts: which node each of them is on, and what is not
+said where nobody knows.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,10 @@ with open("said_" + os.environ["RANK"], "w") as file:
 @pytest.fixture
 def on_hosts(mpirun: Any, tmp_path: Path) -> Callable[..., Any]:
     """Run a script's text on 4 ranks of hosts that exist in name only, `h1:3,h2:1` for example."""
-    can_rename = shutil.which("unshare") and subprocess.run(["unshare", "--uts", "true"], check=False).returncode == 0
+    can_rename = (
+        shutil.which("unshare")
+        and subprocess.run(["unshare", "--uts", "true"], check=False).returncode == 0
+    )
     if not can_rename:
         pytest.skip("a process of its own host name needs root")
     agent = tmp_path / "agent"
@@ -68,18 +73,25 @@ def test_each_rank_knows_its_node_and_how_many_there_are(
     assert said() == [f"h{int(node) + 1} {node} {node} 2" for node in nodes]
 
 
-def test_without_mpi4py_no_number_is_given_rather_than_a_wrong_one(on_hosts: Any, said: Any, tmp_path: Path) -> None:
+def test_without_mpi4py_no_number_is_given_rather_than_a_wrong_one(
+    on_hosts: Any, said: Any, tmp_path: Path
+) -> None:
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     (hidden / "mpi4py.py").write_text("raise ImportError('hidden by a test')\n")
     path = f"{hidden}{os.pathsep}{os.environ['PYTHONPATH']}"
-    done = on_hosts("h1:2,h2:2", SAY_NODE, "-x", "MASTER_ADDR=127.0.0.1", "-x", f"PYTHONPATH={path}")
+    done = on_hosts(
+        "h1:2,h2:2", SAY_NODE, "-x", "MASTER_ADDR=127.0.0.1", "-x", f"PYTHONPATH={path}"
+    )
     assert (done.code, done.err) == (0, "")
     assert said() == [f"{host} - - -" for host in ("h1", "h1", "h2", "h2")]
 
 
 def test_a_failure_on_the_second_host_is_reported_once_and_ends_the_first(on_hosts: Any) -> None:
-    text = "from mpi4py import MPI\nif MPI.COMM_WORLD.rank == 3: raise ValueError('only here')\nMPI.COMM_WORLD.barrier()\n"
+    text = (
+        "from mpi4py import MPI\nif MPI.COMM_WORLD.rank == 3: raise ValueError('only"
+        " here')\nMPI.COMM_WORLD.barrier()\n"
+    )
     done = on_hosts("h1:2,h2:2", text)
     assert done.code == 1
     assert done.err.count("FAILED:") == 1, done.err

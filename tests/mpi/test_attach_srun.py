@@ -1,4 +1,6 @@
-"""Attached ranks of an engine that does not end a job when a rank fails, as srun: started here with the variables of srun."""
+"""Attached ranks of an engine that does not end a job when a rank fails, as srun: started here with
+the variables of srun.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from typing import Any
 
 import pytest
 
-_NEEDS_TORCH = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+_NEEDS_TORCH = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None, reason="torch is not installed"
+)
 
 _TORCH = (
     "import os, torch, torch.distributed as dist\n"
@@ -28,10 +32,22 @@ def srun(start_command: Any, tmp_path: Path, script: Any) -> Any:
 
     def run(text: str) -> list[Any]:
         name = script(text)
-        step = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURMD_NODENAME": "n1"}
-        step |= {"SLURM_STEP_NODELIST": "n1", "SLURM_STEP_TASKS_PER_NODE": "2", "TMPDIR": str(notes)}
+        step = {
+            "SLURM_JOB_ID": str(os.getpid()),
+            "SLURM_STEP_ID": "0",
+            "SLURM_STEP_NUM_TASKS": "2",
+            "SLURMD_NODENAME": "n1",
+        }
+        step |= {
+            "SLURM_STEP_NODELIST": "n1",
+            "SLURM_STEP_TASKS_PER_NODE": "2",
+            "TMPDIR": str(notes),
+        }
         argv = [sys.executable, "-m", "launcher", name]
-        tasks = [start_command(argv, env={**step, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}) for rank in (0, 1)]
+        tasks = [
+            start_command(argv, env={**step, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)})
+            for rank in (0, 1)
+        ]
         return [task.finish() for task in tasks]
 
     yield run

@@ -1,4 +1,6 @@
-"""A rank of mpirun that ends well while the others still expect it: they notice, and the report says who it was."""
+"""A rank of mpirun that ends well while the others still expect it: they notice, and the report
+says who it was.
+"""
 
 from __future__ import annotations
 

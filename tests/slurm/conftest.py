@@ -1,7 +1,9 @@
-"""A Slurm for these tests alone: a controller and four virtual nodes on this machine, without munge, systemd or cgroups.
+"""A Slurm for these tests alone: a controller and four virtual nodes on this machine, without
+munge, systemd or cgroups.
 
-Two nodes are named by loopback addresses, so that every rank can find the first of them; the other two by names that nobody
-knows. The daemons run in the foreground as children of the tests, and end with them.
+Two nodes are named by loopback addresses, so that every rank can find the first of them; the other
+two by names that nobody knows. The daemons run in the foreground as children of the tests, and end
+with them.
 """
 
 from __future__ import annotations
@@ -65,17 +67,27 @@ def slurm_conf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("slurm")
     conf = _write_conf(folder)
     environ = {"PATH": _path(), "SLURM_CONF": str(conf)}
-    daemons = [["slurmctld", "-D", "-c", "-i"], *(["slurmd", "-D", "-c", "-N", node] for node in NODES)]
+    daemons = [
+        ["slurmctld", "-D", "-c", "-i"],
+        *(["slurmd", "-D", "-c", "-N", node] for node in NODES),
+    ]
     running = []
     try:
         for number, argv in enumerate(daemons):
             with (folder / f"log-{number}").open("wb") as log:
                 # A test run that is killed takes them along.
-                running.append(subprocess.Popen(["setpriv", "--pdeathsig=TERM", *argv], env=environ, stdout=log, stderr=log))
+                running.append(
+                    subprocess.Popen(
+                        ["setpriv", "--pdeathsig=TERM", *argv], env=environ, stdout=log, stderr=log
+                    )
+                )
         logs = [folder / f"log-{number}" for number in range(len(daemons))]
-        assert _is_idle(environ), "Slurm has not started:\n" + "\n".join(log.read_text()[-1000:] for log in logs)
+        assert _is_idle(environ), "Slurm has not started:\n" + "\n".join(
+            log.read_text()[-1000:] for log in logs
+        )
         yield conf
-        # No step is left, and so no process of one, when the nodes are idle. There is no state worth an orderly end.
+        # No step is left, and so no process of one, when the nodes are idle. There is no state
+        # worth an orderly end.
         subprocess.run(["scancel", f"--user={_user()}"], env=environ, check=False)
         assert _is_idle(environ), "a job did not end"
     finally:
@@ -105,7 +117,10 @@ def _write_conf(folder: Path) -> Path:
     for node, port in zip(NODES, ports[1:], strict=True):
         (folder / f"spool-{node}").mkdir()
         (folder / f"tmp-{node}").mkdir()
-        text += f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=4 RealMemory=1000 State=UNKNOWN\n"
+        text += (
+            f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=4"
+            " RealMemory=1000 State=UNKNOWN\n"
+        )
     conf = folder / "slurm.conf"
     conf.write_text(text)
     return conf
@@ -124,7 +139,14 @@ def _is_idle(environ: dict[str, str]) -> bool:
     argv = ["sinfo", "--noheader", "--states=idle", "--format=%D"]
 
     def all_are() -> bool:
-        done = subprocess.run(argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+        done = subprocess.run(
+            argv,
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            check=False,
+        )
         return done.stdout.strip() == str(len(NODES))
 
     return bool(ask_until(all_are, _PATIENCE_S))
@@ -135,6 +157,10 @@ def slurm(slurm_conf: Path, run_command: Callable[..., Any]) -> Callable[..., An
     """Run a command of Slurm's to its end, in the folder of the test."""
 
     def run(*argv: str, **env: str) -> Any:
-        return run_command(argv, env={"PATH": _path(), "SLURM_CONF": str(slurm_conf), **MPI_SETTINGS, **env}, timeout_s=60.0)
+        return run_command(
+            argv,
+            env={"PATH": _path(), "SLURM_CONF": str(slurm_conf), **MPI_SETTINGS, **env},
+            timeout_s=60.0,
+        )
 
     return run

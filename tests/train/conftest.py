@@ -1,7 +1,8 @@
-"""What the trainer's tests share: small folders of drawn birds, and the trainer run alone in this process or by ranks.
+"""What the trainer's tests share: small folders of drawn birds, and the trainer run alone in this
+process or by ranks.
 
-The bodies of most tests run the trainer alone and in process: that takes tenths of a second. What concerns several
-ranks, signals and restarts runs under the real command.
+The bodies of most tests run the trainer alone and in process: that takes tenths of a second. What
+concerns several ranks, signals and restarts runs under the real command.
 """
 
 from __future__ import annotations
@@ -21,7 +22,18 @@ pytest.importorskip("torchvision")
 pytest.importorskip("tqdm")
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ("--weights", "none", "--image-size", "48", "--batch-size", "4", "--lr", "0.001", "--precision", "fp32")
+SMALL = (
+    "--weights",
+    "none",
+    "--image-size",
+    "48",
+    "--batch-size",
+    "4",
+    "--lr",
+    "0.001",
+    "--precision",
+    "fp32",
+)
 
 
 class Done(NamedTuple):
@@ -34,7 +46,9 @@ class Done(NamedTuple):
 
 @pytest.fixture(autouse=True)
 def one_thread(clean_env: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads that wait for each other on a busy machine cost more than these small pictures need."""
+    """Threads that wait for each other on a busy machine cost more than these small pictures
+    need.
+    """
     import torch
 
     torch.set_num_threads(1)
@@ -43,9 +57,19 @@ def one_thread(clean_env: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def drawn_birds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """22 pictures to train and 14 to validate; neither divides evenly by 4, or by 3 ranks. Not to be changed."""
+    """22 pictures to train and 14 to validate; neither divides evenly by 4, or by 3 ranks. Not to
+    be changed.
+    """
     folder = tmp_path_factory.mktemp("birds")
-    draw = [sys.executable, str(ROOT / "scripts" / "make_birds"), str(folder), "--train", "11", "--val", "7"]
+    draw = [
+        sys.executable,
+        str(ROOT / "scripts" / "make_birds"),
+        str(folder),
+        "--train",
+        "11",
+        "--val",
+        "7",
+    ]
     subprocess.run(draw, check=True, stdout=subprocess.DEVNULL)
     return folder
 
@@ -60,7 +84,9 @@ def birds(drawn_birds: Path, tmp_path: Path) -> Path:
 def alone(
     capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Done]]:
-    """Run the trainer as one process, here; its output folder is `tmp_path`/outputs unless the test names another."""
+    """Run the trainer as one process, here; its output folder is `tmp_path`/outputs unless the test
+    names another.
+    """
     import launcher
     from train.trainer import main
 
@@ -94,6 +120,8 @@ def figures() -> Callable[[Path], list[dict[str, Any]]]:
 
     def read(folder: Path) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        return [{k: v for k, v in line.items() if k not in ("time", "images_per_s")} for line in lines]
+        return [
+            {k: v for k, v in line.items() if k not in ("time", "images_per_s")} for line in lines
+        ]
 
     return read

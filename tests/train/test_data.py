@@ -1,4 +1,6 @@
-"""The folder of pictures: what is used, what is skipped by name, what is refused before the first step."""
+"""The folder of pictures: what is used, what is skipped by name, what is refused before the first
+step.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def spoil(birds: Path) -> None:
     Image.new("P", (8, 8)).save(birds / "val" / "robin" / "placeholder.gif")
 
 
-def test_unusable_files_are_named_and_the_rest_is_trained_on(alone: Alone, birds: Path, tmp_path: Path) -> None:
+def test_unusable_files_are_named_and_the_rest_is_trained_on(
+    alone: Alone, birds: Path, tmp_path: Path
+) -> None:
     spoil(birds)
     done = alone("--data", birds, "--epochs", 1)
     assert done.code == 0
@@ -68,21 +72,44 @@ def test_file_names_of_all_sorts_are_read_and_printed(alone: Alone, birds: Path)
     assert "skipped: train/crow/bad-\\xe4.jpg: not a picture" in done.out
 
 
-def test_a_class_name_that_the_terminal_cannot_show_is_escaped(run_command: Callable[..., object], birds: Path) -> None:
+def test_a_class_name_that_the_terminal_cannot_show_is_escaped(
+    run_command: Callable[..., object], birds: Path
+) -> None:
     for split in ("train", "val"):
         (birds / split / "crow").rename(birds / split / "Krähe")
     env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": os.getcwd()}
-    args = ["--data", str(birds), "--weights", "none", "--image-size", "48", "--epochs", "1", "--output-dir"]
-    done = run_command([sys.executable, "-m", "train", *args, str(birds / "outputs")], env=env, timeout_s=60.0)
+    args = [
+        "--data",
+        str(birds),
+        "--weights",
+        "none",
+        "--image-size",
+        "48",
+        "--epochs",
+        "1",
+        "--output-dir",
+    ]
+    done = run_command(
+        [sys.executable, "-m", "train", *args, str(birds / "outputs")], env=env, timeout_s=60.0
+    )
     assert done.code == 0, done.err
     assert "2 classes (Kr\\xe4he, robin)" in done.out
 
 
-def test_the_trainer_runs_without_a_stdout(run_command: Callable[..., object], tmp_path: Path) -> None:
+def test_the_trainer_runs_without_a_stdout(
+    run_command: Callable[..., object], tmp_path: Path
+) -> None:
     env = {**os.environ, "PYTHONPATH": os.getcwd()}
-    command = f"exec {sys.executable} -m train --data {tmp_path / 'nowhere'} --output-dir {tmp_path / 'outputs'} >&-"
+    command = (
+        f"exec {sys.executable} -m train --data {tmp_path / 'nowhere'} --output-dir"
+        f" {tmp_path / 'outputs'} >&-"
+    )
     done = run_command(["bash", "-c", command], env=env, timeout_s=60.0)
-    assert (done.code, "there is no data folder" in done.err, "Traceback" in done.err) == (2, True, False), done.err
+    assert (done.code, "there is no data folder" in done.err, "Traceback" in done.err) == (
+        2,
+        True,
+        False,
+    ), done.err
 
 
 def test_a_link_to_a_folder_above_it_brings_no_picture_twice(alone: Alone, birds: Path) -> None:
@@ -96,7 +123,9 @@ def test_a_link_to_a_folder_above_it_brings_no_picture_twice(alone: Alone, birds
 
 
 @pytest.mark.parametrize("name", ["deep.png", "deep.tif", "deep.pgm"])
-def test_16_bits_of_grey_are_reduced_to_8_and_not_clipped_to_white(tmp_path: Path, name: str) -> None:
+def test_16_bits_of_grey_are_reduced_to_8_and_not_clipped_to_white(
+    tmp_path: Path, name: str
+) -> None:
     values = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
     Image.fromarray(values).save(tmp_path / name)
     assert np.array_equal(np.asarray(decode(str(tmp_path / name), 48))[..., 0], values >> 8)
@@ -104,7 +133,17 @@ def test_16_bits_of_grey_are_reduced_to_8_and_not_clipped_to_white(tmp_path: Pat
 
 def grey_tiff(bits: int, photometric: int, packed: bytes) -> bytes:
     """A TIFF of 8 x 8 pixels: Pillow reads such ones, but does not write them."""
-    tags = {256: 8, 257: 8, 258: bits, 259: 1, 262: photometric, 273: 122, 277: 1, 278: 8, 279: len(packed)}
+    tags = {
+        256: 8,
+        257: 8,
+        258: bits,
+        259: 1,
+        262: photometric,
+        273: 122,
+        277: 1,
+        278: 8,
+        279: len(packed),
+    }
     entries = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags.items())
     return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + struct.pack("<I", 0) + packed
 
@@ -117,7 +156,9 @@ def grey_tiff(bits: int, photometric: int, packed: bytes) -> bytes:
         pytest.param(16, 0, b"\xff\x3f" * 64, id="zero is white"),
     ],
 )
-def test_wide_tiffs_keep_their_shades(tmp_path: Path, bits: int, photometric: int, packed: bytes) -> None:
+def test_wide_tiffs_keep_their_shades(
+    tmp_path: Path, bits: int, photometric: int, packed: bytes
+) -> None:
     (tmp_path / "wide.tif").write_bytes(grey_tiff(bits, photometric, packed))
     assert decode(str(tmp_path / "wide.tif"), 48).getcolors() == [(64, (192, 192, 192))]
 
@@ -196,14 +237,28 @@ def empty_class(birds: Path) -> str:
 def class_of_text_files(birds: Path) -> str:
     for file in (birds / "val" / "crow").iterdir():
         file.write_text("no picture")
-    return "val/crow has no usable picture: none of its 7 files is, for example val/crow/crow_0000.jpg (not a picture)"
+    return (
+        "val/crow has no usable picture: none of its 7 files is, for example val/crow/crow_0000.jpg"
+        " (not a picture)"
+    )
 
 
 @pytest.mark.parametrize(
     "change",
-    [no_folder, no_val, one_level_too_high, no_class_folders, other_classes, one_class, empty_class, class_of_text_files],
+    [
+        no_folder,
+        no_val,
+        one_level_too_high,
+        no_class_folders,
+        other_classes,
+        one_class,
+        empty_class,
+        class_of_text_files,
+    ],
 )
-def test_a_folder_of_the_wrong_shape_is_one_clear_message(alone: Alone, birds: Path, change: Callable[[Path], str]) -> None:
+def test_a_folder_of_the_wrong_shape_is_one_clear_message(
+    alone: Alone, birds: Path, change: Callable[[Path], str]
+) -> None:
     expected = change(birds)
     done = alone("--data", birds)
     assert done.code == 2
@@ -219,7 +274,9 @@ def test_validation_pictures_are_cut_exactly_as_torchvision_cuts_them() -> None:
     noise = np.random.default_rng(0)
     for width, height in ((500, 375), (333, 500), (256, 256), (301, 257)):
         picture = Image.fromarray(noise.integers(0, 256, (height, width, 3), dtype=np.uint8))
-        assert np.array_equal(np.asarray(validation_crop(picture, 224)), np.asarray(recipe(picture)))
+        assert np.array_equal(
+            np.asarray(validation_crop(picture, 224)), np.asarray(recipe(picture))
+        )
 
 
 def test_random_cuts_lie_inside_the_picture_and_cover_the_recipe_s_areas() -> None:
@@ -260,7 +317,9 @@ def test_every_picture_comes_once_per_epoch_in_an_order_of_its_own() -> None:
     assert cut(pictures, 30) == [pictures]
 
 
-def test_a_full_cache_changes_no_figure(alone: Alone, drawn_birds: Path, tmp_path: Path, figures: Figures) -> None:
+def test_a_full_cache_changes_no_figure(
+    alone: Alone, drawn_birds: Path, tmp_path: Path, figures: Figures
+) -> None:
     results = []
     for cache_mb, workers in ((2048, "auto"), (1, 0), (0, 3)):
         out = tmp_path / f"cache{cache_mb}"

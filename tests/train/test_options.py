@@ -13,26 +13,66 @@ from train.errors import TrainerError
 from train.options import build_parser, parse_args
 
 FLAGS = [
-    "--batch-norm", "--batch-size", "--cache-mb", "--data", "--epochs", "--freeze-backbone", "--help", "--image-size",
-    "--lr", "--lr-gamma", "--lr-step", "--model", "--momentum", "--output-dir", "--precision", "--resume", "--seed",
-    "--weights", "--workers",
-]  # fmt: skip
+    "--batch-norm",
+    "--batch-size",
+    "--cache-mb",
+    "--data",
+    "--epochs",
+    "--freeze-backbone",
+    "--help",
+    "--image-size",
+    "--lr",
+    "--lr-gamma",
+    "--lr-step",
+    "--model",
+    "--momentum",
+    "--output-dir",
+    "--precision",
+    "--resume",
+    "--seed",
+    "--weights",
+    "--workers",
+]
 
 
 def test_there_are_no_other_flags() -> None:
-    flags = {flag for action in build_parser()._actions for flag in action.option_strings if flag.startswith("--")}
+    flags = {
+        flag
+        for action in build_parser()._actions
+        for flag in action.option_strings
+        if flag.startswith("--")
+    }
     assert sorted(flags) == FLAGS
 
 
 def test_the_defaults_are_the_tutorial_s_recipe() -> None:
     args = parse_args(["--data", "x"])
-    assert (args.lr, args.momentum, args.lr_step, args.lr_gamma, args.batch_size) == (0.001, 0.9, 7, 0.1, 4)
-    assert (args.model, args.weights, args.image_size, args.epochs) == ("resnet18", "imagenet", 224, 25)
+    assert (args.lr, args.momentum, args.lr_step, args.lr_gamma, args.batch_size) == (
+        0.001,
+        0.9,
+        7,
+        0.1,
+        4,
+    )
+    assert (args.model, args.weights, args.image_size, args.epochs) == (
+        "resnet18",
+        "imagenet",
+        224,
+        25,
+    )
 
 
 @pytest.mark.parametrize(
     "wrong",
-    ["--lr 0", "--lr nan", "--epochs 0", "--seed 99999999999999999999", "--image-size 32", "--workers many", "--model vgg"],
+    [
+        "--lr 0",
+        "--lr nan",
+        "--epochs 0",
+        "--seed 99999999999999999999",
+        "--image-size 32",
+        "--workers many",
+        "--model vgg",
+    ],
 )
 def test_a_wrong_value_names_its_option(wrong: str) -> None:
     with pytest.raises(TrainerError, match=wrong.split()[0]):
@@ -41,25 +81,28 @@ def test_a_wrong_value_names_its_option(wrong: str) -> None:
 
 def test_help_does_not_wait_for_torch(run_command: Callable[..., object]) -> None:
     code = (
-        "import runpy, sys\nsys.argv = ['train', '--help']\n"
-        "try: runpy.run_module('train', run_name='__main__')\nexcept SystemExit as end: assert not end.code\n"
-        "assert 'torch' not in sys.modules"
+        "import runpy, sys\nsys.argv = ['train', '--help']\ntry: runpy.run_module('train',"
+        " run_name='__main__')\nexcept SystemExit as end: assert not end.code\nassert 'torch' not"
+        " in sys.modules"
     )
     done = run_command([sys.executable, "-c", code])
     assert done.code == 0, done.err
     assert "--freeze-backbone" in done.out
 
 
-def test_missing_packages_are_named_with_the_command_that_installs_them(run_command: Callable[..., object]) -> None:
+def test_missing_packages_are_named_with_the_command_that_installs_them(
+    run_command: Callable[..., object],
+) -> None:
     code = (
-        "import runpy, sys\nfrom importlib import util\nsys.argv = ['train', '--data', 'x']\n"
-        "find = util.find_spec\nutil.find_spec = lambda name: None if name.startswith('torch') else find(name)\n"
-        "runpy.run_module('train', run_name='__main__')"
+        "import runpy, sys\nfrom importlib import util\nsys.argv = ['train', '--data', 'x']\nfind ="
+        " util.find_spec\nutil.find_spec = lambda name: None if name.startswith('torch') else"
+        " find(name)\nrunpy.run_module('train', run_name='__main__')"
     )
     done = run_command([sys.executable, "-c", code])
     assert done.code == 2
-    assert done.err == (
-        "train: error: the trainer needs torch, torchvision, which this Python does not have. "
+    assert (
+        done.err
+        == "train: error: the trainer needs torch, torchvision, which this Python does not have. "
         f"Type: {sys.executable} -m pip install torch torchvision\n"
     )
 
@@ -71,6 +114,8 @@ def test_the_trainer_uses_public_names_of_the_launcher_only() -> None:
     for file in package.glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("launcher"):
-                assert node.module == "launcher" and {a.name for a in node.names} <= set(launcher.__all__), file.name
+                assert node.module == "launcher" and {a.name for a in node.names} <= set(
+                    launcher.__all__
+                ), file.name
             if isinstance(node, ast.Import):
                 assert not any(a.name.startswith("launcher.") for a in node.names), file.name

@@ -1,4 +1,6 @@
-"""Several ranks under the command: the same numbers, one voice, a stop and a restart that lose nothing."""
+"""Several ranks under the command: the same numbers, one voice, a stop and a restart that lose
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,18 @@ import pytest
 import torch
 
 Run = Callable[..., Any]
-SMALL = ("--weights", "none", "--image-size", "48", "--batch-size", "4", "--lr", "0.001", "--precision", "fp32")
+SMALL = (
+    "--weights",
+    "none",
+    "--image-size",
+    "48",
+    "--batch-size",
+    "4",
+    "--lr",
+    "0.001",
+    "--precision",
+    "fp32",
+)
 Figures = Callable[[Path], list[dict[str, Any]]]
 TIMEOUT_S = 120.0  # several ranks import torch and share what processors there are
 PHOTOGRAPHS = Path(__file__).resolve().parents[3] / "shared" / "data" / "hymenoptera"
@@ -20,7 +33,8 @@ PHOTOGRAPHS = Path(__file__).resolve().parents[3] / "shared" / "data" / "hymenop
 pytestmark = pytest.mark.slow
 
 
-# The trainer in double precision: what remains between numbers of ranks is a mistake, and not rounding.
+# The trainer in double precision: what remains between numbers of ranks is a mistake, and not
+# rounding.
 DOUBLE = """
 import sys
 from torch.nn import functional as F
@@ -38,8 +52,11 @@ raise SystemExit(trainer.main(sys.argv[1:]))
 """
 
 
-def test_1_2_and_3_ranks_give_the_same_numbers(run: Run, script: Any, birds: Path, tmp_path: Path, figures: Figures) -> None:
-    # 10 pictures in batches of 4: with 3 ranks the parts are 2, 1, 1, and in the last batch 1, 1, 0. One is unreadable.
+def test_1_2_and_3_ranks_give_the_same_numbers(
+    run: Run, script: Any, birds: Path, tmp_path: Path, figures: Figures
+) -> None:
+    # 10 pictures in batches of 4: with 3 ranks the parts are 2, 1, 1, and in the last batch 1, 1,
+    # 0. One is unreadable.
     for number in range(5, 11):
         for kind in ("crow", "robin"):
             (birds / "train" / kind / f"{kind}_{number:04}.jpg").unlink()
@@ -73,7 +90,9 @@ def test_in_lower_precision_they_differ_by_its_rounding(
     assert results[1] == pytest.approx(results[0], rel=near)
 
 
-def test_local_statistics_and_a_frozen_backbone_run_on_3_ranks_too(ranks: Run, drawn_birds: Path) -> None:
+def test_local_statistics_and_a_frozen_backbone_run_on_3_ranks_too(
+    ranks: Run, drawn_birds: Path
+) -> None:
     for option in ("--batch-norm=local", "--freeze-backbone"):
         done = ranks(3, "--data", drawn_birds, "--epochs", 1, option, timeout_s=TIMEOUT_S)
         assert done.code == 0, done.err
@@ -81,15 +100,25 @@ def test_local_statistics_and_a_frozen_backbone_run_on_3_ranks_too(ranks: Run, d
 
 
 @pytest.mark.parametrize("args", [("--data", "nowhere"), ("--data", "nowhere", "--lr", "fast")])
-def test_a_mistake_is_said_once_and_ends_all_ranks_with_2(ranks: Run, args: tuple[str, ...]) -> None:
+def test_a_mistake_is_said_once_and_ends_all_ranks_with_2(
+    ranks: Run, args: tuple[str, ...]
+) -> None:
     done = ranks(2, *args)
     assert done.code == 2
-    expected = "argument --lr: invalid number value: 'fast'" if "--lr" in args else "there is no data folder nowhere"
-    said = [line for line in done.err.splitlines() if line.startswith("[") and "train: error: " in line]
+    expected = (
+        "argument --lr: invalid number value: 'fast'"
+        if "--lr" in args
+        else "there is no data folder nowhere"
+    )
+    said = [
+        line for line in done.err.splitlines() if line.startswith("[") and "train: error: " in line
+    ]
     assert len(said) == 1 and said[0].startswith(f"[0] train: error: {expected}")
 
 
-def test_all_ranks_of_a_node_read_what_one_of_them_decoded(run: Run, script: Any, drawn_birds: Path) -> None:
+def test_all_ranks_of_a_node_read_what_one_of_them_decoded(
+    run: Run, script: Any, drawn_birds: Path
+) -> None:
     name = script(
         "import sys\nfrom train import trainer\n"
         "class Told(trainer.Loader):\n"
@@ -98,9 +127,22 @@ def test_all_ranks_of_a_node_read_what_one_of_them_decoded(run: Run, script: Any
         "        raise SystemExit(0)\n"
         "trainer.Loader = Told\ntrainer.main(sys.argv[1:])\n"
     )
-    done = run("--nproc-per-node", "2", name, "--data", str(drawn_birds), "--weights", "none", "--image-size", "48")
+    done = run(
+        "--nproc-per-node",
+        "2",
+        name,
+        "--data",
+        str(drawn_birds),
+        "--weights",
+        "none",
+        "--image-size",
+        "48",
+    )
     assert done.code == 0, done.err
-    assert {line for line in done.lines if "reads" in line} == {"[0] rank 0 reads 36", "[1] rank 1 reads 36"}
+    assert {line for line in done.lines if "reads" in line} == {
+        "[0] rank 0 reads 36",
+        "[1] rank 1 reads 36",
+    }
 
 
 HOOK = """
@@ -112,7 +154,8 @@ add, seen = trainer.Meter.add, []
 def counted(self, *args):
     add(self, *args)
     seen.append(1)
-    if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and os.environ["RANK"] == "1" and len(seen) == BATCH:
+    is_first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+    if is_first and os.environ["RANK"] == "1" and len(seen) == BATCH:
         ACTION
 
 trainer.Meter.add = counted
@@ -128,7 +171,9 @@ def test_a_restarted_job_goes_on_by_itself_with_the_same_bits(
     args = ["--data", str(drawn_birds), "--epochs", "2", "--output-dir"]
     assert ranks(2, *args, tmp_path / "unbroken", timeout_s=TIMEOUT_S).code == 0
     options = ["--nproc-per-node", "2", "--max-restarts", "1"]
-    crashed = run(*options, script(CRASH), *SMALL, *args, str(tmp_path / "crashed"), timeout_s=TIMEOUT_S)
+    crashed = run(
+        *options, script(CRASH), *SMALL, *args, str(tmp_path / "crashed"), timeout_s=TIMEOUT_S
+    )
     assert crashed.code == 0, crashed.err
     assert "resuming: " in crashed.out and "checkpoint.pt: epoch 2\n" in crashed.out
     assert figures(tmp_path / "crashed") == figures(tmp_path / "unbroken")
@@ -141,15 +186,35 @@ def test_sigterm_to_one_rank_saves_on_all_ranks_and_exits_with_0(
     n = 3
     args = ["--data", str(drawn_birds), "--epochs", "2", "--output-dir"]
     assert ranks(n, *args, tmp_path / "unbroken", timeout_s=TIMEOUT_S).code == 0
-    done = run("--nproc-per-node", str(n), script(STOP), *SMALL, *args, str(tmp_path / "stopped"), timeout_s=TIMEOUT_S)
+    done = run(
+        "--nproc-per-node",
+        str(n),
+        script(STOP),
+        *SMALL,
+        *args,
+        str(tmp_path / "stopped"),
+        timeout_s=TIMEOUT_S,
+    )
     assert done.code == 0, done.err
     assert "stopped in epoch 2 after 2 steps" in done.out
     assert ranks(n, *args, tmp_path / "stopped", "--resume", timeout_s=TIMEOUT_S).code == 0
     assert figures(tmp_path / "stopped") == figures(tmp_path / "unbroken")
 
 
-def test_a_stopped_command_stops_the_trainer_with_a_checkpoint(start: Any, drawn_birds: Path, tmp_path: Path) -> None:
-    running = start("--nproc-per-node", "2", "-m", "train", *SMALL, "--data", str(drawn_birds), "--epochs", "1000")
+def test_a_stopped_command_stops_the_trainer_with_a_checkpoint(
+    start: Any, drawn_birds: Path, tmp_path: Path
+) -> None:
+    running = start(
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "train",
+        *SMALL,
+        "--data",
+        str(drawn_birds),
+        "--epochs",
+        "1000",
+    )
     running.wait_for("epoch 1/1000: train loss")
     running.send(signal.SIGTERM)
     done = running.finish(TIMEOUT_S)
@@ -157,8 +222,12 @@ def test_a_stopped_command_stops_the_trainer_with_a_checkpoint(start: Any, drawn
     assert (tmp_path / "outputs" / "checkpoint.pt").exists()
 
 
-@pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason=f"no photographs in {os.path.relpath(PHOTOGRAPHS)}")
-def test_real_photographs_are_trained_on_and_the_placeholder_is_named(ranks: Run, tmp_path: Path, figures: Figures) -> None:
+@pytest.mark.skipif(
+    not PHOTOGRAPHS.is_dir(), reason=f"no photographs in {os.path.relpath(PHOTOGRAPHS)}"
+)
+def test_real_photographs_are_trained_on_and_the_placeholder_is_named(
+    ranks: Run, tmp_path: Path, figures: Figures
+) -> None:
     args = ["--epochs", 1, "--batch-size", 32, "--image-size", 64, "--precision", "auto"]
     done = ranks(2, "--data", PHOTOGRAPHS, *args, timeout_s=TIMEOUT_S)
     assert done.code == 0, done.err

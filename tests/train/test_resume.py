@@ -1,4 +1,6 @@
-"""What is on disk, and going on from it: the numbers after a stop are those of a run that was never stopped."""
+"""What is on disk, and going on from it: the numbers after a stop are those of a run that was never
+stopped.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class Usage(NamedTuple):
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    """Send SIGTERM to this process in its `count`-th batch, training and validation counted together."""
+    """Send SIGTERM to this process in its `count`-th batch, training and validation counted
+    together.
+    """
     from train.trainer import Meter
 
     add, seen = Meter.add, []
@@ -45,7 +49,9 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
 def same_state(a: Path, b: Path) -> bool:
     """Tell whether two checkpoints hold the same bits: weights, momentum, progress."""
     one, two = (torch.load(path / "checkpoint.pt", weights_only=True) for path in (a, b))
-    momenta = [[s["momentum_buffer"] for s in state["optimizer"]["state"].values()] for state in (one, two)]
+    momenta = [
+        [s["momentum_buffer"] for s in state["optimizer"]["state"].values()] for state in (one, two)
+    ]
     return (
         one["progress"] == two["progress"]
         and all(torch.equal(value, two["model"][name]) for name, value in one["model"].items())
@@ -61,11 +67,18 @@ def unbroken(alone: Alone, drawn_birds: Path, tmp_path: Path) -> Path:
 
 
 # One epoch is 6 batches to train and 1 to validate.
-@pytest.mark.parametrize("batch", [3, 6, 7, 10], ids=["in epoch 1", "after its last step", "in validation", "in epoch 2"])
+@pytest.mark.parametrize(
+    "batch", [3, 6, 7, 10], ids=["in epoch 1", "after its last step", "in validation", "in epoch 2"]
+)
 def test_sigterm_saves_and_resume_gives_the_same_bits(
-    alone: Alone, unbroken: Path, drawn_birds: Path, tmp_path: Path, figures: Figures, monkeypatch: pytest.MonkeyPatch,
+    alone: Alone,
+    unbroken: Path,
+    drawn_birds: Path,
+    tmp_path: Path,
+    figures: Figures,
+    monkeypatch: pytest.MonkeyPatch,
     batch: int,
-) -> None:  # fmt: skip
+) -> None:
     with monkeypatch.context() as patch:
         stop_at(patch, batch)
         stopped = alone("--data", drawn_birds, *EPOCHS)
@@ -91,13 +104,20 @@ def test_without_resume_a_run_starts_anew_and_says_so(
 ) -> None:
     first = alone("--data", drawn_birds, "--epochs", 1, "--resume")
     assert first.code == 0 and "resuming" not in first.out
-    assert "outputs/checkpoint.pt does not exist; there is nothing to resume, starting with epoch 1" in first.out
+    assert (
+        "outputs/checkpoint.pt does not exist; there is nothing to resume, starting with epoch 1"
+        in first.out
+    )
     second = alone("--data", drawn_birds, "--epochs", 1)
-    assert "starting anew over the earlier run in outputs; `--resume` would continue it" in second.out
+    assert (
+        "starting anew over the earlier run in outputs; `--resume` would continue it" in second.out
+    )
     assert len(figures(tmp_path / "outputs")) == 2
 
 
-def test_a_checkpoint_of_another_recipe_is_refused_with_both_values(alone: Alone, drawn_birds: Path) -> None:
+def test_a_checkpoint_of_another_recipe_is_refused_with_both_values(
+    alone: Alone, drawn_birds: Path
+) -> None:
     assert alone("--data", drawn_birds, "--epochs", 1).code == 0
     done = alone("--data", drawn_birds, "--resume", "--lr", "0.5")
     assert done.code == 2
@@ -105,7 +125,9 @@ def test_a_checkpoint_of_another_recipe_is_refused_with_both_values(alone: Alone
 
 
 @pytest.mark.parametrize("damage", ["garbage", "empty", "cut off", "one bit of a weight"])
-def test_a_damaged_checkpoint_is_one_message(alone: Alone, drawn_birds: Path, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_checkpoint_is_one_message(
+    alone: Alone, drawn_birds: Path, tmp_path: Path, damage: str
+) -> None:
     assert alone("--data", drawn_birds, "--epochs", 1).code == 0
     file = tmp_path / "outputs" / "checkpoint.pt"
     whole = file.read_bytes()
@@ -115,7 +137,9 @@ def test_a_damaged_checkpoint_is_one_message(alone: Alone, drawn_birds: Path, tm
             "garbage": b"PK\x03\x04 half of it",
             "empty": b"",
             "cut off": whole[:-5000],
-            "one bit of a weight": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+            "one bit of a weight": (
+                whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+            ),
         }[damage]
     )
     done = alone("--data", drawn_birds, "--epochs", 2, "--resume")
@@ -124,8 +148,12 @@ def test_a_damaged_checkpoint_is_one_message(alone: Alone, drawn_birds: Path, tm
     assert ("check sum" in done.err) is (damage == "one bit of a weight")
 
 
-def test_a_restart_goes_on_with_its_own_run_only(alone: Alone, drawn_birds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that was started anew and crashed before its first checkpoint must not take the run before it for its own."""
+def test_a_restart_goes_on_with_its_own_run_only(
+    alone: Alone, drawn_birds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was started anew and crashed before its first checkpoint must not take the run
+    before it for its own.
+    """
     monkeypatch.setenv("LAUNCHER_RUN_ID", "first")
     assert alone("--data", drawn_birds, "--epochs", 1).code == 0
     monkeypatch.setenv("LAUNCHER_RUN_ID", "second")
@@ -137,7 +165,9 @@ def test_a_restart_goes_on_with_its_own_run_only(alone: Alone, drawn_birds: Path
     assert again.code == 0 and "resuming: outputs/checkpoint.pt" in again.out
 
 
-def test_a_job_that_slurm_requeues_goes_on(alone: Alone, drawn_birds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_slurm_requeues_goes_on(
+    alone: Alone, drawn_birds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It keeps its number; the launcher in it has a new run each time."""
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     monkeypatch.setenv("LAUNCHER_RUN_ID", "first")
@@ -151,18 +181,25 @@ def test_a_job_that_slurm_requeues_goes_on(alone: Alone, drawn_birds: Path, monk
     assert other.code == 0 and "starting anew over the earlier run" in other.out
 
 
-def test_a_second_training_in_the_same_output_folder_is_refused(alone: Alone, drawn_birds: Path, tmp_path: Path) -> None:
+def test_a_second_training_in_the_same_output_folder_is_refused(
+    alone: Alone, drawn_birds: Path, tmp_path: Path
+) -> None:
     import launcher
     from train.checkpoint import Output
 
     with Output(launcher.init(), str(tmp_path / "outputs")):
         done = alone("--data", drawn_birds, "--epochs", 1)
     assert done.code == 2
-    assert "another training is writing to the output folder outputs" in done.err and "`--output-dir`" in done.err
+    assert (
+        "another training is writing to the output folder outputs" in done.err
+        and "`--output-dir`" in done.err
+    )
     assert alone("--data", drawn_birds, "--epochs", 1).code == 0
 
 
-def test_what_a_killed_run_left_half_written_is_removed(alone: Alone, drawn_birds: Path, tmp_path: Path) -> None:
+def test_what_a_killed_run_left_half_written_is_removed(
+    alone: Alone, drawn_birds: Path, tmp_path: Path
+) -> None:
     (tmp_path / "outputs").mkdir()
     for name in ("checkpoint.pt.tmp", "model.pt.tmp"):
         (tmp_path / "outputs" / name).write_bytes(b"half")
@@ -178,17 +215,28 @@ def test_the_end_says_where_everything_is(alone: Alone, drawn_birds: Path, tmp_p
     assert re.search(r"^best validation accuracy \d+\.\d% in epoch 1$", done.out, re.MULTILINE)
     for name in ("model.pt", "checkpoint.pt", "metrics.jsonl"):
         assert f" outputs/{name}\n" in done.out
-    assert sorted(p.name for p in (tmp_path / "outputs").iterdir()) == ["checkpoint.pt", "metrics.jsonl", "model.pt"]
+    assert sorted(p.name for p in (tmp_path / "outputs").iterdir()) == [
+        "checkpoint.pt",
+        "metrics.jsonl",
+        "model.pt",
+    ]
 
 
-def test_an_output_folder_that_cannot_be_made_is_one_message(alone: Alone, drawn_birds: Path, tmp_path: Path) -> None:
+def test_an_output_folder_that_cannot_be_made_is_one_message(
+    alone: Alone, drawn_birds: Path, tmp_path: Path
+) -> None:
     (tmp_path / "taken").write_text("a file")
     done = alone("--data", drawn_birds, "--output-dir", "taken/outputs")
     assert done.code == 2
-    assert "the output folder taken/outputs cannot be written to (Not a directory). Name another one with" in done.err
+    assert (
+        "the output folder taken/outputs cannot be written to (Not a directory). Name another one"
+        " with" in done.err
+    )
 
 
-def test_an_output_folder_without_permission_is_one_message(alone: Alone, drawn_birds: Path, tmp_path: Path) -> None:
+def test_an_output_folder_without_permission_is_one_message(
+    alone: Alone, drawn_birds: Path, tmp_path: Path
+) -> None:
     (tmp_path / "closed").mkdir(mode=0o555)
     user = os.geteuid()
     if user == 0:  # root may write everywhere
@@ -198,16 +246,24 @@ def test_an_output_folder_without_permission_is_one_message(alone: Alone, drawn_
     finally:
         os.seteuid(user)
     assert done.code == 2
-    assert "cannot be written to (Permission denied). Name another one with `--output-dir`." in done.err
+    assert (
+        "cannot be written to (Permission denied). Name another one with `--output-dir`."
+        in done.err
+    )
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A file system of 60 MB, or, without the right to mount one, limits of this process that have the same effect."""
+    """A file system of 60 MB, or, without the right to mount one, limits of this process that have
+    the same effect.
+    """
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(folder)]
-    if os.geteuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0:
+    if (
+        os.geteuid() == 0
+        and subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    ):
         yield folder
         subprocess.run(["umount", str(folder)], check=True)
         return
@@ -218,7 +274,9 @@ def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_disk_that_is_too_small_is_refused_before_step_1(alone: Alone, drawn_birds: Path, small_disk: Path) -> None:
+def test_a_disk_that_is_too_small_is_refused_before_step_1(
+    alone: Alone, drawn_birds: Path, small_disk: Path
+) -> None:
     done = alone("--data", drawn_birds, "--output-dir", small_disk)
     assert done.code == 2
     assert re.search(r"has \d+ MB free, and the checkpoints need 2\d\d MB", done.err)
@@ -234,7 +292,10 @@ def test_a_disk_that_fills_up_later_costs_the_files_and_not_the_run(
     done = alone("--data", drawn_birds, "--epochs", 2, "--output-dir", small_disk)
     assert done.code == 1
     assert "epoch 2/2: train loss" in done.out
-    full = r"checkpoint\.pt could not be written \((No space left on device|File too large)\); going on without it"
+    full = (
+        r"checkpoint\.pt could not be written \((No space left on device|File too large)\); going"
+        r" on without it"
+    )
     assert len(re.findall(full, done.out)) == 2
     assert f"error: {small_disk}/checkpoint.pt is not up to date" in done.out
     assert sorted(p.name for p in small_disk.iterdir()) == ["metrics.jsonl", "model.pt"]

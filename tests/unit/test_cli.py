@@ -17,10 +17,11 @@ FLAGS = """
     --backend --devices --dry-run --duplicate-stderr-filters --duplicate-stdout-filters
     --event-log-handler --hang-timeout --help --local-addr --local-ranks-filter --log-dir
     --log-line-prefix-template --logs-specs --master-addr --master-port --max-restarts --module
-    --monitor-interval --nnodes --no-python --no-restart-codes --node-rank --nproc-per-node --numa-binding --preload
-    --print-completion --rdzv-backend --rdzv-conf --rdzv-endpoint --rdzv-id --redirects --restart-backoff
-    --restart-limit --role --run-dir --run-path --shutdown-timeout --signals-to-handle --standalone --start --start-method
-    --tee --version --virtual-local-rank
+    --monitor-interval --nnodes --no-python --no-restart-codes --node-rank --nproc-per-node
+    --numa-binding --preload --print-completion --rdzv-backend --rdzv-conf --rdzv-endpoint
+    --rdzv-id --redirects --restart-backoff --restart-limit --role --run-dir --run-path
+    --shutdown-timeout --signals-to-handle --standalone --start --start-method --tee --version
+    --virtual-local-rank
 """.split()  # noqa: SIM905
 
 
@@ -37,11 +38,15 @@ def test_there_are_exactly_these_flags():
 def test_every_flag_of_torchrun_is_accepted_in_every_spelling():
     pytest.importorskip("torch")
     code = (
-        "from torch.distributed.run import get_args_parser as p\n"
-        "print('\\n'.join(f'{s} {a.nargs == 0} {a.dest}' for a in p()._actions for s in a.option_strings))"
+        "from torch.distributed.run import get_args_parser as p\nprint('\\n'.join(f'{s} {a.nargs =="
+        " 0} {a.dest}' for a in p()._actions for s in a.option_strings))"
     )
-    torchrun = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    ours = {flag: option for option in all_options(LaunchSpec).values() for flag in option.spellings}
+    torchrun = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    ours = {
+        flag: option for option in all_options(LaunchSpec).values() for flag in option.spellings
+    }
     lines = [line.split() for line in torchrun.stdout.splitlines()]
     assert len(lines) > 60
     for flag, is_switch, dest in lines:
@@ -83,9 +88,15 @@ def test_no_arguments_give_a_short_usage_with_an_example(capsys):
         (["-x", "x.py"], "-x: there is no such option."),
         (["--role"], "--role needs a value."),
         (["--standalone=1", "x.py"], "--standalone: "),
-        (["--nproc-per-node", "2"], "Type for example: python -m launcher --nproc-per-node 2 train.py"),
+        (
+            ["--nproc-per-node", "2"],
+            "Type for example: python -m launcher --nproc-per-node 2 train.py",
+        ),
         (["--"], "No script was given."),
-        (["--print-completion", "fish"], "--print-completion fish: must be one of: bash, zsh, tcsh."),
+        (
+            ["--print-completion", "fish"],
+            "--print-completion fish: must be one of: bash, zsh, tcsh.",
+        ),
     ],
 )
 def test_a_usage_error_is_one_paragraph_and_code_2(capsys, argv, words):
@@ -100,11 +111,24 @@ def test_a_usage_error_is_one_paragraph_and_code_2(capsys, argv, words):
 @pytest.mark.parametrize(
     "rest",
     [
-        ["--help"], ["--"], ["--", "--"], ["-m", "x"], [""], ["a", "", "b"], ["--nproc-per-node", "7"],
-        ["-r=3"], ["--unknown"], ["-"], ["a b", "-x y"], ["$RANK"], [os.fsdecode(b"\xff\xfe")], ["@file"],
-        ["--nproc=1"], ["-1"],
+        ["--help"],
+        ["--"],
+        ["--", "--"],
+        ["-m", "x"],
+        [""],
+        ["a", "", "b"],
+        ["--nproc-per-node", "7"],
+        ["-r=3"],
+        ["--unknown"],
+        ["-"],
+        ["a b", "-x y"],
+        ["$RANK"],
+        [os.fsdecode(b"\xff\xfe")],
+        ["@file"],
+        ["--nproc=1"],
+        ["-1"],
     ],
-)  # fmt: skip
+)
 def test_everything_behind_the_script_belongs_to_the_script(rest):
     for count, before in [
         (0, []),
@@ -119,10 +143,15 @@ def test_everything_behind_the_script_belongs_to_the_script(rest):
 
 
 def test_the_script_may_begin_with_a_hyphen_behind_two_hyphens():
-    assert read_arguments(LaunchSpec, ["--standalone", "--", "-odd.py", "--"])[1] == ["-odd.py", "--"]
+    assert read_arguments(LaunchSpec, ["--standalone", "--", "-odd.py", "--"])[1] == [
+        "-odd.py",
+        "--",
+    ]
 
 
-@pytest.mark.parametrize("argv", [["-r", "3"], ["-r3"], ["-r=3"], ["--redirects", "3"], ["--redirects=3"], ["-mr3"]])
+@pytest.mark.parametrize(
+    "argv", [["-r", "3"], ["-r3"], ["-r=3"], ["--redirects", "3"], ["--redirects=3"], ["-mr3"]]
+)
 def test_values_may_be_attached_or_follow(argv):
     given, _ = read_arguments(LaunchSpec, [*argv, "train.py"])
     assert given["redirects"][1] == "3"
@@ -187,7 +216,9 @@ def test_a_reader_that_leaves_early_causes_no_traceback():
     os.close(read_end)
     command = [sys.executable, "-m", "launcher", "--help"]
     environ = {**os.environ, "PYTHONPATH": ROOT}
-    done = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, env=environ, timeout=60)
+    done = subprocess.run(
+        command, stdout=write_end, stderr=subprocess.PIPE, env=environ, timeout=60
+    )
     os.close(write_end)
     assert (done.returncode, done.stderr) == (0, b"")
 

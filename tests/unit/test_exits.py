@@ -19,11 +19,17 @@ from launcher.exits import describe, exit_code_of, from_wait_status, shell_code,
         (-9, "killed by SIGKILL (9)", 137),
         (-11, "killed by SIGSEGV (11), a crash in native code", 139),
         (-signal.SIGTERM, "killed by SIGTERM (15)", 143),
-        (-signal.SIGXCPU, "killed by SIGXCPU (24), the limit of CPU time, which `ulimit -t` shows", 152),
+        (
+            -signal.SIGXCPU,
+            "killed by SIGXCPU (24), the limit of CPU time, which `ulimit -t` shows",
+            152,
+        ),
         (-77, "killed by signal 77 (77)", 205),
     ],
 )
-def test_an_exit_is_said_in_words_and_as_a_shell_shows_it(returncode: int, words: str, code: int) -> None:
+def test_an_exit_is_said_in_words_and_as_a_shell_shows_it(
+    returncode: int, words: str, code: int
+) -> None:
     assert describe(returncode).startswith(words)
     assert shell_code(returncode) == code
 

@@ -8,7 +8,13 @@ from launcher.ranks import Assignment, format_ranks
 
 
 def assignment(node_rank: int, sizes: tuple[int, ...]) -> Assignment:
-    return Assignment(attempt=0, node_rank=node_rank, local_world_sizes=sizes, master_addr="127.0.0.1", master_port=1)
+    return Assignment(
+        attempt=0,
+        node_rank=node_rank,
+        local_world_sizes=sizes,
+        master_addr="127.0.0.1",
+        master_port=1,
+    )
 
 
 def test_ranks_of_all_nodes_together_count_from_0_without_gaps() -> None:

@@ -1,4 +1,6 @@
-"""Trains for eight steps with hvd.elastic and commits every second one. `rank:step:how` makes a rank fail there, once."""
+"""Trains for eight steps with hvd.elastic and commits every second one. `rank:step:how` makes a
+rank fail there, once.
+"""
 
 import os
 import signal
@@ -10,7 +12,9 @@ import torch
 hvd.init()
 torch.manual_seed(hvd.rank())
 model = torch.nn.Linear(4, 1)
-optimizer = hvd.DistributedOptimizer(torch.optim.SGD(model.parameters(), lr=0.01), named_parameters=model.named_parameters())
+optimizer = hvd.DistributedOptimizer(
+    torch.optim.SGD(model.parameters(), lr=0.01), named_parameters=model.named_parameters()
+)
 
 
 def fail_if_told(step):
@@ -25,7 +29,15 @@ def fail_if_told(step):
 
 @hvd.elastic.run
 def train(state):
-    print("begins at", state.step, "pid", os.getpid(), "restart", os.environ["TORCHELASTIC_RESTART_COUNT"], flush=True)
+    print(
+        "begins at",
+        state.step,
+        "pid",
+        os.getpid(),
+        "restart",
+        os.environ["TORCHELASTIC_RESTART_COUNT"],
+        flush=True,
+    )
     while state.step < 8:
         fail_if_told(state.step)
         optimizer.zero_grad()

@@ -35,7 +35,11 @@ def link_of(fd):
 
 
 def spec_of(spec):
-    return None if spec is None else [spec.name, spec.origin, str(spec.parent), type(spec.loader).__name__]
+    return (
+        None
+        if spec is None
+        else [spec.name, spec.origin, str(spec.parent), type(spec.loader).__name__]
+    )
 
 
 def observe():
@@ -59,7 +63,9 @@ def observe():
         "main_repr": repr(main),
         "cwd": os.getcwd(),
         "flags": {
-            name: getattr(sys.flags, name) for name in dir(sys.flags) if name[0] != "_" and name not in ("index", "count")
+            name: getattr(sys.flags, name)
+            for name in dir(sys.flags)
+            if name[0] != "_" and name not in ("index", "count")
         },
         "dont_write_bytecode": sys.dont_write_bytecode,
         "stdin": [
@@ -71,9 +77,25 @@ def observe():
             sys.stdin.mode,
         ],
         "stdin_text": sys.stdin.read(),
-        "stdout": [sys.stdout.encoding, sys.stdout.errors, sys.stdout.isatty(), sys.stdout.name, sys.stdout.line_buffering],
-        "stderr": [sys.stderr.encoding, sys.stderr.errors, sys.stderr.isatty(), sys.stderr.name, sys.stderr.line_buffering],
-        "same_streams": [sys.stdin is sys.__stdin__, sys.stdout is sys.__stdout__, sys.stderr is sys.__stderr__],
+        "stdout": [
+            sys.stdout.encoding,
+            sys.stdout.errors,
+            sys.stdout.isatty(),
+            sys.stdout.name,
+            sys.stdout.line_buffering,
+        ],
+        "stderr": [
+            sys.stderr.encoding,
+            sys.stderr.errors,
+            sys.stderr.isatty(),
+            sys.stderr.name,
+            sys.stderr.line_buffering,
+        ],
+        "same_streams": [
+            sys.stdin is sys.__stdin__,
+            sys.stdout is sys.__stdout__,
+            sys.stderr is sys.__stderr__,
+        ],
         "handlers": {
             s.name: str(signal.getsignal(s)).partition(" at ")[0]
             for s in signal.valid_signals()
@@ -82,18 +104,33 @@ def observe():
         "mask": sorted(int(s) for s in signal.pthread_sigmask(signal.SIG_BLOCK, [])),
         "umask": os.umask(0o22),
         "nice": os.nice(0),
-        "limits": {name: resource.getrlimit(getattr(resource, name)) for name in dir(resource) if name.startswith("RLIMIT")},
+        "limits": {
+            name: resource.getrlimit(getattr(resource, name))
+            for name in dir(resource)
+            if name.startswith("RLIMIT")
+        },
         "warnoptions": sys.warnoptions,
         "xoptions": str(sys._xoptions),
-        "fds": sorted(link for fd in os.listdir("/proc/self/fd") if not (link := link_of(fd)).endswith(".stacks")),
-        "threads": [threading.active_count(), len(os.listdir("/proc/self/task")), threading.current_thread().name],
+        "fds": sorted(
+            link
+            for fd in os.listdir("/proc/self/fd")
+            if not (link := link_of(fd)).endswith(".stacks")
+        ),
+        "threads": [
+            threading.active_count(),
+            len(os.listdir("/proc/self/task")),
+            threading.current_thread().name,
+        ],
         "main_thread": threading.current_thread() is threading.main_thread(),
         "gc": __import__("gc").isenabled(),
         "gc_threshold": __import__("gc").get_threshold(),
         "process": [multiprocessing.current_process().name, str(multiprocessing.parent_process())],
         "recursion": sys.getrecursionlimit(),
         "switch": sys.getswitchinterval(),
-        "hooks": [sys.excepthook is sys.__excepthook__, threading.excepthook is threading.__excepthook__],
+        "hooks": [
+            sys.excepthook is sys.__excepthook__,
+            threading.excepthook is threading.__excepthook__,
+        ],
         "pickle": pickle.loads(pickle.dumps(Thing())) == Thing(),
         "locale": __import__("locale").setlocale(__import__("locale").LC_CTYPE),
         "affinity": sorted(os.sched_getaffinity(0)),
@@ -101,7 +138,9 @@ def observe():
         "executable": sys.executable,
         "prefix": [sys.prefix, sys.exec_prefix],
         "interactive": hasattr(sys, "ps1"),
-        "meta_path": [getattr(finder, "__name__", type(finder).__name__) for finder in sys.meta_path],
+        "meta_path": [
+            getattr(finder, "__name__", type(finder).__name__) for finder in sys.meta_path
+        ],
         "trace": [str(sys.gettrace()), str(sys.getprofile())],
     }
 

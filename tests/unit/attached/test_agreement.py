@@ -1,4 +1,6 @@
-"""What attached ranks derive for themselves: an address that other hosts can reach, a name for their job."""
+"""What attached ranks derive for themselves: an address that other hosts can reach, a name for
+their job.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from launcher.attached.agreement import own_address
 from launcher.attached.script import job_key
 from launcher.starters.detect import Place
+from launcher.system.network import own_address
 
 
 class _NoRoute(socket.socket):
@@ -18,12 +20,16 @@ class _NoRoute(socket.socket):
         raise OSError(101, "Network is unreachable")
 
 
-def test_a_host_without_a_default_route_gives_its_name_and_not_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_without_a_default_route_gives_its_name_and_not_loopback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(socket, "socket", _NoRoute)
     assert own_address() == os.uname().nodename
 
 
-def test_hosts_that_share_a_folder_for_temporary_files_keep_their_notes_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hosts_that_share_a_folder_for_temporary_files_keep_their_notes_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     place = Place("openmpi", world_size=4, local_world_size=2)
     keys = []
     for name in ("h1", "h1", "h2"):

@@ -1,4 +1,6 @@
-"""The end of an attached rank: whose failure is reported, by whom, and with which exit code the ranks end."""
+"""The end of an attached rank: whose failure is reported, by whom, and with which exit code the
+ranks end.
+"""
 
 from __future__ import annotations
 
@@ -30,35 +32,56 @@ def test_a_rank_without_notes_reports_for_itself() -> None:
 def test_a_rank_that_vanished_is_the_cause_when_the_others_only_miss_a_peer() -> None:
     gone = Peer(0, 2**22 + 1, "7")
     page = Page({0: gone, 1: Peer(1, 2**22 + 2, "7", "failed", 1.0, 1, LOST)})
-    vanished = [outcome for outcome in outcomes_of(page, Failure(1, 1, LOST), [gone]) if outcome.start_failure]
+    vanished = [
+        outcome
+        for outcome in outcomes_of(page, Failure(1, 1, LOST), [gone])
+        if outcome.start_failure
+    ]
     assert [outcome.rank for outcome in vanished] == [0]
     known = Page({**page.peers, 2: Peer(2, 2**22 + 3, "7", "failed", 2.0, 1, error("why", 2.0))})
-    assert all(not outcome.start_failure for outcome in outcomes_of(known, Failure(1, 1, LOST), [gone]))
+    assert all(
+        not outcome.start_failure for outcome in outcomes_of(known, Failure(1, 1, LOST), [gone])
+    )
 
 
 def test_a_rank_that_has_ended_well_is_known_to_the_report() -> None:
-    page = Page({0: Peer(0, 2**22 + 1, "7", "ended"), 1: Peer(1, 2**22 + 2, "7", "failed", 1.0, 1, LOST)})
-    assert [(outcome.rank, outcome.returncode) for outcome in outcomes_of(page, Failure(1, 1, LOST), [])] == [(1, 1), (0, 0)]
+    page = Page(
+        {0: Peer(0, 2**22 + 1, "7", "ended"), 1: Peer(1, 2**22 + 2, "7", "failed", 1.0, 1, LOST)}
+    )
+    assert [
+        (outcome.rank, outcome.returncode) for outcome in outcomes_of(page, Failure(1, 1, LOST), [])
+    ] == [(1, 1), (0, 0)]
 
 
 def test_one_rank_reports_for_all_and_all_end_with_the_code_of_the_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(attached_end, "_PATIENCE_S", 0.0)  # the "ranks" are this process, which does not end
+    monkeypatch.setattr(
+        attached_end, "_PATIENCE_S", 0.0
+    )  # the "ranks" are this process, which does not end
     first, second = open_notes("job", 0, 2), open_notes("job", 1, 2)
     assert first is not None
     assert second is not None
     now = time.monotonic()
     second.fail(3, error("the cause", now - 1.0))
     reports: list[FailureReport] = []
-    assert settle(Failure(0, 1, LOST._replace(monotonic_ns=int(now * 1e9))), first, reports.append) == 3
+    assert (
+        settle(Failure(0, 1, LOST._replace(monotonic_ns=int(now * 1e9))), first, reports.append)
+        == 3
+    )
     assert settle(Failure(1, 3, error("the cause", now - 1.0)), second, reports.append) == 3
     (report,) = reports
-    assert (report.rank, report.exit_code, [other.ranks for other in report.others]) == (1, 3, [(0,)])
+    assert (report.rank, report.exit_code, [other.ranks for other in report.others]) == (
+        1,
+        3,
+        [(0,)],
+    )
 
 
-def test_a_failure_long_after_the_report_is_reported_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_long_after_the_report_is_reported_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(attached_end, "_AFTERMATH_S", -1.0)
     notes = open_notes("job", 0, 1)

@@ -14,7 +14,9 @@ from launcher.starters.detect import Place
 
 
 def _spec(**options: object) -> LaunchSpec:
-    return LaunchSpec(script="train.py", **options, provenance={name: f"--{name}" for name in options})
+    return LaunchSpec(
+        script="train.py", **options, provenance={name: f"--{name}" for name in options}
+    )
 
 
 def _place(starter: str, size: int, local: int) -> Place:
@@ -49,7 +51,11 @@ def test_the_contract_of_an_attached_rank_keeps_what_the_user_has_set() -> None:
     agreed = Agreement("10.0.0.1", 4000, nodes=Nodes(1, 2))
     variables = make_contract(_spec(), _place("openmpi", 4, 2), {"OMP_NUM_THREADS": "7"}, agreed)
     assert (variables["NODE_RANK"], variables["GROUP_RANK"]) == ("1", "1")
-    assert (variables["RANK"], variables["GROUP_WORLD_SIZE"], variables["MASTER_ADDR"]) == ("1", "2", "10.0.0.1")
+    assert (variables["RANK"], variables["GROUP_WORLD_SIZE"], variables["MASTER_ADDR"]) == (
+        "1",
+        "2",
+        "10.0.0.1",
+    )
     assert "OMP_NUM_THREADS" not in variables
     assert "GLOO_SOCKET_IFNAME" not in variables, "ranks on several nodes cannot meet on loopback"
 
@@ -85,5 +91,9 @@ def test_horovod_is_refused_where_each_rank_would_train_alone(
         return
     with pytest.raises(UsageError) as caught:
         check_horovod(spec, _place(starter, 2, 2), environ)
-    for command in ("srun --mpi=pmix -n 2", "mpirun -np 2", "srun -n 1 python -m launcher --nproc-per-node 2"):
+    for command in (
+        "srun --mpi=pmix -n 2",
+        "mpirun -np 2",
+        "srun -n 1 python -m launcher --nproc-per-node 2",
+    ):
         assert command in str(caught.value)

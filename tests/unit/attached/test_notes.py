@@ -1,4 +1,6 @@
-"""The notes that attached ranks of one host share: what they say, and that nothing is left of them."""
+"""The notes that attached ranks of one host share: what they say, and that nothing is left of
+them.
+"""
 
 from __future__ import annotations
 
@@ -38,14 +40,31 @@ def opened(job: str, rank: int, expected: int) -> PeerNotes:
 def test_a_page_tells_who_failed_first_and_what_was_told() -> None:
     failed = {"state": "failed", "returncode": 3, "error": ERROR._asdict()}
     told = {"rank": 0, "state": "told", "cause": 1, "exit_code": 3, "at": 6.5}
-    page = read_page(lines(came(0), came(1), {**failed, "rank": 0, "at": 6.0}, {**failed, "rank": 1, "at": 5.0}, told))
+    page = read_page(
+        lines(
+            came(0),
+            came(1),
+            {**failed, "rank": 0, "at": 6.0},
+            {**failed, "rank": 1, "at": 5.0},
+            told,
+        )
+    )
     assert [peer.rank for peer in page.failed] == [1, 0]
     assert page.peers[1].error == ERROR
     assert (page.cause, page.exit_code, page.told_at) == (1, 3, 6.5)
 
 
 def test_a_line_that_was_cut_off_is_left_out() -> None:
-    page = read_page([*lines(came(0)), b'{"rank": 1, "sta', b"", *lines(came(2)), b'{"rank": 5, "state": "ended"}', b"[]"])
+    page = read_page(
+        [
+            *lines(came(0)),
+            b'{"rank": 1, "sta',
+            b"",
+            *lines(came(2)),
+            b'{"rank": 5, "state": "ended"}',
+            b"[]",
+        ]
+    )
     assert set(page.peers) == {0, 2}
 
 
@@ -72,7 +91,9 @@ def test_only_one_rank_reports(folder: Path) -> None:
     assert second.claim_report(), "it may ask again"
 
 
-def test_a_rank_that_died_over_its_report_is_replaced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_that_died_over_its_report_is_replaced(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = opened("job", 0, 2), opened("job", 1, 2)
     assert second.claim_report()
     monkeypatch.setattr(peer_notes, "start_time", lambda pid: "")
@@ -85,7 +106,10 @@ def test_what_a_dead_job_of_that_name_has_left_is_forgotten(folder: Path) -> Non
     opened("job", 0, 2)
     (path,) = folder.iterdir()
     dead = came(1, pid=2**22 + 1)
-    path.write_bytes(b"\n".join(lines(dead, {"rank": 1, "state": "told", "cause": 1, "exit_code": 9, "at": 1.0})) + b"\n")
+    path.write_bytes(
+        b"\n".join(lines(dead, {"rank": 1, "state": "told", "cause": 1, "exit_code": 9, "at": 1.0}))
+        + b"\n"
+    )
     page = opened("job", 0, 2).read()
     assert set(page.peers) == {0}
     assert page.exit_code is None

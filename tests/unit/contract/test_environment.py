@@ -44,14 +44,23 @@ def test_contract_names_are_expanded_and_other_dollars_stay(argument: str, expan
 def stall_check(hang_timeout_s: float, port: int = 1, **environ: str) -> str | None:
     places: dict[str, Any] = dict.fromkeys(("run_id", "mark", "role", "backend", "hostname"), "x")
     facts = contract.RunFacts(
-        **places, run_dir=None, max_restarts=0, devices=None, virtual_local_rank=False, hang_timeout_s=hang_timeout_s
+        **places,
+        run_dir=None,
+        max_restarts=0,
+        devices=None,
+        virtual_local_rank=False,
+        hang_timeout_s=hang_timeout_s,
     )
     assignment = Assignment(0, 0, (2,), "127.0.0.1", 5000, "127.0.0.1" if port else "", port)
     return contract.common(facts, assignment, environ, 4).get("HOROVOD_STALL_CHECK_TIME_SECONDS")
 
 
-@pytest.mark.parametrize(("timeout_s", "check"), [(0.5, "1"), (2, "1"), (10, "2"), (100, "25"), (600, "60")])
-def test_horovod_looks_for_stalls_often_enough_for_the_hang_timeout(timeout_s: float, check: str) -> None:
+@pytest.mark.parametrize(
+    ("timeout_s", "check"), [(0.5, "1"), (2, "1"), (10, "2"), (100, "25"), (600, "60")]
+)
+def test_horovod_looks_for_stalls_often_enough_for_the_hang_timeout(
+    timeout_s: float, check: str
+) -> None:
     assert stall_check(timeout_s) == check
 
 
@@ -85,5 +94,7 @@ def test_elastic_ranks_notice_soon_that_another_has_gone() -> None:
         ({"http_proxy": "p", "no_proxy": "c", "NO_PROXY": "a"}, "c,127.0.0.1"),
     ],
 )
-def test_horovod_never_asks_a_proxy_for_the_store(environ: dict[str, str], direct: str | None) -> None:
+def test_horovod_never_asks_a_proxy_for_the_store(
+    environ: dict[str, str], direct: str | None
+) -> None:
     assert elastic(environ).get("no_proxy") == direct

@@ -10,16 +10,27 @@ from launcher.contract.error_file import WorkerError, decode, encode
 
 
 def test_a_note_is_read_as_it_was_written() -> None:
-    error = WorkerError(type="ValueError", message="wrong\n\ud800 é", traceback="Traceback ...\n", monotonic_ns=12)
+    error = WorkerError(
+        type="ValueError", message="wrong\n\ud800 é", traceback="Traceback ...\n", monotonic_ns=12
+    )
     assert decode(encode(error)) == error
 
 
 def test_the_file_of_torchs_record_decorator_is_read() -> None:
-    text = json.dumps({"message": {"message": "ValueError: a: b", "extraInfo": {"py_callstack": "stack", "timestamp": "1"}}})
+    text = json.dumps(
+        {
+            "message": {
+                "message": "ValueError: a: b",
+                "extraInfo": {"py_callstack": "stack", "timestamp": "1"},
+            }
+        }
+    )
     assert decode(text) == WorkerError(type="ValueError", message="a: b", traceback="stack")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"text"', "{}", '{"message": 3}', '{"type": "E"}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "3", '"text"', "{}", '{"message": 3}', '{"type": "E"}']
+)
 def test_what_is_no_note_is_none(text: str) -> None:
     assert decode(text) is None
 

@@ -7,7 +7,10 @@ import pytest
 from launcher.contract.files import RunPaths
 
 
-@pytest.mark.parametrize(("world_size", "name"), [(1, "rank_00"), (100, "rank_00"), (101, "rank_000"), (10000, "rank_0000")])
+@pytest.mark.parametrize(
+    ("world_size", "name"),
+    [(1, "rank_00"), (100, "rank_00"), (101, "rank_000"), (10000, "rank_0000")],
+)
 def test_rank_files_sort_by_name_in_the_order_of_ranks(world_size: int, name: str) -> None:
     paths = RunPaths("/runs/x", "/runs/x/logs", world_size)
     names = [paths.log(0, rank, "out") for rank in range(world_size)]

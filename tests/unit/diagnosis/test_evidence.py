@@ -12,7 +12,10 @@ import pytest
 from launcher.diagnosis import evidence
 from launcher.diagnosis.evidence import Evidence, format_bytes
 
-LINE = "3,1000,5000000,-;Memory cgroup out of memory: Killed process {} (python) total-vm:9000000kB, anon-rss:2097152kB, file-rss:0kB\n"
+LINE = (
+    "3,1000,5000000,-;Memory cgroup out of memory: Killed process {} (python) total-vm:9000000kB,"
+    " anon-rss:2097152kB, file-rss:0kB\n"
+)
 
 
 @pytest.fixture
@@ -38,12 +41,16 @@ def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def v1(folder: Path, kills: int) -> None:
-    (folder / "memory.oom_control").write_text(f"oom_kill_disable 0\nunder_oom 0\noom_kill {kills}\n")
+    (folder / "memory.oom_control").write_text(
+        f"oom_kill_disable 0\nunder_oom 0\noom_kill {kills}\n"
+    )
     (folder / "memory.limit_in_bytes").write_text("209715200\n")
 
 
 def v2(folder: Path, kills: int) -> None:
-    (folder / "memory.events").write_text(f"low 0\nhigh 0\nmax 9\noom 1\noom_kill {kills}\noom_group_kill 0\n")
+    (folder / "memory.events").write_text(
+        f"low 0\nhigh 0\nmax 9\noom 1\noom_kill {kills}\noom_group_kill 0\n"
+    )
     (folder / "memory.max").write_text("209715200\n")
 
 
@@ -56,18 +63,25 @@ def test_counter_that_grew_is_a_kill_with_the_limit(
         write(cgroup, 4)
         text = found.explain(-signal.SIGKILL, 17, 150 << 10)
         assert text.startswith(
-            "by the kernel's out-of-memory killer: the limit of its cgroup is 200 MiB; the rank's peak was 150 MiB;"
+            "by the kernel's out-of-memory killer: the limit of its cgroup is 200 MiB; the rank's"
+            " peak was 150 MiB;"
         )
         # The next one is no news.
-        assert found.explain(-signal.SIGKILL, 18, None).startswith("no sign of the out-of-memory killer")
+        assert found.explain(-signal.SIGKILL, 18, None).startswith(
+            "no sign of the out-of-memory killer"
+        )
 
 
 def test_two_kills_at_once_explain_two_deaths(cgroup: Path, no_kernel_log: None) -> None:
     v2(cgroup, 0)
     with Evidence() as found:
         v2(cgroup, 2)
-        texts = [found.explain(-signal.SIGKILL, pid, None).partition(":")[0] for pid in (17, 18, 19)]
-    assert texts == ["by the kernel's out-of-memory killer"] * 2 + ["no sign of the out-of-memory killer"]
+        texts = [
+            found.explain(-signal.SIGKILL, pid, None).partition(":")[0] for pid in (17, 18, 19)
+        ]
+    assert texts == ["by the kernel's out-of-memory killer"] * 2 + [
+        "no sign of the out-of-memory killer"
+    ]
 
 
 def test_kills_before_the_launch_are_no_evidence(cgroup: Path, no_kernel_log: None) -> None:
@@ -76,11 +90,15 @@ def test_kills_before_the_launch_are_no_evidence(cgroup: Path, no_kernel_log: No
         assert found.explain(-signal.SIGKILL, 17, None).startswith("no sign of")
 
 
-def test_kernel_log_names_the_process_and_its_memory(cgroup: Path, kernel_log: Callable[[str], None]) -> None:
+def test_kernel_log_names_the_process_and_its_memory(
+    cgroup: Path, kernel_log: Callable[[str], None]
+) -> None:
     with Evidence() as found:
         kernel_log("6,999,4,-;usb 1-1: new device\n")
         kernel_log(LINE.format(17))
-        assert found.explain(-signal.SIGKILL, 17, None).startswith("by the kernel's out-of-memory killer (it held 2.0 GiB)")
+        assert found.explain(-signal.SIGKILL, 17, None).startswith(
+            "by the kernel's out-of-memory killer (it held 2.0 GiB)"
+        )
         assert found.explain(-signal.SIGKILL, 18, None).startswith("no sign of")
 
 
@@ -97,24 +115,35 @@ def test_other_ends_need_no_evidence(returncode: int, cgroup: Path, no_kernel_lo
         assert found.explain(returncode, 17, None) == ""
 
 
-def test_data_worker_that_was_killed_for_memory(cgroup: Path, kernel_log: Callable[[str], None]) -> None:
+def test_data_worker_that_was_killed_for_memory(
+    cgroup: Path, kernel_log: Callable[[str], None]
+) -> None:
     with Evidence() as found:
-        assert found.explain_data_worker("DataLoader worker (pid 99) is killed by signal: Killed.") == ""
+        assert (
+            found.explain_data_worker("DataLoader worker (pid 99) is killed by signal: Killed.")
+            == ""
+        )
         kernel_log(LINE.format(99))
         assert found.explain_data_worker("").startswith(
             "the kernel's out-of-memory killer ended process 99 (it held 2.0 GiB)"
         )
 
 
-def test_unlimited_cgroup_of_version_1_has_no_limit_to_name(cgroup: Path, no_kernel_log: None) -> None:
+def test_unlimited_cgroup_of_version_1_has_no_limit_to_name(
+    cgroup: Path, no_kernel_log: None
+) -> None:
     v1(cgroup, 0)
     (cgroup / "memory.limit_in_bytes").write_text("9223372036854771712\n")
     with Evidence() as found:
         v1(cgroup, 1)
         (cgroup / "memory.limit_in_bytes").write_text("9223372036854771712\n")
-        assert found.explain(-signal.SIGKILL, 17, None).startswith("by the kernel's out-of-memory killer; the node uses ")
+        assert found.explain(-signal.SIGKILL, 17, None).startswith(
+            "by the kernel's out-of-memory killer; the node uses "
+        )
 
 
-@pytest.mark.parametrize(("count", "text"), [(5 << 10, "5 KiB"), (200 << 20, "200 MiB"), (2 << 30, "2.0 GiB")])
+@pytest.mark.parametrize(
+    ("count", "text"), [(5 << 10, "5 KiB"), (200 << 20, "200 MiB"), (2 << 30, "2.0 GiB")]
+)
 def test_sizes_are_shown_for_people(count: int, text: str) -> None:
     assert format_bytes(count) == text

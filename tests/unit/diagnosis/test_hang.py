@@ -52,7 +52,9 @@ def test_time_in_which_the_job_was_stopped_does_not_count() -> None:
     assert watch.still_for(Progress(0, 1.0, None), 1001.0) == 0
 
 
-@pytest.mark.parametrize(("timeout_s", "interval_s"), [(0, 60.0), (0.5, 0.1), (10, 1.0), (600, 5.0)])
+@pytest.mark.parametrize(
+    ("timeout_s", "interval_s"), [(0, 60.0), (0.5, 0.1), (10, 1.0), (600, 5.0)]
+)
 def test_it_looks_often_enough_to_be_in_time(timeout_s: float, interval_s: float) -> None:
     assert look_interval_s(timeout_s) == interval_s
 
@@ -112,12 +114,14 @@ def test_with_a_timeout_it_is_a_hang_in_time_and_never_a_warning() -> None:
 
 
 STALL = (
-    b"[W horovod/common/stall_inspector.cc:107] ... are waiting for remainder of ranks for more than 10 seconds. ... \n"
-    b"Missing ranks:\n1: [allreduce.loss]\n"
+    b"[W horovod/common/stall_inspector.cc:107] ... are waiting for remainder of ranks for more"
+    b" than 10 seconds. ... \nMissing ranks:\n1: [allreduce.loss]\n"
 )
 
 
-def hear_at(diagnostics: Diagnostics, loop: FakeLoop, now: float, stream: str = "err") -> float | None:
+def hear_at(
+    diagnostics: Diagnostics, loop: FakeLoop, now: float, stream: str = "err"
+) -> float | None:
     """Return for how long the stall has lasted that is a hang."""
     loop.now = now
     hang = diagnostics.hear(Output(0, stream, STALL))

@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 
 from launcher.contract.error_file import WorkerError
-from launcher.diagnosis.outcome import AttemptOutcome, Hang, WorkerOutcome
+from launcher.diagnosis.hang import Hang
+from launcher.diagnosis.outcome import AttemptOutcome, WorkerOutcome
 from launcher.diagnosis.report import FailureReport, make_report, render
 from launcher.diagnosis.stacks import Frame, RankStack
 from launcher.horovod.stalls import Stall
 
 
 def worker(rank: int, returncode: int | None, at: float, **more: Any) -> WorkerOutcome:
-    return WorkerOutcome(rank=rank, pid=100 + rank, returncode=returncode, ended_at=at, order=rank, **more)
+    return WorkerOutcome(
+        rank=rank, pid=100 + rank, returncode=returncode, ended_at=at, order=rank, **more
+    )
 
 
 def raised(message: str, at: float, kind: str = "ValueError") -> WorkerError:
@@ -23,7 +26,9 @@ def raised(message: str, at: float, kind: str = "ValueError") -> WorkerError:
 
 
 def report(*workers: WorkerOutcome, **more: Any) -> FailureReport:
-    return make_report(AttemptOutcome(attempt=0, workers=workers, **more), hostname="here", run_dir=None)
+    return make_report(
+        AttemptOutcome(attempt=0, workers=workers, **more), hostname="here", run_dir=None
+    )
 
 
 def test_the_earliest_failure_is_the_cause_and_not_the_lowest_rank() -> None:
@@ -32,12 +37,18 @@ def test_the_earliest_failure_is_the_cause_and_not_the_lowest_rank() -> None:
 
 
 def test_workers_that_we_stopped_are_not_blamed() -> None:
-    found = report(worker(0, -15, 4.1, asked_to_stop_at=4.0), worker(1, -9, 4.0), worker(2, 0, 4.2, asked_to_stop_at=4.0))
+    found = report(
+        worker(0, -15, 4.1, asked_to_stop_at=4.0),
+        worker(1, -9, 4.0),
+        worker(2, 0, 4.2, asked_to_stop_at=4.0),
+    )
     assert (found.rank, found.exit_code, found.others) == (1, 137, ())
 
 
 def test_an_exception_counts_from_when_it_was_raised() -> None:
-    found = report(worker(0, 1, 4.0), worker(1, -15, 9.0, asked_to_stop_at=4.1, error=raised("first", 3.0)))
+    found = report(
+        worker(0, 1, 4.0), worker(1, -15, 9.0, asked_to_stop_at=4.1, error=raised("first", 3.0))
+    )
     assert (found.rank, found.error_message, found.exit_code) == (1, "first", 1)
 
 
@@ -49,8 +60,14 @@ def test_an_error_that_says_that_a_peer_has_gone_comes_after_one_that_says_why()
 
 
 def test_a_rank_that_ended_well_is_named_where_the_others_only_missed_a_peer() -> None:
-    gone = raised("[gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:3", 2.0, "RuntimeError")
-    found = report(worker(0, 1, 2.1, error=gone), worker(1, 0, 1.0), worker(2, 0, 2.5, asked_to_stop_at=2.2))
+    gone = raised(
+        "[gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:3",
+        2.0,
+        "RuntimeError",
+    )
+    found = report(
+        worker(0, 1, 2.1, error=gone), worker(1, 0, 1.0), worker(2, 0, 2.5, asked_to_stop_at=2.2)
+    )
     assert (found.rank, found.exit_code) == (0, 1)
     assert found.hint.startswith("rank 1 had ended with exit code 0 while others still waited")
     known = report(worker(0, 1, 2.1, error=raised("why", 2.0)), worker(1, 0, 1.0))
@@ -67,27 +84,53 @@ HOROVOD_ERROR = "horovod.common.exceptions.HorovodInternalError"
     [
         (
             "terminate called after throwing an instance of 'gloo::IoException'",
-            "  what():  [third_party/gloo/gloo/transport/tcp/pair.h:324] Connect timeout [127.0.0.1]:14735",
+            (
+                "  what():  [third_party/gloo/gloo/transport/tcp/pair.h:324] Connect timeout"
+                " [127.0.0.1]:14735"
+            ),
             "Fatal Python error: Aborted",
         ),
-        ("terminate called after throwing an instance of 'std::runtime_error'", "  what():  HTTP request failed."),
+        (
+            "terminate called after throwing an instance of 'std::runtime_error'",
+            "  what():  HTTP request failed.",
+        ),
     ],
 )
-def test_ranks_that_horovod_aborts_come_after_the_one_that_died_even_if_they_were_seen_first(lines: tuple[str, ...]) -> None:
-    found = report(worker(0, -6, 1.0, last_lines=lines), worker(1, -9, 1.1), worker(2, -6, 1.2, last_lines=lines))
+def test_ranks_that_horovod_aborts_come_after_the_one_that_died_even_if_they_were_seen_first(
+    lines: tuple[str, ...],
+) -> None:
+    found = report(
+        worker(0, -6, 1.0, last_lines=lines),
+        worker(1, -9, 1.1),
+        worker(2, -6, 1.2, last_lines=lines),
+    )
     assert (found.rank, found.exit_code) == (1, 137)
     assert [(other.ranks, other.is_same) for other in found.others] == [((0, 2), False)]
 
 
 def test_an_abort_of_another_kind_is_a_cause() -> None:
-    aborted = worker(0, -6, 1.0, last_lines=("terminate called after throwing an instance of 'std::bad_alloc'",))
+    aborted = worker(
+        0, -6, 1.0, last_lines=("terminate called after throwing an instance of 'std::bad_alloc'",)
+    )
     assert report(aborted, worker(1, -9, 1.1)).rank == 0
 
 
-def test_tensors_that_do_not_match_are_the_cause_and_that_horovod_has_been_shut_down_is_not() -> None:
-    text = "Mismatched ALLREDUCE tensor shapes: One rank sent a tensor of shape [4], but another rank sent [5]."
-    gone = raised("Horovod has been shut down. This was caused by an exception on one of the ranks", 1.0, HOROVOD_ERROR)
-    mismatches = [worker(rank, 1, 2.0 + rank, error=raised(text, 2.0 + rank, HOROVOD_ERROR)) for rank in (1, 2)]
+def test_tensors_that_do_not_match_are_the_cause_and_that_horovod_has_been_shut_down_is_not() -> (
+    None
+):
+    text = (
+        "Mismatched ALLREDUCE tensor shapes: One rank sent a tensor of shape [4], but another rank"
+        " sent [5]."
+    )
+    gone = raised(
+        "Horovod has been shut down. This was caused by an exception on one of the ranks",
+        1.0,
+        HOROVOD_ERROR,
+    )
+    mismatches = [
+        worker(rank, 1, 2.0 + rank, error=raised(text, 2.0 + rank, HOROVOD_ERROR))
+        for rank in (1, 2)
+    ]
     found = report(worker(0, 1, 1.0, error=gone), *mismatches)
     assert (found.rank, found.error_message) == (1, text)
     assert [(other.ranks, other.is_same) for other in found.others] == [((2,), True), ((0,), False)]
@@ -103,17 +146,23 @@ def hang(stall: Stall | None) -> FailureReport:
 def test_a_stall_that_horovod_found_names_the_missing_rank_and_the_tensors() -> None:
     found = hang(Stall(30.0, {1: ("allreduce.a", "allreduce.b")}))
     assert (found.rank, found.pid, found.exit_code) == (1, 101, 124)
-    assert found.what.startswith("Horovod has waited for 30 s for rank 1 in allreduce.a, allreduce.b: ranks 0-1 are at ")
+    assert found.what.startswith(
+        "Horovod has waited for 30 s for rank 1 in allreduce.a, allreduce.b: ranks 0-1 are at "
+    )
 
 
 def test_ranks_that_horovod_says_wait_for_each_other_are_all_named_and_none_is_blamed() -> None:
     found = hang(Stall(30.0, {0: ("allreduce.b",), 1: ("allreduce.a",)}))
     assert (found.rank, found.exit_code) == (-1, 124)
-    assert found.what.startswith("Horovod has waited for 30 s for rank 0 in allreduce.b; rank 1 in allreduce.a: ")
+    assert found.what.startswith(
+        "Horovod has waited for 30 s for rank 0 in allreduce.b; rank 1 in allreduce.a: "
+    )
 
 
 def test_equal_failures_are_grouped() -> None:
-    found = report(*(worker(rank, 1, 1.0 + rank, error=raised("same", 1.0 + rank)) for rank in range(4)))
+    found = report(
+        *(worker(rank, 1, 1.0 + rank, error=raised("same", 1.0 + rank)) for rank in range(4))
+    )
     assert found.rank == 0
     assert [(other.ranks, other.is_same) for other in found.others] == [((1, 2, 3), True)]
     text = render(found)
@@ -122,7 +171,9 @@ def test_equal_failures_are_grouped() -> None:
 
 
 def test_a_failure_of_the_node_is_nobodys() -> None:
-    found = report(worker(0, -9, 1.0, asked_to_stop_at=1.0), node_failure="the fork server has died")
+    found = report(
+        worker(0, -9, 1.0, asked_to_stop_at=1.0), node_failure="the fork server has died"
+    )
     assert (found.rank, found.exit_code) == (-1, 1)
     assert render(found).startswith("FAILED: the fork server has died")
 
@@ -133,7 +184,9 @@ def test_colours_only_where_they_are_wanted(colour: bool) -> None:
 
 
 def test_the_report_survives_the_way_through_its_file() -> None:
-    found = report(worker(0, 1, 1.0, error=raised("\ud800 é\n", 1.0), last_lines=("a", "b")), worker(1, 2, 2.0))
+    found = report(
+        worker(0, 1, 1.0, error=raised("\ud800 é\n", 1.0), last_lines=("a", "b")), worker(1, 2, 2.0)
+    )
     assert FailureReport.from_json(json.loads(found.to_json())) == found
 
 
@@ -147,7 +200,13 @@ def test_a_traceback_without_end_is_shortened_in_the_middle() -> None:
 
 def left(rank: int, code: int, at: float, *said: str) -> WorkerOutcome:
     """A rank that called sys.exit with a number, and what it had written before."""
-    return worker(rank, code, at, error=WorkerError("SystemExit", str(code), "", int(at * 1e9)), last_lines=said)
+    return worker(
+        rank,
+        code,
+        at,
+        error=WorkerError("SystemExit", str(code), "", int(at * 1e9)),
+        last_lines=said,
+    )
 
 
 def test_of_ranks_that_leave_together_the_one_that_said_why_is_named() -> None:
@@ -161,8 +220,13 @@ def test_of_ranks_that_leave_together_the_one_that_said_why_is_named() -> None:
     [
         (left(0, 2, 5.0, "epoch 1"), "long after it"),
         (left(0, 3, 4.03, "epoch 1"), "another exit code"),
-        (worker(0, 2, 4.03, error=raised("x", 4.03), last_lines=("ValueError: x",)), "an exception"),
+        (
+            worker(0, 2, 4.03, error=raised("x", 4.03), last_lines=("ValueError: x",)),
+            "an exception",
+        ),
     ],
 )
-def test_a_rank_that_left_without_a_word_is_named_when_the_other_ended_otherwise(other: WorkerOutcome, why: str) -> None:
+def test_a_rank_that_left_without_a_word_is_named_when_the_other_ended_otherwise(
+    other: WorkerOutcome, why: str
+) -> None:
     assert report(other, left(1, 2, 4.0)).rank == 1, why

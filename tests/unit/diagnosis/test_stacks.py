@@ -23,7 +23,7 @@ Thread 0x00007f0001 (most recent call first):
   File "/usr/lib/python3.11/threading.py", line 1002 in _bootstrap
 
 Current thread 0x00007f0002 (most recent call first):
-  File "/venv/lib/python3.11/site-packages/torch/distributed/distributed_c10d.py", line 3913 in all_reduce
+  File "/venv/lib/python3.11/site-packages/torch/distributed/c10d.py", line 3913 in all_reduce
   File "/venv/lib/python3.11/site-packages/torch/distributed/c10d_logger.py", line 83 in wrapper
   File "/home/ada/my code/train.py", line 91 in step
   File "/home/ada/my code/train.py", line 120 in <module>
@@ -54,15 +54,19 @@ def test_dump_gives_the_main_threads_frames_without_ours() -> None:
     assert frames[2] == Frame("/home/ada/my code/train.py", 91, "step")
 
 
-@pytest.mark.parametrize("text", ["", "nonsense", '  File "x', "Thread 1 (most recent call first):\n  <no Python frame>"])
+@pytest.mark.parametrize(
+    "text", ["", "nonsense", '  File "x', "Thread 1 (most recent call first):\n  <no Python frame>"]
+)
 def test_dump_that_is_cut_off_gives_no_frames(text: str) -> None:
     assert parse_dump(text) == ()
 
 
 def test_pyspy_gives_the_main_threads_frames() -> None:
     assert parse_pyspy(PYSPY) == (
-        Frame("threading.py", 331, "wait"), Frame("train.py", 91, "step"), Frame("train.py", 120, "<module>"),
-    )  # fmt: skip
+        Frame("threading.py", 331, "wait"),
+        Frame("train.py", 91, "step"),
+        Frame("train.py", 120, "<module>"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,7 +76,10 @@ def test_pyspy_gives_the_main_threads_frames() -> None:
         (RankStack(0, (LOAD, TRAIN)), "is at train.py:88 in load"),
         (RankStack(0, (), "is stopped by a signal"), "is stopped by a signal"),
         (RankStack(0, (WAIT,)), "is in all_reduce (distributed_c10d.py:3913)"),
-        (RankStack(0, (Frame("<frozen importlib._bootstrap>", 241, "_call"), LOAD)), "imports a module (train.py:88)"),
+        (
+            RankStack(0, (Frame("<frozen importlib._bootstrap>", 241, "_call"), LOAD)),
+            "imports a module (train.py:88)",
+        ),
         (
             RankStack(0, (Frame("/usr/lib/python3.11/threading.py", 1590, "_shutdown"),)),
             "has ended its script and waits for its own threads to end",
@@ -84,10 +91,18 @@ def test_place_is_described_in_a_few_words(stack: RankStack, text: str) -> None:
 
 
 def test_equal_stacks_are_one_group_and_the_smallest_leads() -> None:
-    stacks = [RankStack(rank, (WAIT, TRAIN)) for rank in (0, 1, 2, 4, 5)] + [RankStack(3, (LOAD, TRAIN))]
-    assert [[member.rank for member in members] for members in group(stacks)] == [[3], [0, 1, 2, 4, 5]]
+    stacks = [RankStack(rank, (WAIT, TRAIN)) for rank in (0, 1, 2, 4, 5)] + [
+        RankStack(3, (LOAD, TRAIN))
+    ]
+    assert [[member.rank for member in members] for members in group(stacks)] == [
+        [3],
+        [0, 1, 2, 4, 5],
+    ]
     assert odd_rank(stacks) == 3
-    assert summary(stacks) == "rank 3 is at train.py:88 in load; ranks 0-2, 4-5 are in all_reduce (train.py:91)"
+    assert (
+        summary(stacks)
+        == "rank 3 is at train.py:88 in load; ranks 0-2, 4-5 are in all_reduce (train.py:91)"
+    )
     assert render(stacks).splitlines()[0] == "rank 3: is at train.py:88 in load"
 
 

@@ -1,4 +1,6 @@
-"""Who may go on, who is replaced, and with which ranks: the rounds of elastic Horovod, without processes."""
+"""Who may go on, who is replaced, and with which ranks: the rounds of elastic Horovod, without
+processes.
+"""
 
 from __future__ import annotations
 

@@ -8,10 +8,11 @@ from launcher.horovod.stalls import Stall, StallWatch
 
 # As it came from a run; the blank in front of the newline is Horovod's.
 WORDS = (
-    b"[2026-11-21 01:11:14. 52029: W horovod/common/stall_inspector.cc:107] One or more tensors were submitted to be reduced, "
-    b"gathered or broadcasted by subset of ranks and are waiting for remainder of ranks for more than %d seconds. This may "
-    b"indicate that different ranks are trying to submit different tensors or that only subset of ranks is submitting "
-    b"tensors, which will cause deadlock. \nMissing ranks:%b\n"
+    b"[2026-11-21 01:11:14. 52029: W horovod/common/stall_inspector.cc:107] One or more tensors"
+    b" were submitted to be reduced, gathered or broadcasted by subset of ranks and are waiting for"
+    b" remainder of ranks for more than %d seconds. This may indicate that different ranks are"
+    b" trying to submit different tensors or that only subset of ranks is submitting tensors, which"
+    b" will cause deadlock. \nMissing ranks:%b\n"
 )
 MESSAGE = WORDS % (2, b"\n0: [allreduce.mine1]\n1: [allreduce.mine0]")
 STALL = Stall(2.0, {0: ("allreduce.mine1",), 1: ("allreduce.mine0",)})
@@ -42,18 +43,26 @@ def test_a_message_may_come_in_two_pieces_cut_anywhere() -> None:
 
 def test_a_message_may_come_byte_by_byte() -> None:
     text = message(60, b"3: [allreduce.a]")
-    assert read(*(text[at : at + 1] for at in range(len(text)))) == [Stall(60.0, {3: ("allreduce.a",)})]
+    assert read(*(text[at : at + 1] for at in range(len(text)))) == [
+        Stall(60.0, {3: ("allreduce.a",)})
+    ]
 
 
 def test_other_text_is_no_stall_and_is_not_kept() -> None:
     watch = StallWatch()
-    for text in (b"Missing ranks:\n1: [a]\n", b"", b"\xff\n" * 100, b"stall_inspector.cc:1] another message\n"):
+    for text in (
+        b"Missing ranks:\n1: [a]\n",
+        b"",
+        b"\xff\n" * 100,
+        b"stall_inspector.cc:1] another message\n",
+    ):
         assert watch.feed(0, text, 0.0) is None
     assert watch.feed(0, MESSAGE, 0.0) == STALL
 
 
 @pytest.mark.parametrize(
-    "begin", [b"stall_inspector.cc", b"stall_inspector.cc:1] for more than 2 seconds\nMissing ranks:\n"]
+    "begin",
+    [b"stall_inspector.cc", b"stall_inspector.cc:1] for more than 2 seconds\nMissing ranks:\n"],
 )
 def test_a_message_that_never_ends_is_given_up(begin: bytes) -> None:
     watch = StallWatch()
@@ -62,7 +71,11 @@ def test_a_message_that_never_ends_is_given_up(begin: bytes) -> None:
 
 
 def test_the_end_that_horovod_announces_is_a_stall_too_and_long_lists_are_cut_by_horovod() -> None:
-    text = message(4, b"1!: [a, b, c, d, e, f ...]", b'One or more rank (marked by "!") is stalled. Will shutdown.')
+    text = message(
+        4,
+        b"1!: [a, b, c, d, e, f ...]",
+        b'One or more rank (marked by "!") is stalled. Will shutdown.',
+    )
     assert read(text) == [Stall(4.0, {1: ("a", "b", "c", "d", "e", "f")})]
 
 
@@ -93,7 +106,9 @@ def test_a_rank_that_comes_late_to_every_tensor_is_another_stall_each_time() -> 
 def test_messages_of_two_coordinators_do_not_disturb_each_other() -> None:
     watch = StallWatch()
     for i in range(5):
-        stalls = [watch.feed(rank, message(10, b"%d: [a]" % (rank + 1)), 10.0 * i) for rank in (0, 2)]
+        stalls = [
+            watch.feed(rank, message(10, b"%d: [a]" % (rank + 1)), 10.0 * i) for rank in (0, 2)
+        ]
     assert [stall.waited_s for stall in stalls if stall] == [50.0, 50.0]
 
 

@@ -1,4 +1,6 @@
-"""The store at which Horovod's ranks meet: what is held and what is answered, and what happens when descriptors are short."""
+"""The store at which Horovod's ranks meet: what is held and what is answered, and what happens when
+descriptors are short.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,10 @@ class Client:
 
     def send(self, method: str, path: str, body: bytes = b"") -> Client:
         secret = self._store.address.partition("/")[2]
-        head = f"{method} /{secret}:{self._store.port}/{path} HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = (
+            f"{method} /{secret}:{self._store.port}/{path} HTTP/1.1\r\nContent-Length:"
+            f" {len(body)}\r\n\r\n"
+        )
         self._socket.sendall(head.encode() + body)
         return self
 
@@ -74,7 +79,9 @@ def wait_for(loop: Loop, event: Event) -> None:
     loop.cancel_timer("limit")
 
 
-def test_a_value_is_found_from_when_it_was_put_until_its_rank_is_done(loop: Loop, store: HorovodStore) -> None:
+def test_a_value_is_found_from_when_it_was_put_until_its_rank_is_done(
+    loop: Loop, store: HorovodStore
+) -> None:
     assert serve(loop, Client(store).send("GET", "global/1")) == (404, b"")
     assert serve(loop, Client(store).send("PUT", "global/1", b"address")) == (200, b"")
     assert serve(loop, Client(store).send("GET", "global/1")) == (200, b"address")
@@ -82,7 +89,9 @@ def test_a_value_is_found_from_when_it_was_put_until_its_rank_is_done(loop: Loop
     assert serve(loop, Client(store).send("GET", "global/1")) == (404, b"")
 
 
-def test_ranks_that_are_left_and_newcomers_are_held_until_all_are_admitted(loop: Loop, store: HorovodStore) -> None:
+def test_ranks_that_are_left_and_newcomers_are_held_until_all_are_admitted(
+    loop: Loop, store: HorovodStore
+) -> None:
     serve(loop, Client(store).send("PUT", "global/0", b"of the round before"))
     store.expect({0: 1})  # local rank 0 was lost, and comes back as rank 1
     survivor = Client(store).send("GET", "rank_and_size/here:1")
@@ -95,7 +104,10 @@ def test_ranks_that_are_left_and_newcomers_are_held_until_all_are_admitted(loop:
     assert serve(loop, newcomer) == (200, b"")
     assert serve(loop, Client(store).send("GET", "global/rank_1")) == (200, b"here")
     assert serve(loop, Client(store).send("GET", "global/0")) == (404, b"")
-    assert serve(loop, Client(store).send("PUT", "global/1", b"its next request is not held")) == (200, b"")
+    assert serve(loop, Client(store).send("PUT", "global/1", b"its next request is not held")) == (
+        200,
+        b"",
+    )
 
 
 def test_a_second_newcomer_does_not_let_the_first_one_in(loop: Loop, store: HorovodStore) -> None:
@@ -120,12 +132,16 @@ def test_nonsense_for_a_place_is_just_not_there(loop: Loop, store: HorovodStore)
     assert serve(loop, Client(store).send("GET", "rank_and_size/here:x")) == (404, b"")
 
 
-def test_without_descriptors_clients_wait_their_turn_and_the_loop_does_not_spin(loop: Loop, store: HorovodStore) -> None:
+def test_without_descriptors_clients_wait_their_turn_and_the_loop_does_not_spin(
+    loop: Loop, store: HorovodStore
+) -> None:
     clients = [Client(store) for _ in range(3)]
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken: list[int] = []
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 50, allowed[1]))
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 50, allowed[1])
+        )
         with pytest.raises(OSError, match="Too many open files"):
             while True:
                 taken.append(os.dup(0))

@@ -1,4 +1,6 @@
-"""Which programs use Horovod, and which its elastic form: seen in the script's text, or said by a variable."""
+"""Which programs use Horovod, and which its elastic form: seen in the script's text, or said by a
+variable.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from launcher.horovod.use import horovod_use
 from launcher.options.spec import LaunchSpec
-from launcher.plan.program import horovod_use
 
 _IMPORT = "import horovod.torch as hvd\n"
 

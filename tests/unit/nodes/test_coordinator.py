@@ -1,4 +1,6 @@
-"""The coordinator of one node: a port for every attempt that nobody else gets, and that rank 0 can bind."""
+"""The coordinator of one node: a port for every attempt that nobody else gets, and that rank 0 can
+bind.
+"""
 
 from __future__ import annotations
 
@@ -46,26 +48,39 @@ def test_an_address_that_the_user_chose_is_kept() -> None:
     coordinator = LocalCoordinator(1, RestartPolicy(), "10.0.0.1", 29500)
     assignment = coordinator.join(3)
     coordinator.close()
-    assert (assignment.master_addr, assignment.master_port, assignment.attempt) == ("10.0.0.1", 29500, 3)
+    assert (assignment.master_addr, assignment.master_port, assignment.attempt) == (
+        "10.0.0.1",
+        29500,
+        3,
+    )
 
 
-@pytest.mark.parametrize(("timeout_s", "max_restarts", "expected"), [(600.0, 1, True), (600.0, 0, False), (0.0, 1, False)])
+@pytest.mark.parametrize(
+    ("timeout_s", "max_restarts", "expected"),
+    [(600.0, 1, True), (600.0, 0, False), (0.0, 1, False)],
+)
 def test_lost_workers_are_replaced_only_by_elastic_programs_that_may_restart(
     timeout_s: float, max_restarts: int, expected: bool
 ) -> None:
     with Loop(()) as loop:
         policy = RestartPolicy(max_restarts)
-        coordinator = LocalCoordinator(2, policy, open_store=lambda: HorovodStore(loop), elastic_timeout_s=timeout_s)
+        coordinator = LocalCoordinator(
+            2, policy, open_store=lambda: HorovodStore(loop), elastic_timeout_s=timeout_s
+        )
         assignment = coordinator.join(0)
         assert (assignment.is_elastic, coordinator.elastic is not None) == (expected, expected)
         coordinator.close()
 
 
 def test_a_replacement_is_taken_from_the_restarts() -> None:
-    report = FailureReport(rank=1, pid=1, hostname="here", what="exit code 1", exit_code=1, duration_s=60.0)
+    report = FailureReport(
+        rank=1, pid=1, hostname="here", what="exit code 1", exit_code=1, duration_s=60.0
+    )
     outcome = AttemptOutcome(0, (WorkerOutcome(rank=1, pid=1, returncode=1),), duration_s=60.0)
     with Loop(()) as loop:
-        coordinator = LocalCoordinator(2, RestartPolicy(1), open_store=lambda: HorovodStore(loop), elastic_timeout_s=600.0)
+        coordinator = LocalCoordinator(
+            2, RestartPolicy(1), open_store=lambda: HorovodStore(loop), elastic_timeout_s=600.0
+        )
         coordinator.join(0)
         assert coordinator.elastic is not None
         assert coordinator.elastic.may_replace(report, 1)

@@ -1,4 +1,6 @@
-"""Whether an attempt is followed by another, and after which pause; the clock and chance are the test's."""
+"""Whether an attempt is followed by another, and after which pause; the clock and chance are the
+test's.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +8,22 @@ from typing import Any
 
 import pytest
 
-from launcher.diagnosis.outcome import AttemptOutcome, Verdict, WorkerOutcome
+from launcher.diagnosis.outcome import AttemptOutcome, WorkerOutcome
 from launcher.diagnosis.report import make_report
-from launcher.nodes.restart import FailedAttempt, RestartPolicy, decide, may_replace
+from launcher.nodes.restart import FailedAttempt, RestartPolicy, Verdict, decide, may_replace
 
 
 def verdict(policy: RestartPolicy, past: list[FailedAttempt] | None = None, **more: Any) -> Verdict:
     details = {"attempt": len(past or []), "duration_s": 60.0, **more}
     returncode = details.pop("returncode", 1)
-    outcome = AttemptOutcome(workers=(WorkerOutcome(rank=0, pid=1, returncode=returncode, ended_at=1.0),), **details)
-    report = None if outcome.succeeded or outcome.signum else make_report(outcome, hostname="here", run_dir=None)
+    outcome = AttemptOutcome(
+        workers=(WorkerOutcome(rank=0, pid=1, returncode=returncode, ended_at=1.0),), **details
+    )
+    report = (
+        None
+        if outcome.succeeded or outcome.signum
+        else make_report(outcome, hostname="here", run_dir=None)
+    )
     return decide(outcome, report, past or [], policy, now=100.0, chance=1.0)
 
 
@@ -41,11 +49,15 @@ def test_the_pause_doubles_while_attempts_fail_at_once(quick: int) -> None:
     past = [FailedAttempt(ended_at=1.0, duration_s=1.0, signature="")] * quick
     found = verdict(RestartPolicy(max_restarts=9, backoff_s=0.5), past, duration_s=1.0)
     assert found == Verdict("restart", delay_s=0.0 if quick == 0 else 0.5 * 2 ** (quick - 1))
-    assert verdict(RestartPolicy(max_restarts=9, backoff_s=0.0), past, duration_s=1.0).delay_s == 0.0
+    assert (
+        verdict(RestartPolicy(max_restarts=9, backoff_s=0.0), past, duration_s=1.0).delay_s == 0.0
+    )
 
 
 def test_a_replacement_costs_a_restart_and_needs_the_same_permission() -> None:
-    outcome = AttemptOutcome(0, (WorkerOutcome(rank=1, pid=1, returncode=7, ended_at=1.0),), duration_s=60.0)
+    outcome = AttemptOutcome(
+        0, (WorkerOutcome(rank=1, pid=1, returncode=7, ended_at=1.0),), duration_s=60.0
+    )
     report = make_report(outcome, hostname="here", run_dir=None)
     past = [FailedAttempt(ended_at=99.0, duration_s=60.0, signature="")]
 

@@ -6,30 +6,52 @@ from typing import Any
 
 import pytest
 
-from launcher.diagnosis.outcome import AttemptOutcome, Verdict, WorkerOutcome
+from launcher.diagnosis.outcome import AttemptOutcome, WorkerOutcome
 from launcher.diagnosis.report import FailureReport
-from launcher.nodes.restart import STARTUP_S, FailedAttempt, RestartPolicy, decide, signature_of
+from launcher.nodes.restart import (
+    STARTUP_S,
+    FailedAttempt,
+    RestartPolicy,
+    Verdict,
+    decide,
+    signature_of,
+)
 
 SOON, LATE = 1.0, 3600.0
 
 
 def attempt(number: int = 0, duration_s: float = SOON, **more: Any) -> AttemptOutcome:
-    return AttemptOutcome(number, (WorkerOutcome(0, 17, 1, ended_at=1.0, order=1),), duration_s=duration_s, **more)
+    return AttemptOutcome(
+        number, (WorkerOutcome(0, 17, 1, ended_at=1.0, order=1),), duration_s=duration_s, **more
+    )
 
 
 def failed(
-    exit_code: int = 1, error_type: str = "ValueError", message: str = "x", traceback: str = "Traceback\nx"
+    exit_code: int = 1,
+    error_type: str = "ValueError",
+    message: str = "x",
+    traceback: str = "Traceback\nx",
 ) -> FailureReport:
     return FailureReport(0, 17, "n", "exit code 1", exit_code, error_type, message, traceback)
 
 
-def past(count: int, *, duration_s: float = SOON, ended_at: float = 0.0, signature: str = "other") -> list[FailedAttempt]:
+def past(
+    count: int, *, duration_s: float = SOON, ended_at: float = 0.0, signature: str = "other"
+) -> list[FailedAttempt]:
     return [FailedAttempt(ended_at, duration_s, signature)] * count
 
 
-def verdict(outcome: AttemptOutcome, report: FailureReport | None, before: list[FailedAttempt], chance: float = 1.0, now: float = 0.0,
-            **policy: Any) -> Verdict:  # fmt: skip
-    return decide(outcome, report, before, RestartPolicy(**{"max_restarts": 9, **policy}), now, chance)
+def verdict(
+    outcome: AttemptOutcome,
+    report: FailureReport | None,
+    before: list[FailedAttempt],
+    chance: float = 1.0,
+    now: float = 0.0,
+    **policy: Any,
+) -> Verdict:
+    return decide(
+        outcome, report, before, RestartPolicy(**{"max_restarts": 9, **policy}), now, chance
+    )
 
 
 def test_success_finishes() -> None:
@@ -43,7 +65,9 @@ def test_signal_to_the_launcher_ends_the_run() -> None:
 
 def test_budget_of_the_run() -> None:
     assert verdict(attempt(2), failed(), past(2), max_restarts=3).action == "restart"
-    assert verdict(attempt(3), failed(), past(3), max_restarts=3) == Verdict("give_up", "all 3 restarts are used up")
+    assert verdict(attempt(3), failed(), past(3), max_restarts=3) == Verdict(
+        "give_up", "all 3 restarts are used up"
+    )
     assert verdict(attempt(0), failed(), [], max_restarts=0) == Verdict("give_up", "")
 
 
@@ -57,7 +81,9 @@ def test_budget_of_a_window_forgets_what_is_older() -> None:
     assert verdict(attempt(2, LATE), failed(), before, now=1601.0, **limited).action == "restart"
 
 
-@pytest.mark.parametrize("error", ["SyntaxError", "IndentationError", "ImportError", "ModuleNotFoundError"])
+@pytest.mark.parametrize(
+    "error", ["SyntaxError", "IndentationError", "ImportError", "ModuleNotFoundError"]
+)
 def test_error_in_the_program_text_is_not_restarted_at_the_start(error: str) -> None:
     assert verdict(attempt(), failed(error_type=error), []).action == "give_up"
     # Hours later it may be a file system that was away.
@@ -74,7 +100,12 @@ def test_same_traceback_at_the_start_twice_is_enough() -> None:
     assert verdict(attempt(1), failed(), same).action == "give_up"
     assert verdict(attempt(1), failed(message="y", traceback="y"), same).action == "restart"
     assert verdict(attempt(1, LATE), failed(), same).action == "restart"
-    assert verdict(attempt(1), failed(), past(1, duration_s=LATE, signature=signature_of(failed()))).action == "restart"
+    assert (
+        verdict(
+            attempt(1), failed(), past(1, duration_s=LATE, signature=signature_of(failed()))
+        ).action
+        == "restart"
+    )
 
 
 def test_deaths_without_a_traceback_are_not_the_same() -> None:
@@ -89,7 +120,9 @@ def test_codes_that_never_restart_count_at_any_time() -> None:
 
 
 def test_first_restart_comes_at_once_and_then_the_pause_doubles() -> None:
-    pauses = [verdict(attempt(count), failed(), past(count), backoff_s=0.5).delay_s for count in range(9)]
+    pauses = [
+        verdict(attempt(count), failed(), past(count), backoff_s=0.5).delay_s for count in range(9)
+    ]
     assert pauses == [0, 0.5, 1, 2, 4, 8, 16, 32, 60]
 
 

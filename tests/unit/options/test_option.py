@@ -20,7 +20,9 @@ class Sample(Options):
 
 
 def parse(environ=(), **given):
-    return Sample.from_sources({k: (f"--{k}", v) for k, v in given.items()}, dict(environ), script="s.py")
+    return Sample.from_sources(
+        {k: (f"--{k}", v) for k, v in given.items()}, dict(environ), script="s.py"
+    )
 
 
 def test_a_flag_has_both_spellings_and_shows_the_hyphens():
@@ -85,7 +87,10 @@ def test_an_error_names_the_flag_the_value_and_what_to_type(name, text, message)
 def test_an_error_in_a_variable_says_how_to_set_it():
     with pytest.raises(UsageError) as error:
         parse({"PET_MODE": "hot"})
-    assert str(error.value) == "PET_MODE=hot: must be one of: slow, fast. Type for example: export PET_MODE=slow"
+    assert (
+        str(error.value)
+        == "PET_MODE=hot: must be one of: slow, fast. Type for example: export PET_MODE=slow"
+    )
 
 
 def test_a_list_is_split_at_its_commas():
@@ -95,7 +100,13 @@ def test_a_list_is_split_at_its_commas():
 
 def test_options_that_differ_from_their_default_become_arguments():
     spec = Sample(script="s.py", count=3, loud=True, names=("a", "b"), wait=2.0, port=80)
-    assert spec.to_argv() == ["--count=3", "--master-port=80", "--wait-time=2", "--loud", "--names=a,b"]
+    assert spec.to_argv() == [
+        "--count=3",
+        "--master-port=80",
+        "--wait-time=2",
+        "--loud",
+        "--names=a,b",
+    ]
     assert Sample(script="s.py").to_argv() == []
 
 

@@ -9,28 +9,59 @@ from launcher.options import syntax
 from launcher.options.arguments import read_arguments
 from launcher.options.spec import LaunchSpec
 
-# A value for every option that differs from its default: a new field must be added here, on purpose.
+# A value for every option that differs from its default: a new field must be added here, on
+# purpose.
 OTHER_VALUES = {
-    "nproc_per_node": "2", "start": "spawn", "preload": "torch,numpy", "devices": "0,1", "backend": "gloo",
-    "virtual_local_rank": "1", "role": "trainer", "module": "1", "no_python": "1", "run_path": "1",
+    "nproc_per_node": "2",
+    "start": "spawn",
+    "preload": "torch,numpy",
+    "devices": "0,1",
+    "backend": "gloo",
+    "virtual_local_rank": "1",
+    "role": "trainer",
+    "module": "1",
+    "no_python": "1",
+    "run_path": "1",
     "dry_run": "1",
-    "run_dir": "elsewhere", "log_dir": "logs", "redirects": "3", "tee": "0:1,11:2",
+    "run_dir": "elsewhere",
+    "log_dir": "logs",
+    "redirects": "3",
+    "tee": "0:1,11:2",
     "local_ranks_filter": "0,10",
-    "log_line_prefix_template": "${rank}: ", "duplicate_stdout_filters": "a,b",
+    "log_line_prefix_template": "${rank}: ",
+    "duplicate_stdout_filters": "a,b",
     "duplicate_stderr_filters": "c",
-    "restart_backoff": "2.5", "restart_limit": "3/600", "no_restart_codes": "2,64-78", "hang_timeout": "90.5",
-    "max_restarts": "3", "shutdown_timeout": "1.5", "signals_to_handle": "SIGTERM,SIGUSR1", "nnodes": "1",
-    "node_rank": "0", "master_addr": "::1", "master_port": "29500", "rdzv_id": "job", "standalone": "1",
-    "rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "rdzv_conf": "a=b", "local_addr": "10.0.0.1",
-    "monitor_interval": "5", "start_method": "fork", "event_log_handler": "console", "logs_specs": "mine",
+    "restart_backoff": "2.5",
+    "restart_limit": "3/600",
+    "no_restart_codes": "2,64-78",
+    "hang_timeout": "90.5",
+    "max_restarts": "3",
+    "shutdown_timeout": "1.5",
+    "signals_to_handle": "SIGTERM,SIGUSR1",
+    "nnodes": "1",
+    "node_rank": "0",
+    "master_addr": "::1",
+    "master_port": "29500",
+    "rdzv_id": "job",
+    "standalone": "1",
+    "rdzv_backend": "c10d",
+    "rdzv_endpoint": "localhost:0",
+    "rdzv_conf": "a=b",
+    "local_addr": "10.0.0.1",
+    "monitor_interval": "5",
+    "start_method": "fork",
+    "event_log_handler": "console",
+    "logs_specs": "mine",
     "numa_binding": "node",
-}  # fmt: skip
+}
 FIELDS = [name for name, field in LaunchSpec.options.items() if field.flags]
 
 
 def spec_of(*argv, environ=()):
     given, command = read_arguments(LaunchSpec, [*argv, "train.py"])
-    return LaunchSpec.from_sources(given, dict(environ), script=command[0], script_args=tuple(command[1:]))
+    return LaunchSpec.from_sources(
+        given, dict(environ), script=command[0], script_args=tuple(command[1:])
+    )
 
 
 def refused(*argv, environ=()):
@@ -60,7 +91,10 @@ def test_a_variable_means_the_same_as_the_flag_in_either_spelling(name):
 def test_a_spec_survives_the_way_to_arguments_and_back(name):
     spec = spec_of(environ={f"PET_{name.upper()}": OTHER_VALUES[name]})
     given, command = read_arguments(LaunchSpec, spec.to_argv())
-    assert LaunchSpec.from_sources(given, {}, script=command[0], script_args=tuple(command[1:])) == spec
+    assert (
+        LaunchSpec.from_sources(given, {}, script=command[0], script_args=tuple(command[1:]))
+        == spec
+    )
 
 
 def test_script_arguments_come_back_from_the_argument_list():
@@ -88,11 +122,15 @@ def test_a_wrong_number_of_workers_is_refused(text):
 def test_an_error_names_the_spelling_that_was_typed():
     assert refused("--nproc_per_node=two").message.startswith("--nproc_per_node two: ")
     assert refused("-r", "7").message.startswith("-r 7: ")
-    assert refused(environ={"PET_MAX_RESTARTS": "x"}).message == "PET_MAX_RESTARTS=x: must be a whole number."
+    assert (
+        refused(environ={"PET_MAX_RESTARTS": "x"}).message
+        == "PET_MAX_RESTARTS=x: must be a whole number."
+    )
 
 
 @pytest.mark.parametrize(
-    ("asked", "gpus", "workers"), [("3", 0, 3), ("cpu", 2, 8), ("gpu", 2, 2), ("auto", 2, 2), ("auto", 0, 8)]
+    ("asked", "gpus", "workers"),
+    [("3", 0, 3), ("cpu", 2, 8), ("gpu", 2, 2), ("auto", 2, 2), ("auto", 0, 8)],
 )
 def test_workers_are_counted_by_number_cpu_gpu_or_auto(asked, gpus, workers):
     assert spec_of("--nproc-per-node", asked).local_world_size(lambda: 8, lambda: gpus) == workers
@@ -112,9 +150,24 @@ def test_listed_devices_are_the_gpus_to_count():
             "no GPU is visible here",
             "--nproc-per-node 2 --backend gloo train.py",
         ),
-        (["--backend", "nccl"], 0, "no GPU is visible here", "--nproc-per-node 1 --backend gloo train.py"),
-        (["--nproc-per-node", "4", "--backend", "nccl"], 2, "but 2 GPUs are visible", "--nproc-per-node 2 "),
-        (["--nproc-per-node", "4", "--backend", "nccl"], 1, "but 1 GPU is visible", "--nproc-per-node 1 "),
+        (
+            ["--backend", "nccl"],
+            0,
+            "no GPU is visible here",
+            "--nproc-per-node 1 --backend gloo train.py",
+        ),
+        (
+            ["--nproc-per-node", "4", "--backend", "nccl"],
+            2,
+            "but 2 GPUs are visible",
+            "--nproc-per-node 2 ",
+        ),
+        (
+            ["--nproc-per-node", "4", "--backend", "nccl"],
+            1,
+            "but 1 GPU is visible",
+            "--nproc-per-node 1 ",
+        ),
     ],
 )
 def test_more_gpu_workers_than_gpus_are_refused(argv, gpus, problem, to_type):
@@ -193,15 +246,25 @@ def test_wrong_values_are_refused(argv, problem):
 
 @pytest.mark.parametrize(
     ("text", "streams"),
-    [("0", {-1: 0}), ("3", {-1: 3}), ("0:1,1:2", {0: 1, 1: 2}), ("10:3,9:0,127:1", {10: 3, 9: 0, 127: 1})],
+    [
+        ("0", {-1: 0}),
+        ("3", {-1: 3}),
+        ("0:1,1:2", {0: 1, 1: 2}),
+        ("10:3,9:0,127:1", {10: 3, 9: 0, 127: 1}),
+    ],
 )
 def test_streams_are_one_number_or_one_per_local_rank(text, streams):
     assert syntax.parse_streams(text) == streams
 
 
-@pytest.mark.parametrize("text", ["", "4", "-1", "00", "0:4", "0:", ":1", "0:1,", "0:1,2", "a:1", "-1:1", "0:1:2"])
+@pytest.mark.parametrize(
+    "text", ["", "4", "-1", "00", "0:4", "0:", ":1", "0:1,", "0:1,2", "a:1", "-1:1", "0:1:2"]
+)
 def test_other_streams_are_refused(text):
-    assert "must be 0 (none), 1 (stdout), 2 (stderr) or 3 (both)" in refused(f"--redirects={text}").message
+    assert (
+        "must be 0 (none), 1 (stdout), 2 (stderr) or 3 (both)"
+        in refused(f"--redirects={text}").message
+    )
     assert refused(f"--tee={text}").message.startswith("--tee ")
 
 
@@ -224,7 +287,11 @@ def test_redirects_tee_and_filter_decide_what_the_terminal_shows(argv, shown):
 
 def test_a_filter_for_ranks_that_this_node_does_not_have_is_noted():
     note = spec_of("--local-ranks-filter", "1,7").filter_note(2)
-    assert note == "--local-ranks-filter 1,7: this node has no local rank 7; its local ranks 0-1 can be shown"
+    assert (
+        note
+        == "--local-ranks-filter 1,7: this node has no local rank 7; its local ranks 0-1 can be"
+        " shown"
+    )
     assert spec_of("--local-ranks-filter", "0,1").filter_note(2) == ""
     assert spec_of().filter_note(2) == ""
 

@@ -1,4 +1,6 @@
-"""The launcher's own streams: they never block, and a reader that comes back gets what was kept and a count of the rest."""
+"""The launcher's own streams: they never block, and a reader that comes back gets what was kept and
+a count of the rest.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""One stream of one worker: prefixes, templates, log files. The whole way: process/test_worker_output.py."""
+"""One stream of one worker: prefixes, templates, log files. The whole way:
+process/test_worker_output.py.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ class FakeConsole:
 
 
 def stream(tmp_path: Path, console: FakeConsole, **changes: object) -> RankStream:
-    settings = StreamSettings(rank=0, stream="out", prefix=b"[0] ", log_path=str(tmp_path / "log"), shown=True)
+    settings = StreamSettings(
+        rank=0, stream="out", prefix=b"[0] ", log_path=str(tmp_path / "log"), shown=True
+    )
     return RankStream(settings._replace(**changes), console)
 
 
@@ -78,7 +82,9 @@ def test_a_hidden_stream_is_only_written(tmp_path: Path) -> None:
 
 
 def test_filtered_lines_also_go_to_a_file_of_their_own(tmp_path: Path) -> None:
-    output = stream(tmp_path, FakeConsole(), filters=(b"loss", b"acc"), filtered_path=str(tmp_path / "filtered"))
+    output = stream(
+        tmp_path, FakeConsole(), filters=(b"loss", b"acc"), filtered_path=str(tmp_path / "filtered")
+    )
     output.feed(b"loss 1\nother\nacc")
     output.feed(b"uracy\nno\n")
     output.close()

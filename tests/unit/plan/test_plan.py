@@ -10,13 +10,17 @@ import pytest
 
 from launcher.contract.files import RunPaths
 from launcher.options.spec import LaunchSpec
-from launcher.plan.kind import program_kind
 from launcher.plan.plan import LaunchPlan, NodeFacts, make_plan, plan_replacement
+from launcher.plan.program import program_kind
 from launcher.ranks import Assignment
 
 
 def plan(
-    num_workers: int = 2, attempt: int = 0, paths: bool = True, horovod: dict[str, Any] | None = None, **options: Any
+    num_workers: int = 2,
+    attempt: int = 0,
+    paths: bool = True,
+    horovod: dict[str, Any] | None = None,
+    **options: Any,
 ) -> LaunchPlan:
     spec = LaunchSpec(**{"script": "train.py", **options})
     facts = NodeFacts(
@@ -41,7 +45,9 @@ def test_each_worker_has_its_own_ranks_arguments_and_files() -> None:
         assert worker.args == ("--x", str(rank), "$HOME")
         assert worker.env["RANK"] == str(rank)
         assert worker.env["TORCHELASTIC_RESTART_COUNT"] == "2"
-        assert worker.logs == {s: f"/runs/id/logs/attempt_2/rank_0{rank}.{s}" for s in ("out", "err")}
+        assert worker.logs == {
+            s: f"/runs/id/logs/attempt_2/rank_0{rank}.{s}" for s in ("out", "err")
+        }
         assert worker.error_file == f"/runs/id/errors/attempt_2/rank_0{rank}.json"
         assert worker.shown == {"out": True, "err": True}
         assert worker.title.startswith(f"[rank {rank}/3] python train.py --x {rank}")
@@ -74,17 +80,24 @@ def test_a_replacement_has_the_device_of_the_lost_one_and_the_rank_that_it_is_gi
 def test_without_a_folder_nothing_is_written_and_nothing_inherited() -> None:
     (worker,) = plan(1, paths=False).workers
     assert (worker.logs, worker.error_file) == ({}, None)
-    assert {"LAUNCHER_RUN_DIR", "LAUNCHER_ERROR_FILE", "TORCHELASTIC_ERROR_FILE"} <= set(worker.unset)
+    assert {"LAUNCHER_RUN_DIR", "LAUNCHER_ERROR_FILE", "TORCHELASTIC_ERROR_FILE"} <= set(
+        worker.unset
+    )
 
 
 def test_virtual_local_ranks_see_one_gpu_each() -> None:
     found = plan(2, virtual_local_rank=True, script_args=("$LOCAL_RANK",))
     assert [worker.env["CUDA_VISIBLE_DEVICES"] for worker in found.workers] == ["0", "1"]
-    assert [(worker.env["LOCAL_RANK"], worker.args) for worker in found.workers] == [("0", ("0",))] * 2
+    assert [(worker.env["LOCAL_RANK"], worker.args) for worker in found.workers] == [
+        ("0", ("0",))
+    ] * 2
 
 
 def test_chosen_devices_are_what_workers_see() -> None:
-    assert plan(2, devices=("GPU-a", "GPU-b")).workers[0].common_env["CUDA_VISIBLE_DEVICES"] == "GPU-a,GPU-b"
+    assert (
+        plan(2, devices=("GPU-a", "GPU-b")).workers[0].common_env["CUDA_VISIBLE_DEVICES"]
+        == "GPU-a,GPU-b"
+    )
     found = plan(2, devices=("GPU-a", "GPU-b"), virtual_local_rank=True)
     assert [worker.env["CUDA_VISIBLE_DEVICES"] for worker in found.workers] == ["GPU-a", "GPU-b"]
 

@@ -33,7 +33,9 @@ def refused(script, **how):
     return error.value
 
 
-@pytest.mark.parametrize("name", ["train.py", "train", "my script.py", "übung.py", "-odd.py", "train.txt"])
+@pytest.mark.parametrize(
+    "name", ["train.py", "train", "my script.py", "übung.py", "-odd.py", "train.txt"]
+)
 def test_any_readable_file_is_run_by_python(folder, name):
     write(folder / name, "print(1)\n")
     check(name)
@@ -49,7 +51,9 @@ def test_a_folder_needs_a_main_file(folder):
     assert error.exit_code == 2
 
 
-@pytest.mark.parametrize(("typed", "meant"), [("trian.py", "train.py"), ("train", "train.py"), ("Train.py", "train.py")])
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("trian.py", "train.py"), ("train", "train.py"), ("Train.py", "train.py")]
+)
 def test_a_missing_script_gets_the_nearest_name(folder, typed, meant):
     write(folder / "train.py")
     error = refused(typed)
@@ -61,13 +65,17 @@ def test_a_missing_script_gets_the_nearest_name(folder, typed, meant):
 def test_a_missing_script_in_another_folder_is_looked_for_there(folder):
     write(folder / "src" / "train.py")
     assert refused("src/trane.py").hint == "Did you mean src/train.py?"
-    assert refused("scr/train.py").hint.startswith("There is no folder scr either; the current folder is /")
+    assert refused("scr/train.py").hint.startswith(
+        "There is no folder scr either; the current folder is /"
+    )
 
 
 def test_a_missing_script_that_is_a_module_gets_the_flag(folder):
     write(folder / "pack" / "__init__.py", "raise SystemExit('imported')")
     write(folder / "pack" / "fit.py")
-    assert refused("pack.fit").hint == "Did you mean the module? Type: python -m launcher -m pack.fit"
+    assert (
+        refused("pack.fit").hint == "Did you mean the module? Type: python -m launcher -m pack.fit"
+    )
 
 
 def test_a_command_in_the_place_of_the_script_is_explained(folder, monkeypatch):
@@ -75,20 +83,30 @@ def test_a_command_in_the_place_of_the_script_is_explained(folder, monkeypatch):
     monkeypatch.setenv("PATH", str(folder / "bin"))
     assert refused("python3").hint == "Python is started anyway: leave python3 out."
     assert refused("python_fit.py").hint.startswith("The current folder is /")
-    assert refused("torchthing").hint == "Did you mean the command? Type: python -m launcher --no-python torchthing"
+    assert (
+        refused("torchthing").hint
+        == "Did you mean the command? Type: python -m launcher --no-python torchthing"
+    )
 
 
 def test_a_shell_script_gets_the_flag_for_commands(folder):
     write(folder / "run.sh", "#!/bin/bash\necho hello world\n")
     error = refused("run.sh")
-    assert str(error) == "The file run.sh is no Python file. Type: python -m launcher --no-python ./run.sh"
+    assert (
+        str(error)
+        == "The file run.sh is no Python file. Type: python -m launcher --no-python ./run.sh"
+    )
 
 
 def test_a_program_gets_the_flag_for_commands():
-    assert refused(os.path.realpath(sys.executable)).hint.startswith("Type: python -m launcher --no-python /")
+    assert refused(os.path.realpath(sys.executable)).hint.startswith(
+        "Type: python -m launcher --no-python /"
+    )
 
 
-@pytest.mark.parametrize("first_line", ["#!/usr/bin/env python3", "#!/bin/sh\n''':'\nexec python3 $0\n'''"])
+@pytest.mark.parametrize(
+    "first_line", ["#!/usr/bin/env python3", "#!/bin/sh\n''':'\nexec python3 $0\n'''"]
+)
 def test_a_python_file_with_an_interpreter_line_is_fine(folder, first_line):
     write(folder / "tool", f"{first_line}\nprint(1)\n")
     check("tool")

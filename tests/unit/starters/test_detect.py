@@ -74,7 +74,12 @@ BATCH_SCRIPT = {
     "SLURM_NTASKS": "4",
 }
 # salloc -N2 -n4 mpirun: each of Open MPI's daemons is one task of a step of its own.
-DAEMON = {**SLURM, "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "1(x2)"}
+DAEMON = {
+    **SLURM,
+    "SLURM_PROCID": "1",
+    "SLURM_STEP_NUM_TASKS": "2",
+    "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+}
 
 
 @pytest.mark.parametrize(
@@ -105,13 +110,37 @@ DAEMON = {**SLURM, "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP
             0,
         ),
         # The step uses the second of the job's nodes only.
-        ({**SLURM, "SLURM_STEP_NODELIST": "n2", "SLURM_STEP_TASKS_PER_NODE": "4"}, "slurm", 3, 0, 4, 4, 0),
+        (
+            {**SLURM, "SLURM_STEP_NODELIST": "n2", "SLURM_STEP_TASKS_PER_NODE": "4"},
+            "slurm",
+            3,
+            0,
+            4,
+            4,
+            0,
+        ),
         ({**SLURM, "PMIX_RANK": "3"}, "slurm", 3, 0, 4, 1, 1),
         ({**SLURM, "PMI_RANK": "3", "PMI_SIZE": "4"}, "slurm", 3, 0, 4, 1, 1),  # srun --mpi=pmi2
         (BATCH_SCRIPT, "none", 0, 0, 1, 1, 0),
-        ({**BATCH_SCRIPT, "SLURM_STEP_ID": "4294967290", "SLURM_STEP_NUM_TASKS": "1"}, "none", 0, 0, 1, 1, 0),
+        (
+            {**BATCH_SCRIPT, "SLURM_STEP_ID": "4294967290", "SLURM_STEP_NUM_TASKS": "1"},
+            "none",
+            0,
+            0,
+            1,
+            1,
+            0,
+        ),
         # Exported in the batch script for scripts that want them; RANK comes from Slurm.
-        ({**SLURM, "WORLD_SIZE": "4", "MASTER_ADDR": "n1", "MASTER_PORT": "29500"}, "slurm", 3, 0, 4, 1, 1),
+        (
+            {**SLURM, "WORLD_SIZE": "4", "MASTER_ADDR": "n1", "MASTER_PORT": "29500"},
+            "slurm",
+            3,
+            0,
+            4,
+            1,
+            1,
+        ),
         # Our workers below one srun task per node, or below one mpirun process per node.
         ({**DAEMON, **LAUNCHER}, "launcher", 3, 1, 4, 2, 1),
         ({**OPENMPI, **LAUNCHER}, "launcher", 3, 1, 4, 2, 1),
@@ -147,15 +176,27 @@ def test_the_place_says_which_variable_each_number_came_from() -> None:
 @pytest.mark.parametrize(
     ("environ", "kind", "words"),
     [
-        ({"RANK": "3", "WORLD_SIZE": "2"}, EnvironmentMismatch, ["RANK=3", "WORLD_SIZE=2", "0 to 1"]),
+        (
+            {"RANK": "3", "WORLD_SIZE": "2"},
+            EnvironmentMismatch,
+            ["RANK=3", "WORLD_SIZE=2", "0 to 1"],
+        ),
         ({"RANK": "3"}, UsageError, ["RANK=3 is set", "WORLD_SIZE is not", "unset RANK"]),
         ({"WORLD_SIZE": "2"}, UsageError, ["WORLD_SIZE=2", "RANK", "python -m launcher"]),
         ({"RANK": "one", "WORLD_SIZE": "2"}, UsageError, ["RANK='one' is not a number"]),
         ({"RANK": "-1", "WORLD_SIZE": "2"}, UsageError, ["RANK='-1'"]),
         ({"RANK": "0", "WORLD_SIZE": "0"}, UsageError, ["WORLD_SIZE='0' is not a number from 1"]),
         ({"RANK": "0", "WORLD_SIZE": "²"}, UsageError, ["WORLD_SIZE='²'"]),
-        ({**SERVICE, "LOCAL_RANK": "2"}, EnvironmentMismatch, ["LOCAL_RANK=2", "LOCAL_WORLD_SIZE=2"]),
-        ({**SERVICE, "LOCAL_WORLD_SIZE": "8"}, EnvironmentMismatch, ["LOCAL_WORLD_SIZE=8", "WORLD_SIZE=4"]),
+        (
+            {**SERVICE, "LOCAL_RANK": "2"},
+            EnvironmentMismatch,
+            ["LOCAL_RANK=2", "LOCAL_WORLD_SIZE=2"],
+        ),
+        (
+            {**SERVICE, "LOCAL_WORLD_SIZE": "8"},
+            EnvironmentMismatch,
+            ["LOCAL_WORLD_SIZE=8", "WORLD_SIZE=4"],
+        ),
         (
             {"OMPI_COMM_WORLD_RANK": "1"},
             UsageError,
@@ -173,12 +214,18 @@ def test_the_place_says_which_variable_each_number_came_from() -> None:
             EnvironmentMismatch,
             ["RANK=0", "OMPI_COMM_WORLD_RANK=1"],
         ),
-        ({**SLURM, "WORLD_SIZE": "8"}, EnvironmentMismatch, ["WORLD_SIZE=8", "SLURM_STEP_NUM_TASKS=4"]),
+        (
+            {**SLURM, "WORLD_SIZE": "8"},
+            EnvironmentMismatch,
+            ["WORLD_SIZE=8", "SLURM_STEP_NUM_TASKS=4"],
+        ),
         ({**BATCH_SCRIPT, "WORLD_SIZE": "4"}, UsageError, ["WORLD_SIZE=4", "srun"]),
         ({**SLURM, "SLURM_STEP_NODELIST": "n[1-"}, UsageError, ["n[1-"]),
     ],
 )
-def test_values_that_cannot_be_are_named(environ: dict[str, str], kind: type[UsageError], words: list[str]) -> None:
+def test_values_that_cannot_be_are_named(
+    environ: dict[str, str], kind: type[UsageError], words: list[str]
+) -> None:
     with pytest.raises(UsageError) as caught:
         detect(environ)
     assert type(caught.value) is kind
@@ -204,7 +251,9 @@ def test_values_that_cannot_be_are_named(environ: dict[str, str], kind: type[Usa
         ),
     ],
 )
-def test_ranks_without_a_port_all_derive_the_same_one(environ: dict[str, str], address: str) -> None:
+def test_ranks_without_a_port_all_derive_the_same_one(
+    environ: dict[str, str], address: str
+) -> None:
     place = detect(environ)
     found, port = master_endpoint(place, environ)
     assert found == address
@@ -235,7 +284,9 @@ def test_two_steps_of_a_job_and_a_requeued_job_meet_at_other_ports() -> None:
         ({**SERVICE, "MASTER_PORT": "70000"}, ["MASTER_PORT='70000'", "65535"]),
     ],
 )
-def test_an_address_that_cannot_be_derived_is_asked_for(environ: dict[str, str], words: list[str]) -> None:
+def test_an_address_that_cannot_be_derived_is_asked_for(
+    environ: dict[str, str], words: list[str]
+) -> None:
     with pytest.raises(UsageError) as caught:
         master_endpoint(detect(environ), environ)
     for word in words:
@@ -244,7 +295,12 @@ def test_an_address_that_cannot_be_derived_is_asked_for(environ: dict[str, str],
 
 @pytest.mark.parametrize(
     ("environ", "count"),
-    [({}, 0), (LAUNCHER, 2), ({"SLURM_RESTART_COUNT": "1"}, 1), ({"TORCHELASTIC_RESTART_COUNT": "0"}, 0)],
+    [
+        ({}, 0),
+        (LAUNCHER, 2),
+        ({"SLURM_RESTART_COUNT": "1"}, 1),
+        ({"TORCHELASTIC_RESTART_COUNT": "0"}, 0),
+    ],
 )
 def test_restarts_are_counted_by_launcher_or_scheduler(environ: dict[str, str], count: int) -> None:
     assert restart_count(environ) == count
@@ -260,23 +316,37 @@ def test_restarts_are_counted_by_launcher_or_scheduler(environ: dict[str, str], 
         (OPENMPI, "mpirun"),
         (MVAPICH, "mpirun"),
         (HYDRA, "mpirun"),
-        ({**OPENMPI, **LAUNCHER}, "mpirun"),  # a rank of mpirun that this launcher has given the contract
+        (
+            {**OPENMPI, **LAUNCHER},
+            "mpirun",
+        ),  # a rank of mpirun that this launcher has given the contract
         ({**OPENMPI, **DAEMON}, "mpirun"),
         ({**SLURM, "PMIX_RANK": "3"}, "srun"),
         ({**SLURM, "PMI_RANK": "3", "PMI_SIZE": "4"}, "srun"),
     ],
 )
-def test_mpi_is_there_where_an_engine_has_started_the_rank_for_it(environ: dict[str, str], engine: str) -> None:
+def test_mpi_is_there_where_an_engine_has_started_the_rank_for_it(
+    environ: dict[str, str], engine: str
+) -> None:
     assert mpi_engine(environ) == engine
 
 
-def test_the_nodes_of_a_slurm_step_are_counted_alike_on_nodes_with_more_and_with_fewer_ranks() -> None:
+def test_the_nodes_of_a_slurm_step_are_counted_alike_on_nodes_with_more_and_with_fewer_ranks() -> (
+    None
+):
     first = {**SLURM, "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURMD_NODENAME": "n1"}
-    assert [known_nodes(detect(environ), environ) for environ in (first, SLURM)] == [Nodes(0, 2), Nodes(1, 2)]
+    assert [known_nodes(detect(environ), environ) for environ in (first, SLURM)] == [
+        Nodes(0, 2),
+        Nodes(1, 2),
+    ]
 
 
 def test_the_nodes_of_mpirun_are_known_only_where_there_is_one() -> None:
-    alone = {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_RANK": "3"}
+    alone = {
+        "OMPI_COMM_WORLD_RANK": "3",
+        "OMPI_COMM_WORLD_SIZE": "4",
+        "OMPI_COMM_WORLD_LOCAL_RANK": "3",
+    }
     alone["OMPI_COMM_WORLD_LOCAL_SIZE"] = "4"
     # Ranks 0, 1 and 2, 3 on two hosts, or 0, 2 and 1, 3: the variables of rank 3 are the same.
     several = {**alone, "OMPI_COMM_WORLD_LOCAL_RANK": "1", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}
@@ -285,26 +355,55 @@ def test_the_nodes_of_mpirun_are_known_only_where_there_is_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "environ", [{}, LAUNCHER, TORCHRUN, SERVICE, {"RANK": "x"}, {"WORLD_SIZE": "8"}, {"RANK": "3"}, BATCH_SCRIPT]
+    "environ",
+    [
+        {},
+        LAUNCHER,
+        TORCHRUN,
+        SERVICE,
+        {"RANK": "x"},
+        {"WORLD_SIZE": "8"},
+        {"RANK": "3"},
+        BATCH_SCRIPT,
+    ],
 )
-def test_without_an_engine_the_launcher_is_no_rank_whatever_somebody_has_exported(environ: dict[str, str]) -> None:
+def test_without_an_engine_the_launcher_is_no_rank_whatever_somebody_has_exported(
+    environ: dict[str, str],
+) -> None:
     assert detect_engine(environ) == Place("none")
 
 
 @pytest.mark.parametrize("environ", [OPENMPI, MVAPICH, HYDRA, SLURM, {**OPENMPI, **LAUNCHER}])
-def test_with_an_engine_the_launcher_has_the_place_that_a_script_has(environ: dict[str, str]) -> None:
+def test_with_an_engine_the_launcher_has_the_place_that_a_script_has(
+    environ: dict[str, str],
+) -> None:
     assert detect_engine(environ) == detect(environ)
 
 
-@pytest.mark.parametrize("left", [{"RANK": "3"}, {"WORLD_SIZE": "8"}, {"RANK": "0", "WORLD_SIZE": "8"}])
-def test_one_process_of_an_engine_starts_workers_whatever_somebody_has_exported(left: dict[str, str]) -> None:
-    place = detect_engine({**BATCH_SCRIPT, "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1", **left})
+@pytest.mark.parametrize(
+    "left", [{"RANK": "3"}, {"WORLD_SIZE": "8"}, {"RANK": "0", "WORLD_SIZE": "8"}]
+)
+def test_one_process_of_an_engine_starts_workers_whatever_somebody_has_exported(
+    left: dict[str, str],
+) -> None:
+    place = detect_engine(
+        {**BATCH_SCRIPT, "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1", **left}
+    )
     assert (place.starter, place.rank, place.world_size) == ("slurm", 0, 1)
 
 
-@pytest.mark.parametrize(("engine", "rank"), [(OPENMPI, "OMPI_COMM_WORLD_RANK"), (SLURM, "SLURM_PROCID")])
-def test_a_wrapper_that_repeats_an_engines_numbers_changes_nothing(engine: dict[str, str], rank: str) -> None:
+@pytest.mark.parametrize(
+    ("engine", "rank"), [(OPENMPI, "OMPI_COMM_WORLD_RANK"), (SLURM, "SLURM_PROCID")]
+)
+def test_a_wrapper_that_repeats_an_engines_numbers_changes_nothing(
+    engine: dict[str, str], rank: str
+) -> None:
     """Else each rank would be a run of its own, with a world of one."""
     place = detect_engine(engine)
-    repeated = {**engine, "RANK": engine[rank], "WORLD_SIZE": str(place.world_size), "LOCAL_RANK": str(place.local_rank)}
+    repeated = {
+        **engine,
+        "RANK": engine[rank],
+        "WORLD_SIZE": str(place.world_size),
+        "LOCAL_RANK": str(place.local_rank),
+    }
     assert detect_engine(repeated) == place

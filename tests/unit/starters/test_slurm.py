@@ -50,7 +50,9 @@ def test_a_broken_node_list_is_refused_by_name(nodelist: str) -> None:
     assert repr(nodelist) in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "counts"), [("4", [4]), ("3,1", [3, 1]), ("2(x3),1", [2, 2, 2, 1]), ("1(x2)", [1, 1])])
+@pytest.mark.parametrize(
+    ("text", "counts"), [("4", [4]), ("3,1", [3, 1]), ("2(x3),1", [2, 2, 2, 1]), ("1(x2)", [1, 1])]
+)
 def test_counts_per_node_are_written_out(text: str, counts: list[int]) -> None:
     assert expand_counts(text) == counts
 

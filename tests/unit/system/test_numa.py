@@ -1,4 +1,6 @@
-"""--numa-binding: which CPUs each worker gets, on machines that are described by files as the kernel writes them."""
+"""--numa-binding: which CPUs each worker gets, on machines that are described by files as the
+kernel writes them.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,17 @@ def write(path: Path, text: str) -> None:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """2 sockets with 2 nodes each, of 4 cores with 2 threads; one cache for 2 cores. 2 GPUs at nodes 1 and 3 each.
+    """2 sockets with 2 nodes each, of 4 cores with 2 threads; one cache for 2 cores. 2 GPUs at
+    nodes 1 and 3 each.
 
     Node n has cores 4n to 4n+3; core c has the threads c and c+16.
     """
     system = tmp_path / "sys" / "devices" / "system"
     for node in range(4):
-        write(system / "node" / f"node{node}" / "cpulist", f"{4 * node}-{4 * node + 3},{4 * node + 16}-{4 * node + 19}")
+        write(
+            system / "node" / f"node{node}" / "cpulist",
+            f"{4 * node}-{4 * node + 3},{4 * node + 16}-{4 * node + 19}",
+        )
     for cpu in range(32):
         core = cpu % 16
         first = core - core % 2
@@ -45,16 +51,24 @@ def machine(tmp_path: Path) -> Path:
     ):
         uuid = f"GPU-{number}a7c"
         write(
-            tmp_path / "proc" / "driver" / "nvidia" / "gpus" / address / "information", f"Model: \t H\nGPU UUID: \t {uuid}"
+            tmp_path / "proc" / "driver" / "nvidia" / "gpus" / address / "information",
+            f"Model: \t H\nGPU UUID: \t {uuid}",
         )
-        write(tmp_path / "sys" / "bus" / "pci" / "devices" / address.lower() / "numa_node", str(node))
+        write(
+            tmp_path / "sys" / "bus" / "pci" / "devices" / address.lower() / "numa_node", str(node)
+        )
     return tmp_path
 
 
 @pytest.fixture
 def cpus(machine: Path) -> Cpus:
-    def ask(mode: str, workers: int, gpus: Sequence[str] = (), allowed: range = range(32)) -> list[str]:
-        return [format_ranges(found) for found in cpus_of_workers(mode, workers, gpus, allowed, str(machine))]
+    def ask(
+        mode: str, workers: int, gpus: Sequence[str] = (), allowed: range = range(32)
+    ) -> list[str]:
+        return [
+            format_ranges(found)
+            for found in cpus_of_workers(mode, workers, gpus, allowed, str(machine))
+        ]
 
     return ask
 
@@ -90,7 +104,9 @@ def test_cores_that_cannot_be_shared_out_evenly_go_to_the_first(cpus: Cpus) -> N
 
 def test_without_gpus_neighbours_share_a_node(cpus: Cpus) -> None:
     assert cpus("node", 2) == ["0-3, 16-19", "8-11, 24-27"]
-    assert cpus("exclusive", 8) == [f"{core}-{core + 1}, {core + 16}-{core + 17}" for core in range(0, 16, 2)]
+    assert cpus("exclusive", 8) == [
+        f"{core}-{core + 1}, {core + 16}-{core + 17}" for core in range(0, 16, 2)
+    ]
 
 
 def test_only_cpus_that_may_be_used_are_given(cpus: Cpus) -> None:
@@ -101,8 +117,20 @@ def test_only_cpus_that_may_be_used_are_given(cpus: Cpus) -> None:
 @pytest.mark.parametrize(
     ("mode", "workers", "gpus", "allowed", "problem"),
     [
-        ("exclusive", 5, ("0",) * 5, range(32), "needs a core for each of 5 workers or GPUs on NUMA node 1, which has 4"),
-        ("node", 1, ("0",), range(4), "needs CPUs of NUMA node 1, where a GPU is, and this process may use none of them"),
+        (
+            "exclusive",
+            5,
+            ("0",) * 5,
+            range(32),
+            "needs a core for each of 5 workers or GPUs on NUMA node 1, which has 4",
+        ),
+        (
+            "node",
+            1,
+            ("0",),
+            range(4),
+            "needs CPUs of NUMA node 1, where a GPU is, and this process may use none of them",
+        ),
         ("node", 1, ("7",), range(32), "needs to know where GPU 7 is"),
         ("node", 1, ("GPU-9",), range(32), "needs to know where GPU GPU-9 is"),
         ("node", 1, ("GPU-",), range(32), "needs to know where GPU GPU- is"),

@@ -25,14 +25,19 @@ ONE, TWO = {"CUDA_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "2,3"}
 def test_a_rank_takes_the_gpu_of_its_local_rank_or_the_only_one_shown_to_it(
     local_rank: int, num_gpus: int, environ: dict[str, str], index: int
 ) -> None:
-    assert gpu_index(Place("contract", local_rank=local_rank, world_size=8), num_gpus, environ) == index
+    assert (
+        gpu_index(Place("contract", local_rank=local_rank, world_size=8), num_gpus, environ)
+        == index
+    )
 
 
 @pytest.mark.parametrize(
     ("local_rank", "num_gpus", "words"),
     [(0, 0, ["'nccl'", "'gloo'"]), (1, 1, ["Local rank 1", "sees 1", "--nproc-per-node 1"])],
 )
-def test_a_rank_without_a_gpu_is_told_what_works(local_rank: int, num_gpus: int, words: list[str]) -> None:
+def test_a_rank_without_a_gpu_is_told_what_works(
+    local_rank: int, num_gpus: int, words: list[str]
+) -> None:
     with pytest.raises(LauncherError) as caught:
         gpu_index(Place("contract", local_rank=local_rank, world_size=8), num_gpus, {})
     for word in words:

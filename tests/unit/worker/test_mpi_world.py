@@ -1,4 +1,6 @@
-"""MPI in a rank, with modules in the place of torch and mpi4py: what is asked of them, and when they are not asked at all."""
+"""MPI in a rank, with modules in the place of torch and mpi4py: what is asked of them, and when
+they are not asked at all.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ PLACE = Place("openmpi", rank=1, local_rank=1, world_size=2, local_world_size=2)
 
 
 class _Torch(ModuleType):
-    """As much of torch as MPI needs: `has_mpi` says how it was built, `world` is what its MPI finds."""
+    """As much of torch as MPI needs: `has_mpi` says how it was built, `world` is what its MPI
+    finds.
+    """
 
     def __init__(self, has_mpi: bool, world: tuple[int, int] = (1, 2)) -> None:
         super().__init__("torch")
@@ -36,15 +40,21 @@ class _Torch(ModuleType):
 @pytest.fixture
 def mpi4py(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Its world has the rank and the size that a test puts there."""
-    world = SimpleNamespace(rank=1, size=2, Get_rank=lambda: world.rank, Get_size=lambda: world.size)
-    mpi = SimpleNamespace(COMM_WORLD=world, Get_library_version=lambda: "Open MPI v4.1.4, package: Debian\n")
+    world = SimpleNamespace(
+        rank=1, size=2, Get_rank=lambda: world.rank, Get_size=lambda: world.size
+    )
+    mpi = SimpleNamespace(
+        COMM_WORLD=world, Get_library_version=lambda: "Open MPI v4.1.4, package: Debian\n"
+    )
     package = ModuleType("mpi4py")
     package.MPI = mpi  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mpi4py", package)
     return world
 
 
-def _join(monkeypatch: pytest.MonkeyPatch, torch: _Torch, place: Place, environ: dict[str, str]) -> dist.TorchGroup:
+def _join(
+    monkeypatch: pytest.MonkeyPatch, torch: _Torch, place: Place, environ: dict[str, str]
+) -> dist.TorchGroup:
     monkeypatch.setitem(sys.modules, "torch", torch)
     return dist.join(place, environ, "mpi", None)
 
@@ -63,7 +73,9 @@ def test_one_rank_alone_needs_no_process_group(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("place", [PLACE, Place("none")])
-def test_torch_without_mpi_is_refused_with_what_works(monkeypatch: pytest.MonkeyPatch, place: Place) -> None:
+def test_torch_without_mpi_is_refused_with_what_works(
+    monkeypatch: pytest.MonkeyPatch, place: Place
+) -> None:
     torch = _Torch(has_mpi=False)
     with pytest.raises(LauncherError) as caught:
         _join(monkeypatch, torch, place, OPENMPI)
@@ -72,15 +84,21 @@ def test_torch_without_mpi_is_refused_with_what_works(monkeypatch: pytest.Monkey
     assert torch.calls == []
 
 
-def test_ranks_that_mpi_has_not_started_are_refused_before_torch_starts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_that_mpi_has_not_started_are_refused_before_torch_starts_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     torch = _Torch(has_mpi=True)
     with pytest.raises(LauncherError, match="mpirun -np 2 python -m launcher"):
         _join(monkeypatch, torch, PLACE, {"RANK": "1", "WORLD_SIZE": "2"})
     assert torch.calls == []
 
 
-def test_a_torch_that_was_built_for_another_mpi_sees_itself_alone_and_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(LauncherError, match="torch's MPI says rank 0 of 1, and mpirun says rank 1 of 2"):
+def test_a_torch_that_was_built_for_another_mpi_sees_itself_alone_and_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(
+        LauncherError, match="torch's MPI says rank 0 of 1, and mpirun says rank 1 of 2"
+    ):
         _join(monkeypatch, _Torch(has_mpi=True, world=(0, 1)), PLACE, OPENMPI)
 
 
@@ -104,7 +122,11 @@ def test_an_mpi4py_of_another_mpi_is_refused_and_both_are_named(mpi4py: SimpleNa
 @pytest.mark.parametrize(
     ("environ", "world_size", "words"),
     [
-        ({"RANK": "0", "WORLD_SIZE": "4"}, 4, ["OMPI_COMM_WORLD_RANK", "mpirun -np 4 python -m launcher"]),
+        (
+            {"RANK": "0", "WORLD_SIZE": "4"},
+            4,
+            ["OMPI_COMM_WORLD_RANK", "mpirun -np 4 python -m launcher"],
+        ),
         ({"SLURM_STEP_ID": "0"}, 4, ["srun has started", "srun --mpi=pmix -n 4", "mpirun -np 4"]),
         ({"SLURM_STEP_ID": "0"}, 1, ["srun --mpi=pmix -n 1"]),
     ],
@@ -119,7 +141,9 @@ def test_mpi4py_is_not_imported_where_mpi_has_not_started_the_ranks(
         assert word in str(caught.value)
 
 
-def test_a_missing_mpi4py_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_mpi4py_names_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     with pytest.raises(LauncherError, match=r"-m pip install mpi4py"):
         mpi_world.communicator(1, 2, OPENMPI)
@@ -128,7 +152,9 @@ def test_a_missing_mpi4py_names_the_command_that_installs_it(monkeypatch: pytest
 def test_an_mpi4py_that_finds_no_library_of_mpi_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     class _Broken(ModuleType):
         def __getattr__(self, name: str) -> Any:
-            raise RuntimeError("cannot load MPI library\n  libmpi.so: cannot open shared object file")
+            raise RuntimeError(
+                "cannot load MPI library\n  libmpi.so: cannot open shared object file"
+            )
 
     monkeypatch.setitem(sys.modules, "mpi4py", _Broken("mpi4py"))
     with pytest.raises(LauncherError, match="finds no MPI here: cannot load MPI library") as caught:

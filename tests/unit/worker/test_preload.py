@@ -1,4 +1,6 @@
-"""Which modules a fork server may import, from the script's source; and what keeps it from doing so."""
+"""Which modules a fork server may import, from the script's source; and what keeps it from doing
+so.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ def scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scan:
 
 
 def test_heavy_modules_are_found_wherever_they_are_imported(scan: Scan) -> None:
-    found = scan("import os, numpy as np\ndef f():\n    from scipy import sparse\nif 0:\n    import tqdm.auto\n")
+    found = scan(
+        "import os, numpy as np\ndef f():\n    from scipy import sparse\nif 0:\n    import"
+        " tqdm.auto\n"
+    )
     assert {"numpy", "scipy", "scipy.sparse", "tqdm.auto"} <= set(found.modules)
     assert "os" not in found.modules
     assert found.obstacle == ""
@@ -63,7 +68,9 @@ def test_imports_of_the_users_own_modules_are_followed(scan: Scan) -> None:
         ("os.putenv('TQDM_DISABLE', '1')", "TQDM_DISABLE"),
     ],
 )
-def test_variables_that_are_set_before_a_heavy_import_are_an_obstacle(scan: Scan, setting: str, variable: str) -> None:
+def test_variables_that_are_set_before_a_heavy_import_are_an_obstacle(
+    scan: Scan, setting: str, variable: str
+) -> None:
     assert f"script.py sets {variable}" in scan(f"import os\n{setting}\nimport torch\n").obstacle
     assert scan(f"import os, torch\n{setting}\n").obstacle == ""
 

@@ -1,8 +1,9 @@
-"""Replaces lost workers of elastic Horovod while the others keep the state that they committed in memory.
+"""Replaces lost workers of elastic Horovod while the others keep the state that they committed in
+memory.
 
-Horovod's own driver would give up the whole machine with the first worker that is lost on it. Who is waited for and who gets
-which rank is decided in elastic.py; here the store holds and answers, lines are said and plans made. One object for each
-attempt; group.py starts the newcomers. Layer 6.
+Horovod's own driver would give up the whole machine with the first worker that is lost on it. Who
+is waited for and who gets which rank is decided in elastic.py; here the store holds and answers,
+lines are said and plans made. One object for each attempt; group.py starts the newcomers.
 """
 
 from __future__ import annotations
@@ -24,10 +25,18 @@ MEETING_TIMER = "meet again"
 
 
 class Replacing:
-    """Knows which workers of an attempt have been lost, and brings the others together with their replacements."""
+    """Knows which workers of an attempt have been lost, and brings the others together with their
+    replacements.
+    """
 
     def __init__(
-        self, elastic: Elastic, plan: LaunchPlan, workers: Sequence[Worker], pipes: WorkerPipes, loop: Loop, console: Console
+        self,
+        elastic: Elastic,
+        plan: LaunchPlan,
+        workers: Sequence[Worker],
+        pipes: WorkerPipes,
+        loop: Loop,
+        console: Console,
     ) -> None:
         self._elastic = elastic
         self._plan = plan
@@ -43,13 +52,16 @@ class Replacing:
         self._is_timed = False
         self._is_anybody_new = False
         self._num_started = 0
-        # A line for each worker that was replaced; and why there is no going on, when there is none.
+        # A line for each worker that was replaced; and why there is no going on, when there is
+        # none.
         self.replaced: list[str] = []
         self.obstacle = ""
         self._expect(range(len(workers)))
 
     def ask(self, local_rank: int) -> None:
-        """A worker waits for its place among those that are left, or has come for the first time."""
+        """A worker waits for its place among those that are left, or has come for the first
+        time.
+        """
         self._roster.ask(local_rank)
         self._watch_the_clock()
 
@@ -58,7 +70,9 @@ class Replacing:
         self._roster.leave(local_rank)
 
     def lose(self, local_rank: int, outcome: WorkerOutcome) -> bool:
-        """A worker has failed. Returns whether the others may go on without it until it is replaced."""
+        """A worker has failed. Returns whether the others may go on without it until it is
+        replaced.
+        """
         self._roster.leave(local_rank)
         age_s = self._loop.clock() - self._started_at.get(local_rank, self._began_at)
         alone = AttemptOutcome(self._plan.attempt, (outcome,), duration_s=age_s)
@@ -75,11 +89,17 @@ class Replacing:
             self._loop.cancel_timer(MEETING_TIMER)
             self._elastic.store.admit(dict(enumerate(self._roster.ranks)))
             if had_met and not self._is_anybody_new:
-                self._console.say("all ranks have met again in hvd.init(), and go on from their last commit; none was lost")
+                self._console.say(
+                    "all ranks have met again in hvd.init(), and go on from their last commit; none"
+                    " was lost"
+                )
             self._is_anybody_new = False
         newcomers = self._roster.invite()
         if newcomers and not self._lost:
-            self.obstacle = "the other ranks have gone back to their last commit, but one has ended with exit code 0"
+            self.obstacle = (
+                "the other ranks have gone back to their last commit, but one has ended with exit"
+                " code 0"
+            )
             return []
         if newcomers:
             self._announce(self._rename_heir())
@@ -91,7 +111,10 @@ class Replacing:
         self._is_timed = False
         missing = self._roster.missing
         who = format_ranks(missing) if missing else "a rank that has ended"
-        self.obstacle = f"{who} did not come to hvd.init() in {self._elastic.timeout_s:g} s (HOROVOD_ELASTIC_TIMEOUT)"
+        self.obstacle = (
+            f"{who} did not come to hvd.init() in {self._elastic.timeout_s:g} s"
+            " (HOROVOD_ELASTIC_TIMEOUT)"
+        )
 
     def end(self) -> None:
         self._loop.cancel_timer(MEETING_TIMER)
@@ -102,7 +125,9 @@ class Replacing:
             self._loop.set_timer(MEETING_TIMER, self._elastic.timeout_s)
 
     def _expect(self, newcomers: Iterable[int]) -> None:
-        self._elastic.store.expect({local_rank: self._roster.ranks[local_rank] for local_rank in newcomers})
+        self._elastic.store.expect(
+            {local_rank: self._roster.ranks[local_rank] for local_rank in newcomers}
+        )
 
     def _rename_heir(self) -> str:
         """Show the worker that has become rank 0 as that; returns a text that says so, or ""."""
@@ -130,4 +155,6 @@ class Replacing:
         self._num_started += 1
         self._is_anybody_new = True
         self._started_at[local_rank] = self._loop.clock()
-        return plan_replacement(self._plan, local_rank, self._roster.ranks[local_rank], self._num_started)
+        return plan_replacement(
+            self._plan, local_rank, self._roster.ranks[local_rank], self._num_started
+        )

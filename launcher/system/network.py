@@ -1,0 +1,33 @@
+"""Addresses and ports of this host."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+
+def reserve_port(address: str) -> socket.socket:
+    """Bind a free port without listening, so that nobody takes it before rank 0 does; the caller
+    keeps the socket.
+
+    The kernel gives a bound port to nobody who asks for any free one, but it does let rank 0 bind
+    it by number, as long as both sides set SO_REUSEADDR and we do not listen.
+    """
+    reserved = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind((address, 0))
+    return reserved
+
+
+def own_address() -> str:
+    """Return the address from which this host reaches others, without asking a name server; its
+    name where none stands out.
+    """
+    import socket
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # a documentation address: nothing is sent
+        except OSError:  # no default route, as on many a cluster's inner network
+            return os.uname().nodename
+        return str(probe.getsockname()[0])
