@@ -1,8 +1,8 @@
 """What the loop of a supervisor receives: small immutable messages, one class for each thing that
 can happen.
 
-Imports nothing of this package. Sources (pipes, the fork server, signals, timers) make
-them; `group.py` reads them.
+Start methods, the signals' descriptor and Horovod's store make them; whoever turns the loop reads
+them: the waiting room before an attempt, then the group.
 """
 
 from __future__ import annotations
@@ -15,14 +15,6 @@ class Started(NamedTuple):
 
     local_rank: int
     pid: int
-
-
-class Output(NamedTuple):
-    """Bytes that a worker wrote, as they came; empty `data` means that the stream has ended."""
-
-    local_rank: int
-    stream: str  # "out" or "err"
-    data: bytes
 
 
 class Exited(NamedTuple):
@@ -78,15 +70,8 @@ class ChildrenChanged(NamedTuple):
     """SIGCHLD came: some child of the supervisor has changed its state."""
 
 
-class TimerFired(NamedTuple):
-    """The deadline that was set under this name has passed."""
-
-    name: str
-
-
 Event = (
     Started
-    | Output
     | Exited
     | StartFailed
     | Asked
@@ -95,5 +80,4 @@ Event = (
     | ForkServerLost
     | Signalled
     | ChildrenChanged
-    | TimerFired
 )

@@ -11,23 +11,24 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from launcher.attempt.group import Group, NodeServices
+from launcher.attempt.group import Group
+from launcher.attempt.node import NodeServices
+from launcher.attempt.stop import Kernel, StopRequest
+from launcher.attempt.waiting import WaitingRoom
 from launcher.ctl.service import ControlSocket
 from launcher.diagnosis.evidence import Evidence
 from launcher.diagnosis.outcome import AttemptOutcome
 from launcher.diagnosis.report import FailureReport, LaunchResult, make_report, render
 from launcher.errors import LauncherError
-from launcher.horovod.store import HorovodStore
-from launcher.horovod.use import horovod_use
-from launcher.nodes.coordinator import Coordinator, LocalCoordinator
+from launcher.nodes.coordinator import LocalCoordinator
 from launcher.nodes.restart import RestartPolicy, Verdict
 from launcher.options.spec import LaunchSpec
 from launcher.output.console import Console
 from launcher.plan.plan import LaunchPlan, NodeFacts, make_plan
-from launcher.plan.program import starts_warm
+from launcher.plan.program import may_use_horovod, starts_warm
 from launcher.ranks import format_ranks
 from launcher.runs import folder as run_folder
 from launcher.start.server import ServerProcess
@@ -39,6 +40,10 @@ from launcher.system.keeper import Keeper
 from launcher.system.loop import Loop
 from launcher.system.machine import usable_cpus, visible_gpus
 from launcher.system.processes import become_subreaper, die_with_parent, fill_standard_descriptors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.horovod.service import HorovodService
 
 # Taken over besides the signals that stop: the forwarded ones, and Ctrl-Z.
 _OTHER_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP)
@@ -53,41 +58,39 @@ def launch(spec: LaunchSpec, server: ServerProcess | None = None) -> LaunchResul
     """
     _prepare_process()
     facts, warning = _look_at_node(spec, mark=server.mark if server else "")
-    with _open_services(spec, facts) as (services, control):
+    with _open_services(spec, facts) as (node, control):
         for note in filter(None, (warning, spec.filter_note(facts.local_world_size))):
-            services.console.say(note)
-        coordinator = _make_coordinator(spec, facts, services.loop)
-        starter: Starter = (
-            WarmStarter(services.loop, facts.mark, server) if starts_warm(spec) else SpawnStarter()
-        )
+            node.console.say(note)
+        coordinator = _make_coordinator(spec, facts, node.loop)
+        starter = _make_starter(spec, facts, node, server)
         history: list[str] = []
-        attempt, delay_s = 0, 0.0
+        report: FailureReport | None = None
+        attempt, verdict = 0, Verdict("restart")
         try:
-            while True:
-                plan = make_plan(spec, coordinator.join(attempt), facts, delay_s)
+            while verdict.action == "restart" and node.stop_request.signum is None:
+                plan = make_plan(spec, coordinator.join(attempt), facts)
                 _open_attempt(plan, starter, spec)
-                with Group(plan, starter, services, coordinator.elastic) as group:
-                    control.group = group
-                    outcome = group.watch()
-                    report = None if group.unsafe_reason else _make_report(outcome, facts, history)
-                    verdict = (
-                        coordinator.settle(outcome, report)
-                        if not group.unsafe_reason
-                        else Verdict("restart")
-                    )
-                    if report is not None:
-                        report = _announce(report, verdict, facts, services.console, history)
-                _tell_survivors(group.outcome(), services.console)
-                if group.unsafe_reason:
-                    starter = _step_aside(starter, group.unsafe_reason, services.console)
-                elif verdict.action == "restart":
-                    attempt, delay_s = attempt + 1, verdict.delay_s
-                else:
+                control.group = room = WaitingRoom(plan, starter, node)
+                starter = room.wait(verdict.delay_s)
+                if node.stop_request.signum is not None:
                     break
+                with Group(plan, starter, node, coordinator.elastic) as group:
+                    control.group = group
+                    outcome = group.run()
+                    report = _make_report(outcome, facts, history)
+                    verdict = coordinator.settle(outcome, report)
+                    if report is not None:
+                        report = _announce(report, verdict, facts, node.console, history)
+                outcome = group.outcome()
+                _tell_survivors(outcome, node.console)
+                attempt += 1
         finally:
             starter.close()
             coordinator.close()
-        result = _settle_result(group.outcome(), report, facts)
+        if verdict.action == "restart":
+            # A signal came before the next attempt had begun: this one was stopped, not failed.
+            outcome, report = AttemptOutcome(plan.attempt, (), node.stop_request.signum), None
+        result = _settle_result(outcome, report, facts)
         _leave_results(result, facts)
         return result
 
@@ -189,35 +192,41 @@ def _open_services(
         console = Console(loop, facts.environ)
         try:
             with ControlSocket(loop, facts, spec) as control:
-                yield NodeServices(loop, console, keeper, evidence), control
+                request = StopRequest(console.say)
+                yield NodeServices(loop, console, keeper, evidence, request, Kernel()), control
         finally:
             console.close()
 
 
-def _make_coordinator(spec: LaunchSpec, facts: NodeFacts, loop: Loop | None = None) -> Coordinator:
+def _make_coordinator(
+    spec: LaunchSpec, facts: NodeFacts, loop: Loop | None = None
+) -> LocalCoordinator:
     """Make the coordinator; without a loop (a dry run) it serves nothing."""
     chosen = spec.provenance.get("master_addr", "default") != "default"
     policy = RestartPolicy(
         spec.max_restarts, spec.restart_window, spec.restart_backoff, spec.final_codes
     )
-    use = horovod_use(spec, facts.environ)
-    serve = (lambda: HorovodStore(loop)) if loop and use else None
     return LocalCoordinator(
         facts.local_world_size,
         policy,
         spec.master_addr if chosen else None,
         spec.master_port,
-        serve,
-        _elastic_timeout_s(facts.environ) if use == "elastic" else 0.0,
+        _make_horovod(spec, facts, loop) if loop else None,
     )
 
 
-def _elastic_timeout_s(environ: Mapping[str, str]) -> float:
-    """Return how long ranks of elastic Horovod wait for each other: what its own driver reads, and
-    that one's default.
-    """
-    value = environ.get("HOROVOD_ELASTIC_TIMEOUT", "")
-    return float(value) if value.isdecimal() and int(value) else 600.0
+def _make_horovod(spec: LaunchSpec, facts: NodeFacts, loop: Loop) -> HorovodService | None:
+    """Make what a program that uses Horovod needs; None for every other."""
+    if not may_use_horovod(spec):
+        return None
+    from launcher.horovod.use import horovod_use
+
+    use = horovod_use(spec, facts.environ)
+    if not use:
+        return None
+    from launcher.horovod.service import HorovodService
+
+    return HorovodService(loop, facts.environ, is_elastic=use == "elastic")
 
 
 def _open_attempt(plan: LaunchPlan, starter: Starter, spec: LaunchSpec) -> None:
@@ -228,10 +237,11 @@ def _open_attempt(plan: LaunchPlan, starter: Starter, spec: LaunchSpec) -> None:
         starter.open(plan.workers[0], spec.preload, forced=spec.start == "warm")
 
 
-def _step_aside(starter: Starter, reason: str, console: Console) -> Starter:
-    """Go on without the fork server, and say why."""
-    starter.close()
-    console.say(f"starting each rank with its own interpreter (--start spawn): {reason}")
+def _make_starter(
+    spec: LaunchSpec, facts: NodeFacts, node: NodeServices, server: ServerProcess | None
+) -> Starter:
+    if starts_warm(spec):
+        return WarmStarter(node.loop, facts.mark, node.console.say, server)
     return SpawnStarter()
 
 

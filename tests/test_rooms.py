@@ -27,7 +27,7 @@ ROOMS = {
     "runs": "contract",
     "worker": "contract errors exits starters system",
     "horovod": "events options ranks system",
-    "diagnosis": "contract errors exits horovod ranks system",
+    "diagnosis": "contract errors exits ranks system",
     "plan": "contract errors options ranks starters",
     "output": "events plan system",
     "nodes": "diagnosis horovod ranks system",

@@ -4,35 +4,47 @@ from __future__ import annotations
 
 import signal
 
+from launcher.attempt.stop import Kernel
 from launcher.contract.error_file import WorkerError, decode, find_traceback
 from launcher.diagnosis.evidence import Evidence
 from launcher.diagnosis.outcome import WorkerOutcome
 from launcher.diagnosis.stacks import shorten_crash
-from launcher.nodes.restart import UNHEALABLE
 from launcher.output.pipes import WorkerPipes
 from launcher.start.worker import Starter, Worker
-from launcher.system.processes import kill_sessions
 
 # How many lines of a failed worker the report may show.
 _LAST_LINES = 20
 
 
 class Autopsy:
-    """Finds out how workers ended."""
+    """Finds out how workers ended, once for each: what the kernel counts tells of a death once."""
 
-    def __init__(self, evidence: Evidence, pipes: WorkerPipes) -> None:
+    def __init__(self, evidence: Evidence, pipes: WorkerPipes, kernel: Kernel) -> None:
         self._evidence = evidence
         self._pipes = pipes
+        self._kernel = kernel
+        self._found: dict[Worker, WorkerOutcome] = {}
 
-    def examine(self, worker: Worker, starter: Starter) -> None:
-        """Ask the kernel why a worker was killed, while that can still be told.
-
-        The peak of its memory is known once its process id is given back; whatever is left of its
-        session goes before.
-        """
+    def examine(self, worker: Worker, starter: Starter, *, was_forced: bool) -> WorkerOutcome:
+        """Find out how a worker has ended that has just done so; `was_forced`: killed by us."""
         assert worker.returncode is not None
-        peak_kib = self.bury(worker, starter) if worker.returncode == -signal.SIGKILL else None
-        worker.evidence = self._evidence.explain(worker.returncode, worker.pid, peak_kib)
+        evidence = ""
+        if worker.returncode < 0 and not was_forced:
+            # The peak of its memory is known once its process id is given back; whatever is left of
+            # its session goes before.
+            is_killed = worker.returncode == -signal.SIGKILL
+            peak_kib = self.bury(worker, starter) if is_killed else None
+            evidence = self._evidence.explain(worker.returncode, worker.pid, peak_kib)
+        outcome = self._look_at(worker)
+        error = outcome.error
+        if not evidence and error is not None and error.lost_data_worker:
+            evidence = self._evidence.explain_data_worker("\n".join(error.messages()))
+        self._found[worker] = outcome._replace(evidence=evidence)
+        return self._found[worker]
+
+    def outcome_of(self, worker: Worker) -> WorkerOutcome:
+        """Return how a worker has ended; of one that still runs, what is known by now."""
+        return self._found.get(worker) or self._look_at(worker)
 
     def bury(self, worker: Worker, starter: Starter) -> int | None:
         """End what is left of a dead worker's session, and let its process id go. Returns its peak
@@ -41,27 +53,14 @@ class Autopsy:
         if not worker.pid or worker.is_reaped:
             return None
         worker.is_reaped = True
-        kill_sessions([worker.pid])
+        self._kernel.kill_sessions([worker.pid])
         return starter.reap(worker.pid)
 
-    def will_hit_all(self, worker: Worker) -> bool:
-        """Whether a worker's error is one that every rank meets by itself: in the program's text,
-        or its arguments.
-        """
-        error = _read_error(worker.plan.error_file)
-        return error is not None and (
-            error.type in UNHEALABLE or (error.type == "SystemExit" and error.message == "2")
-        )
-
-    def outcome_of(self, worker: Worker) -> WorkerOutcome:
-        """Return what is known of a worker's end by now."""
+    def _look_at(self, worker: Worker) -> WorkerOutcome:
         local_rank = worker.plan.local_rank
         error = _read_error(worker.plan.error_file) if worker.returncode != 0 else None
         if error is None and worker.returncode not in (None, 0):
             error = find_traceback(self._pipes.error_text(local_rank))
-        if not worker.evidence and error is not None and error.lost_data_worker:
-            # Kept: the kernel's counters tell of each kill once.
-            worker.evidence = self._evidence.explain_data_worker("\n".join(error.messages()))
         return WorkerOutcome(
             rank=worker.plan.rank,
             pid=worker.pid,
@@ -73,7 +72,6 @@ class Autopsy:
             last_lines=self._last_lines(worker),
             log_path=worker.plan.logs.get("err", ""),
             start_failure=worker.start_failure,
-            evidence=worker.evidence,
         )
 
     def _last_lines(self, worker: Worker) -> tuple[str, ...]:
@@ -81,9 +79,8 @@ class Autopsy:
         if worker.returncode == 0:
             return ()
         if worker.returncode is not None and worker.returncode < 0:
-            crash = shorten_crash(
-                tuple(self._pipes.error_text(local_rank).splitlines()), _LAST_LINES
-            )
+            stderr = self._pipes.error_text(local_rank)
+            crash = shorten_crash(tuple(stderr.splitlines()), _LAST_LINES)
             if any(line.strip() for line in crash):
                 return crash
         return self._pipes.last_lines(local_rank, _LAST_LINES)

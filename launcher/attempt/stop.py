@@ -3,25 +3,20 @@ up on the rest.
 
 And sweeping: what workers have left behind is found and ended, because nothing survives a run. A
 Python worker is asked alone, so that it can use its data workers to finish what it does; a foreign
-command is asked with its whole process group, because a shell does not pass signals on.
+command is asked with its whole process group, because a shell does not pass signals on. Whoever
+owns a `Stop` or a `Sweep` turns the loop meanwhile: both only set timers and look.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterable, Sequence
 
+from launcher.exits import signal_name
+from launcher.start.worker import Worker
+from launcher.system import processes
 from launcher.system.loop import Loop
-from launcher.system.processes import (
-    child_pids,
-    descendants,
-    kill_sessions,
-    process_info,
-    send_signal,
-    signal_group,
-)
 
 # A worker that is stuck in a collective cannot notice SIGINT; after this share of the grace period
 # it gets SIGTERM as well.
@@ -33,38 +28,92 @@ _ESCALATE_MAX_S = 5.0
 GIVE_UP_S = 5.0
 
 # How long what a worker has left behind may take to end after SIGTERM.
-_SWEEP_GRACE_S = 0.5
-
-_ESCALATE_TIMER = "escalate the stop"
-FORCE_TIMER = "force the stop"
-_GIVE_UP_TIMER = "give up"
-_SWEEP_TIMER = "sweep"
+SWEEP_GRACE_S = 0.5
 
 
-class _Plan(Protocol):
-    @property
-    def kind(self) -> str: ...
+class Kernel:
+    """What a group asks of the kernel about processes; tests bring one that only takes notes."""
+
+    def signal(self, pid: int, signum: int) -> None:
+        processes.send_signal(pid, signum)
+
+    def signal_group(self, pid: int, signum: int) -> None:
+        processes.signal_group(pid, signum)
+
+    def kill_sessions(self, session_ids: Iterable[int]) -> None:
+        processes.kill_sessions(session_ids)
+
+    def stop_ourselves(self) -> None:
+        """Stop this process, as Ctrl-Z does; returns when somebody has continued it."""
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    def reap_orphans(self, known: Collection[int]) -> None:
+        """Let ended processes go that became our children because their parents died."""
+        for pid in processes.child_pids(os.getpid()):
+            if pid not in known:
+                _reap(pid)
+
+    def left_behind(self, known: Collection[int], sessions: Collection[int] | None) -> list[int]:
+        """Return what still runs below us and is not known: all of it, or what is in these
+        sessions; what has ended is let go.
+
+        As a sub-reaper we are the parent of every process whose own parent has ended.
+        """
+        found: list[int] = []
+        for child in processes.child_pids(os.getpid()):
+            if child in known:
+                continue
+            for pid in (child, *processes.descendants(child)):
+                info = processes.process_info(pid)
+                if info is None or info.state == "Z":
+                    _reap(pid)
+                elif sessions is None or info.session_id in sessions:
+                    found.append(pid)
+        return found
 
 
-class Stoppable(Protocol):
-    """What `Stop` needs of a worker."""
+def _reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        pass
 
-    pid: int
-    asked_to_stop_at: float | None
 
-    @property
-    def plan(self) -> _Plan: ...
-    @property
-    def is_running(self) -> bool: ...
+class StopRequest:
+    """The signal that asks a launch to stop: noted once, for all its attempts and the pauses
+    between them.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self.signum: int | None = None
+
+    def note(self, signum: int) -> bool:
+        """Take a signal down; returns whether it was the first, which asks: the second forces."""
+        if self.signum is not None:
+            return False
+        self.signum = signum
+        self._say(f"received {signal_name(signum)}; stopping, a second one forces")
+        return True
 
 
 class Stop:
     """The stop of one group of workers."""
 
-    def __init__(self, workers: Sequence[Stoppable], loop: Loop, grace_s: float) -> None:
+    def __init__(
+        self,
+        workers: Sequence[Worker],
+        loop: Loop,
+        kernel: Kernel,
+        grace_s: float,
+        before_force: Callable[[], None],
+    ) -> None:
+        """`before_force` is called once, when the grace period is over and workers still run."""
         self._workers = workers
         self._loop = loop
+        self._kernel = kernel
         self._grace_s = grace_s
+        self._before_force = before_force
         self._signum = signal.SIGTERM
         self.has_begun = False
         self.has_forced = False
@@ -79,21 +128,21 @@ class Stop:
         for worker in self._workers:
             self.ask(worker)
         if signum == signal.SIGINT:
-            self._loop.set_timer(
-                _ESCALATE_TIMER, min(_ESCALATE_MAX_S, self._grace_s * _ESCALATE_SHARE)
-            )
-        self._loop.set_timer(FORCE_TIMER, self._grace_s)
+            delay_s = min(_ESCALATE_MAX_S, self._grace_s * _ESCALATE_SHARE)
+            self._loop.set_timer(self._escalate, delay_s)
+        self._loop.set_timer(self._force_in_time, self._grace_s)
 
-    def ask(self, worker: Stoppable) -> None:
+    def ask(self, worker: Worker) -> None:
         """Ask one worker to end."""
         if not worker.is_running:
             return
         if worker.asked_to_stop_at is None:
             worker.asked_to_stop_at = self._loop.clock()
-        send = signal_group if worker.plan.kind == "command" else send_signal
+        is_command = worker.plan.kind == "command"
+        send = self._kernel.signal_group if is_command else self._kernel.signal
         send(worker.pid, self._signum)
         # A worker that was stopped (SIGSTOP, Ctrl-Z) must run to see it.
-        signal_group(worker.pid, signal.SIGCONT)
+        self._kernel.signal_group(worker.pid, signal.SIGCONT)
 
     def force(self) -> None:
         """Kill everything in the sessions of the workers that still run."""
@@ -101,82 +150,73 @@ class Stop:
         running = [worker for worker in self._workers if worker.is_running]
         for worker in running:
             worker.asked_to_stop_at = worker.asked_to_stop_at or self._loop.clock()
-        kill_sessions(worker.pid for worker in running)
-        self._loop.cancel_timer(FORCE_TIMER)
-        self._loop.set_timer(_GIVE_UP_TIMER, GIVE_UP_S)
-
-    def on_timer(self, name: str) -> None:
-        """Take the next step of the stop."""
-        if name == _ESCALATE_TIMER:
-            self._signum = signal.SIGTERM
-            for worker in self._workers:
-                self.ask(worker)
-        elif name == FORCE_TIMER:
-            self.force()
-        elif name == _GIVE_UP_TIMER:
-            self.has_given_up = True
+        self._kernel.kill_sessions([worker.pid for worker in running])
+        self._loop.cancel_timer(self._force_in_time)
+        self._loop.set_timer(self._give_up, GIVE_UP_S)
 
     def end(self) -> None:
         """Forget the deadlines: everything has ended, or been given up."""
-        for name in (_ESCALATE_TIMER, FORCE_TIMER, _GIVE_UP_TIMER):
-            self._loop.cancel_timer(name)
+        for timer in (self._escalate, self._force_in_time, self._give_up):
+            self._loop.cancel_timer(timer)
+
+    def _escalate(self) -> None:
+        self._signum = signal.SIGTERM
+        for worker in self._workers:
+            self.ask(worker)
+
+    def _force_in_time(self) -> None:
+        self._before_force()
+        self.force()
+
+    def _give_up(self) -> None:
+        self.has_given_up = True
 
 
-def reap_orphans(known: Iterable[int]) -> None:
-    """Let ended processes go that became our children because their parents died."""
-    keep = set(known)
-    for pid in child_pids(os.getpid()):
-        if pid not in keep:
-            _reap(pid)
+class Sweep:
+    """The end of what the workers have left behind: SIGTERM, a short grace, SIGKILL."""
 
+    def __init__(
+        self,
+        loop: Loop,
+        kernel: Kernel,
+        known: Callable[[], Collection[int]],
+        sessions: Collection[int] | None,
+    ) -> None:
+        """known: tells our own children that are no orphans. sessions: the only ones in which
+        anything is ended; None for everywhere.
+        """
+        self._loop = loop
+        self._kernel = kernel
+        self._known = known
+        self._sessions = sessions
+        self._has_given_up = False
+        self._left = kernel.left_behind(known(), sessions)
+        for pid in self._left:
+            kernel.signal(pid, signal.SIGTERM)
+            kernel.signal(pid, signal.SIGCONT)
+        if self._left:
+            loop.set_timer(self.force, SWEEP_GRACE_S)
 
-def _reap(pid: int) -> None:
-    try:
-        os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        pass
+    @property
+    def is_over(self) -> bool:
+        return not self._left or self._has_given_up
 
+    def look(self) -> None:
+        """See what is left. Called when children have changed, which is what orphans become."""
+        self._left = self._kernel.left_behind(self._known(), self._sessions)
 
-def sweep(loop: Loop, known: set[int], sessions: set[int], *, spare_daemons: bool) -> None:
-    """End what the workers have left behind: SIGTERM, a short grace, SIGKILL.
+    def force(self) -> None:
+        """Kill what is left."""
+        self.look()
+        for pid in self._left:
+            self._kernel.signal(pid, signal.SIGKILL)
+        self._loop.cancel_timer(self.force)
+        self._loop.set_timer(self._give_up, GIVE_UP_S)
 
-    As a sub-reaper we are the parent of every process whose own parent has ended, so all of it is
-    among our children. With `spare_daemons`, a process that has made a session of its own was meant
-    to stay, and is left alone.
-    """
-    left = _left_behind(known, sessions, spare_daemons)
-    if not left:
-        return
-    for pid in left:
-        send_signal(pid, signal.SIGTERM)
-        send_signal(pid, signal.SIGCONT)
-    loop.set_timer(_SWEEP_TIMER, _SWEEP_GRACE_S)
-    forced = False
-    while left:
-        # Ends wake us (SIGCHLD): of our own children, which is what orphans become.
-        fired = any(getattr(event, "name", "") == _SWEEP_TIMER for event in loop.wait_events())
-        for pid in left:
-            _reap(pid)
-        left = _left_behind(known, sessions, spare_daemons)
-        if fired and forced:
-            return
-        if fired:
-            forced = True
-            for pid in left:
-                send_signal(pid, signal.SIGKILL)
-            loop.set_timer(_SWEEP_TIMER, GIVE_UP_S)
-    loop.cancel_timer(_SWEEP_TIMER)
+    def end(self) -> None:
+        """Forget the deadlines."""
+        for timer in (self.force, self._give_up):
+            self._loop.cancel_timer(timer)
 
-
-def _left_behind(known: set[int], sessions: set[int], spare_daemons: bool) -> list[int]:
-    found: list[int] = []
-    for child in child_pids(os.getpid()):
-        if child in known:
-            continue
-        for pid in (child, *descendants(child)):
-            info = process_info(pid)
-            if info is None or info.state == "Z":
-                _reap(pid)
-            elif not spare_daemons or info.session_id in sessions:
-                found.append(pid)
-    return found
+    def _give_up(self) -> None:
+        self._has_given_up = True

@@ -1,7 +1,7 @@
 """Looks after the workers of an attempt from outside: does anything still move, and where is
 everyone?
 
-Owns the hang timer and the collection of stacks; decides nothing.
+Owns the hang timer and the collection of stacks; what a hang leads to is decided by the group.
 """
 
 from __future__ import annotations
@@ -9,30 +9,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from launcher.diagnosis import stacks
 from launcher.diagnosis.hang import WARN_AFTER_S, Hang, HangWatch, Progress, look_interval_s
 from launcher.diagnosis.probe import Target, collect_stacks, cpu_seconds
 from launcher.diagnosis.stacks import RankStack
-from launcher.events import Output
-from launcher.horovod.stalls import Stall, StallWatch
 from launcher.output.pipes import WorkerPipes
-from launcher.plan.plan import WorkerPlan
+from launcher.start.worker import Worker
 from launcher.system.loop import Loop
 
-HANG_TIMER = "look for a hang"
-
-
-class Watched(Protocol):
-    """What is needed of a worker."""
-
-    pid: int
-
-    @property
-    def plan(self) -> WorkerPlan: ...
-    @property
-    def is_running(self) -> bool: ...
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.horovod.stalls import StallWatch
 
 
 class Diagnostics:
@@ -40,80 +28,84 @@ class Diagnostics:
 
     def __init__(
         self,
-        workers: Sequence[Watched],
+        workers: Sequence[Worker],
         pipes: WorkerPipes,
         loop: Loop,
         timeout_s: float,
         say: Callable[[str], None],
+        on_hang: Callable[[Hang], None],
     ) -> None:
+        """`on_hang` is called when a hang has lasted for the timeout; without a timeout there is
+        only a warning.
+        """
         self._workers = workers
         self._pipes = pipes
         self._loop = loop
         self._timeout_s = timeout_s
         self._say = say
+        self._on_hang = on_hang
         self._watch = HangWatch(loop.clock(), len(workers))
         self._has_warned = False
-        self._stalls = StallWatch()
+        self._stalls: StallWatch | None = None
 
     def begin(self) -> None:
-        """Start to look for a hang."""
+        """Start to look for a hang, or begin to count anew."""
         self._watch.restart(self._loop.clock())
-        self._loop.set_timer(HANG_TIMER, look_interval_s(self._timeout_s))
+        self._set_timer()
 
     def end(self) -> None:
-        self._loop.cancel_timer(HANG_TIMER)
+        """Look no more: a stop has begun, or everything has ended."""
+        self._loop.cancel_timer(self._look)
 
-    def look(self) -> Hang | None:
-        """The timer has fired. Returns the hang once it has lasted for the timeout; without a
-        timeout, warns of it once.
+    def hear(self, local_rank: int, data: bytes) -> None:
+        """A rank of Horovod has written something on stderr, which may tell of a stall.
+
+        A rank that waits in Horovod keeps a processor busy, so nothing seems to stand still.
         """
-        self._loop.set_timer(HANG_TIMER, look_interval_s(self._timeout_s))
+        if self._stalls is None:
+            from launcher.horovod.stalls import StallWatch
+
+            self._stalls = StallWatch()
+        stall = self._stalls.feed(local_rank, data, self._loop.clock())
+        if stall is None:
+            return
+        if self._timeout_s:
+            if stall.waited_s >= self._timeout_s:
+                hang = self._make_hang(stall.waited_s)
+                self._on_hang(hang._replace(waits_for=stall.describe(), odd_rank=stall.odd_rank))
+        elif stall.is_new:
+            hang = self._make_hang(stall.waited_s)
+            self._warn(hang._replace(waits_for=stall.describe()))
+
+    def describe(self) -> str:
+        """Return where the running workers are, as text."""
+        return stacks.render(self._collect())
+
+    def _set_timer(self) -> None:
+        self._loop.set_timer(self._look, look_interval_s(self._timeout_s))
+
+    def _look(self) -> None:
+        self._set_timer()
         still_s = self._watch.still_for(self._measure(), self._loop.clock())
         if self._timeout_s:
-            return self._make_hang(still_s) if still_s >= self._timeout_s else None
-        if still_s < WARN_AFTER_S:
+            if still_s >= self._timeout_s:
+                self._on_hang(self._make_hang(still_s))
+        elif still_s < WARN_AFTER_S:
             self._has_warned = False
         elif not self._has_warned:
             self._has_warned = True
             self._warn(self._make_hang(still_s), " (no output, no CPU time)")
-        return None
 
-    def hear(self, event: Output) -> Hang | None:
-        """A rank has written something. Returns a stall that Horovod tells of, or warns of it, as
-        `look` does.
-
-        A rank that waits in Horovod keeps a processor busy, so nothing seems to stand still.
-        """
-        stall = (
-            self._stalls.feed(event.local_rank, event.data, self._loop.clock())
-            if event.stream == "err"
-            else None
-        )
-        if stall is None:
-            return None
-        if self._timeout_s:
-            return (
-                self._make_hang(stall.waited_s, stall)
-                if stall.waited_s >= self._timeout_s
-                else None
-            )
-        if stall.is_new:
-            self._warn(self._make_hang(stall.waited_s, stall))
-        return None
-
-    def collect(self) -> list[RankStack]:
+    def _collect(self) -> list[RankStack]:
         """Return where each running worker is."""
         running = [worker for worker in self._workers if worker.is_running]
         return collect_stacks(
             [Target(worker.plan.rank, worker.pid, worker.plan.error_file) for worker in running]
         )
 
-    def describe(self) -> str:
-        """Return where the running workers are, as text."""
-        return stacks.render(self.collect())
-
-    def _make_hang(self, still_s: float, stall: Stall | None = None) -> Hang:
-        return Hang(tuple(self.collect()), still_s, stall)
+    def _make_hang(self, still_s: float) -> Hang:
+        where = tuple(self._collect())
+        return Hang(where, still_s, odd_rank=stacks.odd_rank(where))
 
     def _warn(self, hang: Hang, detail: str = "") -> None:
         self._say(f"{hang.describe()}{detail}:\n{stacks.render(hang.where)}")

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from launcher.attempt.group import Group
+from launcher.attempt.waiting import WaitingRoom
 from launcher.events import Event, Signalled
 from launcher.options.spec import LaunchSpec
 from launcher.plan.plan import NodeFacts
@@ -40,7 +41,7 @@ class ControlSocket:
         self._facts = facts
         self._spec = spec
         self._started_at = time.time()
-        self.group: Group | None = None
+        self.group: Group | WaitingRoom | None = None
         self._socket: socket.socket | None = None
 
     def __enter__(self) -> ControlSocket:

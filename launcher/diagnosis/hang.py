@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from launcher.diagnosis.stacks import RankStack
-from launcher.horovod.stalls import Stall
 
 # Without --hang-timeout, one warning after this long.
 WARN_AFTER_S = 300.0
@@ -70,11 +69,13 @@ class Hang(NamedTuple):
     where: tuple[RankStack, ...]
     # For how long, in seconds.
     still_s: float
-    # What Horovod said about it; None when it was we who found that nothing moves.
-    stall: Stall | None = None
+    # Of a rank that stands alone while the others wait for it; None when nobody stands out.
+    odd_rank: int | None = None
+    # Who is waited for, in Horovod's words; "" when it was we who found that nothing moves.
+    waits_for: str = ""
 
     def describe(self) -> str:
         """Return what stands still, without the places: `nothing has moved for 30 s`."""
-        if self.stall is None:
+        if not self.waits_for:
             return f"nothing has moved for {self.still_s:.0f} s"
-        return f"Horovod has waited for {self.still_s:.0f} s for {self.stall.describe()}"
+        return f"Horovod has waited for {self.still_s:.0f} s for {self.waits_for}"

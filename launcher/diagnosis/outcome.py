@@ -73,8 +73,6 @@ class AttemptOutcome(NamedTuple):
 
     @property
     def succeeded(self) -> bool:
-        return (
-            not self.node_failure
-            and not self.hang
-            and all(worker.returncode == 0 for worker in self.workers)
-        )
+        if self.node_failure or self.hang or not self.workers:
+            return False
+        return all(worker.returncode == 0 for worker in self.workers)

@@ -136,7 +136,7 @@ def make_report(outcome: AttemptOutcome, *, hostname: str, run_dir: str | None) 
 def _hang_report(
     outcome: AttemptOutcome, hang: Hang, hostname: str, run_dir: str | None
 ) -> FailureReport:
-    odd = hang.stall.odd_rank if hang.stall else stacks.odd_rank(hang.where)
+    odd = hang.odd_rank
     worker = next((worker for worker in outcome.workers if worker.rank == odd), None)
     return FailureReport(
         rank=worker.rank if worker else -1,

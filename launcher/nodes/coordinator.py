@@ -1,8 +1,9 @@
-"""Who answers `join` and `settle` for a node. On one node that is this file; several nodes bring a
-remote one.
+"""Who answers `join` and `settle` for a node: the two questions that a supervisor asks about the
+whole run.
 
 `join` says which ranks this node has in the next attempt and where its process group store is;
-`settle` turns what happened into a verdict.
+`settle` turns what happened into a verdict. On one node that is this file; several nodes bring a
+remote one.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from launcher.diagnosis.outcome import AttemptOutcome
 from launcher.diagnosis.report import FailureReport
-from launcher.horovod.store import HorovodStore
 from launcher.nodes import restart
-from launcher.nodes.restart import Verdict
 from launcher.ranks import Assignment
 from launcher.system.network import reserve_port
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.horovod.service import HorovodService
 
 _LOOPBACK = "127.0.0.1"
 
@@ -30,28 +33,13 @@ _ELASTIC_HINT = (
 
 
 class Elastic(NamedTuple):
-    """What it takes to replace a lost worker while the others keep their state
-    (launcher/horovod/replacing.py).
-    """
+    """What it takes to replace a lost worker while the others keep their state."""
 
-    store: HorovodStore
-    # How long workers that wait for others wait at most, in seconds.
-    timeout_s: float
+    horovod: HorovodService
     # Whether a worker may be replaced, given the report about it and how many are lost; and the
     # note that it was.
     may_replace: Callable[[FailureReport, int], bool]
     note_replacement: Callable[[FailureReport], None]
-
-
-class Coordinator(Protocol):
-    """The two questions that a supervisor asks about the whole run."""
-
-    # None where workers that are lost end the attempt.
-    elastic: Elastic | None
-
-    def join(self, attempt: int) -> Assignment: ...
-    def settle(self, outcome: AttemptOutcome, report: FailureReport | None) -> Verdict: ...
-    def close(self) -> None: ...
 
 
 class LocalCoordinator:
@@ -63,8 +51,7 @@ class LocalCoordinator:
         policy: restart.RestartPolicy,
         master_addr: str | None = None,
         master_port: int | None = None,
-        open_store: Callable[[], HorovodStore] | None = None,
-        elastic_timeout_s: float = 0.0,
+        horovod: HorovodService | None = None,
     ) -> None:
         self._local_world_size = local_world_size
         self._policy = policy
@@ -72,62 +59,57 @@ class LocalCoordinator:
         self._master_addr = master_addr
         self._master_port = master_port
         self._reserved: socket.socket | None = None
-        self._open_store = open_store
-        self._store: HorovodStore | None = None
-        self._elastic_timeout_s = elastic_timeout_s  # 0: the program does not use elastic Horovod
+        self._horovod = horovod
+        # None where workers that are lost end the attempt.
         self.elastic: Elastic | None = None
+        if horovod is not None and horovod.is_elastic and policy.max_restarts:
+            self.elastic = Elastic(horovod, self._may_replace, self._note)
 
     def join(self, attempt: int) -> Assignment:
         """Return the layout of the next attempt, with a port that no attempt before it has had."""
         self.close()
-        if self._open_store is not None:
-            self._store = self._open_store()
-            if self._elastic_timeout_s and self._policy.max_restarts:
-                self.elastic = Elastic(
-                    self._store, self._elastic_timeout_s, self._may_replace, self._note
-                )
+        horovod_addr, horovod_port = self._horovod.open_store() if self._horovod else ("", 0)
         return Assignment(
             attempt=attempt,
             node_rank=0,
             local_world_sizes=(self._local_world_size,),
             master_addr=self._master_addr or _LOOPBACK,
             master_port=self._master_port or self._reserve_port(),
-            horovod_addr=self._store.address if self._store else "",
-            horovod_port=self._store.port if self._store else 0,
+            horovod_addr=horovod_addr,
+            horovod_port=horovod_port,
             is_elastic=self.elastic is not None,
         )
 
-    def settle(self, outcome: AttemptOutcome, report: FailureReport | None) -> Verdict:
+    def settle(self, outcome: AttemptOutcome, report: FailureReport | None) -> restart.Verdict:
         """Decide what follows an attempt, and remember it."""
-        now = time.monotonic()
-        verdict = restart.decide(
-            outcome, report, self._past, self._policy, now, os.urandom(1)[0] / 255
-        )
+        now, chance = time.monotonic(), os.urandom(1)[0] / 255
+        verdict = restart.decide(outcome, report, self._past, self._policy, now, chance)
         if report is not None:
             self._note(report)
-            if (
-                self._elastic_timeout_s
-                and not self._policy.max_restarts
-                and report.error_type not in restart.UNHEALABLE
-            ):
+            if self._could_be_elastic(report):
                 verdict = verdict._replace(reason=_ELASTIC_HINT)
         return verdict
+
+    def close(self) -> None:
+        """Let go of what the last attempt had: its port, and Horovod's store."""
+        if self._reserved is not None:
+            self._reserved.close()
+            self._reserved = None
+        if self._horovod is not None:
+            self._horovod.close()
+
+    def _could_be_elastic(self, report: FailureReport) -> bool:
+        """Tell whether the rank of this report would have been replaced with --max-restarts."""
+        is_elastic = self._horovod is not None and self._horovod.is_elastic
+        is_healable = report.error_type not in restart.UNHEALABLE
+        return is_elastic and is_healable and not self._policy.max_restarts
 
     def _may_replace(self, report: FailureReport, num_lost: int) -> bool:
         return restart.may_replace(report, num_lost, self._past, self._policy, time.monotonic())
 
     def _note(self, report: FailureReport) -> None:
-        self._past.append(
-            restart.FailedAttempt(time.monotonic(), report.duration_s, restart.signature_of(report))
-        )
-
-    def close(self) -> None:
-        if self._reserved is not None:
-            self._reserved.close()
-            self._reserved = None
-        if self._store is not None:
-            self._store.close()
-            self._store = self.elastic = None
+        signature = restart.signature_of(report)
+        self._past.append(restart.FailedAttempt(time.monotonic(), report.duration_s, signature))
 
     def _reserve_port(self) -> int:
         """Keep a free port for rank 0 while the attempt lasts."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from launcher.diagnosis.outcome import AttemptOutcome
+from launcher.diagnosis.outcome import AttemptOutcome, WorkerOutcome
 from launcher.diagnosis.report import FailureReport
 
 # An attempt that fails this soon has failed at its start.
@@ -24,6 +24,17 @@ UNHEALABLE = frozenset(
 )
 
 _USAGE_CODE = 2
+
+
+def will_hit_all(outcome: WorkerOutcome) -> bool:
+    """Whether a worker's error is one that every rank meets by itself: in the program's text, or
+    its arguments.
+    """
+    error = outcome.error
+    if error is None:
+        return False
+    is_usage = error.type == "SystemExit" and error.message == str(_USAGE_CODE)
+    return is_usage or error.type in UNHEALABLE
 
 
 class RestartPolicy(NamedTuple):

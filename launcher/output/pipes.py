@@ -8,9 +8,9 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from launcher.events import Event, Output
+from launcher.events import Event
 from launcher.output.console import STALL_S, Console
 from launcher.output.streams import RankStream, StreamSettings, make_prefix
 from launcher.plan.plan import LaunchPlan, WorkerPlan
@@ -23,24 +23,28 @@ _READ_BYTES = 1 << 18
 # that does no harm.
 _PIPE_BYTES = 1 << 18
 
-STALL_TIMER = "console stalled"
-
 # Text without a newline is shown after this long: most of it is half a line that is completed at
 # once.
 _PROMPT_S = 0.1
-PROMPT_TIMER = "show prompts"
+
+# Local rank, "out" or "err", and what was written.
+Listener = Callable[[int, str, bytes], None]
 
 
 class WorkerPipes:
     """All output pipes of one attempt. Use as a context manager."""
 
-    def __init__(self, plan: LaunchPlan, loop: Loop, console: Console) -> None:
+    def __init__(
+        self, plan: LaunchPlan, loop: Loop, console: Console, on_output: Listener | None = None
+    ) -> None:
+        """`on_output` hears whatever is read, besides the streams."""
         self._plan = plan
         self._loop = loop
         self._console = console
         self._fds: dict[tuple[int, str], int] = {}
         self._streams: dict[tuple[int, str], RankStream] = {}
         self._is_paused = False
+        self._on_output = on_output
 
     def __enter__(self) -> WorkerPipes:
         return self
@@ -50,7 +54,7 @@ class WorkerPipes:
             self._close(key)
         for stream in self._streams.values():
             stream.close()
-        for timer in (STALL_TIMER, PROMPT_TIMER):
+        for timer in (self._check_stall, self._show_prompts):
             self._loop.cancel_timer(timer)
 
     def open(self, worker: WorkerPlan) -> list[int]:
@@ -88,38 +92,40 @@ class WorkerPipes:
             settings = self._settings(worker, name)
             self._streams[worker.local_rank, name].rename(settings.prefix, settings.rank)
 
-    def feed(self, event: Output) -> None:
+    def _feed(self, key: tuple[int, str], data: bytes) -> None:
         """Pass on what a worker wrote; then hold all workers back if the console cannot take
         more.
         """
-        stream = self._streams[event.local_rank, event.stream]
-        stream.feed(event.data)
+        stream = self._streams[key]
+        stream.feed(data)
+        if self._on_output is not None:
+            self._on_output(*key, data)
         if stream.has_prompt:
-            self._loop.set_timer(PROMPT_TIMER, _PROMPT_S)
+            self._loop.set_timer(self._show_prompts, _PROMPT_S)
         if self._console.full and not self._is_paused:
             self._is_paused = True
             for fd in self._fds.values():
                 self._loop.unwatch(fd)
-            self._loop.set_timer(STALL_TIMER, STALL_S)
+            self._loop.set_timer(self._check_stall, STALL_S)
 
     def resume_if_possible(self) -> None:
         """Let the workers write again when the console has caught up."""
         if self._is_paused and self._console.has_room:
             self._is_paused = False
-            self._loop.cancel_timer(STALL_TIMER)
+            self._loop.cancel_timer(self._check_stall)
             for key in self._fds:
                 self._watch(key)
 
-    def check_stall(self) -> None:
+    def _check_stall(self) -> None:
         """The console has been full for a while: a reader that does not move must not stop
         the job.
         """
         if self._console.stalled_s >= STALL_S:
             self._console.start_skipping()
         else:
-            self._loop.set_timer(STALL_TIMER, STALL_S)
+            self._loop.set_timer(self._check_stall, STALL_S)
 
-    def show_prompts(self) -> None:
+    def _show_prompts(self) -> None:
         """Show what workers have left unfinished on the terminal."""
         for stream in self._streams.values():
             stream.show_prompt()
@@ -180,15 +186,16 @@ class WorkerPipes:
     def _read(self, key: tuple[int, str]) -> Iterable[Event]:
         fd = self._fds.get(key)
         if fd is None:
-            return []
+            return ()
         try:
             data = os.read(fd, _READ_BYTES)
         except BlockingIOError:
-            return []
+            return ()
         if not data:
             self._close(key)
-            return []
-        return [Output(*key, data)]
+            return ()
+        self._feed(key, data)
+        return ()
 
     def _close(self, key: tuple[int, str]) -> None:
         fd = self._fds.pop(key)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _NOT_FOUND = 127  # as shells say it
 _CANNOT_EXECUTE = 126
 _LONGEST_INTERPRETER_LINE = 256  # what the Linux kernel reads of it
+# Of a script, for the name of Horovod.
+_SEARCHED_BYTES = 1 << 20
 _OUR_STDIN = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 
 
@@ -305,3 +307,14 @@ def starts_warm(spec: LaunchSpec) -> bool:
     if program_kind(spec) == "command" or spec.start == "spawn":
         return False
     return spec.start == "warm" or spec.nproc != 1 or spec.max_restarts > 0
+
+
+def may_use_horovod(spec: LaunchSpec) -> bool:
+    """Whether to look closer: for all other programs, nothing of launcher/horovod is loaded."""
+    if spec.backend != "auto":
+        return spec.backend == "horovod"
+    try:
+        with open(spec.script, "rb") as file:
+            return b"horovod" in file.read(_SEARCHED_BYTES)
+    except OSError:  # a module's name, a folder
+        return False

@@ -11,7 +11,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from launcher.contract import messages as forkwire
@@ -21,7 +21,6 @@ from launcher.events import (
     ForkServerLost,
     ForkServerReady,
     ForkServerUnsafe,
-    Output,
     Started,
     StartFailed,
 )
@@ -35,19 +34,19 @@ from launcher.system.processes import start_problem
 # How long the server may take to answer: it does nothing else than answer.
 _REAP_S = 0.5
 
-# The `local_rank` under which the server's own output (a warning of an import, say) is reported.
-SERVER_OUTPUT = -1
-
 
 class WarmStarter:
     """Starts workers by asking a fork server, and hears of their exits from it."""
 
     method = "warm"
 
-    def __init__(self, loop: Loop, mark: str, server: ServerProcess | None = None) -> None:
+    def __init__(
+        self, loop: Loop, mark: str, say: Callable[[str], None], server: ServerProcess | None = None
+    ) -> None:
         """`server` is used by the first `open`, if it still lives then."""
         self._loop = loop
         self._mark = mark
+        self._say = say
         self._started = server
         self._socket: socket.socket | None = None
         self._output_fd = -1
@@ -111,7 +110,7 @@ class WarmStarter:
             return []
         # What it had sent before it died counts: the workers' exits above all.
         events = list(self._read_messages()) if self._socket is not None else []
-        events += self._read_output()
+        self._read_output()
         self.pid = 0
         self.is_ready = False
         self._forget_socket()
@@ -223,4 +222,6 @@ class WarmStarter:
         if not data:
             self._loop.unwatch(self._output_fd)
         lines = self._output.feed(data) if data else self._output.finish()
-        return [Output(SERVER_OUTPUT, "err", lines)] if lines else []
+        if lines:
+            self._say(lines.decode("utf-8", "backslashreplace").rstrip("\n"))
+        return ()

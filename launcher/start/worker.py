@@ -37,12 +37,17 @@ class Worker:
         self.asked_to_stop_at: float | None = None
         self.start_failure = ""
         self.is_reaped = False
-        self.evidence = ""
 
     @property
     def is_running(self) -> bool:
         return self.pid != 0 and self.returncode is None
 
+    @property
+    def state(self) -> str:
+        """In words: starting, running, or how it has ended."""
+        if self.returncode is not None:
+            return describe(self.returncode)
+        return "running" if self.pid else "starting"
+
     def __repr__(self) -> str:
-        state = "running" if self.returncode is None else describe(self.returncode)
-        return f"<worker {self.plan.rank} pid {self.pid}: {state}>"
+        return f"<worker {self.plan.rank} pid {self.pid}: {self.state}>"

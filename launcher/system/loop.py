@@ -1,9 +1,8 @@
-"""The one selector loop of a supervisor: pipes, signals and deadlines in, typed events out. The
-only `select`.
+"""The one selector loop of a supervisor: descriptors, signals and deadlines. The only `select`.
 
-A source is anything that can be read without blocking when its descriptor is ready; it returns
-events. Signals arrive over the wake-up descriptor, so that a signal is an event like any other and
-no handler runs our code.
+Whatever is ready has an owner that is called: a descriptor its reader, a timer its callback. What
+concerns somebody else comes back from a reader as an event, and so do signals, which arrive over
+the wake-up descriptor: no handler runs our code.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from types import FrameType, TracebackType
 
-from launcher.events import ChildrenChanged, Event, Signalled, TimerFired
+from launcher.events import ChildrenChanged, Event, Signalled
 
-# A source's reader: called when its descriptor is ready, returns what happened.
+# Called when its descriptor is ready; returns what concerns somebody else.
 Reader = Callable[[], Iterable[Event]]
 
 
@@ -26,14 +25,12 @@ def _note_signal(signum: int, frame: FrameType | None) -> None:
 
 
 class Loop:
-    """Collects events from descriptors, signals and timers, in one thread. Use as a context
-    manager.
-    """
+    """Waits for descriptors, signals and timers, in one thread. Use as a context manager."""
 
     def __init__(self, signals: Sequence[int], clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self._selector = selectors.DefaultSelector()
-        self._timers: dict[str, float] = {}
+        self._timers: dict[Callable[[], None], float] = {}
         self._signals = tuple(signals)
         self._old_handlers: dict[int, object] = {}
         self._wakeup_read, self._wakeup_write = os.pipe()
@@ -80,18 +77,22 @@ class Loop:
         except (KeyError, ValueError):
             pass
 
-    def set_timer(self, name: str, delay_s: float) -> None:
-        """Fire `TimerFired(name)` once, `delay_s` seconds from now; replaces an earlier timer of
-        that name.
+    def set_timer(self, callback: Callable[[], None], delay_s: float) -> None:
+        """Call `callback` once, `delay_s` seconds from now; replaces an earlier timer of the same
+        one. Methods of one object are the same.
         """
-        self._timers[name] = self.clock() + delay_s
+        self._timers[callback] = self.clock() + delay_s
 
-    def cancel_timer(self, name: str) -> None:
-        self._timers.pop(name, None)
+    def cancel_timer(self, callback: Callable[[], None]) -> None:
+        """Forget a timer; one that is not set is fine."""
+        self._timers.pop(callback, None)
 
-    def wait_events(self) -> list[Event]:
-        """Block until something happens and return it. Never empty-handed for long: readers may
-        return nothing.
+    def turn(self, handle: Callable[[Event], None]) -> None:
+        """Block until something happens; hand over what the readers have returned, then call the
+        timers that are due.
+
+        All readers come before the first event is handled: what a worker has written is taken
+        before its end is heard of.
         """
         timeout = None
         if self._timers:
@@ -99,11 +100,16 @@ class Loop:
         events: list[Event] = []
         for key, _ in self._selector.select(timeout):
             events.extend(key.data())
+        for event in events:
+            handle(event)
         now = self.clock()
-        for name in [name for name, deadline in self._timers.items() if deadline <= now]:
-            del self._timers[name]
-            events.append(TimerFired(name))
-        return events
+        due = sorted((at, order) for order, at in enumerate(self._timers.values()) if at <= now)
+        callbacks = list(self._timers)
+        for _, order in due:
+            # One that is called may cancel another.
+            if self._timers.get(callbacks[order], now + 1) <= now:
+                del self._timers[callbacks[order]]
+                callbacks[order]()
 
     def _read_signals(self) -> list[Event]:
         try:

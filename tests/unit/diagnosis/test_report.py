@@ -136,11 +136,12 @@ def test_tensors_that_do_not_match_are_the_cause_and_that_horovod_has_been_shut_
     assert [(other.ranks, other.is_same) for other in found.others] == [((2,), True), ((0,), False)]
 
 
-def hang(stall: Stall | None) -> FailureReport:
+def hang(stall: Stall) -> FailureReport:
     """A hang of ranks 0 and 1: both stand in the same line."""
     frames = (Frame("train.py", 9, "step"),)
     workers = (worker(0, None, 0.0), worker(1, None, 0.0))
-    return report(*workers, hang=Hang((RankStack(0, frames), RankStack(1, frames)), 30.0, stall))
+    where = (RankStack(0, frames), RankStack(1, frames))
+    return report(*workers, hang=Hang(where, 30.0, stall.odd_rank, stall.describe()))
 
 
 def test_a_stall_that_horovod_found_names_the_missing_rank_and_the_tensors() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from launcher.diagnosis.outcome import AttemptOutcome, WorkerOutcome
 from launcher.diagnosis.report import FailureReport
-from launcher.horovod.store import HorovodStore
+from launcher.horovod.service import HorovodService
 from launcher.nodes.coordinator import LocalCoordinator
 from launcher.nodes.restart import RestartPolicy
 from launcher.system.loop import Loop
@@ -56,19 +56,27 @@ def test_an_address_that_the_user_chose_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("timeout_s", "max_restarts", "expected"),
-    [(600.0, 1, True), (600.0, 0, False), (0.0, 1, False)],
+    ("is_elastic", "max_restarts", "expected"),
+    [(True, 1, True), (True, 0, False), (False, 1, False)],
 )
 def test_lost_workers_are_replaced_only_by_elastic_programs_that_may_restart(
-    timeout_s: float, max_restarts: int, expected: bool
+    is_elastic: bool, max_restarts: int, expected: bool
 ) -> None:
     with Loop(()) as loop:
-        policy = RestartPolicy(max_restarts)
-        coordinator = LocalCoordinator(
-            2, policy, open_store=lambda: HorovodStore(loop), elastic_timeout_s=timeout_s
-        )
+        horovod = HorovodService(loop, {}, is_elastic=is_elastic)
+        coordinator = LocalCoordinator(2, RestartPolicy(max_restarts), horovod=horovod)
         assignment = coordinator.join(0)
+        assert assignment.horovod_port
         assert (assignment.is_elastic, coordinator.elastic is not None) == (expected, expected)
+        coordinator.close()
+
+
+def test_each_attempt_has_a_store_of_its_own() -> None:
+    with Loop(()) as loop:
+        horovod = HorovodService(loop, {}, is_elastic=False)
+        coordinator = LocalCoordinator(2, RestartPolicy(1), horovod=horovod)
+        addresses = [coordinator.join(attempt).horovod_addr for attempt in range(2)]
+        assert addresses[0] != addresses[1]
         coordinator.close()
 
 
@@ -78,9 +86,8 @@ def test_a_replacement_is_taken_from_the_restarts() -> None:
     )
     outcome = AttemptOutcome(0, (WorkerOutcome(rank=1, pid=1, returncode=1),), duration_s=60.0)
     with Loop(()) as loop:
-        coordinator = LocalCoordinator(
-            2, RestartPolicy(1), open_store=lambda: HorovodStore(loop), elastic_timeout_s=600.0
-        )
+        horovod = HorovodService(loop, {}, is_elastic=True)
+        coordinator = LocalCoordinator(2, RestartPolicy(1), horovod=horovod)
         coordinator.join(0)
         assert coordinator.elastic is not None
         assert coordinator.elastic.may_replace(report, 1)

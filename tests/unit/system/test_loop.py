@@ -5,16 +5,23 @@ from __future__ import annotations
 import os
 import signal
 
-from launcher.events import ChildrenChanged, Output, Signalled, TimerFired
+from launcher.events import ChildrenChanged, Event, Exited, Signalled, Started
 from launcher.system.loop import Loop
 
 
-def test_bytes_in_a_pipe_become_an_event() -> None:
+def events_of(loop: Loop) -> list[Event]:
+    """Return what one turn of the loop hands over."""
+    events: list[Event] = []
+    loop.turn(events.append)
+    return events
+
+
+def test_a_reader_is_called_and_what_it_returns_is_handed_over() -> None:
     read_end, write_end = os.pipe()
     with Loop([]) as loop:
-        loop.watch(read_end, lambda: [Output(0, "out", os.read(read_end, 10))])
-        os.write(write_end, b"x")
-        assert loop.wait_events() == [Output(0, "out", b"x")]
+        loop.watch(read_end, lambda: [Exited(0, int(os.read(read_end, 10)))])
+        os.write(write_end, b"7")
+        assert events_of(loop) == [Exited(0, 7)]
         loop.unwatch(read_end)
         loop.unwatch(read_end)  # again: no error
     os.close(read_end)
@@ -25,12 +32,12 @@ def test_signals_become_events_in_their_order_and_no_handler_stays() -> None:
     before = signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGCHLD)
     with Loop([signal.SIGUSR1, signal.SIGUSR2]) as loop:
         os.kill(os.getpid(), signal.SIGUSR2)
-        assert loop.wait_events() == [Signalled(signal.SIGUSR2)]
+        assert events_of(loop) == [Signalled(signal.SIGUSR2)]
         os.kill(os.getpid(), signal.SIGUSR1)
-        assert loop.wait_events() == [Signalled(signal.SIGUSR1)]
+        assert events_of(loop) == [Signalled(signal.SIGUSR1)]
         os.kill(os.getpid(), signal.SIGCHLD)
         os.kill(os.getpid(), signal.SIGCHLD)
-        assert loop.wait_events() == [ChildrenChanged()]
+        assert events_of(loop) == [ChildrenChanged()]
     assert (signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGCHLD)) == before
 
 
@@ -44,18 +51,73 @@ def test_a_signal_that_was_ignored_stays_ignored() -> None:
         signal.signal(signal.SIGUSR1, before)
 
 
-def test_timers_fire_once_when_their_time_has_come() -> None:
+class Timers:
+    """Owners of timers, which note that they were called."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.calls: list[str] = []
+
+    def early(self) -> None:
+        self.calls.append("early")
+
+    def late(self) -> None:
+        self.calls.append("late")
+
+    def cancels_late(self) -> None:
+        self.calls.append("cancels late")
+        self.loop.cancel_timer(self.late)
+
+
+def test_timers_call_their_owner_once_when_their_time_has_come() -> None:
     now = [100.0]
     with Loop([], clock=lambda: now[0]) as loop:
-        loop.set_timer("late", 5.0)
-        loop.set_timer("early", 1.0)
-        loop.set_timer("cancelled", 1.0)
-        loop.cancel_timer("cancelled")
-        loop.cancel_timer("unknown")
+        timers = Timers(loop)
+        loop.set_timer(timers.late, 5.0)
+        loop.set_timer(timers.early, 1.0)
+        loop.set_timer(timers.cancels_late, 1.0)
+        loop.cancel_timer(timers.cancels_late)
+        loop.cancel_timer(Timers(loop).early)  # of another owner
         now[0] += 1.0
-        assert loop.wait_events() == [TimerFired("early")]
-        loop.set_timer("late", 2.0)  # replaces the earlier one
+        assert events_of(loop) == []
+        assert timers.calls == ["early"]
+        loop.set_timer(timers.late, 2.0)  # replaces the earlier one
         now[0] += 2.0
-        assert loop.wait_events() == [TimerFired("late")]
-        loop.set_timer("now", 0.0)
-        assert loop.wait_events() == [TimerFired("now")]
+        events_of(loop)
+        assert timers.calls == ["early", "late"]
+        loop.set_timer(timers.early, 0.0)
+        events_of(loop)
+        assert timers.calls == ["early", "late", "early"]
+
+
+def test_timers_that_are_due_together_come_in_their_order_and_may_cancel_each_other() -> None:
+    now = [0.0]
+    with Loop([], clock=lambda: now[0]) as loop:
+        timers = Timers(loop)
+        loop.set_timer(timers.late, 3.0)
+        loop.set_timer(timers.early, 1.0)
+        loop.set_timer(timers.cancels_late, 2.0)
+        now[0] += 9.0
+        events_of(loop)
+        assert timers.calls == ["early", "cancels late"]
+
+
+def test_all_readers_come_before_the_first_event_and_events_before_timers() -> None:
+    calls: list[object] = []
+    ends = [os.pipe() for _ in range(2)]
+    with Loop([]) as loop:
+        for number, (read_end, write_end) in enumerate(ends):
+            os.write(write_end, b"x")
+
+            def reader(number: int = number, fd: int = read_end) -> list[Event]:
+                calls.append(os.read(fd, 1))
+                return [Started(number, 1)]
+
+            loop.watch(read_end, reader)
+        loop.set_timer(lambda: calls.append("timer"), 0.0)
+        loop.turn(calls.append)
+        assert calls[:2] == [b"x", b"x"]
+        assert set(calls[2:4]) == {Started(0, 1), Started(1, 1)}
+        assert calls[4:] == ["timer"]
+    for fd in (fd for pair in ends for fd in pair):
+        os.close(fd)

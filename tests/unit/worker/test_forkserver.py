@@ -18,7 +18,7 @@ from launcher.worker import forkserver
 def test_what_comes_together_with_an_answer_is_not_lost() -> None:
     ours, theirs = forkwire.make_pair()
     with Loop(()) as loop:
-        starter = WarmStarter(loop, "mark")
+        starter = WarmStarter(loop, "mark", lambda text: None)
         starter._socket = ours
         forkwire.send(theirs, {"type": "started", "worker": 0, "pid": 70})
         forkwire.send(theirs, {"type": "started", "worker": 1, "pid": 71})
@@ -35,7 +35,7 @@ def test_what_comes_together_with_an_answer_is_not_lost() -> None:
 def test_a_fork_that_the_system_refuses_is_a_failed_start_of_that_rank_only() -> None:
     ours, theirs = forkwire.make_pair()
     with Loop(()) as loop:
-        starter = WarmStarter(loop, "mark")
+        starter = WarmStarter(loop, "mark", lambda text: None)
         starter._socket = ours
         forkwire.send(theirs, {"type": "started", "worker": 0, "pid": 70})
         forkwire.send(theirs, {"type": "refused", "worker": 1, "errno": errno.EAGAIN})

@@ -1,0 +1,39 @@
+"""What all attempts on this node share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from launcher.attempt.stop import Kernel, StopRequest
+from launcher.diagnosis.evidence import Evidence
+from launcher.events import Event
+from launcher.output.console import Console
+from launcher.start.worker import Starter
+from launcher.system.keeper import Keeper
+from launcher.system.loop import Loop
+
+
+class NodeServices(NamedTuple):
+    """What lives as long as the launch, and outside of every attempt."""
+
+    loop: Loop
+    console: Console
+    keeper: Keeper
+    evidence: Evidence
+    # The signal that asks to stop, in whichever attempt or pause it comes.
+    stop_request: StopRequest
+    kernel: Kernel
+
+    def known_pids(self, starter: Starter) -> set[int]:
+        """Our own children that are no orphans; workers come on top."""
+        return {self.keeper.pid, getattr(starter, "pid", 0)}
+
+    def look_after_children(
+        self, starter: Starter, handle: Callable[[Event], None], workers: set[int]
+    ) -> None:
+        """Some child has changed its state: hear of exits, keep the keeper, let orphans go."""
+        for event in starter.collect_exits():
+            handle(event)
+        self.keeper.revive()
+        self.kernel.reap_orphans(self.known_pids(starter) | workers)

@@ -1,0 +1,98 @@
+"""The waiting room before an attempt: until the pause after a failure is over, and the fork server
+has imported its modules.
+
+No worker exists meanwhile. A signal that asks to stop ends the wait; a fork server that cannot be
+used is replaced by the other start method, with a line that says why.
+"""
+
+from __future__ import annotations
+
+import signal
+
+from launcher.attempt.node import NodeServices
+from launcher.events import (
+    ChildrenChanged,
+    Event,
+    ForkServerLost,
+    ForkServerReady,
+    ForkServerUnsafe,
+    Signalled,
+)
+from launcher.exits import describe
+from launcher.plan.plan import LaunchPlan
+from launcher.start.spawn import SpawnStarter
+from launcher.start.worker import Starter
+
+# They go to the workers, of which there are none here.
+FORWARDED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
+
+
+class WaitingRoom:
+    """Waits for what the attempt of a plan needs."""
+
+    def __init__(self, plan: LaunchPlan, starter: Starter, node: NodeServices) -> None:
+        self.plan = plan
+        self._starter = starter
+        self._node = node
+        self._is_pausing = False
+        # Why the fork server may not be used.
+        self._unsafe_reason = ""
+
+    def wait(self, pause_s: float) -> Starter:
+        """Return what starts the workers, once `pause_s` seconds are over and it is ready; at once
+        when a signal asks to stop.
+        """
+        loop, stop_request = self._node.loop, self._node.stop_request
+        self._is_pausing = pause_s > 0
+        if self._is_pausing:
+            loop.set_timer(self._end_pause, pause_s)
+        while stop_request.signum is None and (self._is_pausing or not self._starter.is_ready):
+            loop.turn(self._handle)
+            if self._unsafe_reason:
+                self._step_aside()
+        loop.cancel_timer(self._end_pause)
+        return self._starter
+
+    def status(self) -> list[dict[str, object]]:
+        """Return the state of each worker, as `ctl ps` shows it."""
+        state = {"pid": 0, "state": "starting", "last_output_s": None}
+        return [{"rank": worker.rank, **state} for worker in self.plan.workers]
+
+    def stacks(self) -> str:
+        """Return where each running worker is: none runs."""
+        return ""
+
+    def signal_all(self, signum: int) -> None:
+        """Send a signal to every running worker: none runs."""
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, ChildrenChanged):
+            self._node.look_after_children(self._starter, self._handle, set())
+        elif isinstance(event, ForkServerUnsafe):
+            self._unsafe_reason = event.reason
+        elif isinstance(event, ForkServerLost):
+            # It ends by itself when it has said why it is not to be used: both may come at once.
+            died = f"the fork server died while it imported modules, {describe(event.returncode)}"
+            self._unsafe_reason = self._unsafe_reason or died
+        elif isinstance(event, Signalled):
+            self._on_signal(event.signum)
+        else:  # the starter knows that it is ready now
+            assert isinstance(event, ForkServerReady), event
+
+    def _on_signal(self, signum: int) -> None:
+        if signum == signal.SIGTSTP:
+            self._node.kernel.stop_ourselves()
+        elif signum not in FORWARDED_SIGNALS:
+            self._node.stop_request.note(signum)
+
+    def _end_pause(self) -> None:
+        self._is_pausing = False
+
+    def _step_aside(self) -> None:
+        """Go on without the fork server, and say why."""
+        self._starter.close()
+        self._node.console.say(
+            "starting each rank with its own interpreter (--start spawn): " + self._unsafe_reason
+        )
+        self._starter = SpawnStarter()
+        self._unsafe_reason = ""

@@ -1,0 +1,96 @@
+"""A signal while an attempt ends, or before the next one begins: it is said, and it counts."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.conftest import Script, Start
+
+# Rank 0 fails once rank 1 is there, which ignores SIGTERM and so keeps the clean-up waiting.
+SLOW_END = """
+import os, signal, time
+if os.environ['RANK'] == '1':
+    signal.signal(signal.SIGTERM, lambda *_: print('asked', flush=True))
+    open('there', 'w').close()
+    while True: signal.pause()
+while not os.path.exists('there'): time.sleep(0.001)
+print('attempt', os.environ['TORCHELASTIC_RESTART_COUNT'], flush=True)
+raise SystemExit(3)
+"""
+
+# The rank fails and leaves a child that ignores SIGTERM, and says when it is asked to end.
+LEAVES_A_CHILD = """
+import os, signal, subprocess, sys
+code = '''
+import signal
+signal.signal(signal.SIGTERM, lambda *_: print('asked', flush=True))
+print('there', flush=True)
+while True: signal.pause()
+'''
+child = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
+assert child.stdout.readline() == 'there\\n'
+print('attempt', os.environ['TORCHELASTIC_RESTART_COUNT'], flush=True)
+out = os.fork()
+if out == 0:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print('child says', child.stdout.readline(), flush=True)
+    os._exit(0)
+os._exit(3)
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_in_the_clean_up_before_a_restart(start: Start, script: Script, signum: int) -> None:
+    path = script(SLOW_END)
+    running = start(
+        *("--nproc-per-node", "2", "--max-restarts", "1", "--shutdown-timeout", "1"), path
+    )
+    running.wait_for("starting all ranks again")
+    running.send(signum)
+    done = running.finish()
+    assert done.code == 128 + signum
+    assert f"received {signal.Signals(signum).name}; stopping" in done.err
+    assert "attempt 1" not in done.out
+    assert "FAILED" not in done.err  # it was told in one line, and then stopped
+
+
+def test_a_second_one_forces_in_the_clean_up(start: Start, script: Script) -> None:
+    path = script(SLOW_END)
+    running = start(
+        *("--nproc-per-node", "2", "--max-restarts", "1", "--shutdown-timeout", "600"), path
+    )
+    running.wait_for("asked")
+    running.wait_for("starting all ranks again")
+    running.send(signal.SIGTERM)
+    running.wait_for("a second one forces")
+    running.send(signal.SIGTERM)
+    done = running.finish()
+    assert done.code == 128 + signal.SIGTERM
+    assert "attempt 1" not in done.out
+
+
+def test_in_the_sweep_of_what_a_rank_has_left(start: Start, script: Script) -> None:
+    running = start("--max-restarts", "1", script(LEAVES_A_CHILD))
+    running.wait_for("starting all ranks again")
+    running.wait_for("child says asked")
+    running.send(signal.SIGTERM)
+    done = running.finish()
+    assert done.code == 128 + signal.SIGTERM, done.err
+    assert "received SIGTERM; stopping" in done.err
+    assert "attempt 1" not in done.out
+
+
+def test_in_the_pause_before_a_restart(start: Start, script: Script) -> None:
+    path = script(
+        "import os; print('attempt', os.environ['TORCHELASTIC_RESTART_COUNT']); os._exit(3)"
+    )
+    options = ("--max-restarts", "9", "--restart-backoff", "600")
+    running = start(*options, path)
+    running.wait_for("starting all ranks again in")
+    running.send(signal.SIGTERM)
+    done = running.finish()
+    assert done.code == 128 + signal.SIGTERM
+    assert "received SIGTERM; stopping" in done.err
+    assert "attempt 2" not in done.out

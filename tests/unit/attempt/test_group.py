@@ -1,0 +1,290 @@
+"""One attempt, played from histories: these events come in this order, so these calls go out, and
+this is the outcome. No process, no clock.
+"""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from launcher.attempt.group import SETTLE_S, Group
+from launcher.attempt.stop import GIVE_UP_S
+from launcher.contract.files import RunPaths
+from launcher.events import (
+    Asked,
+    ChildrenChanged,
+    Event,
+    Exited,
+    ForkServerLost,
+    Signalled,
+    StartFailed,
+)
+from tests.unit.attempt.fakes import FIRST_PID, Stage, Step, plan
+
+GRACE_S = 30.0
+ORPHAN = FIRST_PID + 100
+
+
+class Played(NamedTuple):
+    """What came of a history."""
+
+    # What was asked of the kernel, from the last step of the history on.
+    calls: list[str]
+    said: list[str]
+    # How each worker ended; None for one that never did.
+    codes: list[int | None]
+    # The signal that the launch was asked to stop with, and the one that ended this attempt.
+    asked: int | None
+    signum: int | None
+    node_failure: str
+    # Seconds from the start to the end.
+    took_s: float
+
+
+def play(before: list[Step], *after: Step) -> Played:
+    """Play an attempt of two workers to its end; `calls` and `said` are those after `before`."""
+    stage = Stage(before)
+    marks: list[int] = []
+
+    def mark() -> None:
+        marks.extend((len(stage.kernel.calls), len(stage.console.said)))
+
+    def leave_an_orphan() -> None:
+        stage.kernel.orphans.add(ORPHAN)
+
+    stage.loop.history = [
+        leave_an_orphan if step is LEAVES_AN_ORPHAN else step for step in (*before, mark, *after)
+    ]
+    with Group(plan(), stage.starter, stage.node) as group:
+        group.run()
+    assert stage.loop.timers == {}
+    assert stage.loop.readers == {}
+    assert not stage.loop.history, "the attempt ended before its history"
+    stage.starter.close()
+    outcome = group.outcome()
+    return Played(
+        calls=stage.kernel.calls[marks[0] :],
+        said=stage.console.said[marks[1] :],
+        codes=[worker.returncode for worker in outcome.workers],
+        asked=stage.stop_request.signum,
+        signum=outcome.signum,
+        node_failure=outcome.node_failure,
+        took_s=stage.loop.now,
+    )
+
+
+def LEAVES_AN_ORPHAN() -> None:  # noqa: N802  (a step of a history; play() puts in what it does)
+    """One of the workers has left a process behind."""
+
+
+# How an attempt gets into each of its states; rank 1 runs on, unless it is said that it has ended.
+STATES: dict[str, list[Step]] = {
+    "running": [],
+    "stopping after a failure": [Exited(0, 3)],
+    "settled": [Exited(0, 3), SETTLE_S],
+    "stopping after a signal": [Signalled(signal.SIGTERM)],
+    "killing": [Exited(0, 3), SETTLE_S, GRACE_S],
+    "sweeping": [LEAVES_AN_ORPHAN, Exited(0, 3), Exited(1, -signal.SIGTERM)],
+}
+EVENTS: dict[str, Event] = {
+    "rank 1 ends well": Exited(1, 0),
+    "rank 1 fails": Exited(1, 5),
+    "rank 1 does not start": StartFailed(1, "no such file", 126),
+    "SIGTERM": Signalled(signal.SIGTERM),
+    "SIGINT": Signalled(signal.SIGINT),
+    "SIGUSR1": Signalled(signal.SIGUSR1),
+    "Ctrl-Z": Signalled(signal.SIGTSTP),
+    "a child changes": ChildrenChanged(),
+    "the fork server dies": ForkServerLost(-signal.SIGKILL),
+    "rank 1 asks": Asked(1),
+}
+
+# After the event in a running attempt, rank 0 ends well, and then rank 1 where it still runs.
+ENDS_WELL = {
+    **dict.fromkeys(EVENTS, (Exited(0, 0), Exited(1, 0))),
+    "rank 1 ends well": (Exited(0, 0),),
+    "rank 1 fails": (Exited(0, -signal.SIGTERM),),
+    "rank 1 does not start": (Exited(0, -signal.SIGTERM),),
+    "the fork server dies": (),
+}
+
+# What is asked of the kernel from the event on => how ranks 0 and 1 end, and after how long.
+HISTORIES: dict[str, dict[str, str]] = {
+    "running": {
+        "rank 1 ends well": "nothing => 0 0 after 0 s",
+        "rank 1 fails": "TERM 0, CONT group 0 => -15 5 after 0 s",
+        "rank 1 does not start": "TERM 0, CONT group 0 => -15 126 after 0 s",
+        "SIGTERM": "TERM 0, CONT group 0, TERM 1, CONT group 1 => 0 0 after 0 s",
+        "SIGINT": "INT 0, CONT group 0, INT 1, CONT group 1 => 0 0 after 0 s",
+        "SIGUSR1": "USR1 0, USR1 1 => 0 0 after 0 s",
+        "Ctrl-Z": (
+            "STOP group 0, STOP group 1, stop ourselves, CONT group 0, CONT group 1 => 0 0"
+            " after 0 s"
+        ),
+        "a child changes": "nothing => 0 0 after 0 s",
+        "the fork server dies": "kill 0, TERM 1, CONT group 1, kill 1 => -9 -9 after 0 s",
+        "rank 1 asks": "nothing => 0 0 after 0 s",
+    },
+    "stopping after a failure": {
+        "rank 1 ends well": "nothing => 3 0 after 0 s",
+        "rank 1 fails": "nothing => 3 5 after 0 s",
+        "rank 1 does not start": "nothing => 3 126 after 0 s",
+        "SIGTERM": "kill 1 => 3 -9 after 30 s",
+        "SIGINT": "kill 1 => 3 -9 after 30 s",
+        "SIGUSR1": "USR1 1, kill 1 => 3 -9 after 30 s",
+        "Ctrl-Z": "STOP group 1, stop ourselves, CONT group 1, kill 1 => 3 -9 after 30 s",
+        "a child changes": "kill 1 => 3 -9 after 30 s",
+        "the fork server dies": "kill 1 => 3 -9 after 0 s",
+        "rank 1 asks": "kill 1 => 3 -9 after 30 s",
+    },
+    "settled": {
+        "rank 1 ends well": "nothing => 3 0 after 0.25 s",
+        "rank 1 fails": "nothing => 3 5 after 0.25 s",
+        "rank 1 does not start": "nothing => 3 126 after 0.25 s",
+        "SIGTERM": "kill 1 => 3 -9 after 30 s",
+        "SIGINT": "kill 1 => 3 -9 after 30 s",
+        "SIGUSR1": "USR1 1, kill 1 => 3 -9 after 30 s",
+        "Ctrl-Z": "STOP group 1, stop ourselves, CONT group 1, kill 1 => 3 -9 after 30 s",
+        "a child changes": "kill 1 => 3 -9 after 30 s",
+        "the fork server dies": "kill 1 => 3 -9 after 0.25 s",
+        "rank 1 asks": "kill 1 => 3 -9 after 30 s",
+    },
+    "stopping after a signal": {
+        "rank 1 ends well": "kill 0 => -9 0 after 30 s",
+        "rank 1 fails": "kill 0 => -9 5 after 30 s",
+        "rank 1 does not start": "kill 0 => -9 126 after 30 s",
+        "SIGTERM": "kill 0, kill 1 => -9 -9 after 0 s",
+        "SIGINT": "kill 0, kill 1 => -9 -9 after 0 s",
+        "SIGUSR1": "USR1 0, USR1 1, kill 0, kill 1 => -9 -9 after 30 s",
+        "Ctrl-Z": (
+            "STOP group 0, STOP group 1, stop ourselves, CONT group 0, CONT group 1, kill 0, kill 1"
+            " => -9 -9 after 30 s"
+        ),
+        "a child changes": "kill 0, kill 1 => -9 -9 after 30 s",
+        "the fork server dies": "kill 0, kill 1 => -9 -9 after 0 s",
+        "rank 1 asks": "kill 0, kill 1 => -9 -9 after 30 s",
+    },
+    "killing": {
+        "rank 1 ends well": "nothing => 3 0 after 30.25 s",
+        "rank 1 fails": "nothing => 3 5 after 30.25 s",
+        "rank 1 does not start": "nothing => 3 126 after 30.25 s",
+        "SIGTERM": "nothing => 3 -9 after 30.25 s",
+        "SIGINT": "nothing => 3 -9 after 30.25 s",
+        "SIGUSR1": "USR1 1 => 3 -9 after 30.25 s",
+        "Ctrl-Z": "STOP group 1, stop ourselves, CONT group 1 => 3 -9 after 30.25 s",
+        "a child changes": "nothing => 3 -9 after 30.25 s",
+        "the fork server dies": "nothing => 3 -9 after 30.25 s",
+        "rank 1 asks": "nothing => 3 -9 after 30.25 s",
+    },
+    "sweeping": {
+        "rank 1 ends well": "KILL orphan => 3 -15 after 0.5 s",
+        "rank 1 fails": "KILL orphan => 3 -15 after 0.5 s",
+        "rank 1 does not start": "KILL orphan => 3 -15 after 0.5 s",
+        "SIGTERM": "KILL orphan => 3 -15 after 0.5 s",
+        "SIGINT": "KILL orphan => 3 -15 after 0.5 s",
+        "SIGUSR1": "KILL orphan => 3 -15 after 0.5 s",
+        "Ctrl-Z": "stop ourselves, KILL orphan => 3 -15 after 0.5 s",
+        "a child changes": "KILL orphan => 3 -15 after 0.5 s",
+        "the fork server dies": "KILL orphan => 3 -15 after 0.5 s",
+        "rank 1 asks": "KILL orphan => 3 -15 after 0.5 s",
+    },
+}
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("state", STATES)
+def test_every_event_in_every_state(state: str, event: str) -> None:
+    played = play(STATES[state], EVENTS[event], *(ENDS_WELL[event] if state == "running" else ()))
+    codes = " ".join(map(str, played.codes))
+    found = f"{', '.join(played.calls) or 'nothing'} => {codes} after {played.took_s:g} s"
+    assert found == HISTORIES[state][event]
+
+
+@pytest.mark.parametrize("event", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("state", STATES)
+def test_a_signal_is_said_and_counts_in_every_state(state: str, event: str) -> None:
+    end = (Exited(0, 0), Exited(1, 0)) if state == "running" else ()
+    played = play(STATES[state], EVENTS[event], *end)
+    if state == "stopping after a signal":  # it is the second one: it forces
+        assert played.calls == ["kill 0", "kill 1"]
+        assert played.took_s == 0
+        return
+    number = int(signal.Signals[event])
+    assert played.said[0] == f"received {event}; stopping, a second one forces"
+    assert (played.asked, played.signum) == (number, number)
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ("stopping after a failure", ["kill 1"]),
+        ("settled", ["kill 1"]),
+        ("sweeping", ["KILL orphan"]),
+    ],
+)
+def test_a_second_signal_forces_in_every_state(state: str, expected: list[str]) -> None:
+    played = play(STATES[state], EVENTS["SIGTERM"], EVENTS["SIGTERM"])
+    assert played.calls == expected
+    assert played.took_s == (SETTLE_S if state == "settled" else 0)
+
+
+def test_the_fork_servers_death_is_the_nodes_failure_unless_all_had_ended() -> None:
+    assert "has died: killed by SIGKILL" in play([], EVENTS["the fork server dies"]).node_failure
+    assert not play(STATES["sweeping"], EVENTS["the fork server dies"]).node_failure
+
+
+def test_a_worker_that_the_kernel_holds_is_given_up_and_known_to_be_alive() -> None:
+    stage = Stage([Exited(0, 3)])
+    stage.kernel.kill_sessions = lambda session_ids: None  # type: ignore[method-assign]
+    with Group(plan(), stage.starter, stage.node) as group:
+        group.run()
+    stage.starter.close()
+    assert [worker.returncode for worker in group.outcome().workers] == [3, None]
+    assert stage.loop.now == GRACE_S + GIVE_UP_S
+
+
+def test_an_exit_that_is_told_twice_counts_once() -> None:
+    assert play([Exited(0, 3)], Exited(0, 0), Exited(1, 0)).codes == [3, 0]
+
+
+def test_what_a_worker_has_written_is_in_order_though_its_end_comes_in_the_same_turn(
+    tmp_path: Path,
+) -> None:
+    """What was read before the exit was handled must not come behind what is drained then."""
+    stage = Stage()
+    (tmp_path / "logs").mkdir()
+
+    def write_and_end() -> list[Event]:
+        stage.starter.write(0, "first\n")
+        events = stage.loop.read_all()
+        stage.starter.write(0, "second\n")
+        return [*events, Exited(0, 0)]
+
+    stage.loop.history = [write_and_end]
+    paths = RunPaths(str(tmp_path), str(tmp_path / "logs"), 1)
+    with Group(plan(1, paths), stage.starter, stage.node) as group:
+        group.run()
+    stage.starter.close()
+    assert (tmp_path / "logs" / "rank_00.out").read_text() == "first\nsecond\n"
+    assert stage.console.shown == [b"[0] first\n", b"[0] second\n"]
+
+
+def test_an_outcome_is_made_once_for_each_worker() -> None:
+    """The kernel's counters tell of each death once: who asks again must not get another answer."""
+    stage = Stage([Exited(0, -signal.SIGKILL), Exited(1, 0)])
+    explained: list[int] = []
+
+    def explain(returncode: int, pid: int, peak_kib: int | None) -> str:
+        explained.append(pid)
+        return "the kernel says why"
+
+    stage.node.evidence.explain = explain  # type: ignore[method-assign]
+    with Group(plan(), stage.starter, stage.node) as group:
+        first = group.run()
+        assert group.outcome().workers[0] is first.workers[0]
+    stage.starter.close()
+    assert group.outcome().workers[0].evidence == "the kernel says why"
+    assert explained == [FIRST_PID]
