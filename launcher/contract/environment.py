@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from typing import NamedTuple
 
+from launcher.contract.files import torch_error_file
 from launcher.ranks import Assignment, RankInfo
 
 # Name -> meaning. docs/reference/environment.md is generated from this table, and a test compares
@@ -240,12 +241,9 @@ def of_replacement(rank: int, restart_count: int, error_file: str | None) -> dic
 
 
 def _error_files(path: str | None) -> dict[str, str]:
-    # Torch's @record has a file of its own: its note and ours are written at different moments.
-    return (
-        {}
-        if path is None
-        else {"LAUNCHER_ERROR_FILE": path, "TORCHELASTIC_ERROR_FILE": path + ".torch"}
-    )
+    if path is None:
+        return {}
+    return {"LAUNCHER_ERROR_FILE": path, "TORCHELASTIC_ERROR_FILE": torch_error_file(path)}
 
 
 def _horovod(facts: RunFacts, assignment: Assignment, rank: RankInfo) -> dict[str, object]:
