@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from launcher.errors import RendezvousError
-from launcher.starters.detect import NO_VARIABLE, Place
-from launcher.starters.meeting import master_endpoint
+from launcher.ranks import Place
+from launcher.starters.detect import NO_VARIABLE
+from launcher.starters.meeting import find_master
 from launcher.starters.slurm import expand_nodes
 from launcher.system.network import own_address
 
@@ -58,7 +59,7 @@ def agree(place: Place, environ: Mapping[str, str]) -> Agreement:
     if world is not None and nodes is None:
         nodes = _agree_on_nodes(world)
     if world is None or is_set:
-        address, port = master_endpoint(place, environ)
+        address, port = find_master(place, environ)
         if not environ.get("MASTER_ADDR"):
             _check_name(address)
         return Agreement(address, port, None, nodes)

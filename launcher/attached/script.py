@@ -18,8 +18,9 @@ from launcher.diagnosis.report import FailureReport, render
 from launcher.exits import exit_code_of
 from launcher.options.spec import LaunchSpec
 from launcher.plan.program import program_kind
+from launcher.ranks import Place
 from launcher.runs.folder import make_run_folder, new_run_id
-from launcher.starters.detect import Place, restart_count
+from launcher.starters.detect import restart_count
 from launcher.starters.meeting import job_id
 from launcher.system.files import write_whole
 

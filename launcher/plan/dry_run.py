@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from launcher.options.spec import LaunchSpec
 from launcher.plan.interpreter import command_line
 from launcher.plan.plan import LaunchPlan, WorkerPlan
-from launcher.ranks import format_ranges
-from launcher.starters.detect import Place
+from launcher.ranks import Place, format_ranges
 
 # The values that decide the layout, with the option each one comes from.
 _LAYOUT = (

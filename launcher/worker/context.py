@@ -20,7 +20,7 @@ from launcher.starters.detect import detect, restart_count
 if TYPE_CHECKING:
     from types import FrameType
 
-    from launcher.starters.detect import Place
+    from launcher.ranks import Place
     from launcher.worker.dist import Device, Module, Tensor, TorchGroup
 
     Value = TypeVar("Value", Tensor, float)

@@ -10,9 +10,11 @@ import pytest
 
 from launcher.contract.files import RunPaths
 from launcher.options.spec import LaunchSpec
-from launcher.plan.plan import LaunchPlan, NodeFacts, make_plan, plan_replacement
+from launcher.plan.node import NodeFacts
+from launcher.plan.plan import LaunchPlan, make_plan, plan_replacement
 from launcher.plan.program import program_kind
 from launcher.ranks import Assignment
+from launcher.starters.detect import detect
 
 
 def plan(
@@ -75,6 +77,13 @@ def test_a_replacement_has_the_device_of_the_lost_one_and_the_rank_that_it_is_gi
     }
     assert set(found.env) == set(lost.env)
     assert plan_replacement(plan(2, paths=False), 1, 1, 1).error_file is None
+
+
+def test_a_worker_finds_itself_where_the_plan_has_put_it() -> None:
+    for worker in plan(3).workers:
+        found = detect({**worker.common_env, **worker.env})
+        planned = worker.place
+        assert found._replace(num_nodes=planned.num_nodes, sources={}) == planned
 
 
 def test_without_a_folder_nothing_is_written_and_nothing_inherited() -> None:
