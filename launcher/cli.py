@@ -112,7 +112,7 @@ def _launch(spec: LaunchSpec) -> int | Callable[[], int]:
             return 0
         attach.end_with_engine(is_rank)
         if is_rank:
-            return attach.join_run(spec, place)
+            return attach.become_rank(spec, place)
     check_python(spec, os.environ)
     if spec.dry_run:
         from launcher.supervisor import dry_run

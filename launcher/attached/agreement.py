@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from launcher.errors import RendezvousError
 from launcher.ranks import Place
@@ -18,6 +18,7 @@ from launcher.starters.meeting import find_master
 from launcher.starters.slurm import expand_nodes
 from launcher.system.network import own_address
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
 
@@ -29,8 +30,8 @@ MPI_ENGINES = ("openmpi", "mvapich", "mpich")
 class Nodes(NamedTuple):
     """The nodes of a run, as one of its ranks sees them."""
 
+    # Index of the node of this rank, from 0.
     rank: int
-    """Index of the node of this rank, from 0."""
     num: int
 
 
@@ -76,8 +77,8 @@ def agree(place: Place, environ: Mapping[str, str]) -> Agreement:
 
 
 def known_nodes(place: Place, environ: Mapping[str, str]) -> Nodes | None:
-    """The nodes of this run, None where the starter has not told: mpirun over several hosts gives
-    them no numbers.
+    """Return the nodes of this run, None where the starter has not told: mpirun over several hosts
+    gives them no numbers.
 
     The count is that of the Slurm step, elsewhere as if each node had as many ranks as this one.
     """

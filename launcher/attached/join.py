@@ -2,7 +2,7 @@
 once, and the script runs in place.
 
 No child, no pipes, no second supervisor. The one place in this package, outside the workers, that
-writes os.environ.
+puts anything into os.environ.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ _DAEMONS = {
 
 
 def should_attach(spec: LaunchSpec, place: Place) -> bool:
-    """Whether this process is to be one rank of an engine's job, rather than a supervisor of its
-    own.
+    """Return whether this process is to be one rank of an engine's job, rather than a supervisor of
+    its own.
 
     Decided by how many processes the engine has started on this node. Raises EnvironmentMismatch
     when the flags ask each of them for several workers more.
@@ -140,7 +140,7 @@ def check_horovod(spec: LaunchSpec, place: Place, environ: Mapping[str, str]) ->
     )
 
 
-def join_run(spec: LaunchSpec, place: Place) -> Callable[[], int]:
+def become_rank(spec: LaunchSpec, place: Place) -> Callable[[], int]:
     """Set the contract of this rank in this process; return what then runs the script and returns
     the exit code.
 
@@ -165,7 +165,7 @@ def join_run(spec: LaunchSpec, place: Place) -> Callable[[], int]:
 
 
 def dry_run(spec: LaunchSpec, place: Place, environ: Mapping[str, str]) -> str:
-    """Return what `join_run` would do, as text. MPI is left alone: what it would agree on is not
+    """Return what `become_rank` would do, as text. MPI is left alone: what it would agree on is not
     known before.
     """
     from launcher.plan.dry_run import render_rank
