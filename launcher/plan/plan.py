@@ -2,7 +2,7 @@
 this node.
 
 Pure: the machine's facts (environment, usable CPUs, GPUs) are arguments. `--dry-run` prints a plan,
-tests compare it, and nothing below this file looks at the spec.
+tests compare it, and how workers start, what they print and how they stop follows from it alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class WorkerPlan(NamedTuple):
     """One worker: what runs, with which environment, and where its output goes."""
 
     place: Place
-    kind: str  # "script", "module", "package", "run_path" or "command"
+    # "script", "module", "package", "run_path" or "command"; see program_kind.
+    kind: str
     target: str
     args: tuple[str, ...]
     # Contract variables shared by the node's workers, this worker's own, and names taken away.
@@ -177,6 +178,5 @@ def plan_replacement(plan: LaunchPlan, local_rank: int, rank: int, number: int) 
 
 def _title(kind: str, place: Place, target: str, args: tuple[str, ...]) -> str:
     program = {"command": "", "module": "python -m "}.get(kind, "python ")
-    return f"[rank {place.rank}/{place.world_size}] {program}{' '.join((target, *args))}"[
-        :_MAX_TITLE
-    ]
+    title = f"[rank {place.rank}/{place.world_size}] {program}{' '.join((target, *args))}"
+    return title[:_MAX_TITLE]

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from launcher.contract.files import RunPaths
 from launcher.options.spec import LaunchSpec
 from launcher.plan.node import NodeFacts
 from launcher.plan.plan import LaunchPlan, make_plan, plan_replacement
-from launcher.plan.program import program_kind
 from launcher.ranks import Assignment
 from launcher.starters.detect import detect
 
@@ -109,31 +104,3 @@ def test_chosen_devices_are_what_workers_see() -> None:
     )
     found = plan(2, devices=("GPU-a", "GPU-b"), virtual_local_rank=True)
     assert [worker.env["CUDA_VISIBLE_DEVICES"] for worker in found.workers] == ["GPU-a", "GPU-b"]
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "kind"),
-    [
-        ("script.py", {}, "script"),
-        ("folder", {}, "package"),
-        ("app.zip", {}, "package"),
-        ("app", {}, "package"),
-        ("script", {}, "script"),
-        ("not_really.zip", {}, "script"),
-        ("missing", {}, "script"),
-        ("script.py", {"run_path": True}, "run_path"),
-        ("script", {"module": True}, "module"),
-        ("folder", {"no_python": True}, "command"),
-    ],
-)
-def test_the_kind_of_program_is_what_python_takes_it_for(
-    name: str, options: dict[str, bool], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for script in ("script.py", "script", "not_really.zip"):
-        Path(script).write_text("print()")
-    Path("folder").mkdir()
-    for archive in ("app.zip", "app"):
-        with zipfile.ZipFile(archive, "w") as file:
-            file.writestr("__main__.py", "")
-    assert program_kind(LaunchSpec(script=name, **options)) == kind
