@@ -114,6 +114,13 @@ EXPANDED_IN_ARGUMENTS = (
 )
 
 
+# What a rank is told about nodes.
+OF_NODES = ("NODE_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE")
+
+# What python itself reads when it starts.
+_READ_AT_START = {"PYTHONUNBUFFERED": "1"}
+
+
 class Run(NamedTuple):
     """The run as its workers are told of it. The defaults are those of a run without a supervisor:
     an engine has started its ranks.
@@ -128,18 +135,12 @@ class Run(NamedTuple):
     run_dir: str | None = None
     # Of this node.
     hostname: str = ""
-    # GPUs chosen by --devices; None leaves the choice to CUDA_VISIBLE_DEVICES.
-    devices: tuple[str, ...] | None = None
+    # GPUs that the node's workers may see, and whether it was --devices that chose them.
+    gpus: tuple[str, ...] = ()
+    gpus_are_chosen: bool = False
     virtual_local_rank: bool = False
     # Value of --hang-timeout in seconds, 0 without.
     hang_timeout_s: float = 0.0
-
-
-# What a rank is told about nodes.
-OF_NODES = ("NODE_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE")
-
-# What python itself reads when it starts.
-_READ_AT_START = {"PYTHONUNBUFFERED": "1"}
 
 
 def at_start(mark: str, user_environ: Mapping[str, str]) -> dict[str, str]:
@@ -188,8 +189,8 @@ def common(
             variables["no_proxy"] = f"{direct},127.0.0.1" if direct else "127.0.0.1"
     if run.run_dir is not None:
         variables["LAUNCHER_RUN_DIR"] = run.run_dir
-    if run.devices is not None:
-        variables["CUDA_VISIBLE_DEVICES"] = ",".join(run.devices)
+    if run.gpus_are_chosen:
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(run.gpus)
     return variables
 
 
@@ -204,11 +205,9 @@ def _stall_check_s(hang_timeout_s: float) -> int:
 
 
 def per_rank(
-    run: Run, assignment: Assignment, place: Place, error_file: str | None, gpus: tuple[str, ...]
+    run: Run, assignment: Assignment, place: Place, error_file: str | None
 ) -> dict[str, str]:
-    """Return what one worker of a supervisor is told alone. `gpus` are those that the node's
-    workers may see.
-    """
+    """Return what one worker of a supervisor is told alone."""
     master = (assignment.master_addr, assignment.master_port)
     variables = identity(run, place, assignment.attempt, master)
     if assignment.horovod_port:
@@ -216,8 +215,8 @@ def per_rank(
     variables.update(_error_files(error_file))
     if run.virtual_local_rank:
         variables["LOCAL_RANK"] = "0"
-        if place.local_rank < len(gpus):
-            variables["CUDA_VISIBLE_DEVICES"] = gpus[place.local_rank]
+        if place.local_rank < len(run.gpus):
+            variables["CUDA_VISIBLE_DEVICES"] = run.gpus[place.local_rank]
     return variables
 
 

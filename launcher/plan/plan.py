@@ -86,7 +86,8 @@ def make_plan(
         mark=facts.mark,
         run_dir=facts.paths.run_dir if facts.paths else None,
         hostname=facts.hostname,
-        devices=spec.devices or None,
+        gpus=spec.devices or facts.gpus,
+        gpus_are_chosen=bool(spec.devices),
         virtual_local_rank=spec.virtual_local_rank,
         hang_timeout_s=spec.hang_timeout,
     )
@@ -128,8 +129,7 @@ def _plan_worker(
 ) -> WorkerPlan:
     attempt, paths = assignment.attempt, facts.paths
     error_file = paths.error_file(attempt, place.rank) if paths else None
-    gpus = spec.devices or facts.gpus
-    env = environment.per_rank(run, assignment, place, error_file, gpus)
+    env = environment.per_rank(run, assignment, place, error_file)
     streams = spec.console_streams(place.local_rank)
     # Under --virtual-local-rank $LOCAL_RANK in an argument is what the environment says, too.
     args = tuple(environment.expand(argument, env) for argument in spec.script_args)

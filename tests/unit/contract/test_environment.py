@@ -95,7 +95,7 @@ def test_an_engines_rank_and_a_supervisors_worker_are_told_alike_who_they_are() 
     assignment = Assignment(2, 1, (2, 3), "10.0.0.1", 5000)
     place = assignment.places()[1]
     told = environment.identity(run, place, 2, ("10.0.0.1", 5000))
-    assert environment.per_rank(run, assignment, place, None, ()) == told
+    assert environment.per_rank(run, assignment, place, None) == told
     assert (told["RANK"], told["NODE_RANK"], told["GROUP_WORLD_SIZE"]) == ("3", "1", "2")
 
 
