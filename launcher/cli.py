@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from launcher.options.option import Given
     from launcher.options.spec import LaunchSpec
-    from launcher.starters.detect import Place
+    from launcher.ranks import Place
 
 _INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended: 128 + SIGINT
 _SPEAKING_S = 1.0  # how long the other ranks wait for rank 0 to say what is wrong with all of them
@@ -112,7 +112,7 @@ def _launch(spec: LaunchSpec) -> int | Callable[[], int]:
             return 0
         attach.end_with_engine(is_rank)
         if is_rank:
-            return attach.join_run(spec, place)
+            return attach.become_rank(spec, place)
     check_python(spec, os.environ)
     if spec.dry_run:
         from launcher.supervisor import dry_run

@@ -1,23 +1,30 @@
-"""Rank arithmetic: which workers a node has, and where they stand in the whole run.
+"""Where workers stand in the whole run: what the coordinator assigns to a node, the place of each
+worker, and ranks in words.
 
 No environment, no clock, no sockets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 
-class RankInfo(NamedTuple):
-    """Where one worker stands in the run."""
+class Place(NamedTuple):
+    """The place of one worker in the run: as a plan gives it, or as the worker itself finds it."""
 
-    rank: int
-    local_rank: int
-    node_rank: int
-    world_size: int
-    local_world_size: int
-    num_nodes: int
+    # Who made it a worker: launcher, torchrun, contract (RANK, by whomever), openmpi, mvapich,
+    # horovod, mpich or slurm; none for a process alone.
+    starter: str
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+    local_world_size: int = 1
+    node_rank: int = 0
+    # None where nobody has counted the nodes; then node_rank may be a guess, too.
+    num_nodes: int | None = None
+    # Field -> the variable that gave it, or how it was found; empty in a plan.
+    sources: Mapping[str, str] = {}
 
 
 class Assignment(NamedTuple):
@@ -52,10 +59,11 @@ class Assignment(NamedTuple):
     def first_rank(self) -> int:
         return sum(self.local_world_sizes[: self.node_rank])
 
-    def ranks(self) -> tuple[RankInfo, ...]:
-        """Return the workers of this node, in the order of local rank."""
+    def places(self) -> tuple[Place, ...]:
+        """Return the places of this node's workers, in the order of local rank."""
         return tuple(
-            RankInfo(
+            Place(
+                "launcher",
                 rank=self.first_rank + local_rank,
                 local_rank=local_rank,
                 node_rank=self.node_rank,

@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from launcher.attempt.group import Group
@@ -27,7 +27,8 @@ from launcher.nodes.coordinator import LocalCoordinator
 from launcher.nodes.restart import RestartPolicy, Verdict
 from launcher.options.spec import LaunchSpec
 from launcher.output.console import Console
-from launcher.plan.plan import LaunchPlan, NodeFacts, make_plan
+from launcher.plan.node import NodeFacts, look_at_node
+from launcher.plan.plan import LaunchPlan, make_plan
 from launcher.plan.program import may_use_horovod, starts_warm
 from launcher.ranks import format_ranks
 from launcher.runs import folder as run_folder
@@ -38,7 +39,6 @@ from launcher.start.worker import Starter
 from launcher.system.files import write_whole
 from launcher.system.keeper import Keeper
 from launcher.system.loop import Loop
-from launcher.system.machine import usable_cpus, visible_gpus
 from launcher.system.processes import become_subreaper, die_with_parent, fill_standard_descriptors
 
 TYPE_CHECKING = False
@@ -57,7 +57,11 @@ def launch(spec: LaunchSpec, server: ServerProcess | None = None) -> LaunchResul
     children and the standard streams.
     """
     _prepare_process()
-    facts, warning = _look_at_node(spec, mark=server.mark if server else "")
+    facts = look_at_node(spec, mark=server.mark if server else "")
+    paths, warning = run_folder.make_run_folder(
+        spec.run_dir, spec.log_dir, facts.run_id, facts.local_world_size
+    )
+    facts = facts._replace(paths=paths)
     with _open_services(spec, facts) as (node, control):
         for note in filter(None, (warning, spec.filter_note(facts.local_world_size))):
             node.console.say(note)
@@ -99,7 +103,7 @@ def dry_run(spec: LaunchSpec) -> str:
     """Return what `launch` would do, as text; starts nothing and leaves nothing on disk."""
     from launcher.plan.dry_run import render_plan
 
-    facts, _ = _look_at_node(spec, make_folder=False)
+    facts = look_at_node(spec)
     coordinator = _make_coordinator(spec, facts)
     plan = make_plan(spec, coordinator.join(0), facts)
     coordinator.close()
@@ -113,68 +117,6 @@ def _prepare_process() -> None:
         raise LauncherError("The process that asked for this launch has ended.")
     become_subreaper()
     sys.setswitchinterval(1.0)  # one thread: no need to ask for the lock 200 times a second
-
-
-def _look_at_node(
-    spec: LaunchSpec, *, mark: str = "", make_folder: bool = True
-) -> tuple[NodeFacts, str]:
-    """Find out what this machine has, and make the run's folder."""
-    gpus = visible_gpus(os.environ)
-    local_world_size = spec.local_world_size(usable_cpus, lambda: len(gpus))
-    _check_descriptors(local_world_size)
-    cpus = _cpus_of_workers(spec, local_world_size, gpus)
-    run_id = run_folder.new_run_id(spec.rdzv_id)
-    paths, warning = None, ""
-    if make_folder:
-        paths, warning = run_folder.make_run_folder(
-            spec.run_dir, spec.log_dir, run_id, local_world_size
-        )
-    facts = NodeFacts(
-        run_id=run_id,
-        mark=mark or os.urandom(8).hex(),
-        paths=paths,
-        usable_cpus=usable_cpus(),
-        gpus=tuple(gpus),
-        hostname=os.uname().nodename,
-        environ=dict(os.environ),
-        local_world_size=local_world_size,
-        cpus=cpus,
-    )
-    return facts, warning
-
-
-def _cpus_of_workers(
-    spec: LaunchSpec, local_world_size: int, gpus: Sequence[str]
-) -> tuple[frozenset[int], ...]:
-    if spec.numa_binding is None:
-        return ()
-    from launcher.system.numa import cpus_of_workers
-
-    try:
-        return cpus_of_workers(
-            spec.numa_binding, local_world_size, spec.devices or gpus, os.sched_getaffinity(0)
-        )
-    except ValueError as problem:
-        raise spec.error(
-            "numa_binding", str(problem), "Leave it out, or name another one of its values."
-        ) from None
-
-
-def _check_descriptors(local_world_size: int) -> None:
-    """Each worker takes two pipes and two log files here: too many are refused before the first one
-    starts.
-    """
-    import resource
-
-    needed, (allowed, most) = 5 * local_world_size + 40, resource.getrlimit(resource.RLIMIT_NOFILE)
-    if allowed != resource.RLIM_INFINITY and allowed < needed:
-        who = f"{local_world_size} workers need" if local_world_size > 1 else "One worker needs"
-        problem = f"{who} up to {needed} open files, and the limit here is {allowed}."
-        if most != resource.RLIM_INFINITY and most < needed:
-            raise LauncherError(
-                problem, hint=f"An administrator must raise it: ulimit -Hn {needed}"
-            )
-        raise LauncherError(problem, hint=f"Type: ulimit -n {needed}")
 
 
 @contextmanager

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from launcher.errors import RendezvousError
-from launcher.starters.detect import NO_VARIABLE, Place
-from launcher.starters.meeting import master_endpoint
+from launcher.ranks import Place
+from launcher.starters.detect import NO_VARIABLE
+from launcher.starters.meeting import find_master
 from launcher.starters.slurm import expand_nodes
 from launcher.system.network import own_address
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
 
@@ -28,8 +30,8 @@ MPI_ENGINES = ("openmpi", "mvapich", "mpich")
 class Nodes(NamedTuple):
     """The nodes of a run, as one of its ranks sees them."""
 
+    # Index of the node of this rank, from 0.
     rank: int
-    """Index of the node of this rank, from 0."""
     num: int
 
 
@@ -58,7 +60,7 @@ def agree(place: Place, environ: Mapping[str, str]) -> Agreement:
     if world is not None and nodes is None:
         nodes = _agree_on_nodes(world)
     if world is None or is_set:
-        address, port = master_endpoint(place, environ)
+        address, port = find_master(place, environ)
         if not environ.get("MASTER_ADDR"):
             _check_name(address)
         return Agreement(address, port, None, nodes)
@@ -75,8 +77,8 @@ def agree(place: Place, environ: Mapping[str, str]) -> Agreement:
 
 
 def known_nodes(place: Place, environ: Mapping[str, str]) -> Nodes | None:
-    """The nodes of this run, None where the starter has not told: mpirun over several hosts gives
-    them no numbers.
+    """Return the nodes of this run, None where the starter has not told: mpirun over several hosts
+    gives them no numbers.
 
     The count is that of the Slurm step, elsewhere as if each node had as many ranks as this one.
     """

@@ -2,7 +2,7 @@
 was the cause ends first.
 
 The first that fails waits a moment for others that fail with it, prints the report of
-launcher/diagnosis/report.py, and says so in the notes. The rest print nothing and wait for that.
+diagnosis/report.py, and says so in the notes. The rest print nothing and wait for that.
 The engine (mpirun, say) stops a job at the first rank that ends with an error, and names it: so the
 others stay until the one that the report names has gone.
 """
@@ -21,7 +21,7 @@ from launcher.diagnosis.outcome import AttemptOutcome, WorkerOutcome
 from launcher.diagnosis.report import FailureReport, make_report
 
 # How long to wait for ranks that fail at the same moment, in seconds.
-SETTLE_S = 0.25
+_TOGETHER_S = 0.25
 
 # The same while all that have failed only miss a peer, because the one that knows why is still on
 # its way out; and while some ranks have not even started.
@@ -50,7 +50,7 @@ class Failure(NamedTuple):
     duration_s: float = 0.0
 
 
-def settle(
+def report_once(
     failure: Failure, notes: PeerNotes | None, publish: Callable[[FailureReport], None]
 ) -> int:
     """See to it that this failure is reported once on this host. Returns the exit code with which
@@ -111,7 +111,7 @@ def _wait_for_others(notes: PeerNotes) -> tuple[Page, list[Peer]]:
         if have_come and not busy:
             return page, gone
         is_clear = bool(gone) or knows_the_cause(_outcome_of(peer, 0) for peer in page.failed)
-        if time.monotonic() - began > (SETTLE_S if is_clear and have_come else _CAUSE_S):
+        if time.monotonic() - began > (_TOGETHER_S if is_clear and have_come else _CAUSE_S):
             return page, gone
         time.sleep(_POLL_S)
 

@@ -2,7 +2,7 @@
 once, and the script runs in place.
 
 No child, no pipes, no second supervisor. The one place in this package, outside the workers, that
-writes os.environ.
+puts anything into os.environ.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 
-from launcher.attached.agreement import MPI_ENGINES, Agreement, Nodes, agree, known_nodes
+from launcher.attached.agreement import MPI_ENGINES, Agreement, agree, known_nodes
 from launcher.attached.script import run_in_place
-from launcher.contract import environment as contract
+from launcher.contract import environment
 from launcher.errors import EnvironmentMismatch, UsageError
 from launcher.horovod.use import horovod_use
 from launcher.options.spec import LaunchSpec
-from launcher.ranks import Assignment, RankInfo
-from launcher.starters.detect import Place, mpi_engine
-from launcher.starters.meeting import job_id, master_endpoint
+from launcher.ranks import Place
+from launcher.starters.detect import mpi_engine
+from launcher.starters.meeting import find_master, job_id
 from launcher.system.machine import usable_cpus
 from launcher.system.processes import die_with_parent, process_info
 
@@ -32,9 +32,6 @@ _ENGINES = {
     "slurm": "srun",
     "horovod": "horovodrun",
 }
-
-# What a rank is told about nodes.
-_OF_NODES = ("NODE_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE")
 
 _COUNT_FLAG = {"horovodrun": "-np"}
 
@@ -53,8 +50,8 @@ _DAEMONS = {
 
 
 def should_attach(spec: LaunchSpec, place: Place) -> bool:
-    """Whether this process is to be one rank of an engine's job, rather than a supervisor of its
-    own.
+    """Return whether this process is to be one rank of an engine's job, rather than a supervisor of
+    its own.
 
     Decided by how many processes the engine has started on this node. Raises EnvironmentMismatch
     when the flags ask each of them for several workers more.
@@ -143,7 +140,7 @@ def check_horovod(spec: LaunchSpec, place: Place, environ: Mapping[str, str]) ->
     )
 
 
-def join_run(spec: LaunchSpec, place: Place) -> Callable[[], int]:
+def become_rank(spec: LaunchSpec, place: Place) -> Callable[[], int]:
     """Set the contract of this rank in this process; return what then runs the script and returns
     the exit code.
 
@@ -154,7 +151,7 @@ def join_run(spec: LaunchSpec, place: Place) -> Callable[[], int]:
     agreed = agree(place, os.environ)
     variables = make_contract(spec, place, os.environ, agreed)
     os.environ.update(variables)
-    args = [contract.expand(argument, variables) for argument in spec.script_args]
+    args = [environment.expand(argument, variables) for argument in spec.script_args]
 
     def run() -> int:
         try:
@@ -168,7 +165,7 @@ def join_run(spec: LaunchSpec, place: Place) -> Callable[[], int]:
 
 
 def dry_run(spec: LaunchSpec, place: Place, environ: Mapping[str, str]) -> str:
-    """Return what `join_run` would do, as text. MPI is left alone: what it would agree on is not
+    """Return what `become_rank` would do, as text. MPI is left alone: what it would agree on is not
     known before.
     """
     from launcher.plan.dry_run import render_rank
@@ -182,10 +179,12 @@ def dry_run(spec: LaunchSpec, place: Place, environ: Mapping[str, str]) -> str:
         variables["MASTER_PORT"] = variables["MASTER_ADDR"]
     else:
         variables = make_contract(
-            spec, place, environ, Agreement(*master_endpoint(place, environ), None, nodes)
+            spec, place, environ, Agreement(*find_master(place, environ), None, nodes)
         )
     if nodes is None:
-        variables.update(dict.fromkeys(_OF_NODES, "told over MPI, if mpi4py is installed"))
+        variables.update(
+            dict.fromkeys(environment.OF_NODES, "told over MPI, if mpi4py is installed")
+        )
     return render_rank(spec, place, variables)
 
 
@@ -196,37 +195,11 @@ def make_contract(
     not in it.
     """
     run_id = job_id(place, environ) or f"{place.starter}-{agreed.port}"
-    nodes = agreed.nodes or Nodes(0, 1)
-    assignment = Assignment(
-        attempt=int(environ.get("SLURM_RESTART_COUNT", "0")),
-        node_rank=nodes.rank,
-        local_world_sizes=(),  # the engine has laid the ranks out; ours is in `rank`
-        master_addr=agreed.address,
-        master_port=agreed.port,
-    )
-    rank = RankInfo(
-        rank=place.rank,
-        local_rank=place.local_rank,
-        node_rank=nodes.rank,
-        world_size=place.world_size,
-        local_world_size=place.local_world_size,
-        num_nodes=nodes.num,
-    )
-    facts = contract.RunFacts(
-        run_id=run_id,
-        run_dir=None,
-        mark="",
-        role=spec.role,
-        max_restarts=0,
-        backend=spec.backend,
-        hostname="",
-        devices=None,
-        virtual_local_rank=False,
-    )
-    values = contract.per_rank(facts, assignment, rank, None, ())
-    if agreed.nodes is None:
-        for name in _OF_NODES:
-            del values[name]
+    if agreed.nodes is not None:
+        place = place._replace(node_rank=agreed.nodes.rank, num_nodes=agreed.nodes.num)
+    run = environment.Run(run_id, spec.role, spec.backend)
+    attempt = int(environ.get("SLURM_RESTART_COUNT", "0"))
+    values = environment.identity(run, place, attempt, (agreed.address, agreed.port))
     values.update(LAUNCHER_RUN_ID=run_id, LAUNCHER_BACKEND=spec.backend)
     defaults = {"OMP_NUM_THREADS": str(_threads(place)), "PYTHONUNBUFFERED": "1"}
     if place.local_world_size == place.world_size:

@@ -1,10 +1,16 @@
-"""Ends an attached rank's connections before MPI's own end, which waits for the ranks that may wait
-for them.
+"""Ends an attached rank's connections to its peers before MPI's own end, which waits for the ranks
+that may wait for them.
 
 A rank that ends is missed by torch's Gloo as soon as its connections are closed. But where MPI has
-been initialised, also if only to agree on a port, the end of the process first waits in
-MPI_Finalize for all ranks: one that ends early and those that still expect it in a collective would
-wait for each other.
+been initialised, as we do to agree on a port, the end of the process first waits in MPI_Finalize
+for all ranks: one that ends early and those that still expect it in a collective wait for each
+other. Measured with two ranks of DDP under Open MPI, one with a step less: under mpirun alone the
+job fails at once, and so it does here. Without this file it said nothing for the 150 s that were
+watched, and would have until Gloo's limit, which is 30 minutes; then the report named only a time
+limit, and not the rank that had ended.
+
+Only connections within this host are shut down, as all of the job's are; at the very end of the
+process, when what the script itself does at exit has been done.
 """
 
 from __future__ import annotations
@@ -17,15 +23,15 @@ import stat
 
 def end_connections_at_exit() -> None:
     """When this process ends, after all that the script does at exit, shut down the TCP connections
-    made from now on.
+    within this host that are made from now on.
 
     Those of MPI exist already, where all ranks are on one host: there it passes messages through
     memory.
     """
-    atexit.register(_end_connections, os.getpid(), frozenset(_sockets()))
+    atexit.register(end_connections, os.getpid(), frozenset(open_sockets()))
 
 
-def _sockets() -> dict[int, int]:
+def open_sockets() -> dict[int, int]:
     """Return the sockets of this process, each with a descriptor."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
@@ -38,20 +44,29 @@ def _sockets() -> dict[int, int]:
     return found
 
 
-def _end_connections(pid: int, known: frozenset[int]) -> None:
+def end_connections(pid: int, known: frozenset[int]) -> None:
+    """Shut down the TCP connections within this host, but those in `known`; nothing in another
+    process than `pid`.
+    """
     if os.getpid() != pid:  # a process that the script has forked: these are its parent's
         return
-    for inode, fd in _sockets().items():
+    for inode, fd in open_sockets().items():
         if inode in known:
             continue
         try:
             with socket.socket(fileno=os.dup(fd)) as connection:
-                if (
-                    connection.family in (socket.AF_INET, socket.AF_INET6)
-                    and connection.type == socket.SOCK_STREAM
-                ):
-                    # Raises for one that listens: Gloo's thread would abort the process.
-                    connection.getpeername()
+                if _is_within_this_host(connection):
                     connection.shutdown(socket.SHUT_RDWR)
         except OSError:  # not connected any more
             continue
+
+
+def _is_within_this_host(connection: socket.socket) -> bool:
+    """Return whether both ends of a TCP connection have one address. OSError for a socket that is
+    not connected, as one that listens: without it, Gloo's thread would abort the process.
+    """
+    is_tcp = connection.type == socket.SOCK_STREAM and connection.family in (
+        socket.AF_INET,
+        socket.AF_INET6,
+    )
+    return is_tcp and bool(connection.getpeername()[0] == connection.getsockname()[0])

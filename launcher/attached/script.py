@@ -1,8 +1,8 @@
 """Runs the script of an attached rank in this process, and ends it: with its own exit code, or that
 of the rank that failed first.
 
-What the engine has to do with it (MPI's abort) stands here, who reports a failure in
-attached_end.py.
+What the engine has to do with it (MPI's abort) stands here, who reports a failure in end.py. Must
+not know how the ranks have found each other: see join.py.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import sys
 import time
 from collections.abc import Mapping
 
-from launcher.attached.end import Failure, settle
+from launcher.attached.end import Failure, report_once
 from launcher.attached.notes import PeerNotes, open_notes
 from launcher.diagnosis.report import FailureReport, render
 from launcher.exits import exit_code_of
 from launcher.options.spec import LaunchSpec
 from launcher.plan.program import program_kind
+from launcher.ranks import Place
 from launcher.runs.folder import make_run_folder, new_run_id
-from launcher.starters.detect import Place, restart_count
+from launcher.starters.detect import restart_count
 from launcher.starters.meeting import job_id
 from launcher.system.files import write_whole
 
@@ -61,7 +62,7 @@ def run_in_place(spec: LaunchSpec, place: Place, args: list[str], port: int) -> 
             restart_count(os.environ),
             time.monotonic() - began,
         )
-        code = settle(failure, notes, lambda report: _publish(report, spec))
+        code = report_once(failure, notes, lambda report: _publish(report, spec))
         _call_hook_silently(error)
         _let_others_know(SystemExit(code))
         return code

@@ -6,6 +6,7 @@ import signal
 
 from launcher.attempt.stop import Kernel
 from launcher.contract.error_file import WorkerError, decode, find_traceback
+from launcher.contract.files import torch_error_file
 from launcher.diagnosis.evidence import Evidence
 from launcher.diagnosis.outcome import WorkerOutcome
 from launcher.diagnosis.stacks import shorten_crash
@@ -89,7 +90,7 @@ class Autopsy:
 def _read_error(path: str | None) -> WorkerError | None:
     if path is None:
         return None
-    for name in (path, path + ".torch"):
+    for name in (path, torch_error_file(path)):
         try:
             with open(name, encoding="utf-8", errors="surrogatepass") as file:
                 error = decode(file.read())

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
+from launcher.contract.files import heartbeat_file
 from launcher.diagnosis import stacks
 from launcher.diagnosis.hang import WARN_AFTER_S, Hang, HangWatch, Progress, look_interval_s
 from launcher.diagnosis.probe import Target, collect_stacks, cpu_seconds
@@ -129,6 +130,6 @@ def _heartbeat_age_s(error_file: str | None) -> float | None:
     if error_file is None:
         return None
     try:
-        return max(0.0, time.time() - os.stat(error_file + ".beat").st_mtime)
+        return max(0.0, time.time() - os.stat(heartbeat_file(error_file)).st_mtime)
     except OSError:
         return None

@@ -1,9 +1,9 @@
-"""The environment contract: every variable that a worker finds, built by one function and
-documented by one table.
+"""The environment contract: every variable that a worker finds, documented by one table.
 
 `common` holds for all workers of a node (the fork server starts with it), `per_rank` differs
-between them. What the user has set is never overridden, except the names that say which rank a
-worker is. The user's environment is an argument.
+between them; `identity` is the part of it that a rank also gets which somebody else has started.
+What the user has set is never overridden, except the names that say which rank a worker is. Knows
+neither options nor machine: the values of both, and the user's environment, are arguments.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from typing import NamedTuple
 
-from launcher.ranks import Assignment, RankInfo
+from launcher.contract.files import torch_error_file
+from launcher.ranks import Assignment, Place
 
 # Name -> meaning. docs/reference/environment.md is generated from this table, and a test compares
 # it with what workers get.
@@ -113,25 +114,33 @@ EXPANDED_IN_ARGUMENTS = (
 )
 
 
-class RunFacts(NamedTuple):
-    """What the contract needs to know of the run besides ranks."""
-
-    run_id: str
-    run_dir: str | None
-    mark: str
-    role: str
-    max_restarts: int
-    backend: str
-    hostname: str
-    # GPUs chosen by --devices; None leaves the choice to CUDA_VISIBLE_DEVICES.
-    devices: tuple[str, ...] | None
-    virtual_local_rank: bool
-    # Value of --hang-timeout in seconds, 0 without.
-    hang_timeout_s: float = 0.0
-
+# What a rank is told about nodes.
+OF_NODES = ("NODE_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE")
 
 # What python itself reads when it starts.
 _READ_AT_START = {"PYTHONUNBUFFERED": "1"}
+
+
+class Run(NamedTuple):
+    """The run as its workers are told of it. The defaults are those of a run without a supervisor:
+    an engine has started its ranks.
+    """
+
+    run_id: str
+    role: str
+    backend: str
+    max_restarts: int = 0
+    # The random word by which the run's processes are found, and its folder.
+    mark: str = ""
+    run_dir: str | None = None
+    # Of this node.
+    hostname: str = ""
+    # GPUs that the node's workers may see, and whether it was --devices that chose them.
+    gpus: tuple[str, ...] = ()
+    gpus_are_chosen: bool = False
+    virtual_local_rank: bool = False
+    # Value of --hang-timeout in seconds, 0 without.
+    hang_timeout_s: float = 0.0
 
 
 def at_start(mark: str, user_environ: Mapping[str, str]) -> dict[str, str]:
@@ -145,7 +154,7 @@ def at_start(mark: str, user_environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def common(
-    facts: RunFacts, assignment: Assignment, user_environ: Mapping[str, str], usable_cpus: int
+    run: Run, assignment: Assignment, user_environ: Mapping[str, str], usable_cpus: int
 ) -> dict[str, str]:
     """Return the variables that all workers of this node share."""
     threads = max(1, usable_cpus // assignment.local_world_size)
@@ -166,22 +175,22 @@ def common(
         defaults["HOROVOD_GLOO_TIMEOUT_SECONDS"] = "5" if assignment.is_elastic else "600"
         if assignment.num_nodes == 1:
             defaults["HOROVOD_GLOO_IFACE"] = "lo"
-        if facts.hang_timeout_s:
-            defaults["HOROVOD_STALL_CHECK_TIME_SECONDS"] = str(_stall_check_s(facts.hang_timeout_s))
+        if run.hang_timeout_s:
+            defaults["HOROVOD_STALL_CHECK_TIME_SECONDS"] = str(_stall_check_s(run.hang_timeout_s))
     variables = {name: value for name, value in defaults.items() if name not in user_environ}
-    variables["LAUNCHER_RUN_ID"] = facts.run_id
-    variables["LAUNCHER_RUN_MARK"] = facts.mark
-    variables["LAUNCHER_BACKEND"] = facts.backend
+    variables["LAUNCHER_RUN_ID"] = run.run_id
+    variables["LAUNCHER_RUN_MARK"] = run.mark
+    variables["LAUNCHER_BACKEND"] = run.backend
     if assignment.is_elastic:
         variables["HOROVOD_ELASTIC"] = "1"
         if "http_proxy" in user_environ or "HTTP_PROXY" in user_environ:
             # Horovod's Python client would ask the proxy for the store.
             direct = user_environ.get("no_proxy", user_environ.get("NO_PROXY", ""))
             variables["no_proxy"] = f"{direct},127.0.0.1" if direct else "127.0.0.1"
-    if facts.run_dir is not None:
-        variables["LAUNCHER_RUN_DIR"] = facts.run_dir
-    if facts.devices is not None:
-        variables["CUDA_VISIBLE_DEVICES"] = ",".join(facts.devices)
+    if run.run_dir is not None:
+        variables["LAUNCHER_RUN_DIR"] = run.run_dir
+    if run.gpus_are_chosen:
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(run.gpus)
     return variables
 
 
@@ -196,39 +205,43 @@ def _stall_check_s(hang_timeout_s: float) -> int:
 
 
 def per_rank(
-    facts: RunFacts,
-    assignment: Assignment,
-    rank: RankInfo,
-    error_file: str | None,
-    gpus: tuple[str, ...],
+    run: Run, assignment: Assignment, place: Place, error_file: str | None
 ) -> dict[str, str]:
-    """Return the variables that tell one worker who it is. `gpus` are those that the node's workers
-    may see.
+    """Return what one worker of a supervisor is told alone."""
+    master = (assignment.master_addr, assignment.master_port)
+    variables = identity(run, place, assignment.attempt, master)
+    if assignment.horovod_port:
+        variables.update(_horovod(run, assignment, place))
+    variables.update(_error_files(error_file))
+    if run.virtual_local_rank:
+        variables["LOCAL_RANK"] = "0"
+        if place.local_rank < len(run.gpus):
+            variables["CUDA_VISIBLE_DEVICES"] = run.gpus[place.local_rank]
+    return variables
+
+
+def identity(run: Run, place: Place, attempt: int, master: tuple[str, int]) -> dict[str, str]:
+    """Return the variables that tell one rank who it is and where the ranks meet: `master` is the
+    address and the port. Those of nodes that nobody has counted are left out.
     """
     variables: dict[str, object] = {
-        "RANK": rank.rank,
-        "LOCAL_RANK": 0 if facts.virtual_local_rank else rank.local_rank,
-        "WORLD_SIZE": rank.world_size,
-        "LOCAL_WORLD_SIZE": rank.local_world_size,
-        "NODE_RANK": rank.node_rank,
-        "GROUP_RANK": rank.node_rank,
-        "GROUP_WORLD_SIZE": rank.num_nodes,
-        "ROLE_NAME": facts.role,
-        "ROLE_RANK": rank.rank,
-        "ROLE_WORLD_SIZE": rank.world_size,
-        "MASTER_ADDR": assignment.master_addr,
-        "MASTER_PORT": assignment.master_port,
-        "TORCHELASTIC_RESTART_COUNT": assignment.attempt,
-        "TORCHELASTIC_MAX_RESTARTS": facts.max_restarts,
-        "TORCHELASTIC_RUN_ID": facts.run_id,
+        "RANK": place.rank,
+        "LOCAL_RANK": place.local_rank,
+        "WORLD_SIZE": place.world_size,
+        "LOCAL_WORLD_SIZE": place.local_world_size,
+        "ROLE_NAME": run.role,
+        "ROLE_RANK": place.rank,
+        "ROLE_WORLD_SIZE": place.world_size,
+        "MASTER_ADDR": master[0],
+        "MASTER_PORT": master[1],
+        "TORCHELASTIC_RESTART_COUNT": attempt,
+        "TORCHELASTIC_MAX_RESTARTS": run.max_restarts,
+        "TORCHELASTIC_RUN_ID": run.run_id,
     }
-    if assignment.horovod_port:
-        variables.update(_horovod(facts, assignment, rank))
-    text = {name: str(value) for name, value in variables.items()}
-    text.update(_error_files(error_file))
-    if facts.virtual_local_rank and rank.local_rank < len(gpus):
-        text["CUDA_VISIBLE_DEVICES"] = gpus[rank.local_rank]
-    return text
+    if place.num_nodes is not None:
+        of_nodes = (place.node_rank, place.node_rank, place.num_nodes)
+        variables.update(zip(OF_NODES, of_nodes, strict=True))
+    return {name: str(value) for name, value in variables.items()}
 
 
 def of_replacement(rank: int, restart_count: int, error_file: str | None) -> dict[str, str]:
@@ -240,26 +253,23 @@ def of_replacement(rank: int, restart_count: int, error_file: str | None) -> dic
 
 
 def _error_files(path: str | None) -> dict[str, str]:
-    # Torch's @record has a file of its own: its note and ours are written at different moments.
-    return (
-        {}
-        if path is None
-        else {"LAUNCHER_ERROR_FILE": path, "TORCHELASTIC_ERROR_FILE": path + ".torch"}
-    )
+    if path is None:
+        return {}
+    return {"LAUNCHER_ERROR_FILE": path, "TORCHELASTIC_ERROR_FILE": torch_error_file(path)}
 
 
-def _horovod(facts: RunFacts, assignment: Assignment, rank: RankInfo) -> dict[str, object]:
+def _horovod(run: Run, assignment: Assignment, place: Place) -> dict[str, str]:
     """Return what Horovod's Gloo controller reads when hvd.init() is called."""
     return {
-        "HOROVOD_RANK": rank.rank,
-        "HOROVOD_SIZE": rank.world_size,
-        "HOROVOD_LOCAL_RANK": rank.local_rank,
-        "HOROVOD_LOCAL_SIZE": rank.local_world_size,
-        "HOROVOD_CROSS_RANK": rank.node_rank,
-        "HOROVOD_CROSS_SIZE": rank.num_nodes,
-        "HOROVOD_HOSTNAME": facts.hostname,
+        "HOROVOD_RANK": str(place.rank),
+        "HOROVOD_SIZE": str(place.world_size),
+        "HOROVOD_LOCAL_RANK": str(place.local_rank),
+        "HOROVOD_LOCAL_SIZE": str(place.local_world_size),
+        "HOROVOD_CROSS_RANK": str(place.node_rank),
+        "HOROVOD_CROSS_SIZE": str(place.num_nodes),
+        "HOROVOD_HOSTNAME": run.hostname,
         "HOROVOD_GLOO_RENDEZVOUS_ADDR": assignment.horovod_addr,
-        "HOROVOD_GLOO_RENDEZVOUS_PORT": assignment.horovod_port,
+        "HOROVOD_GLOO_RENDEZVOUS_PORT": str(assignment.horovod_port),
     }
 
 

@@ -4,9 +4,13 @@
     <run dir>/logs/attempt_1/rank_00.out           the same after the first restart
     <run dir>/logs/rank_01.1.out                   of the first replacement in this attempt
     <run dir>/errors/attempt_0/rank_00.json        the exception that a rank left
+    <run dir>/errors/attempt_0/rank_00.json.torch  the one that torch's @record left
+    <run dir>/errors/attempt_0/rank_00.json.beat   whose time is that of the rank's last heartbeat
+    <run dir>/errors/attempt_0/rank_00.json.stacks where the rank stood, when it was asked
     <run dir>/report.json                          the failure report, when the run failed
 
-Makes names, touches nothing.
+A worker knows only its error file, and makes the other three names from that one. Makes names,
+touches nothing.
 """
 
 from __future__ import annotations
@@ -55,10 +59,22 @@ class RunPaths(NamedTuple):
         return os.path.join(self.run_dir, "report.json")
 
 
-# A real-time signal that neither Python, nor NCCL, nor the profilers that we know of use.
-STACK_SIGNAL = signal.SIGRTMAX - 3
+def torch_error_file(error_file: str) -> str:
+    """Return where torch's @record leaves an exception: not in our own file, because the two are
+    written at different moments.
+    """
+    return error_file + ".torch"
+
+
+def heartbeat_file(error_file: str) -> str:
+    """Return the file whose time a worker sets with each heartbeat."""
+    return error_file + ".beat"
 
 
 def stack_file(error_file: str) -> str:
-    """Return where a worker writes its stacks."""
+    """Return where a worker writes its stacks when it gets STACK_SIGNAL."""
     return error_file + ".stacks"
+
+
+# A real-time signal that neither Python, nor NCCL, nor the profilers that we know of use.
+STACK_SIGNAL = signal.SIGRTMAX - 3

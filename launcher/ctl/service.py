@@ -20,7 +20,7 @@ from launcher.attempt.group import Group
 from launcher.attempt.waiting import WaitingRoom
 from launcher.events import Event, Signalled
 from launcher.options.spec import LaunchSpec
-from launcher.plan.plan import NodeFacts
+from launcher.plan.node import NodeFacts
 from launcher.system.loop import Loop
 
 # Callers are our own command: they send at once. Nobody may hold up the loop.

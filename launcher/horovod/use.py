@@ -1,4 +1,8 @@
-"""Whether a program uses Horovod, and how: read from its options and its text."""
+"""Whether a program uses Horovod, and how: said by its options, or seen in its script.
+
+The script is read only where the options leave it open, and never run. What follows from the answer
+is the callers' matter: the supervisor serves a store, a rank of an engine needs MPI.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,16 @@ from collections.abc import Mapping
 
 from launcher.options.spec import LaunchSpec
 
-_SEARCHED_BYTES = 1 << 20  # of a script, for an import of Horovod
+# How much of a script is searched for an import of Horovod.
+_SEARCHED_BYTES = 1 << 20
 
 
 def horovod_use(spec: LaunchSpec, environ: Mapping[str, str]) -> str:
     """Return `elastic` where the program uses hvd.elastic, `fixed` where Horovod without it, and ""
     where none.
 
-    Seen in a script's text, or said by --backend and HOROVOD_ELASTIC: without its store, or MPI,
-    each rank would train alone.
+    It must be known before the ranks start: without Horovod's store, or MPI, each would train
+    alone.
     """
     if spec.backend not in ("auto", "horovod"):
         return ""

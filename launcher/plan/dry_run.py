@@ -1,7 +1,7 @@
 """What `--dry-run` prints: layout, addresses, command and environment of each rank, and where
 values came from.
 
-Pure rendering: of a plan, or of the one rank that an engine has started.
+Makes text, of a plan, or of the one rank that an engine has started; decides nothing.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from launcher.options.spec import LaunchSpec
 from launcher.plan.interpreter import command_line
 from launcher.plan.plan import LaunchPlan, WorkerPlan
-from launcher.ranks import format_ranges
-from launcher.starters.detect import Place
+from launcher.ranks import Place, format_ranges
 
 # The values that decide the layout, with the option each one comes from.
 _LAYOUT = (
@@ -36,24 +35,23 @@ _PLACE = {
     "node_rank": "NODE_RANK",
 }
 
+# Variables whose value matters to workers, and which stay as the user has set them.
+_KEPT = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "MASTER_ADDR")
+
 # Words in a variable's name that make its value a secret.
 _SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "API_KEY", "CREDENTIAL")
 
 
 def render_plan(spec: LaunchSpec, plan: LaunchPlan, method: str) -> str:
-    """Return the plan as text; nothing has been started."""
+    """Return the plan as text. method: `warm` or `spawn`, how the workers would be started."""
     assignment = plan.assignment
+    how = "one exec each"
+    if method == "warm":
+        how = "a fork server that imports the heavy modules once"
+    store = f"store of rank 0: {assignment.master_addr}:{assignment.master_port}"
     lines = [
-        (
-            f"{assignment.world_size} workers on {assignment.num_nodes} node, started by"
-            f" {_describe(method)}"
-        ),
-        (
-            f"store of rank 0: {assignment.master_addr}:{assignment.master_port} (another port in"
-            " the real run)"
-            if spec.master_port is None
-            else f"store of rank 0: {assignment.master_addr}:{assignment.master_port}"
-        ),
+        f"{assignment.world_size} workers on {assignment.num_nodes} node, started by {how}",
+        store + (" (another port in the real run)" if spec.master_port is None else ""),
         "",
         "options:",
     ]
@@ -65,21 +63,15 @@ def render_plan(spec: LaunchSpec, plan: LaunchPlan, method: str) -> str:
         f"  {name}={_shown(name, value)}"
         for name, value in sorted(plan.workers[0].common_env.items())
     ]
-    kept = [
-        name
-        for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "MASTER_ADDR")
-        if name in os.environ
-    ]
-    lines += [
-        f"  {name}={os.environ[name]}   (yours, kept)" for name in kept if name in _untouched(plan)
-    ]
+    untouched = _untouched(plan)
+    lines += [f"  {name}={os.environ[name]}   (yours, kept)" for name in _KEPT if name in untouched]
     for worker in plan.workers:
         lines += ["", *_render_worker(worker)]
     return "\n".join(lines)
 
 
 def render_rank(spec: LaunchSpec, place: Place, variables: Mapping[str, str]) -> str:
-    """Return what one rank of an engine would run, and its variables; nothing has been started."""
+    """Return what one rank of an engine would run, and its variables, as text."""
     origins = {_PLACE[field]: source for field, source in place.sources.items()}
     program = [
         *([] if spec.no_python else ["python"]),
@@ -98,13 +90,8 @@ def render_rank(spec: LaunchSpec, place: Place, variables: Mapping[str, str]) ->
     return "\n".join(lines)
 
 
-def _describe(method: str) -> str:
-    if method == "warm":
-        return "a fork server that imports the heavy modules once"
-    return "one exec each"
-
-
 def _untouched(plan: LaunchPlan) -> set[str]:
+    """Return the names of this process's variables that the workers inherit as they are."""
     worker = plan.workers[0]
     return set(os.environ) - set(worker.common_env) - set(worker.env)
 

@@ -1,4 +1,7 @@
-"""The command lines of our own processes: which interpreter, with which options, runs what."""
+"""The command lines of workers: which interpreter, with which options, runs what.
+
+Owns the files that python is told to execute for a worker and for a fork server. Starts nothing.
+"""
 
 from __future__ import annotations
 

@@ -2,47 +2,32 @@
 this node.
 
 Pure: the machine's facts (environment, usable CPUs, GPUs) are arguments. `--dry-run` prints a plan,
-tests compare it, and nothing below this file looks at the spec.
+tests compare it, and how workers start, what they print and how they stop follows from it alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
-from launcher.contract import environment as contract
+from launcher.contract import environment
 from launcher.contract.files import RunPaths
 from launcher.options.spec import LaunchSpec
 from launcher.options.syntax import STDERR, STDOUT
+from launcher.plan.node import NodeFacts
 from launcher.plan.program import program_kind
-from launcher.ranks import Assignment, RankInfo
+from launcher.ranks import Assignment, Place
 
 # A title is an argument itself, of which the kernel takes 128 KiB at most; arguments of the script
 # may come close to that.
 _MAX_TITLE = 1000
 
 
-class NodeFacts(NamedTuple):
-    """What this machine and this run are, as far as a plan depends on it."""
-
-    run_id: str
-    mark: str
-    # None when no folder could be made: then there are no log files.
-    paths: RunPaths | None
-    usable_cpus: int
-    gpus: tuple[str, ...]
-    hostname: str
-    environ: Mapping[str, str]
-    local_world_size: int
-    # CPUs of each local rank with --numa-binding; empty without it.
-    cpus: tuple[frozenset[int], ...] = ()
-
-
 class WorkerPlan(NamedTuple):
     """One worker: what runs, with which environment, and where its output goes."""
 
-    place: RankInfo
-    kind: str  # "script", "module", "package", "run_path" or "command"
+    place: Place
+    # "script", "module", "package", "run_path" or "command"; see program_kind.
+    kind: str
     target: str
     args: tuple[str, ...]
     # Contract variables shared by the node's workers, this worker's own, and names taken away.
@@ -78,8 +63,6 @@ class LaunchPlan(NamedTuple):
     shutdown_timeout_s: float
     # Nothing moves for this long: the run is stopped; 0 only warns.
     hang_timeout_s: float
-    # Pause before the workers are started.
-    start_delay_s: float
     paths: RunPaths | None
     # As typed: `$RANK` and the like are not replaced yet.
     script_args: tuple[str, ...] = ()
@@ -89,25 +72,24 @@ class LaunchPlan(NamedTuple):
         return self.assignment.attempt
 
 
-def make_plan(
-    spec: LaunchSpec, assignment: Assignment, facts: NodeFacts, start_delay_s: float = 0.0
-) -> LaunchPlan:
+def make_plan(spec: LaunchSpec, assignment: Assignment, facts: NodeFacts) -> LaunchPlan:
     """Decide everything about one attempt on this node."""
-    run = contract.RunFacts(
+    run = environment.Run(
         run_id=facts.run_id,
-        run_dir=facts.paths.run_dir if facts.paths else None,
-        mark=facts.mark,
         role=spec.role,
-        max_restarts=spec.max_restarts,
         backend=spec.backend,
+        max_restarts=spec.max_restarts,
+        mark=facts.mark,
+        run_dir=facts.paths.run_dir if facts.paths else None,
         hostname=facts.hostname,
-        devices=spec.devices or None,
+        gpus=spec.devices or facts.gpus,
+        gpus_are_chosen=bool(spec.devices),
         virtual_local_rank=spec.virtual_local_rank,
         hang_timeout_s=spec.hang_timeout,
     )
-    common = contract.common(run, assignment, facts.environ, facts.usable_cpus)
+    common = environment.common(run, assignment, facts.environ, facts.usable_cpus)
     workers = tuple(
-        _plan_worker(spec, assignment, facts, run, common, place) for place in assignment.ranks()
+        _plan_worker(spec, assignment, facts, run, common, place) for place in assignment.places()
     )
     filters = {
         "out": tuple(text.encode() for text in spec.stdout_filters),
@@ -127,7 +109,6 @@ def make_plan(
         },
         shutdown_timeout_s=spec.shutdown_timeout,
         hang_timeout_s=spec.hang_timeout,
-        start_delay_s=start_delay_s,
         paths=paths,
         script_args=spec.script_args,
     )
@@ -137,17 +118,16 @@ def _plan_worker(
     spec: LaunchSpec,
     assignment: Assignment,
     facts: NodeFacts,
-    run: contract.RunFacts,
+    run: environment.Run,
     common: dict[str, str],
-    place: RankInfo,
+    place: Place,
 ) -> WorkerPlan:
     attempt, paths = assignment.attempt, facts.paths
     error_file = paths.error_file(attempt, place.rank) if paths else None
-    gpus = spec.devices or facts.gpus
-    env = contract.per_rank(run, assignment, place, error_file, gpus)
+    env = environment.per_rank(run, assignment, place, error_file)
     streams = spec.console_streams(place.local_rank)
     # Under --virtual-local-rank $LOCAL_RANK in an argument is what the environment says, too.
-    args = tuple(contract.expand(argument, env) for argument in spec.script_args)
+    args = tuple(environment.expand(argument, env) for argument in spec.script_args)
     kind = program_kind(spec)
     return WorkerPlan(
         place=place,
@@ -156,7 +136,7 @@ def _plan_worker(
         args=args,
         common_env=common,
         env=env,
-        unset=contract.removed({*common, *env}, facts.environ),
+        unset=environment.removed({*common, *env}, facts.environ),
         error_file=error_file,
         logs={stream: paths.log(attempt, place.rank, stream) for stream in ("out", "err")}
         if paths
@@ -177,8 +157,8 @@ def plan_replacement(plan: LaunchPlan, local_rank: int, rank: int, number: int) 
     lost, paths = plan.workers[local_rank], plan.paths
     place = lost.place._replace(rank=rank)
     error_file = paths.error_file(plan.attempt, rank, number) if paths else None
-    env = {**lost.env, **contract.of_replacement(rank, plan.attempt + number, error_file)}
-    args = tuple(contract.expand(argument, env) for argument in plan.script_args)
+    env = {**lost.env, **environment.of_replacement(rank, plan.attempt + number, error_file)}
+    args = tuple(environment.expand(argument, env) for argument in plan.script_args)
     return lost._replace(
         place=place,
         env=env,
@@ -191,8 +171,7 @@ def plan_replacement(plan: LaunchPlan, local_rank: int, rank: int, number: int) 
     )
 
 
-def _title(kind: str, place: RankInfo, target: str, args: tuple[str, ...]) -> str:
+def _title(kind: str, place: Place, target: str, args: tuple[str, ...]) -> str:
     program = {"command": "", "module": "python -m "}.get(kind, "python ")
-    return f"[rank {place.rank}/{place.world_size}] {program}{' '.join((target, *args))}"[
-        :_MAX_TITLE
-    ]
+    title = f"[rank {place.rank}/{place.world_size}] {program}{' '.join((target, *args))}"
+    return title[:_MAX_TITLE]

@@ -1,8 +1,9 @@
-"""Look at the script, module or command before anything starts, and say what is wrong in one
-paragraph.
+"""The program that workers are to run: what kind it is, whether a fork server helps it, and what is
+wrong with it.
 
-Eight workers that each print "No such file" help nobody. Nothing is imported or run here: a module
-is searched for without importing its parents. It must not know how workers are started.
+It is looked at before anything starts: eight workers that each print "No such file" help nobody.
+Nothing is imported or run here: a module is searched for without importing its parents. Must not
+know how workers are started.
 """
 
 from __future__ import annotations
@@ -20,12 +21,64 @@ if TYPE_CHECKING:
 
     from launcher.options.spec import LaunchSpec
 
-_NOT_FOUND = 127  # as shells say it
+# Exit codes, as shells use them.
+_NOT_FOUND = 127
 _CANNOT_EXECUTE = 126
-_LONGEST_INTERPRETER_LINE = 256  # what the Linux kernel reads of it
-# Of a script, for the name of Horovod.
+
+# How many bytes of a script's first line the Linux kernel reads.
+_LONGEST_INTERPRETER_LINE = 256
+
+# How much of a script is searched for the name of Horovod, in bytes.
 _SEARCHED_BYTES = 1 << 20
+
+# Names of our stdin, which only the first worker could read.
 _OUR_STDIN = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
+
+
+def program_kind(spec: LaunchSpec) -> str:
+    """Return how the target is run: command, module, run_path, package (a folder or an archive) or
+    script.
+    """
+    if spec.no_python:
+        return "command"
+    if spec.module:
+        return "module"
+    if spec.run_path:
+        return "run_path"
+    return "package" if os.path.isdir(spec.script) or _is_archive(spec.script) else "script"
+
+
+def _is_archive(path: str) -> bool:
+    """Return whether python would run a file as a zip archive, whatever its name."""
+    if path.endswith((".py", ".pyc")) or not os.path.isfile(path):
+        return False
+    from zipimport import ZipImportError, zipimporter
+
+    try:
+        zipimporter(path)
+    except ZipImportError:
+        return False
+    return True
+
+
+def starts_warm(spec: LaunchSpec) -> bool:
+    """Return whether to try a fork server. It has nothing to offer to foreign commands, and to one
+    worker that is started once.
+    """
+    if program_kind(spec) == "command" or spec.start == "spawn":
+        return False
+    return spec.start == "warm" or spec.nproc != 1 or spec.max_restarts > 0
+
+
+def may_use_horovod(spec: LaunchSpec) -> bool:
+    """Whether to look closer: for all other programs, nothing of launcher/horovod is loaded."""
+    if spec.backend != "auto":
+        return spec.backend == "horovod"
+    try:
+        with open(spec.script, "rb") as file:
+            return b"horovod" in file.read(_SEARCHED_BYTES)
+    except OSError:  # a module's name, a folder
+        return False
 
 
 def check_command(spec: LaunchSpec) -> None:
@@ -48,22 +101,19 @@ def check_python(spec: LaunchSpec, environ: Mapping[str, str]) -> None:
     if not python or spec.no_python:
         return
     path = _search_path(python)
-    if path is None:
-        where = "" if os.path.dirname(python) else " in the folders of PATH"
-        problem, code = (
-            f"The interpreter that PYTHON_EXEC={python} names was not found{where}.",
-            _NOT_FOUND,
-        )
-    elif os.path.isfile(path) and os.access(path, os.X_OK):
+    if path is not None and os.path.isfile(path) and os.access(path, os.X_OK):
         _check_interpreter(path)
         return
+    if path is not None:
+        problem, code = "cannot be executed", _CANNOT_EXECUTE
     else:
-        problem, code = (
-            f"The interpreter that PYTHON_EXEC={python} names cannot be executed.",
-            _CANNOT_EXECUTE,
-        )
-    hint = "To run the workers with the launcher's own interpreter, type: unset PYTHON_EXEC"
-    raise SpawnError(problem, exit_code=code, hint=hint)
+        where = "" if os.path.dirname(python) else " in the folders of PATH"
+        problem, code = f"was not found{where}", _NOT_FOUND
+    raise SpawnError(
+        f"The interpreter that PYTHON_EXEC={python} names {problem}.",
+        exit_code=code,
+        hint="To run the workers with the launcher's own interpreter, type: unset PYTHON_EXEC",
+    )
 
 
 def _check_script(script: str) -> None:
@@ -203,9 +253,8 @@ def _find(name: str, path: list[str] | None) -> ModuleSpec | None:
         spec = finder.find_spec(name, None) if hasattr(finder, "find_spec") else None
         if spec is not None:
             return spec
-    return (
-        here  # a folder without __init__.py, which is a package where there is no other of its name
-    )
+    # A folder without __init__.py is a package where there is no other of its name.
+    return here
 
 
 def _changes_its_path(package: ModuleSpec) -> bool:
@@ -272,49 +321,3 @@ def _check_interpreter(path: str) -> None:
         )
         hint = f"Type: sed -i 's/\\r$//' {path}"
     raise SpawnError(message, exit_code=_CANNOT_EXECUTE, hint=hint)
-
-
-def program_kind(spec: LaunchSpec) -> str:
-    """Return how the target is run: command, module, run_path, package (a folder or an archive) or
-    script.
-    """
-    if spec.no_python:
-        return "command"
-    if spec.module:
-        return "module"
-    if spec.run_path:
-        return "run_path"
-    return "package" if os.path.isdir(spec.script) or _is_archive(spec.script) else "script"
-
-
-def _is_archive(path: str) -> bool:
-    """Tell whether python would run a file as a zip archive, whatever its name."""
-    if path.endswith((".py", ".pyc")) or not os.path.isfile(path):
-        return False
-    from zipimport import ZipImportError, zipimporter
-
-    try:
-        zipimporter(path)
-    except ZipImportError:
-        return False
-    return True
-
-
-def starts_warm(spec: LaunchSpec) -> bool:
-    """Whether to try a fork server. It has nothing to offer to foreign commands, and to one worker
-    that is started once.
-    """
-    if program_kind(spec) == "command" or spec.start == "spawn":
-        return False
-    return spec.start == "warm" or spec.nproc != 1 or spec.max_restarts > 0
-
-
-def may_use_horovod(spec: LaunchSpec) -> bool:
-    """Whether to look closer: for all other programs, nothing of launcher/horovod is loaded."""
-    if spec.backend != "auto":
-        return spec.backend == "horovod"
-    try:
-        with open(spec.script, "rb") as file:
-            return b"horovod" in file.read(_SEARCHED_BYTES)
-    except OSError:  # a module's name, a folder
-        return False

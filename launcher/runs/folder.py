@@ -1,6 +1,7 @@
-"""The folder of one run: its name, making it, and what is written there at the end.
+"""The folder of one run: the run's id, making the folder, and tidying it up.
 
-A folder that cannot be made never stops a run: another place is tried, then none.
+A folder that cannot be made never stops a run: another place is tried, then none. The names inside
+are those of contract/files.py.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import time
 
 from launcher.contract.files import RunPaths
 
-_LONGEST_NAME = 200  # bytes: most file systems take 255, and a number may come behind it
+# In bytes: most file systems take 255, and a number may come behind it.
+_LONGEST_NAME = 200
 
 
 def new_run_id(wanted: str) -> str:
@@ -23,8 +25,8 @@ def new_run_id(wanted: str) -> str:
 def make_run_folder(
     parent: str, log_dir: str | None, run_id: str, world_size: int
 ) -> tuple[RunPaths | None, str]:
-    """Make the run's folder. Returns its paths, None when there is no place for it, and a warning
-    or "".
+    """Make the run's folder. Returns its paths, None when there is nowhere to make it, and a
+    warning or "".
     """
     name = run_id.replace(os.sep, "_")
     while len(os.fsencode(name)) > _LONGEST_NAME:
@@ -38,13 +40,8 @@ def make_run_folder(
         paths = _make(fallback, None, name, world_size)
     except OSError:
         return None, f"{problem}; this run keeps no log files (choose a folder with --run-dir)"
-    return (
-        paths,
-        (
-            f"{problem}; the log files of this run are in {paths.run_dir} (choose a folder with"
-            " --run-dir)"
-        ),
-    )
+    where = f"the log files of this run are in {paths.run_dir}"
+    return paths, f"{problem}; {where} (choose a folder with --run-dir)"
 
 
 def _make(parent: str, log_dir: str | None, name: str, world_size: int) -> RunPaths:

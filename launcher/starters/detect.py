@@ -1,5 +1,5 @@
-"""Who started this process, and which rank that makes it: other people's environment variables as
-one table.
+"""Who started this process, and which place in the run that gives it: other people's environment
+variables as one table.
 
 Owns the names that starters set and their order of precedence. Takes the environment as an argument
 and returns values: reads nothing else, writes nothing, never imports MPI (importing it starts it,
@@ -12,34 +12,18 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from launcher.errors import EnvironmentMismatch, UsageError
+from launcher.ranks import Place
 from launcher.starters.slurm import expand_counts, expand_nodes
 
 Environ = Mapping[str, str]
 _Found = dict[str, tuple[int, str]]  # field of Place -> value and the variable it came from
 
+# Slurm's step ids of an interactive shell, a batch script and the external step: none of them is a
+# rank.
 _NO_STEPS = {"4294967290", "4294967291", "4294967292"}
-"""Slurm's step ids of an interactive shell, a batch script and the external step: none of them is a
-rank.
-"""
 
+# Where a number came from that nobody has told.
 NO_VARIABLE = "no variable"
-"""Where a number came from that nobody has told."""
-
-
-class Place(NamedTuple):
-    """The place of this process in its run, and where each number came from."""
-
-    starter: str
-    """none, launcher, torchrun, contract (RANK, by whomever), openmpi, mvapich, horovod, mpich or
-    slurm
-    """
-    rank: int = 0
-    local_rank: int = 0
-    world_size: int = 1
-    local_world_size: int = 1
-    node_rank: int = 0
-    sources: Mapping[str, str] = {}
-    """Field name -> the variable that gave it, or how it was found."""
 
 
 class _Starter(NamedTuple):
@@ -102,10 +86,8 @@ _STARTERS = (
     ),
     _Starter(
         "slurm",
-        (
-            "SLURM_PROCID",
-            "SLURM_STEP_ID",
-        ),  # a batch script has the first of them too, but is no step
+        # A batch script has the first of them too, but is no step.
+        ("SLURM_PROCID", "SLURM_STEP_ID"),
         "SLURM_PROCID",
         "SLURM_STEP_NUM_TASKS",
     ),
@@ -156,8 +138,8 @@ def detect_engine(environ: Environ) -> Place:
 
 
 def restart_count(environ: Environ) -> int:
-    """How many times the workers were started again: by the launcher or torchrun, or by Slurm's
-    requeue.
+    """Return how many times the workers were started again: by the launcher or torchrun, or by
+    Slurm's requeue.
     """
     for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"):
         if environ.get(name):
@@ -166,8 +148,8 @@ def restart_count(environ: Environ) -> int:
 
 
 def mpi_engine(environ: Environ) -> str:
-    """What has started this process as a rank of MPI, "mpirun" or "srun"; empty where MPI would
-    make a world of one.
+    """Return what has started this process as a rank of MPI, "mpirun" or "srun"; empty where MPI
+    would make a world of one.
     """
     if environ.get("OMPI_COMM_WORLD_RANK") or environ.get("MV2_COMM_WORLD_RANK"):
         return "mpirun"
@@ -177,8 +159,8 @@ def mpi_engine(environ: Environ) -> str:
 
 
 def in_slurm_step(environ: Environ) -> bool:
-    """Whether srun has started this process, or one above it; a batch script and a shell of salloc
-    are no steps.
+    """Return whether srun has started this process, or one above it; a batch script and a shell of
+    salloc are no steps.
     """
     return bool(environ.get("SLURM_STEP_ID")) and environ["SLURM_STEP_ID"] not in _NO_STEPS
 
@@ -195,8 +177,8 @@ def _has_started(starter: _Starter, environ: Environ) -> bool:
 
 
 def _alone(environ: Environ) -> Place:
-    """Rank 0 of 1, unless variables say that there are more ranks and only not which one this
-    is.
+    """Return rank 0 of 1, unless variables say that there are more ranks and only not which one
+    this is.
     """
     if environ.get("PMIX_RANK"):
         raise UsageError(
@@ -262,7 +244,7 @@ def _add_guesses(found: _Found, environ: Environ) -> None:
 
 
 def _is_slurm_rank(rank: str, world_size: str, environ: Environ) -> bool:
-    """True if the numbers of the Slurm step are those of this rank, and not of a daemon that
+    """Return whether the numbers of the Slurm step are those of this rank, and not of a daemon that
     started it.
     """
     mine = (environ.get("SLURM_PROCID"), environ.get("SLURM_STEP_NUM_TASKS"))
@@ -291,7 +273,7 @@ def _add_slurm_place(found: _Found, environ: Environ) -> None:
         found.setdefault("local_world_size", (counts[node_rank], name))
 
 
-def _compare_with_mpi(info: Place, others: list[_Starter], environ: Environ) -> None:
+def _compare_with_mpi(place: Place, others: list[_Starter], environ: Environ) -> None:
     """Refuse a RANK that was the same for all ranks that MPI started: each would believe to be that
     one.
 
@@ -299,36 +281,35 @@ def _compare_with_mpi(info: Place, others: list[_Starter], environ: Environ) -> 
     larger one.
     """
     for starter in others:
-        if (
-            starter.name == "slurm"
-        ):  # `srun` also starts independent runs, each with a RANK of its own
+        # `srun` also starts independent runs, each with a RANK of its own.
+        if starter.name == "slurm":
             continue
         mpi = _read(starter, environ)
-        if info.world_size < mpi.world_size or (
-            info.world_size == mpi.world_size and info.rank != mpi.rank
+        if place.world_size < mpi.world_size or (
+            place.world_size == mpi.world_size and place.rank != mpi.rank
         ):
             raise EnvironmentMismatch(
-                f"RANK={info.rank} WORLD_SIZE={info.world_size} contradicts"
+                f"RANK={place.rank} WORLD_SIZE={place.world_size} contradicts"
                 f" {starter.rank}={mpi.rank} {starter.world_size}={mpi.world_size}.",
                 hint="Before mpirun: `unset RANK WORLD_SIZE LOCAL_RANK`.",
             )
 
 
-def _compare_world_size(info: Place, environ: Environ) -> None:
+def _compare_world_size(place: Place, environ: Environ) -> None:
     """Refuse a WORLD_SIZE, exported without RANK, that is not the number of ranks that were
     started.
     """
-    if environ.get("WORLD_SIZE") and number(environ, "WORLD_SIZE", least=1) != info.world_size:
+    if environ.get("WORLD_SIZE") and number(environ, "WORLD_SIZE", least=1) != place.world_size:
         raise EnvironmentMismatch(
             f"WORLD_SIZE={environ['WORLD_SIZE']} contradicts"
-            f" {info.sources['world_size']}={info.world_size}.",
+            f" {place.sources['world_size']}={place.world_size}.",
             hint=f"Start {environ['WORLD_SIZE']} ranks, or `unset WORLD_SIZE`.",
         )
 
 
 def number(environ: Environ, name: str, *, least: int = 0, most: int = 2**31) -> int:
-    """The number that a variable holds; raises UsageError, naming it and its value, where it holds
-    none.
+    """Return the number that a variable holds; raises UsageError, naming it and its value, where it
+    holds none.
     """
     text = environ[name].strip()
     if not (text.isascii() and text.isdigit()) or not least <= int(text) <= most:

@@ -1,21 +1,23 @@
-"""Where the ranks meet: the address and port of torch's store, also for starters that set neither.
+"""Where the ranks meet: the master address and port, also for starters that set neither.
 
-Owns MASTER_ADDR and MASTER_PORT, and what all ranks of a run can derive alike without them:
-loopback on one node, the first node of a Slurm step, a port made of the job's id. Opens no socket.
+Rank 0 serves torch's store there. Owns MASTER_ADDR and MASTER_PORT, and what all ranks of a run can
+derive alike without them: loopback on one node, the first node of a Slurm step, a port made of the
+job's id. Opens no socket. Pure.
 """
 
 from __future__ import annotations
 
 from launcher.errors import UsageError
-from launcher.starters.detect import Environ, Place, number
+from launcher.ranks import Place
+from launcher.starters.detect import Environ, number
 from launcher.starters.slurm import expand_nodes
 
+# Derived ports lie below those that the kernel gives to outgoing connections (32768 and up).
 _FIRST_PORT, _NUM_PORTS = 20_000, 12_000
-"""Derived ports lie below those that the kernel gives to outgoing connections (32768 and up)."""
 
 
-def master_endpoint(place: Place, environ: Environ) -> tuple[str, int]:
-    """Address and port of rank 0's store: MASTER_ADDR and MASTER_PORT, or what all ranks derive
+def find_master(place: Place, environ: Environ) -> tuple[str, int]:
+    """Return the master address and port: MASTER_ADDR and MASTER_PORT, or what all ranks derive
     alike.
 
     Raises UsageError, with the command to type, where the starter tells too little to derive it.
@@ -36,7 +38,7 @@ def master_endpoint(place: Place, environ: Environ) -> tuple[str, int]:
 
 
 def job_id(place: Place, environ: Environ) -> str:
-    """The starter's name of this run, the same on all its ranks; empty where there is none."""
+    """Return the starter's name of this run, the same on all its ranks; empty where it has none."""
     run_id = environ.get("LAUNCHER_RUN_ID") or environ.get("TORCHELASTIC_RUN_ID")
     if run_id:
         return run_id
@@ -46,12 +48,10 @@ def job_id(place: Place, environ: Environ) -> str:
                 return environ[name]
     if place.starter == "horovod" and environ.get("HOROVOD_GLOO_RENDEZVOUS_PORT"):
         return "horovod." + environ["HOROVOD_GLOO_RENDEZVOUS_PORT"]
+    if not environ.get("SLURM_JOB_ID"):
+        return ""
     names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
-    return (
-        ".".join(environ[name] for name in names if environ.get(name))
-        if environ.get("SLURM_JOB_ID")
-        else ""
-    )
+    return ".".join(environ[name] for name in names if environ.get(name))
 
 
 def _derived_address(place: Place, environ: Environ) -> str:

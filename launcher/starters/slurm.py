@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from launcher.errors import UsageError
 
+# More names than the largest cluster has: a broken list must not fill the memory.
 MAX_NODES = 100_000
-"""More names than the largest cluster has: a broken list must not fill the memory."""
 
 
 def expand_nodes(nodelist: str) -> list[str]:
@@ -65,7 +65,7 @@ def _expand(item: str, nodelist: str) -> list[str]:
 
 
 def _range(part: str, nodelist: str) -> list[str]:
-    """The numbers of "5" or "08-11", with as many leading zeros as the first one has."""
+    """Return the numbers of "5" or "08-11", with as many leading zeros as the first one has."""
     first, dash, last = part.partition("-")
     last = last if dash else first
     if not _is_number(first) or not _is_number(last) or not 0 <= int(last) - int(first) < MAX_NODES:

@@ -8,7 +8,7 @@ when it is loaded, because the bootstrap of every worker passes through here.
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from launcher.starters.detect import Place
+    from launcher.ranks import Place
 
 
 def place() -> "Place":

@@ -13,13 +13,14 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from launcher.contract.files import heartbeat_file
 from launcher.errors import UsageError
 from launcher.starters.detect import detect, restart_count
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from launcher.starters.detect import Place
+    from launcher.ranks import Place
     from launcher.worker.dist import Device, Module, Tensor, TorchGroup
 
     Value = TypeVar("Value", Tensor, float)
@@ -234,7 +235,7 @@ class Context:
             return
         self._last_heartbeat = now
         try:
-            with open(f"{error_file}.beat", "w"):
+            with open(heartbeat_file(error_file), "w"):
                 pass  # opening for writing sets the time of the file
         except OSError:
             pass  # a full disk is no reason to end a training
@@ -243,8 +244,11 @@ class Context:
         """Let output and CPU time count again: nobody can call heartbeat() while the interpreter
         ends.
         """
+        error_file = os.environ.get("LAUNCHER_ERROR_FILE")
+        if error_file is None:
+            return
         try:
-            os.unlink(os.environ.get("LAUNCHER_ERROR_FILE", "") + ".beat")
+            os.unlink(heartbeat_file(error_file))
         except OSError:
             pass
 

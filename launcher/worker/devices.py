@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from launcher.errors import LauncherError
-from launcher.starters.detect import Place
+from launcher.ranks import Place
 
 
 def gpu_index(place: Place, num_gpus: int, environ: Mapping[str, str]) -> int:

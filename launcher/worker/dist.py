@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import LauncherError, UsageError
-from launcher.starters.detect import Place
-from launcher.starters.meeting import job_id, master_endpoint
+from launcher.ranks import Place
+from launcher.starters.meeting import find_master, job_id
 from launcher.worker import mpi_world
 from launcher.worker.devices import gpu_index
 from launcher.worker.threads import wait_until_idle
@@ -322,7 +322,7 @@ def _init_process_group(
         found = (torch.distributed.get_rank(), torch.distributed.get_world_size())
         mpi_world.check_same(found, (place.rank, place.world_size), "torch's MPI", environ)
         return
-    address, port = master_endpoint(place, environ)
+    address, port = find_master(place, environ)
     options: dict[str, Any] = {"rank": place.rank, "world_size": place.world_size}
     if environ.get("MASTER_ADDR") and environ.get("MASTER_PORT"):
         options["init_method"] = "env://"  # knows also of a store that torchrun's agent keeps

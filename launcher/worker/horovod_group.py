@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import LauncherError
-from launcher.starters.detect import Place
+from launcher.ranks import Place
 from launcher.worker.dist import TorchGroup, choose_device, import_torch
 
 if TYPE_CHECKING:

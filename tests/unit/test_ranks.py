@@ -19,12 +19,12 @@ def assignment(node_rank: int, sizes: tuple[int, ...]) -> Assignment:
 
 def test_ranks_of_all_nodes_together_count_from_0_without_gaps() -> None:
     sizes = (2, 1, 3)
-    ranks = [rank for node in range(3) for rank in assignment(node, sizes).ranks()]
-    assert [rank.rank for rank in ranks] == list(range(6))
-    assert [rank.local_rank for rank in ranks] == [0, 1, 0, 0, 1, 2]
-    assert [rank.node_rank for rank in ranks] == [0, 0, 1, 2, 2, 2]
-    assert {(rank.world_size, rank.num_nodes) for rank in ranks} == {(6, 3)}
-    assert [rank.local_world_size for rank in ranks] == [2, 2, 1, 3, 3, 3]
+    places = [place for node in range(3) for place in assignment(node, sizes).places()]
+    assert [place.rank for place in places] == list(range(6))
+    assert [place.local_rank for place in places] == [0, 1, 0, 0, 1, 2]
+    assert [place.node_rank for place in places] == [0, 0, 1, 2, 2, 2]
+    assert {(place.world_size, place.num_nodes) for place in places} == {(6, 3)}
+    assert [place.local_world_size for place in places] == [2, 2, 1, 3, 3, 3]
 
 
 @pytest.mark.parametrize(

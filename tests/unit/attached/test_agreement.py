@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from launcher.attached.script import job_key
-from launcher.starters.detect import Place
+from launcher.ranks import Place
 from launcher.system.network import own_address
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.attached import end as attached_end
-from launcher.attached.end import Failure, outcomes_of, settle
+from launcher.attached import end
+from launcher.attached.end import Failure, outcomes_of, report_once
 from launcher.attached.notes import Page, Peer, open_notes
 from launcher.contract.error_file import WorkerError
 from launcher.diagnosis.report import FailureReport
@@ -25,7 +25,7 @@ LOST = error("Connection closed by peer [127.0.0.1]:3", 1.0, "RuntimeError")
 
 def test_a_rank_without_notes_reports_for_itself() -> None:
     reports: list[FailureReport] = []
-    assert settle(Failure(2, 3, error("why", 1.0)), None, reports.append) == 3
+    assert report_once(Failure(2, 3, error("why", 1.0)), None, reports.append) == 3
     assert [(report.rank, report.error_message) for report in reports] == [(2, "why")]
 
 
@@ -57,20 +57,16 @@ def test_one_rank_reports_for_all_and_all_end_with_the_code_of_the_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(
-        attached_end, "_PATIENCE_S", 0.0
-    )  # the "ranks" are this process, which does not end
+    monkeypatch.setattr(end, "_PATIENCE_S", 0.0)  # the "ranks" are this process, which does not end
     first, second = open_notes("job", 0, 2), open_notes("job", 1, 2)
     assert first is not None
     assert second is not None
     now = time.monotonic()
     second.fail(3, error("the cause", now - 1.0))
     reports: list[FailureReport] = []
-    assert (
-        settle(Failure(0, 1, LOST._replace(monotonic_ns=int(now * 1e9))), first, reports.append)
-        == 3
-    )
-    assert settle(Failure(1, 3, error("the cause", now - 1.0)), second, reports.append) == 3
+    lost = Failure(0, 1, LOST._replace(monotonic_ns=int(now * 1e9)))
+    assert report_once(lost, first, reports.append) == 3
+    assert report_once(Failure(1, 3, error("the cause", now - 1.0)), second, reports.append) == 3
     (report,) = reports
     assert (report.rank, report.exit_code, [other.ranks for other in report.others]) == (
         1,
@@ -83,10 +79,10 @@ def test_a_failure_long_after_the_report_is_reported_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(attached_end, "_AFTERMATH_S", -1.0)
+    monkeypatch.setattr(end, "_AFTERMATH_S", -1.0)
     notes = open_notes("job", 0, 1)
     assert notes is not None
     notes.tell(0, 1)
     reports: list[FailureReport] = []
-    assert settle(Failure(0, 7, error("another matter", 1.0)), notes, reports.append) == 7
+    assert report_once(Failure(0, 7, error("another matter", 1.0)), notes, reports.append) == 7
     assert len(reports) == 1

@@ -10,7 +10,7 @@ from launcher.attached.agreement import Agreement, Nodes
 from launcher.attached.join import check_horovod, make_contract, should_attach
 from launcher.errors import EnvironmentMismatch, UsageError
 from launcher.options.spec import LaunchSpec
-from launcher.starters.detect import Place
+from launcher.ranks import Place
 
 
 def _spec(**options: object) -> LaunchSpec:

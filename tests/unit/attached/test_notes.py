@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.attached import notes as peer_notes
+from launcher.attached import notes as notes_file
 from launcher.attached.notes import PeerNotes, open_notes, read_page
 from launcher.contract.error_file import WorkerError
 
@@ -96,7 +96,7 @@ def test_a_rank_that_died_over_its_report_is_replaced(
 ) -> None:
     first, second = opened("job", 0, 2), opened("job", 1, 2)
     assert second.claim_report()
-    monkeypatch.setattr(peer_notes, "start_time", lambda pid: "")
+    monkeypatch.setattr(notes_file, "start_time", lambda pid: "")
     assert first.claim_report()
 
 

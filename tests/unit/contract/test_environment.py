@@ -5,12 +5,10 @@ What workers get: launch/test_environment.py.
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from launcher.contract import environment as contract
-from launcher.ranks import Assignment
+from launcher.contract import environment
+from launcher.ranks import Assignment, Place
 
 VARIABLES = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "MASTER_ADDR": "a"}
 
@@ -38,21 +36,13 @@ VARIABLES = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "MASTER_ADDR": "
     ],
 )
 def test_contract_names_are_expanded_and_other_dollars_stay(argument: str, expanded: str) -> None:
-    assert contract.expand(argument, VARIABLES) == expanded
+    assert environment.expand(argument, VARIABLES) == expanded
 
 
 def stall_check(hang_timeout_s: float, port: int = 1, **environ: str) -> str | None:
-    places: dict[str, Any] = dict.fromkeys(("run_id", "mark", "role", "backend", "hostname"), "x")
-    facts = contract.RunFacts(
-        **places,
-        run_dir=None,
-        max_restarts=0,
-        devices=None,
-        virtual_local_rank=False,
-        hang_timeout_s=hang_timeout_s,
-    )
+    run = environment.Run("id", "default", "auto", hang_timeout_s=hang_timeout_s)
     assignment = Assignment(0, 0, (2,), "127.0.0.1", 5000, "127.0.0.1" if port else "", port)
-    return contract.common(facts, assignment, environ, 4).get("HOROVOD_STALL_CHECK_TIME_SECONDS")
+    return environment.common(run, assignment, environ, 4).get("HOROVOD_STALL_CHECK_TIME_SECONDS")
 
 
 @pytest.mark.parametrize(
@@ -72,8 +62,8 @@ def test_horovod_keeps_its_own_interval_unless_there_is_a_reason_to_change_it() 
 
 def elastic(environ: dict[str, str], is_elastic: bool = True) -> dict[str, str]:
     assignment = Assignment(0, 0, (2,), "127.0.0.1", 1, "127.0.0.1:2/secret", 2, is_elastic)
-    facts = contract.RunFacts("id", None, "mark", "default", 1, "auto", "here", None, False)
-    return contract.common(facts, assignment, environ, 2)
+    run = environment.Run("id", "default", "auto", max_restarts=1)
+    return environment.common(run, assignment, environ, 2)
 
 
 def test_elastic_ranks_notice_soon_that_another_has_gone() -> None:
@@ -98,3 +88,17 @@ def test_horovod_never_asks_a_proxy_for_the_store(
     environ: dict[str, str], direct: str | None
 ) -> None:
     assert elastic(environ).get("no_proxy") == direct
+
+
+def test_an_engines_rank_and_a_supervisors_worker_are_told_alike_who_they_are() -> None:
+    run = environment.Run("id", "default", "auto", mark="mark", hostname="here")
+    assignment = Assignment(2, 1, (2, 3), "10.0.0.1", 5000)
+    place = assignment.places()[1]
+    told = environment.identity(run, place, 2, ("10.0.0.1", 5000))
+    assert environment.per_rank(run, assignment, place, None) == told
+    assert (told["RANK"], told["NODE_RANK"], told["GROUP_WORLD_SIZE"]) == ("3", "1", "2")
+
+
+def test_a_rank_is_told_nothing_of_nodes_that_nobody_has_counted() -> None:
+    told = environment.identity(environment.Run("id", "", ""), Place("openmpi"), 0, ("a", 1))
+    assert set(told) & set(environment.OF_NODES) == set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.contract.files import RunPaths
+from launcher.contract.files import RunPaths, heartbeat_file, stack_file, torch_error_file
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,9 @@ def test_each_replacement_has_files_of_its_own() -> None:
     paths = RunPaths("/runs/x", "/logs/x", 2)
     assert paths.log(0, 1, "err", 1) == "/logs/x/rank_01.1.err"
     assert paths.error_file(2, 1, 3) == "/runs/x/errors/attempt_2/rank_01.3.json"
+
+
+def test_what_a_worker_leaves_besides_its_error_lies_beside_it() -> None:
+    path = RunPaths("/runs/x", "/logs/x", 2).error_file(0, 1)
+    names = [torch_error_file(path), heartbeat_file(path), stack_file(path)]
+    assert names == [f"{path}.torch", f"{path}.beat", f"{path}.stacks"]

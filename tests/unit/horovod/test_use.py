@@ -1,5 +1,5 @@
-"""Which programs use Horovod, and which its elastic form: seen in the script's text, or said by a
-variable.
+"""Which programs use Horovod, and which its elastic form: seen in the script, or said by --backend
+and HOROVOD_ELASTIC.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from launcher.options.spec import LaunchSpec
 _IMPORT = "import horovod.torch as hvd\n"
 
 
-def uses(folder: Path, text: str, said: str | None = None, **options: Any) -> bool:
+def use(folder: Path, text: str, said: str | None = None, **options: Any) -> str:
     (folder / "train.py").write_text(text)
     spec = LaunchSpec(script=str(folder / "train.py"), **options)
-    return horovod_use(spec, {} if said is None else {"HOROVOD_ELASTIC": said}) == "elastic"
+    return horovod_use(spec, {} if said is None else {"HOROVOD_ELASTIC": said})
 
 
 @pytest.mark.parametrize(
@@ -35,16 +35,26 @@ def uses(folder: Path, text: str, said: str | None = None, **options: Any) -> bo
         ("model.elastic.run()\n", False),
     ],
 )
-def test_a_script_shows_it(tmp_path: Path, text: str, expected: bool) -> None:
-    assert uses(tmp_path, text) is expected
+def test_a_script_shows_whether_it_uses_the_elastic_form(
+    tmp_path: Path, text: str, expected: bool
+) -> None:
+    assert (use(tmp_path, text) == "elastic") is expected
 
 
 def test_where_it_cannot_be_seen_it_is_said(tmp_path: Path) -> None:
-    assert not uses(tmp_path, "", module=True, backend="horovod")
-    assert uses(tmp_path, "", "1", module=True, backend="horovod")
-    assert uses(tmp_path, _IMPORT, "1")
-    assert not uses(tmp_path, f"{_IMPORT}@hvd.elastic.run\n", "0")
-    assert not uses(tmp_path, "", "1", backend="gloo")
+    assert use(tmp_path, "", module=True, backend="horovod") == "fixed"
+    assert use(tmp_path, "", "1", module=True, backend="horovod") == "elastic"
+    assert use(tmp_path, _IMPORT, "1") == "elastic"
+    assert use(tmp_path, f"{_IMPORT}@hvd.elastic.run\n", "0") == "fixed"
+
+
+def test_a_backend_that_is_another_one_rules_it_out(tmp_path: Path) -> None:
+    assert use(tmp_path, "", "1", backend="gloo") == ""
+    assert use(tmp_path, f"{_IMPORT}@hvd.elastic.run\n", backend="nccl") == ""
+
+
+def test_a_script_that_has_gone_uses_nothing(tmp_path: Path) -> None:
+    assert horovod_use(LaunchSpec(script=str(tmp_path / "gone.py")), {}) == ""
 
 
 @pytest.mark.parametrize(
@@ -59,5 +69,4 @@ def test_where_it_cannot_be_seen_it_is_said(tmp_path: Path) -> None:
     ],
 )
 def test_a_script_shows_whether_it_uses_horovod(tmp_path: Path, text: str, expected: str) -> None:
-    (tmp_path / "train.py").write_text(text)
-    assert horovod_use(LaunchSpec(script=str(tmp_path / "train.py")), {}) == expected
+    assert use(tmp_path, text) == expected

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from launcher.contract.files import RunPaths
 from launcher.options.spec import LaunchSpec
-from launcher.plan.plan import LaunchPlan, NodeFacts, make_plan, plan_replacement
-from launcher.plan.program import program_kind
+from launcher.plan.node import NodeFacts
+from launcher.plan.plan import LaunchPlan, make_plan, plan_replacement
 from launcher.ranks import Assignment
+from launcher.starters.detect import detect
 
 
 def plan(
@@ -77,6 +74,13 @@ def test_a_replacement_has_the_device_of_the_lost_one_and_the_rank_that_it_is_gi
     assert plan_replacement(plan(2, paths=False), 1, 1, 1).error_file is None
 
 
+def test_a_worker_finds_itself_where_the_plan_has_put_it() -> None:
+    for worker in plan(3).workers:
+        found = detect({**worker.common_env, **worker.env})
+        planned = worker.place
+        assert found._replace(num_nodes=planned.num_nodes, sources={}) == planned
+
+
 def test_without_a_folder_nothing_is_written_and_nothing_inherited() -> None:
     (worker,) = plan(1, paths=False).workers
     assert (worker.logs, worker.error_file) == ({}, None)
@@ -100,31 +104,3 @@ def test_chosen_devices_are_what_workers_see() -> None:
     )
     found = plan(2, devices=("GPU-a", "GPU-b"), virtual_local_rank=True)
     assert [worker.env["CUDA_VISIBLE_DEVICES"] for worker in found.workers] == ["GPU-a", "GPU-b"]
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "kind"),
-    [
-        ("script.py", {}, "script"),
-        ("folder", {}, "package"),
-        ("app.zip", {}, "package"),
-        ("app", {}, "package"),
-        ("script", {}, "script"),
-        ("not_really.zip", {}, "script"),
-        ("missing", {}, "script"),
-        ("script.py", {"run_path": True}, "run_path"),
-        ("script", {"module": True}, "module"),
-        ("folder", {"no_python": True}, "command"),
-    ],
-)
-def test_the_kind_of_program_is_what_python_takes_it_for(
-    name: str, options: dict[str, bool], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for script in ("script.py", "script", "not_really.zip"):
-        Path(script).write_text("print()")
-    Path("folder").mkdir()
-    for archive in ("app.zip", "app"):
-        with zipfile.ZipFile(archive, "w") as file:
-            file.writestr("__main__.py", "")
-    assert program_kind(LaunchSpec(script=name, **options)) == kind

@@ -1,13 +1,16 @@
-"""What is said about a script, module or command that cannot run, before anything starts."""
+"""What a program is taken for, and what is said about one that cannot run, before anything
+starts.
+"""
 
 import os
 import sys
+import zipfile
 
 import pytest
 
 from launcher.errors import LauncherError, SpawnError, UsageError
 from launcher.options.spec import LaunchSpec
-from launcher.plan.program import check_command
+from launcher.plan.program import check_command, program_kind, starts_warm
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +34,46 @@ def refused(script, **how):
     with pytest.raises(LauncherError) as error:
         check(script, **how)
     return error.value
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "kind"),
+    [
+        ("script.py", {}, "script"),
+        ("folder", {}, "package"),
+        ("app.zip", {}, "package"),
+        ("app", {}, "package"),
+        ("script", {}, "script"),
+        ("not_really.zip", {}, "script"),
+        ("missing", {}, "script"),
+        ("script.py", {"run_path": True}, "run_path"),
+        ("script", {"module": True}, "module"),
+        ("folder", {"no_python": True}, "command"),
+    ],
+)
+def test_the_kind_of_program_is_what_python_takes_it_for(folder, name, options, kind):
+    for script in ("script.py", "script", "not_really.zip"):
+        write(folder / script, "print()")
+    (folder / "folder").mkdir()
+    for archive in ("app.zip", "app"):
+        with zipfile.ZipFile(archive, "w") as file:
+            file.writestr("__main__.py", "")
+    assert program_kind(LaunchSpec(script=name, **options)) == kind
+
+
+@pytest.mark.parametrize(
+    ("options", "is_warm"),
+    [
+        ({"nproc_per_node": "2"}, True),
+        ({}, False),
+        ({"max_restarts": 1}, True),
+        ({"start": "warm"}, True),
+        ({"start": "spawn", "nproc_per_node": "2"}, False),
+        ({"no_python": True, "nproc_per_node": "2"}, False),
+    ],
+)
+def test_a_fork_server_is_tried_where_it_spares_an_import(options, is_warm):
+    assert starts_warm(LaunchSpec(script="train.py", **options)) is is_warm
 
 
 @pytest.mark.parametrize(

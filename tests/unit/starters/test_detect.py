@@ -6,8 +6,9 @@ import pytest
 
 from launcher.attached.agreement import Nodes, known_nodes
 from launcher.errors import EnvironmentMismatch, UsageError
-from launcher.starters.detect import Place, detect, detect_engine, mpi_engine, restart_count
-from launcher.starters.meeting import job_id, master_endpoint
+from launcher.ranks import Place
+from launcher.starters.detect import detect, detect_engine, mpi_engine, restart_count
+from launcher.starters.meeting import find_master, job_id
 
 # What one rank of each starter finds; MASTER_* and the like left out where they do not matter.
 LAUNCHER = {
@@ -255,21 +256,21 @@ def test_ranks_without_a_port_all_derive_the_same_one(
     environ: dict[str, str], address: str
 ) -> None:
     place = detect(environ)
-    found, port = master_endpoint(place, environ)
+    found, port = find_master(place, environ)
     assert found == address
     assert 20000 <= port < 32000
     for other in range(place.world_size):
-        assert master_endpoint(place._replace(rank=other), environ) == (address, port)
+        assert find_master(place._replace(rank=other), environ) == (address, port)
 
 
 def test_a_given_address_and_port_are_used() -> None:
-    assert master_endpoint(detect(SERVICE), SERVICE) == ("worker-0.svc", 23456)
+    assert find_master(detect(SERVICE), SERVICE) == ("worker-0.svc", 23456)
 
 
 def test_two_steps_of_a_job_and_a_requeued_job_meet_at_other_ports() -> None:
     variants = [SLURM, {**SLURM, "SLURM_STEP_ID": "1"}, {**SLURM, "SLURM_RESTART_COUNT": "1"}]
     assert len({job_id(detect(environ), environ) for environ in variants}) == 3
-    assert len({master_endpoint(detect(environ), environ)[1] for environ in variants}) == 3
+    assert len({find_master(detect(environ), environ)[1] for environ in variants}) == 3
 
 
 @pytest.mark.parametrize(
@@ -288,7 +289,7 @@ def test_an_address_that_cannot_be_derived_is_asked_for(
     environ: dict[str, str], words: list[str]
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        master_endpoint(detect(environ), environ)
+        find_master(detect(environ), environ)
     for word in words:
         assert word in str(caught.value)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from launcher.errors import LauncherError
-from launcher.starters.detect import Place
+from launcher.ranks import Place
 from launcher.worker.devices import gpu_index
 
 ONE, TWO = {"CUDA_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "2,3"}

@@ -7,9 +7,8 @@ import os
 
 import pytest
 
-from launcher.attempt.group import Group
 from launcher.contract import messages as forkwire
-from launcher.events import Exited, ForkServerLost, ForkServerUnsafe, Started, StartFailed
+from launcher.events import Exited, Started, StartFailed
 from launcher.start.warm import WarmStarter
 from launcher.system.loop import Loop
 from launcher.worker import forkserver
@@ -59,11 +58,3 @@ def test_the_server_lives_on_when_it_may_not_fork(monkeypatch: pytest.MonkeyPatc
     assert received[0] == {"type": "refused", "worker": 3, "errno": errno.EAGAIN}
     ours.close()
     theirs.close()
-
-
-def test_why_the_server_is_not_to_be_used_is_not_forgotten_over_its_end() -> None:
-    group = Group.__new__(Group)  # only what these two events touch
-    group._has_begun, group.unsafe_reason = False, ""
-    for event in (ForkServerUnsafe("a preloaded module has opened a GPU"), ForkServerLost(0)):
-        group._handle(event)
-    assert group.unsafe_reason == "a preloaded module has opened a GPU"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from launcher.errors import LauncherError
-from launcher.starters.detect import Place
+from launcher.ranks import Place
 from launcher.worker import dist, mpi_world
 
 OPENMPI = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}

@@ -1,0 +1,93 @@
+"""What this machine has, as far as a plan depends on it: CPUs, GPUs, how many workers that makes.
+
+Looks and asks only: makes no folder, starts nothing. `--dry-run` looks in the same way.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from launcher.contract.files import RunPaths
+from launcher.errors import LauncherError
+from launcher.options.spec import LaunchSpec
+from launcher.runs.folder import new_run_id
+from launcher.system.machine import usable_cpus, visible_gpus
+
+# A worker takes two pipes and two log files here, with room for one more; the launcher some itself.
+_FILES_OF_A_WORKER, _OUR_FILES = 5, 40
+
+
+class NodeFacts(NamedTuple):
+    """What this machine and this run are, as far as a plan depends on it."""
+
+    run_id: str
+    mark: str
+    usable_cpus: int
+    gpus: tuple[str, ...]
+    hostname: str
+    environ: Mapping[str, str]
+    local_world_size: int
+    # CPUs of each local rank with --numa-binding; empty without it.
+    cpus: tuple[frozenset[int], ...] = ()
+    # None when no folder has been made, or could be: then there are no log files.
+    paths: RunPaths | None = None
+
+
+def look_at_node(spec: LaunchSpec, mark: str = "") -> NodeFacts:
+    """Find out what this machine has, and give the run its id and its mark (`mark`, if there is one
+    already).
+
+    Raises LauncherError when the machine cannot hold the workers, UsageError when it has not what
+    an option asks for.
+    """
+    gpus = visible_gpus(os.environ)
+    num_cpus = usable_cpus()
+    local_world_size = spec.local_world_size(lambda: num_cpus, lambda: len(gpus))
+    _check_open_files(local_world_size)
+    return NodeFacts(
+        run_id=new_run_id(spec.rdzv_id),
+        mark=mark or os.urandom(8).hex(),
+        usable_cpus=num_cpus,
+        gpus=tuple(gpus),
+        hostname=os.uname().nodename,
+        environ=dict(os.environ),
+        local_world_size=local_world_size,
+        cpus=_bind(spec, local_world_size, gpus),
+    )
+
+
+def _check_open_files(local_world_size: int) -> None:
+    """Raise LauncherError when the limit on open files is too low: before the first worker starts,
+    and not at the one for which it is.
+    """
+    import resource
+
+    needed = _FILES_OF_A_WORKER * local_world_size + _OUR_FILES
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY or allowed >= needed:
+        return
+    who = f"{local_world_size} workers need" if local_world_size > 1 else "One worker needs"
+    problem = f"{who} up to {needed} open files, and the limit here is {allowed}."
+    if most != resource.RLIM_INFINITY and most < needed:
+        raise LauncherError(problem, hint=f"An administrator must raise it: ulimit -Hn {needed}")
+    raise LauncherError(problem, hint=f"Type: ulimit -n {needed}")
+
+
+def _bind(
+    spec: LaunchSpec, local_world_size: int, gpus: Sequence[str]
+) -> tuple[frozenset[int], ...]:
+    """Return the CPUs of each local rank, as --numa-binding shares them out; nothing without it."""
+    if spec.numa_binding is None:
+        return ()
+    from launcher.system.numa import cpus_of_workers
+
+    try:
+        return cpus_of_workers(
+            spec.numa_binding, local_world_size, spec.devices or gpus, os.sched_getaffinity(0)
+        )
+    except ValueError as problem:
+        raise spec.error(
+            "numa_binding", str(problem), "Leave it out, or name another one of its values."
+        ) from None

@@ -1,0 +1,38 @@
+"""What is found out about this machine before anything starts."""
+
+from __future__ import annotations
+
+import re
+import resource
+from pathlib import Path
+
+import pytest
+
+from launcher.errors import LauncherError
+from launcher.options.spec import LaunchSpec
+from launcher.plan.node import look_at_node
+
+
+def test_looking_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    facts = look_at_node(LaunchSpec(script="train.py", nproc_per_node="3"))
+    assert (facts.local_world_size, facts.cpus, facts.paths) == (3, (), None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_mark_of_a_fork_server_that_has_been_started_is_the_runs() -> None:
+    spec = LaunchSpec(script="train.py")
+    assert look_at_node(spec, mark="a word").mark == "a word"
+    assert look_at_node(spec).mark != look_at_node(spec).mark
+
+
+@pytest.mark.parametrize(
+    ("most", "hint"), [(4096, "Type: ulimit -n 240"), (100, "An administrator .*: ulimit -Hn 240")]
+)
+def test_more_workers_than_open_files_allow_are_refused_with_the_command_to_type(
+    monkeypatch: pytest.MonkeyPatch, most: int, hint: str
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (100, most))
+    with pytest.raises(LauncherError, match="40 workers need up to 240 open files") as caught:
+        look_at_node(LaunchSpec(script="train.py", nproc_per_node="40"))
+    assert re.fullmatch(hint, caught.value.hint)
