@@ -7,15 +7,19 @@ by bash in the same folder, from top to bottom of the page; `exit=1` says that i
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 
+import launcher
+import launcher.worker
 from launcher import errors
 from launcher.diagnosis.report import FailureReport, WorkerFailed
 
@@ -93,11 +97,33 @@ def test_the_blocks_of_a_page_run(
             assert done.code == wanted, f"{text}\n{done.out}\n{done.err}"
 
 
-@pytest.mark.parametrize("page", ["option", "environment"])
+@pytest.mark.parametrize("page", ["option", "environment", "python"])
 def test_the_generated_pages_are_current(page: str) -> None:
     command = [sys.executable, str(ROOT / "scripts" / f"make_{page}_reference"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_python_page_has_every_public_name_and_is_made_without_torch() -> None:
+    code = (
+        "import runpy, sys; sys.argv = ['scripts/make_python_reference', '--check']\n"
+        "try: runpy.run_path(sys.argv[0])\n"
+        "finally: print('torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "False\n", done.stderr
+    text = (ROOT / "docs" / "reference" / "python.md").read_text()
+    documented = set(re.findall(r"^#+ (\S+)$", text, re.MULTILINE))
+    documented |= set(re.findall(r"^\| `([\w.]+)(?:\(\))?` \|", text, re.MULTILINE))
+    methods = {f"ctx.{name}" for name in vars(launcher.Context) if not name.startswith("_")}
+    names = {f"launcher.{name}" for name in launcher.__all__ if name != "__version__"}
+    helpers = {
+        f"worker.{name}"
+        for name, value in vars(launcher.worker).items()
+        if isinstance(value, FunctionType)
+    }
+    assert methods | names | helpers <= documented
 
 
 def test_every_field_of_the_report_is_documented() -> None:
@@ -105,6 +131,68 @@ def test_every_field_of_the_report_is_documented() -> None:
     table = text.partition("## Fields of `report.json`")[2].partition("\n#")[0]
     documented = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
     assert documented == {"version", *FailureReport._fields}
+
+
+def paths_named_on(page: Path) -> set[str]:
+    """Return the files and folders of this repository that a page names as code."""
+    text = page.read_text()
+    code = [block for _, _, block in blocks(page)]
+    code += re.findall("`([^`]+)`", _BLOCK.sub("", text))
+    words = {word.removeprefix("./") for piece in code for word in re.split(r"[\s>]+", piece)}
+    folders = "|".join(path.name for path in ROOT.iterdir() if path.is_dir())
+    return {word for word in words if re.fullmatch(rf"({folders})/[\w/-]*(\.\w+)?", word)}
+
+
+# These tell of the past, too.
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name not in ("CHANGELOG.md", "LOG.md")], ids=name_of
+)
+def test_every_file_of_the_repository_that_a_page_names_is_there(page: Path) -> None:
+    here = {name for name in paths_named_on(page) if not name.startswith(".venv")}
+    assert {name for name in here if not (ROOT / name).exists()} == set()
+
+
+def test_the_map_for_contributors_has_every_room() -> None:
+    page = ROOT / "CONTRIBUTING.md"
+    assert len(paths_named_on(page)) > 40
+    rooms = {f"launcher/{path.parent.name}/" for path in ROOT.glob("launcher/*/__init__.py")}
+    assert set(re.findall(r"^\| `([^`]+)` \|", page.read_text(), re.MULTILINE)) == rooms
+
+
+def said_by_the_source() -> list[str]:
+    """Return the texts in launcher/ that are no docstrings; what is filled in later is left out."""
+    texts = []
+    for path in sorted((ROOT / "launcher").rglob("*.py")):
+        waiting: list[ast.AST] = [ast.parse(path.read_text())]
+        while waiting:
+            node = waiting.pop()
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                continue
+            if isinstance(node, ast.JoinedStr):
+                parts = [
+                    part.value if isinstance(part, ast.Constant) else "\0" for part in node.values
+                ]
+                texts.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+            waiting.extend(ast.iter_child_nodes(node))
+    return texts
+
+
+def test_every_message_on_the_troubleshooting_page_is_one_of_the_source() -> None:
+    text = (ROOT / "docs" / "how-to" / "troubleshooting.md").read_text()
+    cells = re.findall(r"^\| (.*?) \| ", text, re.MULTILINE)
+    cells = [cell for cell in cells if cell != "message"]
+    messages = [message for cell in cells for message in re.findall("`([^`]+)`", cell)]
+    assert len(cells) > 50 and len(messages) >= len(cells)
+    source = said_by_the_source()
+    unknown = []
+    for message in messages:
+        parts = [part.strip() for part in message.split("...")]
+        pattern = re.compile(".*".join(map(re.escape, parts)), re.DOTALL)
+        if max(map(len, parts)) < 8 or not any(map(pattern.search, source)):
+            unknown.append(message)
+    assert unknown == []
 
 
 def test_every_exception_stands_with_its_exit_code() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import shutil
 import subprocess
 import sys
@@ -67,6 +68,8 @@ def test_the_wheel_has_every_module_and_the_command(source: Path, wheel: Path) -
         assert "launcher = launcher.cli:main" in archive.read(entry).decode()
     assert {name for name in names if name.endswith(".py")} == modules(source)
     assert "launcher/py.typed" in names
+    (license_file,) = (name for name in names if name.rpartition("/")[2] == "LICENSE")
+    assert license_file.startswith("launcher-") and ".dist-info/" in license_file
     assert not {name for name in names if name.partition("/")[0] in ("tests", "benchmarks", "docs")}
 
 
@@ -81,7 +84,16 @@ def test_the_source_archive_has_every_module(source: Path) -> None:
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert modules(source) <= names
-    assert {"launcher/py.typed", "setup.cfg", "pyproject.toml"} <= names
+    assert {"launcher/py.typed", "setup.cfg", "pyproject.toml", "LICENSE"} <= names
+
+
+def test_the_license_is_the_one_that_the_metadata_names() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    assert config["metadata"]["license"] == "Apache-2.0"
+    words = (ROOT / "LICENSE").read_text().split()
+    assert words[:4] == ["Apache", "License", "Version", "2.0,"]
+    assert "END OF TERMS AND CONDITIONS" in " ".join(words)
 
 
 @pytest.mark.slow

@@ -79,15 +79,19 @@ def launch(
     timeout_s: float | None = None,
 ) -> dict[int, Any]:
     """Run a function, or a command, on `nproc_per_node` workers of this machine; return the results
-    by rank.
+    by rank, once all have ended.
 
     function: is called in every worker with `args` and `kwargs`; it may be defined in a notebook or
-    in `__main__`, and calls launcher.init() itself if it needs the other ranks. Or a command: the
-    path of a script, or a list of what would be typed behind `python -m launcher` (["train.py",
-    "--lr", "0.1"], ["-m", "package.module"]), with `args` behind it; then each rank's result is
-    None. nproc_per_node, start, max_restarts, devices, backend, run_dir: as the options of the same
-    names. env: variables for the workers besides those of this process. timeout_s: seconds after
-    which it is stopped.
+        in `__main__`, and calls launcher.init() itself if it needs the other ranks. It, its
+        arguments and what it returns are sent by cloudpickle. Or a command: the path of a script,
+        or a list of what would be typed behind `python -m launcher` (["train.py", "--lr", "0.1"],
+        ["-m", "package.module"]); then each rank's result is None.
+    args: a sequence: the positional arguments of the function, or more words of the command.
+    kwargs: the keyword arguments of the function; none for a command.
+    nproc_per_node, start, max_restarts, devices, backend, run_dir: as the options of the same
+        names.
+    env: variables for the workers besides those of this process.
+    timeout_s: seconds after which the workers are stopped; None for no limit.
 
     What the workers print appears in sys.stdout and sys.stderr as they are now, also in a
     notebook's cell. Ctrl-C stops the workers, a second one at once. When the caller dies, they are
@@ -95,7 +99,7 @@ def launch(
 
     Raises WorkerFailed with the failure report when a worker fails, UsageError for a bad argument
     or a script that is not there, SpawnError when a command or interpreter cannot be started,
-    TimeoutError after timeout_s, LauncherError when the function or a result cannot be sent.
+    TimeoutError after timeout_s, and LauncherError when the function or a result cannot be sent.
     """
     import tempfile
 

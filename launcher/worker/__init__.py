@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
 
 def place() -> "Place":
-    """All that the environment says of this process; raises UsageError where it contradicts
-    itself.
+    """All that the environment says of this process: rank, local_rank, node_rank, world_size,
+    local_world_size, `starter` (who started it) and `sources` (which variable said so).
+
+    Raises UsageError, as all of these functions do, where the environment contradicts itself.
     """
     import os
 
@@ -53,7 +55,9 @@ def is_main() -> bool:
 
 
 def restart_count() -> int:
-    """How many times the workers were started again; 0 in the first attempt."""
+    """How many times the workers were started again, by the launcher, torchrun or Slurm's requeue;
+    0 in the first attempt.
+    """
     import os
 
     from launcher.starters.detect import restart_count as count

@@ -38,14 +38,18 @@ def init(backend: str = "auto", timeout_s: float | None = None) -> Context:
     """Join the run that this process belongs to and return its Context; alone, that is rank 0 of 1.
 
     backend: "nccl" (GPUs), "gloo" (CPU), "horovod", "mpi" (CPU, where torch was built with MPI and
-    mpirun started the ranks), or "auto": the one given by `python -m launcher --backend`, else nccl
-    where there are GPUs. timeout_s: seconds that a collective may wait for the other ranks; torch's
-    default without it. With several ranks, it waits for all of them. A second call returns the same
-    Context. A process group that the script initialised itself is used, and never destroyed. At
-    exit, ours is.
+        mpirun started the ranks), or "auto": the one given by `python -m launcher --backend`, else
+        nccl where torch sees a GPU, else gloo.
+    timeout_s: seconds for which a collective may wait for the other ranks; without it, torch's
+        default. Not with Horovod and MPI, which have no such argument.
 
-    Raises UsageError for a bad argument or contradicting environment variables, LauncherError when
-    torch, a GPU or the other ranks are missing.
+    Waits until all ranks have called it. With nccl, the rank's own GPU becomes torch's current
+    device. A second call returns the same Context. A process group that the script has initialised
+    before is used, and left to the script to destroy; one that this function makes is destroyed at
+    exit.
+
+    Raises UsageError for a bad argument, or for environment variables that contradict each other;
+    LauncherError when torch, a GPU or the other ranks are missing.
     """
     global _current
     backend = _asked_backend(backend, os.environ.get("LAUNCHER_BACKEND") or "auto")
@@ -85,8 +89,9 @@ def _join(place: Place, backend: str, timeout_s: float | None) -> TorchGroup:
 class Context:
     """This rank's place in the run, and what it does together with the other ranks.
 
-    Made by launcher.init(). Methods marked "collective" must be called by all ranks, in the same
-    order.
+    Made by launcher.init(). A method marked "Collective" must be called by all ranks, in the same
+    order: a rank that leaves one out keeps the others waiting. With one rank, each of them returns
+    at once.
     """
 
     def __init__(self, place: Place, group: TorchGroup) -> None:
@@ -102,21 +107,27 @@ class Context:
         """Number of workers in the whole run."""
         same = (place.rank, place.world_size) == (group.rank, group.world_size)
         self.local_rank: int = place.local_rank if same else group.device.index or 0
-        """Index of this worker on its node, from 0."""
+        """Index of this worker on its node, from 0; 0 on all ranks with --virtual-local-rank."""
         self.local_world_size: int = place.local_world_size if same else group.world_size
         """Number of workers on this node."""
         self.node_rank: int = place.node_rank
         """Index of this worker's node, from 0."""
         self.device: Device = group.device
-        """This rank's torch.device: its own GPU, or the CPU."""
+        """This rank's torch.device: with nccl its own GPU, with gloo and mpi the CPU, with horovod
+        its own GPU where torch sees any.
+        """
         self.backend: str = group.backend
         """"nccl", "gloo", "mpi" or "horovod"; alone, the one that several ranks would use here."""
         self.restart_count: int = restart_count(os.environ)
-        """How many times the workers were started again; 0 in the first attempt."""
+        """How many times the workers were started again, by the launcher, torchrun or Slurm's
+        requeue; 0 in the first attempt.
+        """
         self.run_id: str | None = os.environ.get("LAUNCHER_RUN_ID") or None
-        """Name of the run under the launcher, else None."""
+        """Id of the run under the launcher, else None."""
         self.run_dir: str | None = os.environ.get("LAUNCHER_RUN_DIR") or None
-        """Absolute path of the run's folder under the launcher, else None."""
+        """Absolute path of the run's folder where `python -m launcher` has started the ranks and
+        could make one, else None.
+        """
         atexit.register(self._at_exit)
 
     def __repr__(self) -> str:
@@ -128,7 +139,7 @@ class Context:
     @property
     def mpi(self) -> Any:
         """mpi4py's COMM_WORLD, for ranks that mpirun or `srun --mpi=pmix` has started; alone, a
-        world of one.
+        communicator of one rank.
 
         Its first use imports mpi4py, which initialises MPI. Raises LauncherError where MPI did not
         start the ranks, mpi4py is missing, or it uses another MPI than mpirun.
@@ -146,32 +157,39 @@ class Context:
         """Return the model on this rank's device, with several ranks in DistributedDataParallel.
         Collective.
 
-        ddp_kwargs go to DistributedDataParallel. A model without trainable parameters is not
-        wrapped, only made the same on all ranks.
+        ddp_kwargs: go to DistributedDataParallel, for example find_unused_parameters=True;
+            gradient_as_bucket_view is True unless it is given.
+
+        All ranks start from rank 0's weights. A model without trainable parameters is not wrapped,
+        and neither is one with Horovod, whose averaging is in the optimizer: wrap_optimizer().
         """
         return self._group.wrap(model, ddp_kwargs)
 
     def unwrap(self, model: Module) -> Module:
-        """Return the model that was given to wrap(), also through torch.compile: the one to
-        save.
+        """Return the model that was given to wrap(), also through torch.compile: the one whose
+        state_dict() is to be saved.
         """
         return self._group.unwrap(model)
 
     def wrap_optimizer(self, optimizer: T, model: Module) -> T:
-        """Return the optimizer to use with the wrapped model; with nccl and gloo the same one, with
-        Horovod its own.
+        """Return the optimizer to use with the wrapped model: Horovod's DistributedOptimizer, else
+        the same one. Collective with Horovod.
 
-        Collective with Horovod. Call it after wrap(), and use what it returns.
+        model: the one that wrap() has returned. Call this after wrap(), and use what it returns; a
+            script that does both runs with every backend.
         """
         wrapped: T = self._group.wrap_optimizer(optimizer, model)
         return wrapped
 
     def all_reduce(self, value: Value, op: str = "mean") -> Value:
-        """Combine one value of each rank by "mean", "sum", "min" or "max", for all ranks.
-        Collective.
+        """Combine one value of each rank, and return the result on all ranks. Collective.
 
-        A tensor gives a new tensor, without gradient; a Python number gives a number. A mean of
-        integers is a float.
+        value: a tensor, of the same shape and type on all ranks, or a Python number.
+        op: "mean", "sum", "min" or "max"; UsageError for anything else.
+
+        A tensor gives a new tensor of the same shape, on the same device, without gradient; it goes
+        element by element. A number gives a number, exact up to 2**53. A mean of integers is a
+        float. Half precision is summed in float32, and returned in the type that was given.
         """
         if op not in _OPS:
             raise UsageError(f"all_reduce(op={op!r}): use one of {', '.join(map(repr, _OPS))}.")
@@ -184,26 +202,39 @@ class Context:
         return result
 
     def all_gather(self, value: Tensor) -> list[Tensor]:
-        """Return the tensors of all ranks, in order of rank; shapes may differ. Collective."""
+        """Return the tensors of all ranks as a list, in order of rank. Collective.
+
+        value: a tensor of the same type on all ranks, of up to 15 dimensions (UsageError beyond);
+            shapes may differ. Results are on the same device, without gradient.
+        """
         return self._group.all_gather(value)
 
     def broadcast_object(self, value: T, src: int = 0) -> T:
-        """Return on every rank the (picklable) object that rank src passed. Collective."""
+        """Return on every rank the object that rank src passed. Collective.
+
+        value: anything that can be pickled; what the other ranks pass does not matter. UsageError
+            when there is no rank src.
+        """
         result: T = self._group.broadcast_object(value, src)
         return result
 
     def gather_object(self, value: T, dst: int = 0) -> list[T] | None:
         """Return the objects of all ranks, in order of rank, on rank dst; None elsewhere.
         Collective.
+
+        value: anything that can be pickled. UsageError when there is no rank dst.
         """
         return self._group.gather_object(value, dst)
 
     def barrier(self) -> None:
-        """Wait until all ranks are here. Collective. Does not wait for work queued on a GPU."""
+        """Wait until all ranks are here. Collective.
+
+        Does not wait for work that is queued on a GPU: torch.cuda.synchronize() does.
+        """
         self._group.barrier()
 
     def print(self, *values: object, sep: str = " ", end: str = "\n") -> None:
-        """Print on rank 0 only, at once."""
+        """Print on rank 0 only, like the built-in function, and flush. Not collective."""
         if self.is_main:
             print(*values, sep=sep, end=end, flush=True)
 
@@ -213,9 +244,10 @@ class Context:
 
         The first call takes SIGTERM over: from then on it no longer ends this process but makes
         this method return True, on all ranks in the same call, for good. A script that never calls
-        it dies of SIGTERM as usual; a handler of the script's own stays. Call it once per step: one
-        message of 16 bytes per rank, 0.1 to 0.3 ms on one node, no wait for the GPU. Make the first
-        call from the main thread, the only one where Python can take a signal over.
+        it dies of SIGTERM as usual; a handler of the script's own stays. Ctrl-C raises
+        KeyboardInterrupt as ever. Call it once per step: one message of 16 bytes per rank, 0.1 to
+        0.3 ms on one node, no wait for the GPU. Make the first call from the main thread, the only
+        one where Python can take a signal over.
         """
         self._stop.watch()
         if not self._stop.agreed:
@@ -227,7 +259,8 @@ class Context:
         step.
 
         Once a rank has called it, `--hang-timeout` watches these calls instead of output and CPU
-        time. Costs a system call at most twice a second.
+        time, until the script ends or calls close(). Costs a system call at most twice a second,
+        and does nothing where `python -m launcher` has not started the ranks. Not collective.
         """
         now = time.monotonic()
         error_file = os.environ.get("LAUNCHER_ERROR_FILE")
@@ -255,8 +288,9 @@ class Context:
     def close(self) -> None:
         """Leave the run: destroy the process group if init() made it. Happens by itself at exit.
 
-        What is still under way is finished first, which can mean waiting for other ranks. A rank
-        that an exception ends does not wait.
+        What is still under way is finished first, which can mean waiting for other ranks. At the
+        exit of a rank that an exception ends, nothing waits. No collective method may be called
+        after it.
         """
         global _current
         if os.getpid() != self._pid:  # a fork of the script's must not end the group of its parent
