@@ -25,6 +25,7 @@ class SpawnStarter:
 
     method = "spawn"
     is_ready = True
+    pid = 0
 
     def __init__(self) -> None:
         self._running: dict[int, int] = {}  # pid -> local rank
@@ -36,16 +37,12 @@ class SpawnStarter:
         ours = os.sched_getaffinity(0) if worker.cpus else ()
         try:
             if worker.cpus:
-                os.sched_setaffinity(
-                    0, worker.cpus
-                )  # inherited, and so in force before the worker's first thread
+                # Inherited, and so in force before the worker's first thread.
+                os.sched_setaffinity(0, worker.cpus)
             pid = launch_process(argv, environ, dict(enumerate(descriptors)))
         except OSError as error:
-            return [
-                StartFailed(
-                    worker.local_rank, f"cannot start {argv[0]}: {start_problem(error.errno)}", 126
-                )
-            ]
+            problem = f"cannot start {argv[0]}: {start_problem(error.errno)}"
+            return [StartFailed(worker.local_rank, problem, 126)]
         finally:
             if ours:
                 os.sched_setaffinity(0, ours)

@@ -16,9 +16,8 @@ import signal
 import socket
 import sys
 from collections.abc import Iterable
-from typing import Any, NamedTuple
 
-from launcher.contract import messages as forkwire
+from launcher.contract import messages
 from launcher.system.processes import die_with_parent, num_threads
 from launcher.worker import bootstrap, diagnose, openblas, quick_exit, title
 
@@ -34,47 +33,39 @@ _FOR_WORKERS = (
 )
 
 
-class Job(NamedTuple):
-    """What a freshly forked worker has to run."""
-
-    kind: str
-    target: str
-    args: list[str]
-    error_file: str | None
-
-
-def main(socket_fd: int, parent_pid: int) -> Job | None:
-    """Serve until the supervisor has gone. Returns the job in each forked worker, and None in the
-    server itself.
+def main(socket_fd: int, parent_pid: int) -> messages.Start | None:
+    """Serve until the supervisor has gone. Returns in each forked worker what it has to run, and
+    None in the server itself.
     """
     old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_WORKERS)
     if not die_with_parent(signal.SIGKILL, parent_pid):
         return None
     os.set_inheritable(socket_fd, False)
     sock = socket.socket(fileno=socket_fd)
-    first = forkwire.receive(sock)
+    first = messages.receive(sock)
     if first is None:
         return None
     config = first[0]
+    assert isinstance(config, messages.Configure)
     # Libraries read some of these when they are loaded.
     _set_variables(config)
-    bootstrap.set_import_path(config["kind"], config["target"])
+    bootstrap.set_import_path(config.kind, config.target)
     obstacle, preloaded = _preload(config)
     if obstacle:
-        forkwire.send(sock, {"type": "unsafe", "reason": obstacle})
+        messages.send(sock, messages.Unsafe(obstacle))
         return None
-    forkwire.send(sock, {"type": "ready", "preloaded": preloaded})
+    messages.send(sock, messages.Ready(preloaded))
     return _serve(sock, old_mask)
 
 
-def _preload(config: dict[str, Any]) -> tuple[str, list[str]]:
+def _preload(config: messages.Configure) -> tuple[str, list[str]]:
     """Import what the script will import. Returns (reason not to fork, modules that were
     imported).
     """
     from launcher.worker import preload
 
-    scan = preload.scan(config["kind"], config["target"])
-    if scan.obstacle and not config["forced"]:
+    scan = preload.scan(config.kind, config.target)
+    if scan.obstacle and not config.forced:
         return scan.obstacle, []
     quick_exit.plan_quick_exit()
     # Imports make hundreds of thousands of objects that stay: looking through them again and again
@@ -82,7 +73,7 @@ def _preload(config: dict[str, Any]) -> tuple[str, list[str]]:
     # that would come of it.
     gc.disable()
     with openblas.single_threaded():
-        preloaded = preload.import_modules(list(scan.modules), config["preload"])
+        preloaded = preload.import_modules(list(scan.modules), list(config.preload))
     quick_exit.mark_shared_modules()
     quick_exit.keep_operators()
     return _why_not_fork(), preloaded
@@ -101,10 +92,11 @@ def _why_not_fork() -> str:
     return ""
 
 
-def _serve(sock: socket.socket, old_mask: Iterable[int]) -> Job | None:
+def _serve(sock: socket.socket, old_mask: Iterable[int]) -> messages.Start | None:
     # Shared objects are never visited by a worker's collector, so their pages stay shared.
     gc.freeze()
     gc.enable()
+    server_pid = os.getpid()
     wakeup_read, wakeup_write = os.pipe()
     os.set_blocking(wakeup_read, False)
     os.set_blocking(wakeup_write, False)
@@ -121,40 +113,38 @@ def _serve(sock: socket.socket, old_mask: Iterable[int]) -> Job | None:
                 os.read(wakeup_read, 4096)
                 _report_exits(sock, running)
                 continue
-            received = forkwire.receive(sock)
+            received = messages.receive(sock)
             if received is None:
                 return None
-            message, descriptors = received
-            if message["type"] == "reap":
-                usage = os.wait4(message["pid"], 0)[2]
-                forkwire.send(
-                    sock, {"type": "reaped", "pid": message["pid"], "peak_kib": usage.ru_maxrss}
-                )
+            request, descriptors = received
+            if isinstance(request, messages.Reap):
+                _reap(request.pid, *descriptors)
                 continue
+            assert isinstance(request, messages.Start)
             sys.stdout.flush()
             sys.stderr.flush()
-            pid = _fork(sock, message)
+            pid = _fork(sock, request.local_rank)
             if pid == 0:
                 for ours in (wakeup_read, wakeup_write):
                     os.close(ours)
                 sock.close()
                 signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
-                return _become_worker(message, descriptors)
+                return _become_worker(request, server_pid, descriptors)
             for descriptor in descriptors:
                 os.close(descriptor)
             if pid > 0:
                 running.add(pid)
-                forkwire.send(sock, {"type": "started", "worker": message["worker"], "pid": pid})
+                messages.send(sock, messages.Started(request.local_rank, pid))
 
 
-def _fork(sock: socket.socket, message: dict[str, Any]) -> int:
+def _fork(sock: socket.socket, local_rank: int) -> int:
     """Fork; -1 when the system refuses, which the supervisor is told: the workers that run need
     this server.
     """
     try:
         return os.fork()
     except OSError as error:
-        forkwire.send(sock, {"type": "refused", "worker": message["worker"], "errno": error.errno})
+        messages.send(sock, messages.Refused(local_rank, error.errno or 0))
         return -1
 
 
@@ -163,40 +153,45 @@ def _report_exits(sock: socket.socket, running: set[int]) -> None:
         ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is not None:
             running.discard(pid)
-            message = {
-                "type": "exited",
-                "pid": pid,
-                "code": ended.si_code,
-                "status": ended.si_status,
-            }
-            forkwire.send(sock, message)
+            messages.send(sock, messages.Exited(pid, ended.si_code, ended.si_status))
 
 
-def _become_worker(message: dict[str, Any], descriptors: list[int]) -> Job | None:
+def _reap(pid: int, answer_fd: int) -> None:
+    peak_kib = os.wait4(pid, 0)[2].ru_maxrss
+    with socket.socket(fileno=answer_fd) as answers:
+        try:
+            messages.send(answers, messages.Reaped(peak_kib))
+        except OSError:
+            pass  # the supervisor has waited long enough
+
+
+def _become_worker(
+    request: messages.Start, server_pid: int, descriptors: list[int]
+) -> messages.Start | None:
     """Make this freshly forked process what a worker that was started by exec would be."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
-    if not die_with_parent(signal.SIGKILL, message["server_pid"]):
+    if not die_with_parent(signal.SIGKILL, server_pid):
         return None
     for target, descriptor in enumerate(descriptors):
         os.dup2(descriptor, target)
         os.close(descriptor)
-    _set_variables(message)
-    if message["cpus"]:
-        os.sched_setaffinity(0, message["cpus"])
+    _set_variables(request)
+    if request.cpus:
+        os.sched_setaffinity(0, request.cpus)
     openblas.restore_threads()
     _renew_randomness()
     _renew_stdin()
-    title.set_title(message["title"])
-    diagnose.arm(message["error_file"])
-    return Job(message["kind"], message["target"], message["args"], message["error_file"])
+    title.set_title(request.title)
+    diagnose.arm(request.error_file)
+    return request
 
 
-def _set_variables(message: dict[str, Any]) -> None:
-    for name in message["unset"]:
+def _set_variables(message: messages.Configure | messages.Start) -> None:
+    for name in message.unset:
         os.environ.pop(name, None)
-    os.environ.update(message["env"])
+    os.environ.update(message.env)
 
 
 def _renew_stdin() -> None:

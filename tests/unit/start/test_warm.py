@@ -1,0 +1,239 @@
+"""The supervisor's end of the fork server, with a test in place of the server."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+
+from launcher.contract import messages
+from launcher.events import (
+    Exited,
+    ForkServerLost,
+    ForkServerReady,
+    ForkServerUnsafe,
+    Output,
+    Started,
+    StartFailed,
+)
+from launcher.plan.plan import WorkerPlan
+from launcher.ranks import RankInfo
+from launcher.start import warm
+from launcher.start.warm import SERVER_OUTPUT, WarmStarter
+from launcher.system.loop import Loop
+
+
+class FakeServer:
+    """A fork server that is no process: the test speaks in its place, and says when it has died."""
+
+    pid = 4711
+
+    def __init__(self) -> None:
+        self.socket, self.theirs = messages.make_pair()
+        read_end, self.writes = os.pipe()
+        os.set_blocking(read_end, False)
+        self.output = open(read_end, "rb", buffering=0)  # noqa: SIM115
+        self.returncode: int | None = None
+        self.num_closed = 0
+
+    def collect_exit(self) -> int | None:
+        return self.returncode
+
+    def close(self) -> None:
+        self.num_closed += 1
+        self.socket.close()
+        self.output.close()
+
+    def say(self, *said: messages.Message) -> None:
+        for message in said:
+            messages.send(self.theirs, message)
+
+    def hear(self) -> tuple[messages.Message, list[int]]:
+        received = messages.receive(self.theirs)
+        assert received is not None
+        return received
+
+    def die(self, returncode: int) -> None:
+        self.theirs.close()
+        self.returncode = returncode
+
+
+class Warm(NamedTuple):
+    """A starter, its loop, and the server that is the test."""
+
+    starter: WarmStarter
+    loop: Loop
+    server: FakeServer
+
+
+def plan_of(rank: int) -> WorkerPlan:
+    return WorkerPlan(
+        place=RankInfo(rank, rank, 0, 2, 2, 1),
+        kind="script",
+        target="train.py",
+        args=("--lr", "0.1"),
+        common_env={"WORLD_SIZE": "2"},
+        env={"RANK": str(rank)},
+        unset=("LEFT",),
+        error_file=None,
+        logs={},
+        shown={},
+        title=f"[rank {rank}/2]",
+        cpus=frozenset({3, 1}),
+    )
+
+
+@pytest.fixture
+def warmed() -> Iterator[Warm]:
+    """A starter whose server has been told what to import, and has answered nothing yet."""
+    server: Any = FakeServer()
+    with Loop(()) as loop:
+        starter = WarmStarter(loop, "mark", server)
+        starter.open(plan_of(0), ["numpy"], forced=True)
+        assert server.hear() == (
+            messages.Configure(
+                "script", "train.py", ["numpy"], True, {"WORLD_SIZE": "2"}, ["LEFT"]
+            ),
+            [],
+        )
+        yield Warm(starter, loop, server)
+        starter.close()
+    server.close()
+    server.theirs.close()
+    os.close(server.writes)
+
+
+def test_the_server_says_when_workers_may_be_started(warmed: Warm) -> None:
+    assert not warmed.starter.is_ready
+    warmed.server.say(messages.Ready(["numpy"]))
+    assert warmed.loop.wait_events() == [ForkServerReady(("numpy",))]
+    assert warmed.starter.is_ready
+    assert warmed.starter.pid == 4711
+
+
+def test_the_server_says_that_it_must_not_fork(warmed: Warm) -> None:
+    warmed.server.say(messages.Unsafe("a preloaded module has opened a GPU"))
+    assert warmed.loop.wait_events() == [ForkServerUnsafe("a preloaded module has opened a GPU")]
+    assert not warmed.starter.is_ready
+
+
+def test_a_worker_is_asked_for_with_its_plan_and_its_descriptors(warmed: Warm) -> None:
+    assert list(warmed.starter.start(plan_of(1), (0, 1, 2))) == []
+    request, descriptors = warmed.server.hear()
+    assert request == messages.Start(
+        local_rank=1,
+        kind="script",
+        target="train.py",
+        args=["--lr", "0.1"],
+        env={"RANK": "1"},
+        unset=["LEFT"],
+        error_file=None,
+        title="[rank 1/2]",
+        cpus=[1, 3],
+    )
+    assert [os.path.sameopenfile(*pair) for pair in zip(descriptors, (0, 1, 2), strict=True)] == [
+        True
+    ] * 3
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def answer(server: FakeServer, peak_kib: int) -> None:
+    """Answer the request that the starter is about to send: it waits in the socket."""
+    _, (fd,) = server.hear()
+    with socket.socket(fileno=fd) as answers:
+        messages.send(answers, messages.Reaped(peak_kib))
+
+
+def test_what_happens_while_an_answer_is_awaited_is_heard_at_the_next_turn(
+    warmed: Warm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warmed.server.say(messages.Started(0, 70), messages.Started(1, 71))
+    assert warmed.loop.wait_events() == [Started(0, 70), Started(1, 71)]
+    receive = messages.receive
+
+    def answer_first(sock: socket.socket, *, wait: bool = True) -> Any:
+        monkeypatch.setattr(messages, "receive", receive)
+        warmed.server.say(messages.Exited(70, 2, 9))
+        answer(warmed.server, 512)
+        warmed.server.say(messages.Exited(71, 1, 3))
+        return receive(sock, wait=wait)
+
+    monkeypatch.setattr(messages, "receive", answer_first)
+    assert warmed.starter.reap(70) == 512
+    assert list(warmed.starter.take_set_aside()) == []
+    assert warmed.loop.wait_events() == [Exited(0, -9), Exited(1, 3)]
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for_for_ever(
+    warmed: Warm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warm, "_REAP_S", 0.001)
+    assert warmed.starter.reap(70) is None
+    request, (fd,) = warmed.server.hear()
+    assert request == messages.Reap(70)
+    with socket.socket(fileno=fd) as answers, pytest.raises(BrokenPipeError):
+        messages.send(answers, messages.Reaped(512))
+
+
+def test_a_fork_that_the_system_refuses_is_a_failed_start_of_that_rank_only(warmed: Warm) -> None:
+    warmed.server.say(messages.Started(0, 70), messages.Refused(1, errno.EAGAIN))
+    started, failed = warmed.loop.wait_events()
+    assert started == Started(0, 70)
+    assert isinstance(failed, StartFailed)
+    assert (failed.local_rank, failed.exit_code, "ulimit -u" in failed.message) == (1, 126, True)
+
+
+def test_what_the_server_said_before_it_died_counts(warmed: Warm) -> None:
+    warmed.server.say(messages.Ready([]), messages.Started(0, 70), messages.Exited(70, 1, 3))
+    os.write(warmed.server.writes, b"a last word\n")
+    assert warmed.starter.collect_exits() == []
+    warmed.server.die(-9)
+    assert warmed.starter.collect_exits() == [
+        ForkServerReady(()),
+        Started(0, 70),
+        Exited(0, 3),
+        Output(SERVER_OUTPUT, "err", b"a last word\n"),
+        ForkServerLost(-9),
+    ]
+    assert (warmed.starter.pid, warmed.starter.is_ready) == (0, False)
+    assert warmed.starter.collect_exits() == []
+    assert warmed.starter.reap(70) is None
+    assert warmed.starter.start(plan_of(0), ()) == [StartFailed(0, "the fork server has gone", 1)]
+
+
+def test_a_server_that_has_gone_does_not_wake_the_loop_again_and_again(warmed: Warm) -> None:
+    warmed.server.theirs.close()
+    assert warmed.loop.wait_events() == []
+    warmed.loop.set_timer("later", 0.001)
+    assert [type(event).__name__ for event in warmed.loop.wait_events()] == ["TimerFired"]
+    assert warmed.starter.reap(70) is None
+
+
+def test_the_output_of_an_import_is_an_event_line_by_line(warmed: Warm) -> None:
+    os.write(warmed.server.writes, b"a warning\nand ")
+    assert warmed.loop.wait_events() == [Output(SERVER_OUTPUT, "err", b"a warning\n")]
+
+
+def test_a_server_that_died_before_it_was_asked_for_anything_is_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dead: Any = FakeServer()
+    made: list[FakeServer] = []
+    dead.die(1)
+    monkeypatch.setattr(warm, "ServerProcess", lambda mark: made.append(FakeServer()) or made[-1])
+    with Loop(()) as loop:
+        starter = WarmStarter(loop, "mark", dead)
+        starter.open(plan_of(0), [], forced=False)
+        assert isinstance(made[0].hear()[0], messages.Configure)
+        starter.close()
+        starter.close()
+    assert made[0].num_closed == 1
+    for server in (dead, *made):
+        server.close()
+        server.theirs.close()
+        os.close(server.writes)
