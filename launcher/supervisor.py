@@ -7,7 +7,6 @@ coordinator differs.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -299,9 +298,4 @@ def _leave_results(result: LaunchResult, facts: NodeFacts) -> None:
         run_folder.tidy(facts.paths, result.attempts)
     wanted = facts.environ.get("LAUNCHER_RESULT_FILE")
     if wanted:
-        answer = {
-            "exit_code": result.exit_code,
-            "run_dir": result.run_dir,
-            "report": json.loads(result.report.to_json()) if result.report else None,
-        }
-        write_whole(wanted, json.dumps(answer))
+        write_whole(wanted, result.to_json())
