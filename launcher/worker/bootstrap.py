@@ -21,6 +21,7 @@ from typing import Any
 # Imported before the user's folder is on sys.path: its json.py must not become ours.
 from launcher.contract.error_file import WorkerError, encode
 from launcher.exits import exit_code_of
+from launcher.system.files import write_whole
 from launcher.worker.threads import wait_until_idle as _wait_until_idle
 
 _OUR_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -220,12 +221,8 @@ def _record(error: BaseException, error_file: str | None) -> None:
     if error_file is None or exit_code_of(error) == 0:
         return
     try:
-        note = describe(error)
-        temporary = f"{error_file}.tmp"
-        with open(temporary, "w", encoding="utf-8", errors="surrogatepass") as file:
-            file.write(encode(note))
-        os.replace(temporary, error_file)
-    except Exception:  # a full disk, too deep a recursion: report without it
+        write_whole(error_file, encode(describe(error)))
+    except Exception:  # too deep a recursion, say: the report does without
         return
 
 

@@ -27,6 +27,7 @@ def result_file(folder: str, rank: int) -> str:
 
 def write_private(path: str, data: bytes) -> None:
     """Write a file that only this user can read, under its name only when it is complete."""
+    # As system/files.py does it, which is not imported: see above.
     temporary = f"{path}.tmp"
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(data)
