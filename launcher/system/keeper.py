@@ -13,7 +13,7 @@ import select
 import signal
 
 from launcher.errors import LauncherError
-from launcher.system.processes import all_processes, environment_marks, start_problem
+from launcher.system.processes import all_processes, carries_mark, start_problem
 
 MARK_VARIABLE = "LAUNCHER_RUN_MARK"
 
@@ -122,7 +122,7 @@ def _clean_up(sessions: set[int], mark: bytes, supervisor: int) -> None:
             for info in all_processes()
             if info.pid not in (os.getpid(), supervisor)
             and info.state != "Z"
-            and (info.session_id in sessions or environment_marks(info.pid, mark))
+            and (info.session_id in sessions or carries_mark(info.pid, mark))
         ]
         if not left:
             return
