@@ -18,17 +18,21 @@ from launcher.diagnosis.cause import (
     is_secondary,
     words_of,
 )
-from launcher.diagnosis.hang import Hang
 from launcher.diagnosis.hints import hint_for
-from launcher.diagnosis.outcome import AttemptOutcome, WorkerOutcome
 from launcher.errors import LauncherError, SpawnError, UsageError
 from launcher.exits import describe, shell_code
 from launcher.ranks import format_ranks
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.diagnosis.hang import Hang
+    from launcher.diagnosis.outcome import AttemptOutcome, WorkerOutcome
+
+# Of report.json.
 REPORT_VERSION = 1
 
 # What `timeout` returns, too.
-HANG_EXIT_CODE = 124
+_HANG_EXIT_CODE = 124
 
 
 class OtherFailure(NamedTuple):
@@ -144,7 +148,7 @@ def _hang_report(
         pid=worker.pid if worker else 0,
         hostname=hostname,
         what=f"{hang.describe()}: {stacks.summary(hang.where)}",
-        exit_code=HANG_EXIT_CODE,
+        exit_code=_HANG_EXIT_CODE,
         last_lines=(),
         log_path=worker.log_path if worker else "",
         attempt=outcome.attempt,
