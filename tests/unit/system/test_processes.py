@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from launcher.system import processes
+from tests.conftest import wait_until
 
 
 @pytest.fixture
@@ -23,10 +24,12 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
     )
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        yield process
-        process.kill()
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_name_with_parentheses_does_not_confuse_the_fields(
@@ -48,7 +51,11 @@ def test_fields_are_counted_as_in_proc_5() -> None:
     assert fields[4] == b"%d" % os.getppid()
     assert fields[5] == b"%d" % os.getpgrp()
     assert fields[6] == b"%d" % os.getsid(0)
-    assert fields[20] == b"%d" % processes.num_threads()
+    # A thread of an earlier test may be about to end.
+    wait_until(
+        lambda: int(processes.stat_fields("/proc/self/stat")[20]) == processes.num_threads(),
+        "both count the same threads",
+    )
 
 
 def test_a_thread_has_a_stat_file_as_well() -> None:
@@ -96,11 +103,16 @@ def test_a_session_is_killed_as_a_whole(child: subprocess.Popen[bytes]) -> None:
 
 def test_a_mark_is_looked_for_as_a_whole() -> None:
     environ = {**os.environ, "LAUNCHER_TEST": "abc"}
-    with subprocess.Popen(["sleep", "1000"], env=environ) as process:
-        assert processes.carries_mark(process.pid, b"LAUNCHER_TEST=abc")
-        assert not processes.carries_mark(process.pid, b"LAUNCHER_TEST=ab")
+    # It says when it is there: until then its environment is not, either.
+    command = ["sh", "-c", "echo ready; exec sleep 1000"]
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        marks = (b"LAUNCHER_TEST=abc", b"LAUNCHER_TEST=ab")
+        found = [processes.carries_mark(process.pid, mark) for mark in marks]
         process.kill()
-    assert not processes.carries_mark(process.pid, b"LAUNCHER_TEST=abc")
+    assert found == [True, False]
+    assert not processes.carries_mark(process.pid, marks[0])
 
 
 def test_an_environment_is_merged(monkeypatch: pytest.MonkeyPatch) -> None:
