@@ -23,7 +23,9 @@ _FD_BYTES = 4
 
 class Configure(NamedTuple):
     """The first message: what all workers will run, and the environment in which to import for it.
+
     `preload` names modules besides those that the program imports; `forced`: whatever it sets.
+    Beside it travels the socket for the answers, `Reaped`: there they come among no other messages.
     """
 
     kind: str
@@ -49,7 +51,7 @@ class Start(NamedTuple):
 
 
 class Reap(NamedTuple):
-    """Let the process id of an ended worker go; beside it travels the socket for `Reaped`."""
+    """Let the process id of an ended worker go."""
 
     pid: int
 
@@ -91,6 +93,7 @@ class Exited(NamedTuple):
 class Reaped(NamedTuple):
     """A process id has been let go; `peak_kib`: the most memory that it ever had in use."""
 
+    pid: int
     peak_kib: int
 
 
@@ -111,11 +114,6 @@ def decode(data: bytes) -> Message:
     """Read what `encode` wrote; sequences come back as lists."""
     name, fields = json.loads(data.decode("utf-8", "surrogatepass"))
     return _CLASSES[name](*fields)
-
-
-def make_pair() -> tuple[socket.socket, socket.socket]:
-    """Return the two connected ends."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 def send(sock: socket.socket, message: Message, descriptors: Sequence[int] = ()) -> None:

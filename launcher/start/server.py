@@ -1,17 +1,18 @@
 """The process of a fork server, as its parent holds it: started before anything else is known about
 the launch.
 
-Its interpreter comes up while ours still imports the supervisor, so a launch takes less time. What
-it shall import, and with which variables, it is told by warm.py.
+Its interpreter comes up while ours still imports the supervisor, so a launch takes less time: this
+file must load little itself. What the server shall import, and with which variables, it is told by
+warm.py.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 
 from launcher.contract import environment as contract
-from launcher.contract import messages
 from launcher.errors import SpawnError
 from launcher.exits import from_wait_status
 from launcher.plan.interpreter import ENTRY, python_command
@@ -24,6 +25,11 @@ from launcher.system.processes import (
 
 # Appended to its arguments, and never read: room for the titles of its workers.
 _ROOM = " " * 400
+
+
+def make_pair() -> tuple[socket.socket, socket.socket]:
+    """Return the two connected ends of a socket for messages, which keeps each of them whole."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 class ServerProcess:
@@ -39,7 +45,7 @@ class ServerProcess:
         fill_standard_descriptors()
         self.mark = mark or os.urandom(8).hex()
         self.pid = 0  # no more of ours once its end has been collected
-        self.socket, theirs = messages.make_pair()
+        self.socket, theirs = make_pair()
         output_read, output_write = os.pipe()
         os.set_blocking(output_read, False)
         self.output = open(output_read, "rb", buffering=0)  # noqa: SIM115  (until `close`)

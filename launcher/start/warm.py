@@ -6,6 +6,7 @@ death is an event too. What the server does inside is in worker/forkserver.py.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 
 from launcher.contract import messages
@@ -21,11 +22,13 @@ from launcher.events import (
 )
 from launcher.exits import from_wait_status
 from launcher.output.lines import LineSplitter
-from launcher.start.server import ServerProcess
+from launcher.start.server import ServerProcess, make_pair
 from launcher.system.processes import start_problem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
+
     from launcher.plan.plan import WorkerPlan
     from launcher.system.loop import Loop
 
@@ -47,6 +50,7 @@ class WarmStarter:
         self._mark = mark
         self._started = server
         self._server: ServerProcess | None = None  # the one that is open
+        self._answers: socket.socket | None = None  # of it
         self._output = LineSplitter()
         self.is_ready = False
         self._local_ranks: dict[int, int] = {}  # pid -> local rank
@@ -74,7 +78,9 @@ class WarmStarter:
             env=worker.common_env,
             unset=worker.unset,
         )
-        self._send(config)
+        self._answers, theirs = make_pair()
+        with theirs:
+            self._send(config, [theirs.fileno()])
 
     def start(self, worker: WorkerPlan, descriptors: Sequence[int]) -> Iterable[Event]:
         """Ask for one worker; `Started` follows as an event."""
@@ -111,20 +117,22 @@ class WarmStarter:
 
         The number is that of pages in use, and so contains what is shared with the fork server.
         """
-        # On a socket of its own the answer does not come among the messages that are events.
-        ours, theirs = messages.make_pair()
-        with ours:
-            with theirs:
-                if not self._send(messages.Reap(pid), [theirs.fileno()]):
-                    return None
-            ours.settimeout(_REAP_S)
+        deadline = time.monotonic() + _REAP_S
+        if self._answers is None or not self._send(messages.Reap(pid)):
+            return None
+        while (left_s := deadline - time.monotonic()) > 0:
+            self._answers.settimeout(left_s)
             try:
-                received = messages.receive(ours)
+                received = messages.receive(self._answers)
             except TimeoutError:
                 return None
-        if received is None or not isinstance(received[0], messages.Reaped):
-            return None
-        return received[0].peak_kib
+            if received is None:
+                return None
+            answer = received[0]
+            # One that came too late for who asked for it stands before ours.
+            if isinstance(answer, messages.Reaped) and answer.pid == pid:
+                return answer.peak_kib
+        return None
 
     def take_set_aside(self) -> Iterable[Event]:
         """Return events that came while an answer was awaited: never any, they stay in the
@@ -140,6 +148,9 @@ class WarmStarter:
             self._loop.unwatch(server.socket.fileno())
             self._loop.unwatch(server.output.fileno())
             server.close()
+        if self._answers is not None:
+            self._answers.close()
+            self._answers = None
 
     def _send(self, message: messages.Message, descriptors: Sequence[int] = ()) -> bool:
         if self._server is None:

@@ -6,7 +6,6 @@ nothing of ranks or workers.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import signal
@@ -49,6 +48,8 @@ def become_subreaper() -> None:
 
 
 def _prctl(option: int, value: int) -> None:
+    import ctypes  # a millisecond, which a fork server need not wait for to be started
+
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 

@@ -45,7 +45,7 @@ def main(socket_fd: int, parent_pid: int) -> messages.Start | None:
     first = messages.receive(sock)
     if first is None:
         return None
-    config = first[0]
+    config, (answers_fd,) = first
     assert isinstance(config, messages.Configure)
     # Libraries read some of these when they are loaded.
     _set_variables(config)
@@ -55,7 +55,7 @@ def main(socket_fd: int, parent_pid: int) -> messages.Start | None:
         messages.send(sock, messages.Unsafe(obstacle))
         return None
     messages.send(sock, messages.Ready(preloaded))
-    return _serve(sock, old_mask)
+    return _serve(sock, socket.socket(fileno=answers_fd), old_mask)
 
 
 def _preload(config: messages.Configure) -> tuple[str, list[str]]:
@@ -92,7 +92,9 @@ def _why_not_fork() -> str:
     return ""
 
 
-def _serve(sock: socket.socket, old_mask: Iterable[int]) -> messages.Start | None:
+def _serve(
+    sock: socket.socket, answers: socket.socket, old_mask: Iterable[int]
+) -> messages.Start | None:
     # Shared objects are never visited by a worker's collector, so their pages stay shared.
     gc.freeze()
     gc.enable()
@@ -118,7 +120,8 @@ def _serve(sock: socket.socket, old_mask: Iterable[int]) -> messages.Start | Non
                 return None
             request, descriptors = received
             if isinstance(request, messages.Reap):
-                _reap(request.pid, *descriptors)
+                peak_kib = os.wait4(request.pid, 0)[2].ru_maxrss
+                messages.send(answers, messages.Reaped(request.pid, peak_kib))
                 continue
             assert isinstance(request, messages.Start)
             sys.stdout.flush()
@@ -128,6 +131,7 @@ def _serve(sock: socket.socket, old_mask: Iterable[int]) -> messages.Start | Non
                 for ours in (wakeup_read, wakeup_write):
                     os.close(ours)
                 sock.close()
+                answers.close()
                 signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
                 return _become_worker(request, server_pid, descriptors)
             for descriptor in descriptors:
@@ -154,15 +158,6 @@ def _report_exits(sock: socket.socket, running: set[int]) -> None:
         if ended is not None:
             running.discard(pid)
             messages.send(sock, messages.Exited(pid, ended.si_code, ended.si_status))
-
-
-def _reap(pid: int, answer_fd: int) -> None:
-    peak_kib = os.wait4(pid, 0)[2].ru_maxrss
-    with socket.socket(fileno=answer_fd) as answers:
-        try:
-            messages.send(answers, messages.Reaped(peak_kib))
-        except OSError:
-            pass  # the supervisor has waited long enough
 
 
 def _become_worker(

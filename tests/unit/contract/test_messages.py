@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from launcher.contract import messages
+from launcher.start.server import make_pair
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -28,7 +29,7 @@ START = messages.Start(
 @pytest.fixture
 def pair() -> Iterator[Pair]:
     """Two connected ends."""
-    ours, theirs = messages.make_pair()
+    ours, theirs = make_pair()
     yield ours, theirs
     ours.close()
     theirs.close()
@@ -45,7 +46,7 @@ def pair() -> Iterator[Pair]:
         messages.Started(3, 70),
         messages.Refused(3, 11),
         messages.Exited(70, 1, 3),
-        messages.Reaped(512),
+        messages.Reaped(70, 512),
     ],
     ids=lambda message: type(message).__name__,
 )

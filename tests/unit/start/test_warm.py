@@ -23,6 +23,7 @@ from launcher.events import (
 from launcher.plan.plan import WorkerPlan
 from launcher.ranks import RankInfo
 from launcher.start import warm
+from launcher.start.server import make_pair
 from launcher.start.warm import SERVER_OUTPUT, WarmStarter
 from launcher.system.loop import Loop
 
@@ -33,10 +34,11 @@ class FakeServer:
     pid = 4711
 
     def __init__(self) -> None:
-        self.socket, self.theirs = messages.make_pair()
+        self.socket, self.theirs = make_pair()
         read_end, self.writes = os.pipe()
         os.set_blocking(read_end, False)
         self.output = open(read_end, "rb", buffering=0)  # noqa: SIM115
+        self.answers: socket.socket | None = None  # which comes with the first message
         self.returncode: int | None = None
         self.num_closed = 0
 
@@ -59,7 +61,14 @@ class FakeServer:
 
     def die(self, returncode: int) -> None:
         self.theirs.close()
+        if self.answers is not None:
+            self.answers.close()
         self.returncode = returncode
+
+    def end(self) -> None:
+        self.close()
+        self.die(0)
+        os.close(self.writes)
 
 
 class Warm(NamedTuple):
@@ -94,17 +103,14 @@ def warmed() -> Iterator[Warm]:
     with Loop(()) as loop:
         starter = WarmStarter(loop, "mark", server)
         starter.open(plan_of(0), ["numpy"], forced=True)
-        assert server.hear() == (
-            messages.Configure(
-                "script", "train.py", ["numpy"], True, {"WORLD_SIZE": "2"}, ["LEFT"]
-            ),
-            [],
+        config, (fd,) = server.hear()
+        assert config == messages.Configure(
+            "script", "train.py", ["numpy"], True, {"WORLD_SIZE": "2"}, ["LEFT"]
         )
+        server.answers = socket.socket(fileno=fd)
         yield Warm(starter, loop, server)
         starter.close()
-    server.close()
-    server.theirs.close()
-    os.close(server.writes)
+    server.end()
 
 
 def test_the_server_says_when_workers_may_be_started(warmed: Warm) -> None:
@@ -142,29 +148,13 @@ def test_a_worker_is_asked_for_with_its_plan_and_its_descriptors(warmed: Warm) -
         os.close(descriptor)
 
 
-def answer(server: FakeServer, peak_kib: int) -> None:
-    """Answer the request that the starter is about to send: it waits in the socket."""
-    _, (fd,) = server.hear()
-    with socket.socket(fileno=fd) as answers:
-        messages.send(answers, messages.Reaped(peak_kib))
-
-
-def test_what_happens_while_an_answer_is_awaited_is_heard_at_the_next_turn(
-    warmed: Warm, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_happens_while_an_answer_is_awaited_is_heard_at_the_next_turn(warmed: Warm) -> None:
     warmed.server.say(messages.Started(0, 70), messages.Started(1, 71))
     assert warmed.loop.wait_events() == [Started(0, 70), Started(1, 71)]
-    receive = messages.receive
-
-    def answer_first(sock: socket.socket, *, wait: bool = True) -> Any:
-        monkeypatch.setattr(messages, "receive", receive)
-        warmed.server.say(messages.Exited(70, 2, 9))
-        answer(warmed.server, 512)
-        warmed.server.say(messages.Exited(71, 1, 3))
-        return receive(sock, wait=wait)
-
-    monkeypatch.setattr(messages, "receive", answer_first)
+    warmed.server.say(messages.Exited(70, 2, 9), messages.Exited(71, 1, 3))
+    messages.send(warmed.server.answers, messages.Reaped(70, 512))
     assert warmed.starter.reap(70) == 512
+    assert warmed.server.hear() == (messages.Reap(70), [])
     assert list(warmed.starter.take_set_aside()) == []
     assert warmed.loop.wait_events() == [Exited(0, -9), Exited(1, 3)]
 
@@ -174,10 +164,16 @@ def test_a_server_that_does_not_answer_is_not_waited_for_for_ever(
 ) -> None:
     monkeypatch.setattr(warm, "_REAP_S", 0.001)
     assert warmed.starter.reap(70) is None
-    request, (fd,) = warmed.server.hear()
-    assert request == messages.Reap(70)
-    with socket.socket(fileno=fd) as answers, pytest.raises(BrokenPipeError):
-        messages.send(answers, messages.Reaped(512))
+    monkeypatch.undo()
+    for answer in (messages.Reaped(70, 512), messages.Reaped(71, 256)):
+        messages.send(warmed.server.answers, answer)
+    assert warmed.starter.reap(71) == 256
+
+
+def test_a_server_that_dies_over_a_question_is_not_waited_for(warmed: Warm) -> None:
+    assert warmed.server.answers is not None
+    warmed.server.answers.close()
+    assert warmed.starter.reap(70) is None
 
 
 def test_a_fork_that_the_system_refuses_is_a_failed_start_of_that_rank_only(warmed: Warm) -> None:
@@ -234,6 +230,4 @@ def test_a_server_that_died_before_it_was_asked_for_anything_is_replaced(
         starter.close()
     assert made[0].num_closed == 1
     for server in (dead, *made):
-        server.close()
-        server.theirs.close()
-        os.close(server.writes)
+        server.end()
