@@ -168,14 +168,10 @@ def _hand_back(error: LauncherError) -> bool:
     path = os.environ.get("LAUNCHER_RESULT_FILE")
     if not path:
         return False
-    import json
-
+    from launcher.diagnosis.report import LaunchResult
     from launcher.system.files import write_whole
 
-    said = {"message": error.message, "hint": error.hint}
-    return write_whole(
-        path, json.dumps({"exit_code": error.exit_code, "report": None, "error": said})
-    )
+    return write_whole(path, LaunchResult(error.exit_code, error=error).to_json())
 
 
 def _print(text: str) -> None:

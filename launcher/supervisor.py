@@ -7,7 +7,6 @@ coordinator differs.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -34,8 +33,8 @@ from launcher.ranks import format_ranks
 from launcher.runs import folder as run_folder
 from launcher.start.server import ServerProcess
 from launcher.start.spawn import SpawnStarter
+from launcher.start.starter import Starter
 from launcher.start.warm import WarmStarter
-from launcher.start.worker import Starter
 from launcher.system.files import write_whole
 from launcher.system.keeper import Keeper
 from launcher.system.loop import Loop
@@ -251,9 +250,4 @@ def _leave_results(result: LaunchResult, facts: NodeFacts) -> None:
         run_folder.tidy(facts.paths, result.attempts)
     wanted = facts.environ.get("LAUNCHER_RESULT_FILE")
     if wanted:
-        answer = {
-            "exit_code": result.exit_code,
-            "run_dir": result.run_dir,
-            "report": json.loads(result.report.to_json()) if result.report else None,
-        }
-        write_whole(wanted, json.dumps(answer))
+        write_whole(wanted, result.to_json())

@@ -17,15 +17,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from launcher.contract.error_file import WorkerError
+from launcher.system.files import move_out_of_the_way
 from launcher.system.processes import start_time
 
 # How long to wait for a rank that is just writing, in seconds; it takes a millisecond unless
 # somebody has stopped it.
 _LOCK_S = 1.0
 _POLL_S = 0.002
-
-# Below it are descriptors that scripts number by hand, `3<file` in a shell, say.
-_LOWEST_FD = 50
 
 
 class Peer(NamedTuple):
@@ -239,15 +237,8 @@ def _open_locked(path: str) -> int:
     """Open the file at `path`, made if need be, and lock it; -1 when it is somebody else's."""
     deadline = time.monotonic() + _LOCK_S
     while time.monotonic() < deadline:
-        low = os.open(
-            path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-        )
-        try:
-            # Out of the way: a script finds its next free descriptor where it would under plain
-            # python.
-            fd = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, _LOWEST_FD)
-        finally:
-            os.close(low)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = move_out_of_the_way(os.open(path, flags, 0o600))
         if os.fstat(fd).st_uid != os.getuid():
             os.close(fd)
             return -1

@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 
 from launcher.attempt.stop import Kernel
+from launcher.attempt.worker import Worker
 from launcher.contract.error_file import WorkerError, decode, find_traceback
 from launcher.contract.files import torch_error_file
 from launcher.diagnosis.evidence import Evidence
 from launcher.diagnosis.outcome import WorkerOutcome
 from launcher.diagnosis.stacks import shorten_crash
 from launcher.output.pipes import WorkerPipes
-from launcher.start.worker import Starter, Worker
+from launcher.start.starter import Starter
 
 # How many lines of a failed worker the report may show.
 _LAST_LINES = 20

@@ -18,6 +18,7 @@ from launcher.attempt.node import NodeServices
 from launcher.attempt.stop import Stop, Sweep
 from launcher.attempt.waiting import FORWARDED_SIGNALS
 from launcher.attempt.watch import Diagnostics
+from launcher.attempt.worker import Worker, WorkerStatus
 from launcher.diagnosis.hang import Hang
 from launcher.diagnosis.outcome import AttemptOutcome
 from launcher.events import (
@@ -35,7 +36,7 @@ from launcher.nodes.coordinator import Elastic
 from launcher.nodes.restart import will_hit_all
 from launcher.output.pipes import WorkerPipes
 from launcher.plan.plan import LaunchPlan
-from launcher.start.worker import Starter, Worker
+from launcher.start.starter import Starter
 
 # After the first failure, how long to wait for others that fail at the same moment before the
 # report is made.
@@ -129,15 +130,15 @@ class Group:
             replaced=tuple(self._replacing.replaced) if self._replacing else (),
         )
 
-    def status(self) -> list[dict[str, object]]:
-        """Return the state of each worker, as `ctl ps` shows it."""
+    def status(self) -> list[WorkerStatus]:
+        """Return the state of each worker."""
         return [
-            {
-                "rank": worker.plan.rank,
-                "pid": worker.pid,
-                "state": worker.state,
-                "last_output_s": self._pipes.seconds_since_output(worker.plan.local_rank),
-            }
+            WorkerStatus(
+                worker.plan.rank,
+                worker.pid,
+                worker.state,
+                self._pipes.seconds_since_output(worker.plan.local_rank),
+            )
             for worker in self.workers
         ]
 
@@ -252,8 +253,6 @@ class Group:
         worker.order = self._num_ended
         was_forced = worker.asked_to_stop_at is not None and self._stop.has_forced
         outcome = self._autopsy.examine(worker, self._starter, was_forced=was_forced)
-        for event in self._starter.take_set_aside():
-            self._handle(event)
         if self._stop.has_begun:
             return
         if returncode != 0 and will_hit_all(outcome):
@@ -283,8 +282,6 @@ class Group:
             self.workers[plan.local_rank] = Worker(plan)
             self._start(self.workers[plan.local_rank])
             self._diagnostics.begin()
-        for event in self._starter.take_set_aside():
-            self._handle(event)
         if self._replacing.obstacle:
             if any(worker.returncode for worker in self.workers):
                 # And the report tells of the one that failed.

@@ -9,7 +9,7 @@ from launcher.attempt.stop import Kernel, StopRequest
 from launcher.diagnosis.evidence import Evidence
 from launcher.events import Event
 from launcher.output.console import Console
-from launcher.start.worker import Starter
+from launcher.start.starter import Starter
 from launcher.system.keeper import Keeper
 from launcher.system.loop import Loop
 
@@ -27,7 +27,7 @@ class NodeServices(NamedTuple):
 
     def known_pids(self, starter: Starter) -> set[int]:
         """Our own children that are no orphans; workers come on top."""
-        return {self.keeper.pid, getattr(starter, "pid", 0)}
+        return {self.keeper.pid, starter.pid}
 
     def look_after_children(
         self, starter: Starter, handle: Callable[[Event], None], workers: set[int]

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from launcher.attempt.worker import Worker
 from launcher.diagnosis.outcome import AttemptOutcome, WorkerOutcome
 from launcher.diagnosis.report import FailureReport, make_report
 from launcher.nodes.coordinator import Elastic
 from launcher.output.pipes import WorkerPipes
 from launcher.plan.plan import LaunchPlan, WorkerPlan, plan_replacement
 from launcher.ranks import format_ranks
-from launcher.start.worker import Worker
 
 
 class Replacing:

@@ -13,8 +13,8 @@ import os
 import signal
 from collections.abc import Callable, Collection, Iterable, Sequence
 
+from launcher.attempt.worker import Worker
 from launcher.exits import signal_name
-from launcher.start.worker import Worker
 from launcher.system import processes
 from launcher.system.loop import Loop
 

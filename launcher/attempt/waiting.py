@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 
 from launcher.attempt.node import NodeServices
+from launcher.attempt.worker import WorkerStatus
 from launcher.events import (
     ChildrenChanged,
     Event,
@@ -21,7 +22,7 @@ from launcher.events import (
 from launcher.exits import describe
 from launcher.plan.plan import LaunchPlan
 from launcher.start.spawn import SpawnStarter
-from launcher.start.worker import Starter
+from launcher.start.starter import Starter
 
 # They go to the workers, of which there are none here.
 FORWARDED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
@@ -53,10 +54,9 @@ class WaitingRoom:
         loop.cancel_timer(self._end_pause)
         return self._starter
 
-    def status(self) -> list[dict[str, object]]:
-        """Return the state of each worker, as `ctl ps` shows it."""
-        state = {"pid": 0, "state": "starting", "last_output_s": None}
-        return [{"rank": worker.rank, **state} for worker in self.plan.workers]
+    def status(self) -> list[WorkerStatus]:
+        """Return the state of each worker."""
+        return [WorkerStatus(worker.rank, 0, "starting", None) for worker in self.plan.workers]
 
     def stacks(self) -> str:
         """Return where each running worker is: none runs."""

@@ -10,13 +10,13 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
+from launcher.attempt.worker import Worker
 from launcher.contract.files import heartbeat_file
 from launcher.diagnosis import stacks
 from launcher.diagnosis.hang import WARN_AFTER_S, Hang, HangWatch, Progress, look_interval_s
 from launcher.diagnosis.probe import Target, collect_stacks, cpu_seconds
 from launcher.diagnosis.stacks import RankStack
 from launcher.output.pipes import WorkerPipes
-from launcher.start.worker import Worker
 from launcher.system.loop import Loop
 
 TYPE_CHECKING = False

@@ -18,7 +18,6 @@ _VERSION = 1
 
 _HEADER = "Traceback (most recent call last):"
 
-
 # What a rank gets when it fetches a batch from a data worker that has gone.
 _BROKEN = (
     "ConnectionResetError",

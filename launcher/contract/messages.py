@@ -1,9 +1,10 @@
-"""Messages between the supervisor and its fork server: one JSON object per packet, with open
-descriptors beside it.
+"""What a supervisor and its fork server say to each other, and how a message travels.
 
-A socket pair of type SOCK_SEQPACKET keeps packets whole. What is too long for a packet (a command
-line of a megabyte, say) travels in an anonymous file whose descriptor is sent instead. Both ends
-are our own processes of one host.
+`Configure`, `Start` and `Reap` go to the server, the others come back. A message is one packet of a
+socket pair that keeps packets whole, with open descriptors beside it: JSON of the name of its class
+and its fields. What is too long for a packet (a command line of a megabyte, say) travels in an
+anonymous file whose descriptor is sent instead. Both ends are processes of one host, and of one
+version of this file. Who says what, and when, is in start/warm.py and worker/forkserver.py.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 # Well below the smallest default socket buffer (208 KiB).
 _INLINE_BYTES = 32 << 10
@@ -20,21 +21,111 @@ _MAX_DESCRIPTORS = 8
 _FD_BYTES = 4
 
 
-def make_pair() -> tuple[socket.socket, socket.socket]:
-    """Return the two connected ends."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+class Configure(NamedTuple):
+    """The first message: what all workers will run, and the environment in which to import for it.
+
+    `preload` names modules besides those that the program imports; `forced`: whatever it sets.
+    Beside it travels the socket for the answers, `Reaped`: there they come among no other messages.
+    """
+
+    kind: str
+    target: str
+    preload: Sequence[str]
+    forced: bool
+    env: Mapping[str, str]
+    unset: Sequence[str]
 
 
-def send(sock: socket.socket, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+class Start(NamedTuple):
+    """Fork one worker; beside it travel its stdin, stdout and stderr."""
+
+    local_rank: int
+    kind: str
+    target: str
+    args: Sequence[str]
+    env: Mapping[str, str]
+    unset: Sequence[str]
+    error_file: str | None
+    title: str
+    cpus: Sequence[int]  # the only ones that it may use; none: all of the server's
+
+
+class Reap(NamedTuple):
+    """Let the process id of an ended worker go."""
+
+    pid: int
+
+
+class Ready(NamedTuple):
+    """The server has imported these modules, and may fork."""
+
+    preloaded: Sequence[str]
+
+
+class Unsafe(NamedTuple):
+    """The server must not fork, and why. It ends now."""
+
+    reason: str
+
+
+class Started(NamedTuple):
+    """A worker process exists."""
+
+    local_rank: int
+    pid: int
+
+
+class Refused(NamedTuple):
+    """The system allows no more processes; with the error's number."""
+
+    local_rank: int
+    errno: int
+
+
+class Exited(NamedTuple):
+    """A worker has ended, with these two fields of `os.waitid`."""
+
+    pid: int
+    code: int
+    status: int
+
+
+class Reaped(NamedTuple):
+    """A process id has been let go; `peak_kib`: the most memory that it ever had in use."""
+
+    pid: int
+    peak_kib: int
+
+
+Message = Configure | Start | Reap | Ready | Unsafe | Started | Refused | Exited | Reaped
+
+_CLASSES: Mapping[str, type[Message]] = {
+    kind.__name__: kind
+    for kind in (Configure, Start, Reap, Ready, Unsafe, Started, Refused, Exited, Reaped)
+}
+
+
+def encode(message: Message) -> bytes:
+    """Return a message as bytes; text that came from the system undecoded is kept as it is."""
+    return json.dumps([type(message).__name__, message]).encode("utf-8", "surrogatepass")
+
+
+def decode(data: bytes) -> Message:
+    """Read what `encode` wrote; sequences come back as lists."""
+    name, fields = json.loads(data.decode("utf-8", "surrogatepass"))
+    return _CLASSES[name](*fields)
+
+
+def send(sock: socket.socket, message: Message, descriptors: Sequence[int] = ()) -> None:
     """Send one message, and copies of open descriptors with it."""
-    data = b"J" + json.dumps(message).encode("utf-8", "surrogatepass")
-    if len(data) <= _INLINE_BYTES:
-        _send_packet(sock, data, descriptors)
+    data = encode(message)
+    if len(data) < _INLINE_BYTES:
+        _send_packet(sock, b"J" + data, descriptors)
         return
     carrier = os.memfd_create("launcher-message")
     try:
         with open(carrier, "wb", closefd=False) as file:
-            file.write(data[1:])
+            file.write(data)
         _send_packet(sock, b"F", [*descriptors, carrier])
     finally:
         os.close(carrier)
@@ -48,15 +139,15 @@ def _send_packet(sock: socket.socket, data: bytes, descriptors: Sequence[int]) -
         sock.sendmsg([data])
 
 
-def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+def receive(sock: socket.socket, *, wait: bool = True) -> tuple[Message, list[int]] | None:
     """Return the next message with its descriptors (ours to close), or None when the other end has
-    gone.
+    gone. Without `wait`, BlockingIOError when there is none yet.
     """
     try:
         data, ancillary, _, _ = sock.recvmsg(
             2 * _INLINE_BYTES,
             socket.CMSG_SPACE(_MAX_DESCRIPTORS * _FD_BYTES),
-            socket.MSG_CMSG_CLOEXEC,
+            socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT),
         )
     except ConnectionResetError:
         return None
@@ -70,15 +161,8 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
                 int.from_bytes(packed[at : at + _FD_BYTES], "little")
                 for at in range(0, whole, _FD_BYTES)
             )
-    if data[:1] == b"F":
-        with open(descriptors.pop(), "rb") as file:
-            file.seek(0)
-            text = file.read()
-    else:
-        text = data[1:]
-    message: dict[str, Any] = json.loads(text.decode("utf-8", "surrogatepass"))
-    return message, descriptors
-
-
-# Appended to the fork server's arguments: room for the titles of its workers.
-ROOM = " " * 400
+    if data[:1] == b"J":
+        return decode(data[1:]), descriptors
+    with open(descriptors.pop(), "rb") as file:
+        file.seek(0)
+        return decode(file.read()), descriptors

@@ -13,18 +13,34 @@ launcher's pid.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import socket
 import sys
-from typing import Any
+from typing import NamedTuple
 
+from launcher.ctl import messages
+from launcher.ctl.service import beginning_of_names
 from launcher.errors import LauncherError, UsageError
 
 # How long a run may take to answer. Ranks that are stuck need time to say where.
 _ANSWER_S = 3.0
 _STACKS_S = 20.0
+
+
+class _Run(NamedTuple):
+    """A run that goes on here; without its status when it does not answer."""
+
+    socket: str  # the abstract name of its socket
+    status: messages.RunStatus | None
+
+    @property
+    def id(self) -> str:
+        return self.status.run_id if self.status else self.socket
+
+    @property
+    def pid(self) -> str:
+        return str(self.status.pid) if self.status else ""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -71,19 +87,20 @@ def _ps(options: argparse.Namespace) -> str:
     return "\n".join(_describe(run) for run in runs)
 
 
-def _describe(run: dict[str, Any]) -> str:
-    if "run_id" not in run:
-        return f"{run['name']}  does not answer (stopped, or very busy)"
-    workers = run["workers"]
-    running = sum(worker["state"] == "running" for worker in workers)
-    outputs = [worker["last_output_s"] for worker in workers if worker["last_output_s"] is not None]
+def _describe(run: _Run) -> str:
+    status = run.status
+    if status is None:
+        return f"{run.socket}  does not answer (stopped, or very busy)"
+    workers = status.workers
+    running = sum(worker.state == "running" for worker in workers)
+    outputs = [worker.last_output_s for worker in workers if worker.last_output_s is not None]
     last = f"last output {_age(min(outputs))} ago" if outputs else "no output yet"
-    restarts = f", restart {run['attempt']}" if run["attempt"] else ""
+    restarts = f", restart {status.attempt}" if status.attempt else ""
     head = (
-        f"{run['run_id']}  pid {run['pid']}  {running}/{len(workers)} ranks running{restarts} "
-        f" {_age(run['age_s'])}  {last}"
+        f"{run.id}  pid {run.pid}  {running}/{len(workers)} ranks running{restarts} "
+        f" {_age(status.age_s)}  {last}"
     )
-    return f"{head}  {run['script']}"
+    return f"{head}  {status.script}"
 
 
 def _age(seconds: float) -> str:
@@ -93,15 +110,13 @@ def _age(seconds: float) -> str:
 
 
 def _stacks(options: argparse.Namespace) -> str:
-    return str(
-        _call(_choose(options.run)["name"], {"command": "stacks"}, _STACKS_S).get("text", "")
-    )
+    return _tell(_choose(options.run), messages.AskStacks(), _STACKS_S)
 
 
 def _stop(options: argparse.Namespace) -> str:
     run = _choose(options.run)
-    _call(run["name"], {"command": "stop"})
-    return f"{_id_of(run)}: asked to stop"
+    _tell(run, messages.Stop())
+    return f"{run.id}: asked to stop"
 
 
 def _signal(options: argparse.Namespace) -> str:
@@ -118,67 +133,72 @@ def _signal(options: argparse.Namespace) -> str:
             f"There is no signal {options.name}.", hint="Type for example: ctl signal SIGUSR1"
         ) from None
     run = _choose(options.run)
-    _call(run["name"], {"command": "signal", "signum": int(number)})
-    return f"{_id_of(run)}: sent {signal.Signals(number).name} to every rank"
+    _tell(run, messages.SendSignal(int(number)))
+    return f"{run.id}: sent {signal.Signals(number).name} to every rank"
 
 
 _COMMANDS = {"ps": _ps, "stacks": _stacks, "stop": _stop, "signal": _signal}
 
 
-def _choose(wanted: str) -> dict[str, Any]:
+def _choose(wanted: str) -> _Run:
     """Return the run that is meant."""
     every = _find_runs()
-    runs = [run for run in every if wanted and wanted in (_id_of(run), str(run.get("pid", "")))]
-    runs = runs or [run for run in every if _id_of(run).startswith(wanted)]
+    runs = [run for run in every if wanted and wanted in (run.id, run.pid)]
+    runs = runs or [run for run in every if run.id.startswith(wanted)]
     if len(runs) == 1:
         return runs[0]
     if not runs:
         raise LauncherError(
             f"No run {wanted or 'is going on here'}.", hint="Type: python -m launcher.ctl ps"
         )
-    ids = ", ".join(f"{_id_of(run)} (pid {run.get('pid', 'unknown')})" for run in runs)
+    ids = ", ".join(f"{run.id} (pid {run.pid or 'unknown'})" for run in runs)
     raise UsageError(f"There are several runs: {ids}.", hint="Name one of them, by its id or pid.")
 
 
-def _id_of(run: dict[str, Any]) -> str:
-    return str(run.get("run_id", run["name"]))
-
-
-def _find_runs() -> list[dict[str, Any]]:
-    """Return the status of every run that this user may see."""
-    owner = "" if os.getuid() == 0 else f"{os.getuid()}/"
+def _find_runs() -> list[_Run]:
+    """Return every run that this user may see, with its status."""
+    beginning = beginning_of_names(os.getuid())
     names: dict[str, None] = {}
     with open("/proc/net/unix") as table:
         for line in table:
             name = line.rstrip("\n").partition("@")[2]
-            if name.startswith(f"launcher/{owner}"):
+            if name.startswith(beginning):
                 names[name] = None
-    runs: list[dict[str, Any]] = []
-    for name in names:
-        try:
-            runs.append({**_call(name, {"command": "status"}), "name": name})
-        except LauncherError:
-            runs.append({"name": name})
-    return runs
+    return [_Run(name, _status_of(name)) for name in names]
 
 
-def _call(name: str, request: dict[str, Any], timeout_s: float = _ANSWER_S) -> dict[str, Any]:
+def _status_of(name: str) -> messages.RunStatus | None:
+    try:
+        answer = _call(name, messages.AskStatus())
+    except LauncherError:
+        return None
+    return answer if isinstance(answer, messages.RunStatus) else None
+
+
+def _tell(run: _Run, request: messages.Request, timeout_s: float = _ANSWER_S) -> str:
+    """Ask a run to do something; return what it shows of it."""
+    answer = _call(run.socket, request, timeout_s)
+    if isinstance(answer, messages.Refused):
+        raise LauncherError(answer.error)
+    return answer.text if isinstance(answer, messages.Done) else ""
+
+
+def _call(
+    name: str, request: messages.Request, timeout_s: float = _ANSWER_S
+) -> messages.Request | messages.Answer:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout_s)
         try:
             connection.connect("\0" + name)
-            connection.sendall(json.dumps(request).encode() + b"\n")
+            connection.sendall(messages.encode(request))
             data = b""
             while piece := connection.recv(65536):
                 data += piece
-            answer = json.loads(data)
+            return messages.decode(data)
         except (OSError, ValueError):
             raise LauncherError(
                 "The run does not answer.", hint="It may have ended: python -m launcher.ctl ps"
             ) from None
-    if "error" in answer:
-        raise LauncherError(str(answer["error"]))
-    return dict(answer)
 
 
 if __name__ == "__main__":

@@ -2,26 +2,28 @@
 and command.
 
 An abstract Unix socket: it has no file that could be left behind, and the kernel tells who is
-calling. One JSON object in, one out, then the connection is closed.
+calling. One line in, one out, then the connection is closed. What the lines say is in messages.py.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import struct
 import time
 from collections.abc import Iterable
-from typing import Any
 
-from launcher.attempt.group import Group
-from launcher.attempt.waiting import WaitingRoom
 from launcher.events import Event, Signalled
-from launcher.options.spec import LaunchSpec
-from launcher.plan.node import NodeFacts
-from launcher.system.loop import Loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.attempt.group import Group
+    from launcher.attempt.waiting import WaitingRoom
+    from launcher.ctl.messages import Answer, Request, RunStatus
+    from launcher.options.spec import LaunchSpec
+    from launcher.plan.node import NodeFacts
+    from launcher.system.loop import Loop
 
 # Callers are our own command: they send at once. Nobody may hold up the loop.
 _CALL_S = 0.5
@@ -31,6 +33,11 @@ _MAX_REQUEST_BYTES = 1 << 16
 def socket_name(uid: int, mark: str) -> str:
     """Return the abstract name of a run's socket."""
     return f"launcher/{uid}/{mark}"
+
+
+def beginning_of_names(uid: int) -> str:
+    """Return how the names of the runs begin that a user may see: root may see all."""
+    return "launcher/" if uid == 0 else socket_name(uid, "")
 
 
 class ControlSocket:
@@ -45,10 +52,11 @@ class ControlSocket:
         self._socket: socket.socket | None = None
 
     def __enter__(self) -> ControlSocket:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             listener.bind("\0" + socket_name(os.getuid(), self._facts.mark))
         except OSError:
+            listener.close()
             return self  # no abstract sockets here: the run goes on without
         listener.listen(8)
         listener.setblocking(False)
@@ -63,6 +71,8 @@ class ControlSocket:
 
     def _accept(self) -> Iterable[Event]:
         assert self._socket is not None
+        from launcher.ctl.messages import encode
+
         try:
             connection, _ = self._socket.accept()
         except OSError:
@@ -72,37 +82,39 @@ class ControlSocket:
             try:
                 if not _is_allowed(connection):
                     return []
-                request = _receive(connection)
-                answer, events = self._answer(request)
-                connection.sendall(json.dumps(answer).encode())
+                answer, events = self._answer(_receive(connection))
+                connection.sendall(encode(answer))
             except (OSError, ValueError):
                 return []  # a caller that went away or sent nonsense
         return events
 
-    def _answer(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[Event]]:
-        command = request.get("command")
-        if command == "status":
-            return self._status(), []
-        if command == "stacks":
-            return {"text": self.group.stacks() if self.group else ""}, []
-        if command == "stop":
-            return {"text": "stopping"}, [Signalled(signal.SIGTERM)]
-        if command == "signal" and self.group is not None:
-            self.group.signal_all(int(request["signum"]))
-            return {"text": "sent"}, []
-        return {"error": f"unknown command {command}"}, []
+    def _answer(self, request: Request | Answer) -> tuple[Answer, list[Event]]:
+        from launcher.ctl.messages import AskStacks, AskStatus, Done, Refused, SendSignal, Stop
 
-    def _status(self) -> dict[str, Any]:
-        return {
-            "run_id": self._facts.run_id,
-            "run_dir": self._facts.paths.run_dir if self._facts.paths else None,
-            "pid": os.getpid(),
-            "script": " ".join([self._spec.script, *self._spec.script_args]),
-            "cwd": os.getcwd(),
-            "age_s": time.time() - self._started_at,
-            "attempt": self.group.plan.attempt if self.group else 0,
-            "workers": self.group.status() if self.group else [],
-        }
+        if isinstance(request, AskStatus):
+            return self._status(), []
+        if isinstance(request, AskStacks):
+            return Done(self.group.stacks() if self.group else ""), []
+        if isinstance(request, Stop):
+            return Done(), [Signalled(signal.SIGTERM)]
+        if not isinstance(request, SendSignal):
+            return Refused("that is no request"), []
+        if self.group is None:
+            return Refused("there are no ranks yet"), []
+        self.group.signal_all(request.signum)
+        return Done(), []
+
+    def _status(self) -> RunStatus:
+        from launcher.ctl.messages import RunStatus
+
+        return RunStatus(
+            run_id=self._facts.run_id,
+            pid=os.getpid(),
+            script=" ".join([self._spec.script, *self._spec.script_args]),
+            age_s=time.time() - self._started_at,
+            attempt=self.group.plan.attempt if self.group else 0,
+            workers=tuple(self.group.status()) if self.group else (),
+        )
 
 
 def _is_allowed(connection: socket.socket) -> bool:
@@ -112,14 +124,13 @@ def _is_allowed(connection: socket.socket) -> bool:
     return uid in (os.getuid(), 0)
 
 
-def _receive(connection: socket.socket) -> dict[str, Any]:
+def _receive(connection: socket.socket) -> Request | Answer:
+    from launcher.ctl.messages import decode
+
     data = b""
     while not data.endswith(b"\n") and len(data) < _MAX_REQUEST_BYTES:
         piece = connection.recv(4096)
         if not piece:
             break
         data += piece
-    request = json.loads(data)
-    if not isinstance(request, dict):
-        raise ValueError("not an object")
-    return request
+    return decode(data)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from launcher.ranks import format_ranks
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.diagnosis.outcome import AttemptOutcome, WorkerOutcome
 

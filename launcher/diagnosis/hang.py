@@ -1,15 +1,17 @@
 """Notices that a run stands still: no output and no CPU time for a while, or a rank whose heartbeat
 has stopped.
 
-Pure: what was measured and the time are arguments. Who measures, and what happens then, is in
-group.py.
+Pure: what was measured and the time are arguments. Who measures is in attempt/watch.py; who stops
+the attempt, in attempt/group.py.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from launcher.diagnosis.stacks import RankStack
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.diagnosis.stacks import RankStack
 
 # Without --hang-timeout, one warning after this long.
 WARN_AFTER_S = 300.0
@@ -27,6 +29,25 @@ class Progress(NamedTuple):
     cpu_s: float
     # Age of the oldest heartbeat of any rank in seconds; None when the script uses none.
     oldest_heartbeat_s: float | None
+
+
+class Hang(NamedTuple):
+    """All ranks have stood still for too long."""
+
+    # Where each running rank was.
+    where: tuple[RankStack, ...]
+    # For how long, in seconds.
+    still_s: float
+    # Of a rank that stands alone while the others wait for it; None when nobody stands out.
+    odd_rank: int | None = None
+    # Who is waited for, in Horovod's words; "" when it was we who found that nothing moves.
+    waits_for: str = ""
+
+    def describe(self) -> str:
+        """Return what stands still, without the places: `nothing has moved for 30 s`."""
+        if not self.waits_for:
+            return f"nothing has moved for {self.still_s:.0f} s"
+        return f"Horovod has waited for {self.still_s:.0f} s for {self.waits_for}"
 
 
 class HangWatch:
@@ -60,22 +81,3 @@ class HangWatch:
 def look_interval_s(timeout_s: float) -> float:
     """Return how often to look: often enough to be in time, rarely enough to cost nothing."""
     return min(5.0, max(0.1, timeout_s / 10)) if timeout_s else 60.0
-
-
-class Hang(NamedTuple):
-    """All ranks have stood still for too long."""
-
-    # Where each running rank was.
-    where: tuple[RankStack, ...]
-    # For how long, in seconds.
-    still_s: float
-    # Of a rank that stands alone while the others wait for it; None when nobody stands out.
-    odd_rank: int | None = None
-    # Who is waited for, in Horovod's words; "" when it was we who found that nothing moves.
-    waits_for: str = ""
-
-    def describe(self) -> str:
-        """Return what stands still, without the places: `nothing has moved for 30 s`."""
-        if not self.waits_for:
-            return f"nothing has moved for {self.still_s:.0f} s"
-        return f"Horovod has waited for {self.still_s:.0f} s for {self.waits_for}"

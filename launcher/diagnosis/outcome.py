@@ -1,14 +1,18 @@
-"""What happened: the end of each worker and of one attempt. Values only."""
+"""What happened: the end of each worker, and of one attempt on this node. Values only.
+
+They are filled in by the room attempt and explained by cause.py and report.py.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from launcher.diagnosis.hang import Hang
 from launcher.exits import describe
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.contract.error_file import WorkerError
+    from launcher.diagnosis.hang import Hang
 
 
 class WorkerOutcome(NamedTuple):

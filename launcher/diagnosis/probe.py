@@ -1,7 +1,7 @@
 """Asks running workers where they are, and looks at them from outside: state, CPU time, stacks.
 
 Bounded: a worker that cannot answer (stopped, in uninterruptible sleep, no Python) is described
-from /proc, or by py-spy where that is installed.
+from /proc. What the stacks mean is in stacks.py.
 """
 
 from __future__ import annotations
@@ -13,15 +13,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from launcher.contract.files import STACK_SIGNAL, stack_file
-from launcher.diagnosis.stacks import RankStack, parse_dump, parse_pyspy
-from launcher.system.processes import descendants, process_info, send_signal
+from launcher.diagnosis.stacks import RankStack, parse_dump
+from launcher.system.processes import descendants, process_info, send_signal, stat_fields
 
 # How long workers may take to write their stacks, and how long a file must stand still to be
 # complete.
 _ANSWER_S = 0.6
 _QUIET_S = 0.03
-# For all ranks together: the supervisor does nothing else meanwhile.
-_PYSPY_S = 3.0
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -35,7 +33,7 @@ class Target(NamedTuple):
 
 
 def collect_stacks(targets: Sequence[Target]) -> list[RankStack]:
-    """Return where each worker is. Takes at most a few seconds, usually a tenth of one."""
+    """Return where each worker is. Takes at most 0.6 s, usually a tenth of one."""
     asked: dict[int, tuple[str, int]] = {}
     for target in targets:
         if (
@@ -47,8 +45,7 @@ def collect_stacks(targets: Sequence[Target]) -> list[RankStack]:
             asked[target.pid] = (path, _size(path))
             send_signal(target.pid, STACK_SIGNAL)
     _wait_for_answers(list(asked.values()))
-    deadline = time.monotonic() + _PYSPY_S
-    return [_answer(target, asked.get(target.pid), deadline) for target in targets]
+    return [_answer(target, asked.get(target.pid)) for target in targets]
 
 
 def cpu_seconds(pid: int) -> float:
@@ -58,13 +55,11 @@ def cpu_seconds(pid: int) -> float:
 
 def _cpu_seconds_of(pid: int) -> float:
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        fields = stat_fields(f"/proc/{pid}/stat")
     except OSError:
         return 0.0
-    # utime, stime, and those of children that were waited for: fields 14 to 17 of proc(5); `fields`
-    # begins with 3.
-    return sum(int(value) for value in fields[11:15]) / _TICKS_PER_SECOND
+    # utime, stime, and those of children that were waited for.
+    return sum(int(value) for value in fields[14:18]) / _TICKS_PER_SECOND
 
 
 def _handles_stack_signal(pid: int) -> bool:
@@ -104,7 +99,7 @@ def _wait_for_answers(files: list[tuple[str, int]]) -> None:
             last[path] = size
 
 
-def _answer(target: Target, asked: tuple[str, int] | None, deadline: float) -> RankStack:
+def _answer(target: Target, asked: tuple[str, int] | None) -> RankStack:
     text = ""
     if asked is not None:
         path, before = asked
@@ -115,15 +110,10 @@ def _answer(target: Target, asked: tuple[str, int] | None, deadline: float) -> R
         except OSError:
             pass
     frames = parse_dump(text)
-    if frames:
-        return RankStack(target.rank, frames, "", text)
-    # One that is stopped or in the kernel's hands is told by its state, and could hold up whoever
-    # looks closer.
-    text = "" if _state(target.pid) else _pyspy(target.pid, deadline - time.monotonic())
-    return RankStack(target.rank, parse_pyspy(text), _condition(target.pid), text)
+    return RankStack(target.rank, frames, "" if frames else _condition(target.pid))
 
 
-def _state(pid: int) -> str:
+def _condition(pid: int) -> str:
     info = process_info(pid)
     if info is None or info.state in "ZX":
         return "has ended"
@@ -131,15 +121,7 @@ def _state(pid: int) -> str:
         return "is stopped by a signal (SIGSTOP, or Ctrl-Z)"
     if info.state == "D":
         return f"is in uninterruptible sleep in the kernel ({_wchan(pid)}) and cannot be killed"
-    return ""
-
-
-def _condition(pid: int) -> str:
-    state = _state(pid)
-    if state:
-        return state
-    info = process_info(pid)
-    if info is not None and info.state == "R":
+    if info.state == "R":
         return "runs, outside Python"
     return f"sleeps in {_wchan(pid)}, outside Python"
 
@@ -151,24 +133,3 @@ def _wchan(pid: int) -> str:
     except OSError:
         name = ""
     return name if name not in ("", "0") else "the kernel"
-
-
-def _pyspy(pid: int, timeout_s: float) -> str:
-    """Return what py-spy says of a process, "" where it is not installed or not allowed."""
-    from shutil import which
-
-    program = which("py-spy")
-    if program is None or timeout_s <= 0:
-        return ""
-    import subprocess
-
-    try:
-        done = subprocess.run(
-            [program, "dump", "--nonblocking", "--pid", str(pid)],
-            capture_output=True,
-            timeout=timeout_s,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.decode("utf-8", "backslashreplace")

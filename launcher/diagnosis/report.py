@@ -1,7 +1,8 @@
 """The failure report: which worker failed first, how, and what it said. Pure: outcome in, report
 and text out.
 
-Who failed first is found in first_cause.py.
+Who failed first is found in cause.py. The values in which a failed run is handed on are here as
+well: WorkerFailed for those who called `launcher.launch()`, LaunchResult for the way to them.
 """
 
 from __future__ import annotations
@@ -17,17 +18,21 @@ from launcher.diagnosis.cause import (
     is_secondary,
     words_of,
 )
-from launcher.diagnosis.hang import Hang
 from launcher.diagnosis.hints import hint_for
-from launcher.diagnosis.outcome import AttemptOutcome, WorkerOutcome
-from launcher.errors import LauncherError
+from launcher.errors import LauncherError, SpawnError, UsageError
 from launcher.exits import describe, shell_code
 from launcher.ranks import format_ranks
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.diagnosis.hang import Hang
+    from launcher.diagnosis.outcome import AttemptOutcome, WorkerOutcome
+
+# Of report.json.
 REPORT_VERSION = 1
 
 # What `timeout` returns, too.
-HANG_EXIT_CODE = 124
+_HANG_EXIT_CODE = 124
 
 
 class OtherFailure(NamedTuple):
@@ -143,7 +148,7 @@ def _hang_report(
         pid=worker.pid if worker else 0,
         hostname=hostname,
         what=f"{hang.describe()}: {stacks.summary(hang.where)}",
-        exit_code=HANG_EXIT_CODE,
+        exit_code=_HANG_EXIT_CODE,
         last_lines=(),
         log_path=worker.log_path if worker else "",
         attempt=outcome.attempt,
@@ -283,9 +288,43 @@ class WorkerFailed(LauncherError):
 
 
 class LaunchResult(NamedTuple):
-    """How a launch ended."""
+    """How a launch ended. As JSON, in the file that LAUNCHER_RESULT_FILE names, it goes to the
+    `launcher.launch()` that asked for the launch.
+    """
 
     exit_code: int
-    run_dir: str | None
-    attempts: int
+    run_dir: str | None = None
+    attempts: int = 0
     report: FailureReport | None = None
+    # What was found wrong before anything was started.
+    error: LauncherError | None = None
+
+    def to_json(self) -> str:
+        """Return the text of the file."""
+        data = self._asdict()
+        if self.report is not None:
+            data["report"] = json.loads(self.report.to_json())
+        if self.error is not None:
+            data["error"] = {"message": self.error.message, "hint": self.error.hint}
+        return json.dumps(data)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> LaunchResult:
+        """Return the result that `to_json` wrote, from the parsed object."""
+        report, error = data["report"], data["error"]
+        return cls(
+            exit_code=data["exit_code"],
+            run_dir=data["run_dir"],
+            attempts=data["attempts"],
+            report=FailureReport.from_json(report) if report else None,
+            error=_same_error(data["exit_code"], **error) if error else None,
+        )
+
+
+def _same_error(exit_code: int, message: str, hint: str) -> LauncherError:
+    """Make an error again, of the class that its exit code tells."""
+    if exit_code == UsageError.exit_code:
+        return UsageError(message, hint=hint)
+    if exit_code == LauncherError.exit_code:
+        return LauncherError(message, hint=hint)
+    return SpawnError(message, exit_code=exit_code, hint=hint)

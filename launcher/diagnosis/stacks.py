@@ -62,8 +62,6 @@ class RankStack(NamedTuple):
     # "stopped by a signal (SIGSTOP)", "in uninterruptible sleep", "no stack" ... or "" when there
     # are frames.
     condition: str = ""
-    # The whole dump, all threads.
-    text: str = ""
 
 
 def parse_dump(text: str) -> tuple[Frame, ...]:
@@ -104,21 +102,6 @@ def shorten_crash(lines: tuple[str, ...], most: int = 20) -> tuple[str, ...]:
             frames.append(line)
     before = [line for line in lines[:begin] if line.strip()]
     return (*before[-most // 2 :], lines[begin], *frames[: most - 1])
-
-
-def parse_pyspy(text: str) -> tuple[Frame, ...]:
-    """Return the main thread's frames from `py-spy dump`."""
-    frames: list[Frame] = []
-    is_main = False
-    for line in text.splitlines():
-        if line.startswith("Thread "):
-            is_main = '"MainThread"' in line
-        elif is_main and line.startswith("    ") and line.rstrip().endswith(")"):
-            function, _, place = line.strip().rstrip(")").rpartition(" (")
-            path, _, number = place.rpartition(":")
-            if number.isdigit() and _OUR_FRAMES not in path:
-                frames.append(Frame(path, int(number), function))
-    return tuple(frames)
 
 
 def describe(stack: RankStack) -> str:

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from launcher.diagnosis.report import WorkerFailed
-from launcher.errors import LauncherError, SpawnError, UsageError
+from launcher.diagnosis.report import LaunchResult, WorkerFailed
+from launcher.errors import LauncherError, UsageError
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -260,32 +260,19 @@ def _run(argv: list[str], folder: str, env: dict[str, str], timeout_s: float | N
     code = child.run(argv, {**env, "LAUNCHER_RESULT_FILE": result_path}, timeout_s)
     try:
         with open(result_path, encoding="utf-8") as file:
-            outcome: dict[str, Any] = json.load(file)
+            result = LaunchResult.from_json(json.load(file))
     except FileNotFoundError:
-        outcome = {"exit_code": code or 1, "report": None}
-    if outcome["exit_code"] == 0 and code == 0:
+        result = LaunchResult(code or 1)
+    if result.exit_code == 0 and code == 0:
         return
-    if outcome.get("report"):
-        from launcher.diagnosis.report import FailureReport
-
-        raise WorkerFailed(FailureReport.from_json(outcome["report"]))
-    if outcome.get("error"):
-        raise _same_error(outcome["exit_code"], **outcome["error"])
+    if result.report is not None:
+        raise WorkerFailed(result.report)
+    if result.error is not None:
+        raise result.error
     raise LauncherError(
         f"The launcher ended with exit code {code} and no report.",
         hint="What it printed to stderr says why.",
     )
-
-
-def _same_error(exit_code: int, message: str, hint: str) -> LauncherError:
-    """Return what the command found wrong before anything started, as the error that it was
-    there.
-    """
-    if exit_code == UsageError.exit_code:
-        return UsageError(message, hint=hint)
-    if exit_code == LauncherError.exit_code:
-        return LauncherError(message, hint=hint)
-    return SpawnError(message, exit_code=exit_code, hint=hint)
 
 
 def _receive(folder: str, rank: int) -> Any:

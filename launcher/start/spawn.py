@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class SpawnStarter:
     """Starts each worker by exec, and sees their exits through SIGCHLD."""
 
-    method = "spawn"
     is_ready = True
+    pid = 0
 
     def __init__(self) -> None:
         self._running: dict[int, int] = {}  # pid -> local rank
@@ -36,16 +36,12 @@ class SpawnStarter:
         ours = os.sched_getaffinity(0) if worker.cpus else ()
         try:
             if worker.cpus:
-                os.sched_setaffinity(
-                    0, worker.cpus
-                )  # inherited, and so in force before the worker's first thread
+                # Inherited, and so in force before the worker's first thread.
+                os.sched_setaffinity(0, worker.cpus)
             pid = launch_process(argv, environ, dict(enumerate(descriptors)))
         except OSError as error:
-            return [
-                StartFailed(
-                    worker.local_rank, f"cannot start {argv[0]}: {start_problem(error.errno)}", 126
-                )
-            ]
+            problem = f"cannot start {argv[0]}: {start_problem(error.errno)}"
+            return [StartFailed(worker.local_rank, problem, 126)]
         finally:
             if ours:
                 os.sched_setaffinity(0, ours)
@@ -67,10 +63,6 @@ class SpawnStarter:
         is not known.
         """
         return os.wait4(pid, 0)[2].ru_maxrss
-
-    def take_set_aside(self) -> Iterable[Event]:
-        """Return events that came while an answer was awaited: never any here."""
-        return ()
 
     def close(self) -> None:
         """Nothing stays behind with this start method."""

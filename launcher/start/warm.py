@@ -6,15 +6,10 @@ death is an event too. What the server does inside is in worker/forkserver.py.
 
 from __future__ import annotations
 
-import os
-import select
-import signal
-import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
-from launcher.contract import messages as forkwire
+from launcher.contract import messages
 from launcher.events import (
     Event,
     Exited,
@@ -26,10 +21,15 @@ from launcher.events import (
 )
 from launcher.exits import from_wait_status
 from launcher.output.lines import LineSplitter
-from launcher.plan.plan import WorkerPlan
-from launcher.start.server import ServerProcess
-from launcher.system.loop import Loop
+from launcher.start.server import ServerProcess, make_pair
 from launcher.system.processes import start_problem
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+
+    from launcher.plan.plan import WorkerPlan
+    from launcher.system.loop import Loop
 
 # How long the server may take to answer: it does nothing else than answer.
 _REAP_S = 0.5
@@ -37,8 +37,6 @@ _REAP_S = 0.5
 
 class WarmStarter:
     """Starts workers by asking a fork server, and hears of their exits from it."""
-
-    method = "warm"
 
     def __init__(
         self, loop: Loop, mark: str, say: Callable[[str], None], server: ServerProcess | None = None
@@ -48,53 +46,52 @@ class WarmStarter:
         self._mark = mark
         self._say = say
         self._started = server
-        self._socket: socket.socket | None = None
-        self._output_fd = -1
+        self._server: ServerProcess | None = None  # the one that is open
+        self._answers: socket.socket | None = None  # of it
         self._output = LineSplitter()
-        self.pid = 0
         self.is_ready = False
         self._local_ranks: dict[int, int] = {}  # pid -> local rank
-        self._set_aside: list[dict[str, Any]] = []
+
+    @property
+    def pid(self) -> int:
+        """The server's process id; 0 when none is open."""
+        return self._server.pid if self._server else 0
 
     def open(self, worker: WorkerPlan, preload: Sequence[str], forced: bool) -> None:
         """Start the server. `worker` is any worker of the plan: all have the same program and
         common environment.
         """
         server, self._started = self._started, None
-        if server is not None and server.has_ended:
-            # Before it is taken for an orphan: its process id would be another's by then.
-            server.close()
-            server = None
-        if server is None:
+        if server is None or server.collect_exit() is not None:
             server = ServerProcess(self._mark)
-        self.pid, self._socket, self._output_fd = server.detach()
-        self._loop.watch(self._socket.fileno(), self._read_messages)
-        self._loop.watch(self._output_fd, self._read_output)
-        config = {
-            "kind": worker.kind,
-            "target": worker.target,
-            "preload": list(preload),
-            "forced": forced,
-            "env": worker.common_env,
-            "unset": list(worker.unset),
-        }
-        self._send(config)
+        self._server = server
+        self._loop.watch(server.socket.fileno(), self._read_messages)
+        self._loop.watch(server.output.fileno(), self._read_output)
+        config = messages.Configure(
+            kind=worker.kind,
+            target=worker.target,
+            preload=preload,
+            forced=forced,
+            env=worker.common_env,
+            unset=worker.unset,
+        )
+        self._answers, theirs = make_pair()
+        with theirs:
+            self._send(config, [theirs.fileno()])
 
     def start(self, worker: WorkerPlan, descriptors: Sequence[int]) -> Iterable[Event]:
         """Ask for one worker; `Started` follows as an event."""
-        request = {
-            "type": "start",
-            "worker": worker.local_rank,
-            "server_pid": self.pid,
-            "kind": worker.kind,
-            "target": worker.target,
-            "args": list(worker.args),
-            "env": worker.env,
-            "unset": list(worker.unset),
-            "error_file": worker.error_file,
-            "title": worker.title,
-            "cpus": sorted(worker.cpus or ()),
-        }
+        request = messages.Start(
+            local_rank=worker.local_rank,
+            kind=worker.kind,
+            target=worker.target,
+            args=worker.args,
+            env=worker.env,
+            unset=worker.unset,
+            error_file=worker.error_file,
+            title=worker.title,
+            cpus=sorted(worker.cpus or ()),
+        )
         if not self._send(request, descriptors):
             return [StartFailed(worker.local_rank, "the fork server has gone", 1)]
         return []
@@ -103,19 +100,14 @@ class WarmStarter:
         """Return the end of the server itself; the workers' exits come as messages. Called on
         SIGCHLD.
         """
-        if self.pid == 0:
-            return []
-        ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG)
-        if ended is None:
+        returncode = self._server.collect_exit() if self._server else None
+        if returncode is None:
             return []
         # What it had sent before it died counts: the workers' exits above all.
-        events = list(self._read_messages()) if self._socket is not None else []
+        events = self._read_messages()
         self._read_output()
-        self.pid = 0
-        self.is_ready = False
-        self._forget_socket()
-        self._forget_output()
-        return [*events, ForkServerLost(from_wait_status(ended.si_code, ended.si_status))]
+        self.close()
+        return [*events, ForkServerLost(returncode)]
 
     def reap(self, pid: int) -> int | None:
         """Let the process id of an ended worker go. Returns its peak memory in KiB, None where that
@@ -123,104 +115,80 @@ class WarmStarter:
 
         The number is that of pages in use, and so contains what is shared with the fork server.
         """
-        if not self._send({"type": "reap", "pid": pid}):
-            return None
         deadline = time.monotonic() + _REAP_S
-        while self._socket is not None and time.monotonic() < deadline:
-            if not select.select([self._socket], [], [], deadline - time.monotonic())[0]:
-                break
-            peak_kib: int | None = None
-            for message in self._receive():
-                if message["type"] == "reaped" and message["pid"] == pid:
-                    peak_kib = int(message["peak_kib"])
-                else:
-                    # Something else that happened meanwhile, before or behind the answer: for the
-                    # loop, at its next turn.
-                    self._set_aside.append(message)
-            if peak_kib is not None:
-                return peak_kib
+        if self._answers is None or not self._send(messages.Reap(pid)):
+            return None
+        while (left_s := deadline - time.monotonic()) > 0:
+            self._answers.settimeout(left_s)
+            try:
+                received = messages.receive(self._answers)
+            except TimeoutError:
+                return None
+            if received is None:
+                return None
+            answer = received[0]
+            # One that came too late for who asked for it stands before ours.
+            if isinstance(answer, messages.Reaped) and answer.pid == pid:
+                return answer.peak_kib
         return None
 
     def close(self) -> None:
         """End the server, and with it every worker that it still has."""
-        self._forget_socket()
-        self._forget_output()
-        if self.pid:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-            self.pid = 0
+        server, self._server = self._server, None
+        self.is_ready = False
+        if server is not None:
+            self._loop.unwatch(server.socket.fileno())
+            self._loop.unwatch(server.output.fileno())
+            server.close()
+        if self._answers is not None:
+            self._answers.close()
+            self._answers = None
 
-    def _send(self, message: Mapping[str, Any], descriptors: Sequence[int] = ()) -> bool:
-        if self._socket is None:
+    def _send(self, message: messages.Message, descriptors: Sequence[int] = ()) -> bool:
+        if self._server is None:
             return False
         try:
-            forkwire.send(self._socket, dict(message), descriptors)
+            messages.send(self._server.socket, message, descriptors)
         except OSError:
             return False  # its death is reported by collect_exits
         return True
 
-    def _forget_output(self) -> None:
-        if self._output_fd >= 0:
-            self._loop.unwatch(self._output_fd)
-            os.close(self._output_fd)
-            self._output_fd = -1
-
-    def _forget_socket(self) -> None:
-        if self._socket is not None:
-            self._loop.unwatch(self._socket.fileno())
-            self._socket.close()
-            self._socket = None
-
-    def _read_messages(self) -> Iterable[Event]:
-        messages, self._set_aside = [*self._set_aside, *self._receive()], []
-        return [self._to_event(message) for message in messages if message["type"] != "reaped"]
-
-    def take_set_aside(self) -> Iterable[Event]:
-        """Return the events that came while an answer was awaited."""
-        messages, self._set_aside = self._set_aside, []
-        return [self._to_event(message) for message in messages]
-
-    def _receive(self) -> list[dict[str, Any]]:
-        """Return the messages that are there now."""
-        messages: list[dict[str, Any]] = []
-        while self._socket is not None:
+    def _read_messages(self) -> list[Event]:
+        """Turn the messages that are there now into events."""
+        events: list[Event] = []
+        while self._server is not None:
             try:
-                self._socket.setblocking(False)
-                received = forkwire.receive(self._socket)
+                received = messages.receive(self._server.socket, wait=False)
             except BlockingIOError:
                 break
-            finally:
-                self._socket.setblocking(True)
             if received is None:
-                self._forget_socket()
+                self._loop.unwatch(self._server.socket.fileno())
                 break
-            messages.append(received[0])
-        return messages
+            events.append(self._to_event(received[0]))
+        return events
 
-    def _to_event(self, message: dict[str, Any]) -> Event:
-        kind = message["type"]
-        if kind == "started":
-            self._local_ranks[message["pid"]] = message["worker"]
-            return Started(message["worker"], message["pid"])
-        if kind == "exited":
-            local_rank = self._local_ranks.pop(message["pid"])
-            return Exited(local_rank, from_wait_status(message["code"], message["status"]))
-        if kind == "ready":
+    def _to_event(self, message: messages.Message) -> Event:
+        if isinstance(message, messages.Started):
+            self._local_ranks[message.pid] = message.local_rank
+            return Started(message.local_rank, message.pid)
+        if isinstance(message, messages.Exited):
+            local_rank = self._local_ranks.pop(message.pid)
+            return Exited(local_rank, from_wait_status(message.code, message.status))
+        if isinstance(message, messages.Ready):
             self.is_ready = True
-            return ForkServerReady(tuple(message["preloaded"]))
-        if kind == "refused":
-            return StartFailed(
-                message["worker"], f"cannot fork a worker: {start_problem(message['errno'])}", 126
-            )
-        return ForkServerUnsafe(message["reason"])
+            return ForkServerReady(tuple(message.preloaded))
+        if isinstance(message, messages.Refused):
+            problem = f"cannot fork a worker: {start_problem(message.errno)}"
+            return StartFailed(message.local_rank, problem, 126)
+        assert isinstance(message, messages.Unsafe)
+        return ForkServerUnsafe(message.reason)
 
     def _read_output(self) -> Iterable[Event]:
-        try:
-            data = os.read(self._output_fd, 1 << 16)
-        except BlockingIOError:
-            return []
+        data = self._server.output.read(1 << 16) if self._server else None
+        if self._server is None or data is None:  # nothing yet
+            return ()
         if not data:
-            self._loop.unwatch(self._output_fd)
+            self._loop.unwatch(self._server.output.fileno())
         lines = self._output.feed(data) if data else self._output.finish()
         if lines:
             self._say(lines.decode("utf-8", "backslashreplace").rstrip("\n"))

@@ -1,8 +1,12 @@
-"""Files that others see complete or not at all, and descriptors out of the way."""
+"""Files that others see complete or not at all, and descriptors out of a script's way."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+
+# Below it are descriptors that scripts number by hand, `3<file` in a shell, say.
+_LOWEST_FD = 50
 
 
 def write_whole(path: str, text: str) -> bool:
@@ -17,3 +21,13 @@ def write_whole(path: str, text: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def move_out_of_the_way(fd: int) -> int:
+    """Give a descriptor that stays open a high number, and return it: then a script finds its next
+    free descriptor where it would under plain python.
+    """
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LOWEST_FD)
+    finally:
+        os.close(fd)

@@ -13,7 +13,7 @@ import select
 import signal
 
 from launcher.errors import LauncherError
-from launcher.system.processes import all_processes, environment_marks, start_problem
+from launcher.system.processes import all_processes, carries_mark, send_signal, start_problem
 
 MARK_VARIABLE = "LAUNCHER_RUN_MARK"
 
@@ -22,6 +22,7 @@ MARK_VARIABLE = "LAUNCHER_RUN_MARK"
 _ROUNDS = 50
 _PAUSE_S = 0.02
 
+# The last word of a supervisor that has left nothing to clean up.
 _DONE = b"done\n"
 
 
@@ -122,13 +123,10 @@ def _clean_up(sessions: set[int], mark: bytes, supervisor: int) -> None:
             for info in all_processes()
             if info.pid not in (os.getpid(), supervisor)
             and info.state != "Z"
-            and (info.session_id in sessions or environment_marks(info.pid, mark))
+            and (info.session_id in sessions or carries_mark(info.pid, mark))
         ]
         if not left:
             return
         for pid in left:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except OSError:
-                pass
+            send_signal(pid, signal.SIGKILL)
         select.select([], [], [], _PAUSE_S)

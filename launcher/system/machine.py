@@ -1,21 +1,71 @@
-"""What this machine has: usable CPUs, GPUs, cgroups."""
+"""What this machine has, and how much of it is ours: usable CPUs, visible GPUs, cgroups.
+
+Read from the kernel's files; which worker gets what is decided elsewhere.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 
+# NVIDIA's driver has a folder here for each GPU, named by its PCI address.
+GPU_FOLDER = "/proc/driver/nvidia/gpus"
+
 
 def usable_cpus() -> int:
     """Return how many CPUs this process may use: its affinity, and the CPU quota of its cgroup (v1
     and v2).
     """
-    try:
-        count = len(os.sched_getaffinity(0))
-    except AttributeError:
-        count = os.cpu_count() or 1
+    count = len(os.sched_getaffinity(0))
     quota = _cgroup_cpus()
     return max(1, min(count, quota) if quota else count)
+
+
+def _cgroup_cpus() -> int:
+    """Return the smallest CPU quota on the way up from our cgroup, rounded up to whole CPUs; 0 for
+    none.
+    """
+    quotas = [quota for folder in cgroup_folders("cpu") for quota in _quota_of(folder) if quota > 0]
+    return max(1, int(min(quotas) + 0.999)) if quotas else 0
+
+
+def _quota_of(folder: str) -> list[float]:
+    v2 = read_text(f"{folder}/cpu.max").split()
+    if len(v2) == 2 and v2[0] != "max":
+        return [int(v2[0]) / int(v2[1])]
+    quota, period = (
+        read_text(f"{folder}/cpu.cfs_quota_us"),
+        read_text(f"{folder}/cpu.cfs_period_us"),
+    )
+    if quota and period and int(quota) > 0:
+        return [int(quota) / int(period)]
+    return []
+
+
+def visible_gpus(environ: Mapping[str, str]) -> list[str]:
+    """Return the GPUs that a worker would see, as CUDA_VISIBLE_DEVICES would name them, without
+    importing torch.
+    """
+    chosen = environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        # CUDA itself stops reading at the first entry that is not a device ("-1" hides all).
+        devices: list[str] = []
+        for entry in (piece.strip() for piece in chosen.split(",")):
+            if not entry or entry.startswith("-"):
+                break
+            devices.append(entry)
+        return devices
+    try:
+        return [str(index) for index in range(len(os.listdir(GPU_FOLDER)))]
+    except OSError:
+        pass  # a container may have the devices, and not the driver's folder
+    try:
+        nodes = [
+            name for name in os.listdir("/dev") if name.startswith("nvidia") and name[6:].isdigit()
+        ]
+    except OSError:
+        return []
+    return [str(index) for index in range(len(nodes))]
 
 
 def read_text(path: str) -> str:
@@ -43,54 +93,3 @@ def cgroup_folders(controller: str) -> list[str]:
         parts = path.strip("/").split("/") if path != "/" else []
         folders.extend("/".join([root, *parts[:depth]]) for depth in range(len(parts), -1, -1))
     return folders
-
-
-def _cgroup_cpus() -> int:
-    """Return the smallest CPU quota on the way up from our cgroup, rounded up to whole CPUs; 0 for
-    none.
-    """
-    quotas = [quota for folder in cgroup_folders("cpu") for quota in _quota_of(folder) if quota > 0]
-    return max(1, int(min(quotas) + 0.999)) if quotas else 0
-
-
-def _quota_of(folder: str) -> list[float]:
-    v2 = read_text(f"{folder}/cpu.max").split()
-    if len(v2) == 2 and v2[0] != "max":
-        return [int(v2[0]) / int(v2[1])]
-    quota, period = (
-        read_text(f"{folder}/cpu.cfs_quota_us"),
-        read_text(f"{folder}/cpu.cfs_period_us"),
-    )
-    if quota and period and int(quota) > 0:
-        return [int(quota) / int(period)]
-    return []
-
-
-# NVIDIA's driver has a folder here for each GPU, named by its PCI address.
-GPU_FOLDER = "/proc/driver/nvidia/gpus"
-
-
-def visible_gpus(environ: Mapping[str, str]) -> list[str]:
-    """Return the GPUs that a worker would see, as CUDA_VISIBLE_DEVICES would name them, without
-    importing torch.
-    """
-    chosen = environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        # CUDA itself stops reading at the first entry that is not a device ("-1" hides all).
-        devices: list[str] = []
-        for entry in (piece.strip() for piece in chosen.split(",")):
-            if not entry or entry.startswith("-"):
-                break
-            devices.append(entry)
-        return devices
-    try:
-        return [str(index) for index in range(len(os.listdir(GPU_FOLDER)))]
-    except OSError:
-        pass
-    try:
-        nodes = [
-            name for name in os.listdir("/dev") if name.startswith("nvidia") and name[6:].isdigit()
-        ]
-    except OSError:
-        return []
-    return [str(index) for index in range(len(nodes))]

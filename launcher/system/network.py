@@ -23,8 +23,6 @@ def own_address() -> str:
     """Return the address from which this host reaches others, without asking a name server; its
     name where none stands out.
     """
-    import socket
-
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # a documentation address: nothing is sent

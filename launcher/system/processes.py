@@ -1,12 +1,11 @@
-"""The edge to the operating system: death signals, sub-reaping, /proc, usable CPUs, GPU counts.
+"""Processes: what the kernel says of them, how they are signalled, and how one of ours is started.
 
-Everything that differs between Linux and other systems stands here, behind functions that do the
-best the system allows. Knows nothing of ranks or workers.
+Also what a process asks of the kernel for itself: to die with its parent, to inherit orphans. Knows
+nothing of ranks or workers.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import signal
@@ -16,13 +15,12 @@ from typing import NamedTuple
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
+# Python ignores these for itself; a child must find them as a shell would leave them.
+_RESTORED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
 
-def _prctl(option: int, value: int) -> bool:
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        return bool(libc.prctl(option, value, 0, 0, 0) == 0)
-    except (OSError, AttributeError):
-        return False  # not Linux: the keeper still cleans up
+# The signals that were blocked when we were started: the loop unblocks its own, workers get them as
+# they were.
+_INHERITED_MASK = signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def fill_standard_descriptors() -> None:
@@ -44,15 +42,36 @@ def die_with_parent(signum: int, parent_pid: int) -> bool:
     return os.getppid() == parent_pid
 
 
-def become_subreaper() -> bool:
-    """Make orphaned descendants our children instead of those of pid 1. False where the system
-    cannot.
+def become_subreaper() -> None:
+    """Make orphaned descendants our children instead of those of pid 1."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _prctl(option: int, value: int) -> None:
+    import ctypes  # a millisecond, which a fork server need not wait for to be started
+
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def num_threads() -> int:
+    """Return how many threads this process has."""
+    return len(os.listdir("/proc/self/task"))
+
+
+def stat_fields(path: str) -> list[bytes]:
+    """Return what a `stat` file of /proc says of a process or a thread: [n] is field n of proc(5).
+
+    OSError when it has ended.
     """
-    return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    with open(path, "rb") as file:
+        text = file.read()
+    # The name stands in parentheses and may itself contain anything, parentheses included.
+    open_at, close_at = text.find(b"("), text.rfind(b")")
+    return [b"", text[: open_at - 1], text[open_at + 1 : close_at], *text[close_at + 2 :].split()]
 
 
 class ProcessInfo(NamedTuple):
-    """One line of /proc/<pid>/stat, as far as we need it."""
+    """What the kernel says of a process, as far as we need it."""
 
     pid: int
     name: str
@@ -65,20 +84,16 @@ class ProcessInfo(NamedTuple):
 def process_info(pid: int) -> ProcessInfo | None:
     """Return what the kernel says of a process, or None when it does not exist."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read()
+        fields = stat_fields(f"/proc/{pid}/stat")
     except OSError:
         return None
-    # The name stands in parentheses and may itself contain anything, parentheses included.
-    open_at, close_at = text.find(b"("), text.rfind(b")")
-    fields = text[close_at + 2 :].split()
     return ProcessInfo(
         pid=pid,
-        name=text[open_at + 1 : close_at].decode(errors="replace"),
-        state=fields[0].decode(),
-        parent_pid=int(fields[1]),
-        session_id=int(fields[3]),
-        began=fields[19].decode(),
+        name=fields[2].decode(errors="replace"),
+        state=fields[3].decode(),
+        parent_pid=int(fields[4]),
+        session_id=int(fields[6]),
+        began=fields[22].decode(),
     )
 
 
@@ -96,7 +111,7 @@ def all_processes() -> list[ProcessInfo]:
     """Return every process that /proc shows; processes that end meanwhile are left out."""
     try:
         pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-    except OSError:
+    except OSError:  # a chroot without /proc: the launcher works there, and finds nobody
         return []
     return [info for info in map(process_info, pids) if info is not None]
 
@@ -111,7 +126,7 @@ def child_pids(pid: int) -> list[int]:
     except FileNotFoundError:
         # A kernel without CONFIG_PROC_CHILDREN, or the process has ended.
         return [info.pid for info in all_processes() if info.parent_pid == pid]
-    except OSError:
+    except OSError:  # it has ended while we read, or /proc hides it from us
         return []
     return pids
 
@@ -127,7 +142,7 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def environment_marks(pid: int, mark: bytes) -> bool:
+def carries_mark(pid: int, mark: bytes) -> bool:
     """Tell whether the environment with which a process was started contains `mark`
     (`NAME=value`).
     """
@@ -170,23 +185,6 @@ def kill_sessions(session_ids: Iterable[int]) -> None:
             send_signal(info.pid, signal.SIGKILL)
 
 
-def num_threads() -> int:
-    """Return how many threads this process has; 1 where the system does not tell."""
-    try:
-        return len(os.listdir("/proc/self/task"))
-    except OSError:
-        return 1
-
-
-# Python ignores these for itself; a child must find them as a shell would leave them.
-RESTORED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
-
-
-# The signals that were blocked when we were started: the loop unblocks its own, workers get them as
-# they were.
-_INHERITED_MASK = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-
-
 def launch_process(
     argv: Sequence[str], environ: Mapping[str, str], descriptors: Mapping[int, int]
 ) -> int:
@@ -200,9 +198,16 @@ def launch_process(
         dict(environ),
         file_actions=actions,
         setsid=True,
-        setsigdef=list(RESTORED_SIGNALS),
+        setsigdef=list(_RESTORED_SIGNALS),
         setsigmask=list(_INHERITED_MASK),
     )
+
+
+def merged_environ(additions: Mapping[str, str], removed: Sequence[str]) -> dict[str, str]:
+    """Return our own environment without the names that are removed, and with the additions."""
+    environ = {name: value for name, value in os.environ.items() if name not in removed}
+    environ.update(additions)
+    return environ
 
 
 def start_problem(number: int | None) -> str:
@@ -215,10 +220,3 @@ def start_problem(number: int | None) -> str:
             " have one of its own)"
         )
     return os.strerror(number or 0)
-
-
-def merged_environ(additions: Mapping[str, str], removed: Sequence[str]) -> dict[str, str]:
-    """Return our own environment with the contract put on top."""
-    environ = {name: value for name, value in os.environ.items() if name not in removed}
-    environ.update(additions)
-    return environ

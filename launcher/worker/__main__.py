@@ -55,10 +55,10 @@ def _worker_of_exec(arguments: list[str]) -> tuple[str, str, list[str], str | No
 def _worker_of_fork(socket_fd: str, parent_pid: str) -> tuple[str, str, list[str], str | None]:
     from launcher.worker import forkserver
 
-    job = forkserver.main(int(socket_fd), int(parent_pid))
-    if job is None:
+    request = forkserver.main(int(socket_fd), int(parent_pid))
+    if request is None:
         os._exit(0)  # the server itself: nothing to tear down
-    return job.kind, job.target, job.args, job.error_file
+    return request.kind, request.target, list(request.args), request.error_file
 
 
 if __name__ == "__main__":

@@ -21,10 +21,11 @@ from typing import Any
 # Imported before the user's folder is on sys.path: its json.py must not become ours.
 from launcher.contract.error_file import WorkerError, encode
 from launcher.exits import exit_code_of
+from launcher.system.files import write_whole
 from launcher.worker.threads import wait_until_idle as _wait_until_idle
 
 _OUR_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 # Modules that every program finds loaded; the entry of a worker takes the names down before it
 # imports anything.
@@ -51,8 +52,8 @@ def set_import_path(kind: str, target: str) -> None:
             else os.getcwd(),
         )
     # A script may import our helpers also when we run from a source tree that is not installed.
-    if PACKAGE_PARENT not in sys.path:
-        sys.path.append(PACKAGE_PARENT)
+    if _PACKAGE_PARENT not in sys.path:
+        sys.path.append(_PACKAGE_PARENT)
 
 
 def _absolute(path: str) -> str:
@@ -111,7 +112,7 @@ def _step_aside_for(first_path: str) -> None:
     """Forget what we have imported where the user's folder has a module of that name: theirs must
     win, as under python.
     """
-    if os.path.abspath(first_path) == PACKAGE_PARENT:
+    if os.path.abspath(first_path) == _PACKAGE_PARENT:
         return
     try:
         names = {name.removesuffix(".py") for name in os.listdir(first_path or ".")}
@@ -220,12 +221,8 @@ def _record(error: BaseException, error_file: str | None) -> None:
     if error_file is None or exit_code_of(error) == 0:
         return
     try:
-        note = describe(error)
-        temporary = f"{error_file}.tmp"
-        with open(temporary, "w", encoding="utf-8", errors="surrogatepass") as file:
-            file.write(encode(note))
-        os.replace(temporary, error_file)
-    except Exception:  # a full disk, too deep a recursion: report without it
+        write_whole(error_file, encode(describe(error)))
+    except Exception:  # too deep a recursion, say: the report does without
         return
 
 

@@ -12,12 +12,10 @@ import pickle
 import sys
 from typing import Any
 
+# The caller's sys.path, needed first: the function may refer to modules that only the caller finds.
 PATH_FILE = "sys_path.pickle"
-"""The caller's sys.path, needed first: the function may refer to modules that only the caller
-finds.
-"""
+# The function, its arguments and its keyword arguments, as cloudpickle writes them.
 CALL_FILE = "call.pickle"
-"""The function, its arguments and its keyword arguments, as cloudpickle writes them."""
 
 
 def result_file(folder: str, rank: int) -> str:
@@ -27,6 +25,7 @@ def result_file(folder: str, rank: int) -> str:
 
 def write_private(path: str, data: bytes) -> None:
     """Write a file that only this user can read, under its name only when it is complete."""
+    # As system/files.py does it, which is not imported: see above.
     temporary = f"{path}.tmp"
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(data)
@@ -38,9 +37,8 @@ def main(folder: str) -> None:
     sys.path[:] = [*_load(os.path.join(folder, PATH_FILE)), *sys.path]
     rank = int(os.environ["RANK"])
     function, args, kwargs = _load(os.path.join(folder, CALL_FILE))
-    sys.argv = [
-        ""
-    ]  # the folder is nothing that a function which reads its arguments should find there
+    # The folder is nothing that a function which reads its arguments should find there.
+    sys.argv = [""]
     result = function(*args, **kwargs)
     write_private(result_file(folder, rank), _dump(result, rank))
 

@@ -7,13 +7,10 @@ file. That works while the worker is stuck in C code, and needs nothing from the
 from __future__ import annotations
 
 import faulthandler
-import fcntl
 import os
 
 from launcher.contract.files import STACK_SIGNAL, stack_file
-
-# Below it are descriptors that scripts number by hand, `3<file` in a shell, say.
-_LOWEST_FD = 50
+from launcher.system.files import move_out_of_the_way
 
 
 def arm(error_file: str | None) -> None:
@@ -26,12 +23,9 @@ def arm(error_file: str | None) -> None:
         return
     try:
         # Kept open for the life of the process: a signal handler can open nothing.
-        low = os.open(
+        fd = os.open(
             stack_file(error_file), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644
         )
-        # Out of the way: a script finds its next free descriptor where it would under plain python.
-        fd = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, _LOWEST_FD)
-        os.close(low)
-        faulthandler.register(STACK_SIGNAL, file=fd, all_threads=True)
+        faulthandler.register(STACK_SIGNAL, file=move_out_of_the_way(fd), all_threads=True)
     except (OSError, ValueError, RuntimeError):
         return  # a full disk: then there are no stacks

@@ -19,10 +19,7 @@ _PR_SET_PDEATHSIG = 1
 
 def main() -> None:
     parent_pid, command = int(sys.argv[1]), sys.argv[2:]
-    try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    except (OSError, AttributeError):
-        pass
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != parent_pid:
         os._exit(1)
     # Python ignores SIGPIPE and SIGXFSZ for itself; the command must find them as a shell would

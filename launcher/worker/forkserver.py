@@ -9,7 +9,6 @@ it. Knows nothing of attempts or ranks.
 
 from __future__ import annotations
 
-import atexit
 import gc
 import os
 import select
@@ -17,17 +16,10 @@ import signal
 import socket
 import sys
 from collections.abc import Iterable
-from types import ModuleType
-from typing import Any, NamedTuple
 
-from launcher.contract import messages as forkwire
+from launcher.contract import messages
 from launcher.system.processes import die_with_parent, num_threads
-from launcher.worker import bootstrap, diagnose, openblas, title
-
-# Programs that watch a process through its libraries write their results in destructors, which
-# `_leave_quickly` skips.
-_WATCHERS = ("LD_PRELOAD", "LD_AUDIT", "CUDA_INJECTION64_PATH", "NVTX_INJECTION64_PATH")
-
+from launcher.worker import bootstrap, diagnose, openblas, quick_exit, title
 
 # Slurm and systemd send these to every process of a job. The server's end would be that of the
 # workers, who may want to save.
@@ -41,57 +33,49 @@ _FOR_WORKERS = (
 )
 
 
-class Job(NamedTuple):
-    """What a freshly forked worker has to run."""
-
-    kind: str
-    target: str
-    args: list[str]
-    error_file: str | None
-
-
-def main(socket_fd: int, parent_pid: int) -> Job | None:
-    """Serve until the supervisor has gone. Returns the job in each forked worker, and None in the
-    server itself.
+def main(socket_fd: int, parent_pid: int) -> messages.Start | None:
+    """Serve until the supervisor has gone. Returns in each forked worker what it has to run, and
+    None in the server itself.
     """
     old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_WORKERS)
     if not die_with_parent(signal.SIGKILL, parent_pid):
         return None
     os.set_inheritable(socket_fd, False)
     sock = socket.socket(fileno=socket_fd)
-    first = forkwire.receive(sock)
+    first = messages.receive(sock)
     if first is None:
         return None
-    config = first[0]
+    config, (answers_fd,) = first
+    assert isinstance(config, messages.Configure)
     # Libraries read some of these when they are loaded.
     _set_variables(config)
-    bootstrap.set_import_path(config["kind"], config["target"])
+    bootstrap.set_import_path(config.kind, config.target)
     obstacle, preloaded = _preload(config)
     if obstacle:
-        forkwire.send(sock, {"type": "unsafe", "reason": obstacle})
+        messages.send(sock, messages.Unsafe(obstacle))
         return None
-    forkwire.send(sock, {"type": "ready", "preloaded": preloaded})
-    return _serve(sock, old_mask)
+    messages.send(sock, messages.Ready(preloaded))
+    return _serve(sock, socket.socket(fileno=answers_fd), old_mask)
 
 
-def _preload(config: dict[str, Any]) -> tuple[str, list[str]]:
+def _preload(config: messages.Configure) -> tuple[str, list[str]]:
     """Import what the script will import. Returns (reason not to fork, modules that were
     imported).
     """
     from launcher.worker import preload
 
-    scan = preload.scan(config["kind"], config["target"])
-    if scan.obstacle and not config["forced"]:
+    scan = preload.scan(config.kind, config.target)
+    if scan.obstacle and not config.forced:
         return scan.obstacle, []
-    _plan_quick_exit()
+    quick_exit.plan_quick_exit()
     # Imports make hundreds of thousands of objects that stay: looking through them again and again
     # for garbage costs a sixth of the time, and even once at the end costs more than the megabyte
     # that would come of it.
     gc.disable()
     with openblas.single_threaded():
-        preloaded = preload.import_modules(list(scan.modules), config["preload"])
-    _mark_shared_modules()
-    _keep_operators()
+        preloaded = preload.import_modules(list(scan.modules), list(config.preload))
+    quick_exit.mark_shared_modules()
+    quick_exit.keep_operators()
     return _why_not_fork(), preloaded
 
 
@@ -108,111 +92,13 @@ def _why_not_fork() -> str:
     return ""
 
 
-def _keep_operators() -> None:
-    """Let no worker take back, at its exit, what torch's own modules have registered: 5000 copied
-    pages for nothing.
-    """
-    weakref = sys.modules.get("weakref")
-    for finalizer in list(getattr(getattr(weakref, "finalize", None), "_registry", ())):
-        found = finalizer.peek()
-        if found is not None and getattr(found[1], "__module__", "") == "torch.library":
-            finalizer.atexit = False
-
-
-def _mark_shared_modules() -> None:
-    """Let the modules that all workers share end with this one; what the interpreter treats in its
-    own way comes behind.
-    """
-    for name in (__name__, "sys", "builtins", "__main__"):
-        sys.modules[name] = sys.modules.pop(name)
-
-
-def _plan_quick_exit() -> None:
-    """Let workers skip the tear-down of the modules that they share.
-
-    A normal exit touches every object of every module, which first copies the pages that were
-    shared, and then runs the static destructors of torch's libraries: 0.5 s of CPU for each rank.
-    Everything that a script can see happens as always (atexit, threads, flushing, destructors of
-    the script's own objects); only then, instead of taking the shared modules apart, the process
-    ends. Registered before the imports, so that it runs after all other atexit functions.
-    """
-    if any(os.environ.get(name) for name in _WATCHERS):
-        return
-    import ctypes  # now: a script may leave sys.modules in any state
-
-    server_pid = os.getpid()
-    # Its entries hold a folder's file names each; sys lets go of it at exit.
-    importers = sys.path_importer_cache
-
-    def keep_shared_modules() -> None:
-        if os.getpid() == server_pid:
-            return
-        kept = _take_shared_modules()
-        if kept:
-            for held in (kept, importers):
-                ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
-            _leave_quickly(ctypes.CDLL(None))
-
-    atexit.register(keep_shared_modules)
-
-
-def _take_shared_modules() -> list[tuple[str, ModuleType]]:
-    """Take the modules that all workers share out of sys.modules; none when the script has removed
-    the mark among them.
-
-    As pairs, which alone leaves names and modules untouched: to look at a thousand of them copies a
-    thousand pages.
-    """
-    sys.setswitchinterval(1000.0)  # a daemon thread that imports must not find half of them
-    own: list[tuple[str, ModuleType]] = []
-    kept: list[tuple[str, ModuleType]] = []
-    while sys.modules and not kept:
-        pair = sys.modules.popitem()
-        (kept if pair[0] == __name__ else own).append(pair)
-    while sys.modules:
-        kept.append(sys.modules.popitem())
-    sys.modules.update(reversed(own))
-    return kept
-
-
-class _LastObject:
-    """Ends the process when the interpreter, having destroyed all else, lets go of it.
-
-    What it would still do is to go through every interned string and every type: 2000 copied pages.
-    """
-
-    def __init__(self, libc: Any) -> None:
-        self._exit = libc.exit
-        self._collect = gc.collect
-        self._streams = [
-            stream for stream in (sys.__stdout__, sys.__stderr__) if stream is not None
-        ]
-
-    def __del__(self) -> None:
-        self._collect()  # what of the script's objects was held by `sys` only, in circles
-        for stream in self._streams:
-            if not stream.closed:
-                stream.flush()  # where that fails, the interpreter goes on to its end, and says so
-        self._exit(0)
-
-
-def _leave_quickly(libc: Any) -> None:
-    # Exit handlers run in reverse order: C streams are flushed first, then the process ends with
-    # its true status.
-    try:
-        libc.on_exit(libc._exit, None)
-        libc.on_exit(libc.fcloseall, None)
-    except AttributeError:
-        return  # not glibc: the full exit is slower, and right
-    if bootstrap.has_succeeded:
-        # The interpreter empties `sys` last, and in the order in which it was filled.
-        sys.launcher_last_object = _LastObject(libc)  # type: ignore[attr-defined]
-
-
-def _serve(sock: socket.socket, old_mask: Iterable[int]) -> Job | None:
+def _serve(
+    sock: socket.socket, answers: socket.socket, old_mask: Iterable[int]
+) -> messages.Start | None:
     # Shared objects are never visited by a worker's collector, so their pages stay shared.
     gc.freeze()
     gc.enable()
+    server_pid = os.getpid()
     wakeup_read, wakeup_write = os.pipe()
     os.set_blocking(wakeup_read, False)
     os.set_blocking(wakeup_write, False)
@@ -229,40 +115,40 @@ def _serve(sock: socket.socket, old_mask: Iterable[int]) -> Job | None:
                 os.read(wakeup_read, 4096)
                 _report_exits(sock, running)
                 continue
-            received = forkwire.receive(sock)
+            received = messages.receive(sock)
             if received is None:
                 return None
-            message, descriptors = received
-            if message["type"] == "reap":
-                usage = os.wait4(message["pid"], 0)[2]
-                forkwire.send(
-                    sock, {"type": "reaped", "pid": message["pid"], "peak_kib": usage.ru_maxrss}
-                )
+            request, descriptors = received
+            if isinstance(request, messages.Reap):
+                peak_kib = os.wait4(request.pid, 0)[2].ru_maxrss
+                messages.send(answers, messages.Reaped(request.pid, peak_kib))
                 continue
+            assert isinstance(request, messages.Start)
             sys.stdout.flush()
             sys.stderr.flush()
-            pid = _fork(sock, message)
+            pid = _fork(sock, request.local_rank)
             if pid == 0:
                 for ours in (wakeup_read, wakeup_write):
                     os.close(ours)
                 sock.close()
+                answers.close()
                 signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
-                return _become_worker(message, descriptors)
+                return _become_worker(request, server_pid, descriptors)
             for descriptor in descriptors:
                 os.close(descriptor)
             if pid > 0:
                 running.add(pid)
-                forkwire.send(sock, {"type": "started", "worker": message["worker"], "pid": pid})
+                messages.send(sock, messages.Started(request.local_rank, pid))
 
 
-def _fork(sock: socket.socket, message: dict[str, Any]) -> int:
+def _fork(sock: socket.socket, local_rank: int) -> int:
     """Fork; -1 when the system refuses, which the supervisor is told: the workers that run need
     this server.
     """
     try:
         return os.fork()
     except OSError as error:
-        forkwire.send(sock, {"type": "refused", "worker": message["worker"], "errno": error.errno})
+        messages.send(sock, messages.Refused(local_rank, error.errno or 0))
         return -1
 
 
@@ -271,40 +157,36 @@ def _report_exits(sock: socket.socket, running: set[int]) -> None:
         ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is not None:
             running.discard(pid)
-            message = {
-                "type": "exited",
-                "pid": pid,
-                "code": ended.si_code,
-                "status": ended.si_status,
-            }
-            forkwire.send(sock, message)
+            messages.send(sock, messages.Exited(pid, ended.si_code, ended.si_status))
 
 
-def _become_worker(message: dict[str, Any], descriptors: list[int]) -> Job | None:
+def _become_worker(
+    request: messages.Start, server_pid: int, descriptors: list[int]
+) -> messages.Start | None:
     """Make this freshly forked process what a worker that was started by exec would be."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
-    if not die_with_parent(signal.SIGKILL, message["server_pid"]):
+    if not die_with_parent(signal.SIGKILL, server_pid):
         return None
     for target, descriptor in enumerate(descriptors):
         os.dup2(descriptor, target)
         os.close(descriptor)
-    _set_variables(message)
-    if message["cpus"]:
-        os.sched_setaffinity(0, message["cpus"])
+    _set_variables(request)
+    if request.cpus:
+        os.sched_setaffinity(0, request.cpus)
     openblas.restore_threads()
     _renew_randomness()
     _renew_stdin()
-    title.set_title(message["title"])
-    diagnose.arm(message["error_file"])
-    return Job(message["kind"], message["target"], message["args"], message["error_file"])
+    title.set_title(request.title)
+    diagnose.arm(request.error_file)
+    return request
 
 
-def _set_variables(message: dict[str, Any]) -> None:
-    for name in message["unset"]:
+def _set_variables(message: messages.Configure | messages.Start) -> None:
+    for name in message.unset:
         os.environ.pop(name, None)
-    os.environ.update(message["env"])
+    os.environ.update(message.env)
 
 
 def _renew_stdin() -> None:

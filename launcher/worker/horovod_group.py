@@ -6,12 +6,13 @@ dist.py's.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from launcher.errors import LauncherError
 from launcher.ranks import Place
 from launcher.worker.dist import TorchGroup, choose_device, import_torch
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

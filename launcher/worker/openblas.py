@@ -52,7 +52,7 @@ def _wanted_threads() -> int:
     return usable
 
 
-def loaded_libraries() -> list[str]:
+def _loaded_libraries() -> list[str]:
     """Return the paths of the OpenBLAS libraries that this process has loaded."""
     paths: dict[str, None] = {}
     with open("/proc/self/maps") as maps:
@@ -68,7 +68,7 @@ def restore_threads() -> None:
     wanted = _wanted_threads()
     if wanted == 1:
         return
-    for path in loaded_libraries():
+    for path in _loaded_libraries():
         library = ctypes.CDLL(path)
         for name in _SETTERS:
             setter = getattr(library, name, None)

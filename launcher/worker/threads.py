@@ -11,11 +11,13 @@ from __future__ import annotations
 import os
 import time
 
-_NAME = "pt_gloo"
+from launcher.system.processes import stat_fields
+
+_NAME = b"pt_gloo"
 _TASKS = "/proc/self/task"
 _PAUSE_S = 0.001
+# Threads need microseconds; a thread that computes on is not one that this is about.
 _TIMEOUT_S = 0.25
-"""Threads need microseconds; a thread that computes on is not one that this is about."""
 
 
 def wait_until_idle() -> None:
@@ -31,14 +33,13 @@ def _are_asleep() -> bool:
     states = []
     try:
         for thread in os.listdir(_TASKS):
-            with open(f"{_TASKS}/{thread}/stat", encoding="utf-8", errors="replace") as file:
-                name, _, rest = file.read().partition("(")[2].rpartition(")")
             if thread != str(os.getpid()):
-                states.append((name, rest.split()[0]))
-    except OSError:  # a thread has just ended, or this is not Linux
+                _, _, name, state, *_ = stat_fields(f"{_TASKS}/{thread}/stat")
+                states.append((name, state))
+    except OSError:  # a thread has just ended
         return False
     # Older versions of torch give the threads no names.
     ours = [state for name, state in states if name.startswith(_NAME)] or [
         state for _, state in states
     ]
-    return all(state == "S" for state in ours)
+    return all(state == b"S" for state in ours)

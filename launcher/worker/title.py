@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import ctypes
 
+from launcher.system.processes import stat_fields
+
+_PR_SET_NAME = 15
+
 
 def set_title(title: str) -> None:
     """Overwrite this process's arguments as other programs see them; does nothing where that cannot
     be done.
     """
     try:
-        with open("/proc/self/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-        # Fields 48 and 49 of proc(5); `fields` begins with field 3.
-        start, end = int(fields[45]), int(fields[46])
-    except (OSError, IndexError, ValueError):
+        fields = stat_fields("/proc/self/stat")
+        start, end = int(fields[48]), int(fields[49])
+    except (OSError, IndexError):  # a chroot without /proc; a sandbox that does not tell
         return
     size = end - start
     if start == 0 or size <= 1:
@@ -26,5 +28,5 @@ def set_title(title: str) -> None:
     text = title.encode("utf-8", "surrogateescape")[: size - 1]
     ctypes.memmove(start, text.ljust(size, b"\0"), size)
     # The short name, which `top` and `ps -o comm` show.
-    libc = ctypes.CDLL(None)
-    libc.prctl(15, ctypes.c_char_p(text.partition(b"]")[0].lstrip(b"[")[:15]), 0, 0, 0)
+    name = text.partition(b"]")[0].lstrip(b"[")[:15]
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, ctypes.c_char_p(name), 0, 0, 0)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.ctl import messages
 from tests.conftest import Completed, Run, Running, Script, Start, wait_until
 
 pytestmark = pytest.mark.slow
@@ -224,7 +225,7 @@ def ask_as(uid: int, name: str) -> bytes:
             with socket.socket(socket.AF_UNIX) as caller:
                 caller.settimeout(5)
                 caller.connect("\0" + name)
-                caller.sendall(b'{"command": "stop"}\n')
+                caller.sendall(messages.encode(messages.Stop()))
                 os.write(write_end, caller.recv(4096))
         except OSError:
             pass

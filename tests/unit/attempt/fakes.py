@@ -93,8 +93,6 @@ class FakeLoop:
 class FakeStarter:
     """Keeps the workers' ends of the pipes; workers end when the history says so."""
 
-    method = "spawn"
-
     def __init__(self, *, is_ready: bool = True) -> None:
         self.is_ready = is_ready
         self.pid = 0
@@ -118,9 +116,6 @@ class FakeStarter:
     def reap(self, pid: int) -> int | None:
         self.calls.append(f"reap {pid - FIRST_PID}")
         return None
-
-    def take_set_aside(self) -> list[Event]:
-        return []
 
     def close(self) -> None:
         self.calls.append("close")

@@ -15,7 +15,8 @@ from launcher.events import (
     ForkServerUnsafe,
     Signalled,
 )
-from launcher.start.worker import Starter
+from launcher.start.spawn import SpawnStarter
+from launcher.start.starter import Starter
 from tests.unit.attempt.fakes import Stage, Step, plan
 
 PAUSE_S = 10.0
@@ -70,8 +71,8 @@ def test_without_a_fork_server_each_rank_gets_an_interpreter(
 ) -> None:
     stage = Stage([lambda: events], is_ready=False)
     starter = wait(stage)
-    assert (starter.method, stage.starter.calls) == ("spawn", ["close"])
-    assert starter is not stage.starter
+    assert isinstance(starter, SpawnStarter)
+    assert stage.starter.calls == ["close"]
     (said,) = stage.console.said
     assert said.startswith(f"starting each rank with its own interpreter (--start spawn): {reason}")
 
@@ -114,11 +115,11 @@ def test_nothing_else_ends_it(event: Event, calls: list[str]) -> None:
 def test_the_end_of_a_fork_server_is_heard_of_when_children_change() -> None:
     stage = Stage([ChildrenChanged()], is_ready=False)
     stage.starter.exits = [ForkServerLost(-signal.SIGKILL)]
-    assert wait(stage).method == "spawn"
+    assert isinstance(wait(stage), SpawnStarter)
 
 
 def test_meanwhile_the_workers_are_shown_as_starting() -> None:
     stage = Stage()
     room = WaitingRoom(plan(2), stage.starter, stage.node)
-    assert [row["state"] for row in room.status()] == ["starting", "starting"]
+    assert [row.state for row in room.status()] == ["starting", "starting"]
     assert room.stacks() == ""

@@ -10,8 +10,9 @@ import pytest
 from launcher.contract.error_file import WorkerError
 from launcher.diagnosis.hang import Hang
 from launcher.diagnosis.outcome import AttemptOutcome, WorkerOutcome
-from launcher.diagnosis.report import FailureReport, make_report, render
+from launcher.diagnosis.report import FailureReport, LaunchResult, make_report, render
 from launcher.diagnosis.stacks import Frame, RankStack
+from launcher.errors import LauncherError, SpawnError, UsageError
 from launcher.horovod.stalls import Stall
 
 
@@ -189,6 +190,28 @@ def test_the_report_survives_the_way_through_its_file() -> None:
         worker(0, 1, 1.0, error=raised("\ud800 é\n", 1.0), last_lines=("a", "b")), worker(1, 2, 2.0)
     )
     assert FailureReport.from_json(json.loads(found.to_json())) == found
+    for result in (LaunchResult(3, "/runs/a", 2, found), LaunchResult(0, None, 1)):
+        assert LaunchResult.from_json(json.loads(result.to_json())) == result
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UsageError("There is no script.", hint="Type one."),
+        LauncherError("The disk is full."),
+        SpawnError("not found", exit_code=127),
+    ],
+)
+def test_an_error_before_the_start_is_raised_again_as_what_it_was(error: LauncherError) -> None:
+    result = LaunchResult(error.exit_code, error=error)
+    again = LaunchResult.from_json(json.loads(result.to_json())).error
+    assert type(again) is type(error)
+    assert again is not None
+    assert (again.message, again.hint, again.exit_code) == (
+        error.message,
+        error.hint,
+        error.exit_code,
+    )
 
 
 def test_a_traceback_without_end_is_shortened_in_the_middle() -> None:

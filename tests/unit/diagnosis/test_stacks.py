@@ -1,4 +1,4 @@
-"""What faulthandler and py-spy wrote, in sentences."""
+"""What faulthandler wrote, in sentences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from launcher.diagnosis.stacks import (
     group,
     odd_rank,
     parse_dump,
-    parse_pyspy,
     render,
     shorten_crash,
     summary,
@@ -30,19 +29,6 @@ Current thread 0x00007f0002 (most recent call first):
   File "/opt/launcher/worker/bootstrap.py", line 108 in _run_script
 """
 
-PYSPY = """\
-Process 4711: python train.py
-Python v3.11.7 (/usr/bin/python3.11)
-
-Thread 4711 (idle): "MainThread"
-    wait (threading.py:331)
-    step (train.py:91)
-    <module> (train.py:120)
-    _run_script (/opt/launcher/worker/bootstrap.py:108)
-Thread 4712 (idle): "pin memory"
-    get (queue.py:1)
-"""
-
 WAIT = Frame("/v/site-packages/torch/distributed/distributed_c10d.py", 3913, "all_reduce")
 TRAIN = Frame("/home/ada/train.py", 91, "step")
 LOAD = Frame("/home/ada/train.py", 88, "load")
@@ -59,14 +45,6 @@ def test_dump_gives_the_main_threads_frames_without_ours() -> None:
 )
 def test_dump_that_is_cut_off_gives_no_frames(text: str) -> None:
     assert parse_dump(text) == ()
-
-
-def test_pyspy_gives_the_main_threads_frames() -> None:
-    assert parse_pyspy(PYSPY) == (
-        Frame("threading.py", 331, "wait"),
-        Frame("train.py", 91, "step"),
-        Frame("train.py", 120, "<module>"),
-    )
 
 
 @pytest.mark.parametrize(

@@ -1,28 +1,24 @@
-"""One worker of a group and the start method behind it: the words that the files about groups
-share.
-"""
+"""The state of one worker in an attempt; the group changes it, the files beside it read it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import NamedTuple
 
-from launcher.events import Event
 from launcher.exits import describe
-from launcher.plan.plan import WorkerPlan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.plan.plan import WorkerPlan
 
 
-class Starter(Protocol):
-    """A start method: makes a worker process from a plan, and knows of its end."""
+class WorkerStatus(NamedTuple):
+    """One rank as `ctl ps` shows it. `state` is `running`, `starting` or how it ended."""
 
-    method: str
-    is_ready: bool
-
-    def start(self, worker: WorkerPlan, descriptors: Sequence[int]) -> Iterable[Event]: ...
-    def collect_exits(self) -> list[Event]: ...
-    def reap(self, pid: int) -> int | None: ...
-    def take_set_aside(self) -> Iterable[Event]: ...
-    def close(self) -> None: ...
+    rank: int
+    pid: int
+    state: str
+    # How long ago it wrote something, in seconds; None when it never has.
+    last_output_s: float | None
 
 
 class Worker:

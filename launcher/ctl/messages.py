@@ -1,0 +1,90 @@
+"""What `launcher.ctl` asks of a run, and what the run answers: one JSON object in, one out.
+
+The command and the launcher may be of different versions: fields go by their names, and those that
+are not known are left out. How a request and its answer travel is in service.py.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from launcher.attempt.worker import WorkerStatus
+
+
+class AskStatus(NamedTuple):
+    """How is the run? Answered by `RunStatus`."""
+
+
+class AskStacks(NamedTuple):
+    """Where is every rank? Answered by `Done`."""
+
+
+class Stop(NamedTuple):
+    """Stop as SIGTERM does. Answered by `Done`, at once."""
+
+
+class SendSignal(NamedTuple):
+    """Send a signal to every rank. Answered by `Done`."""
+
+    signum: int
+
+
+class RunStatus(NamedTuple):
+    """A run, and its ranks on this node."""
+
+    run_id: str
+    pid: int
+    script: str
+    age_s: float
+    attempt: int
+    workers: tuple[WorkerStatus, ...]
+
+
+class Done(NamedTuple):
+    """What was asked for has been done; with what there is to show of it."""
+
+    text: str = ""
+
+
+class Refused(NamedTuple):
+    """What was asked for cannot be done, and why."""
+
+    error: str
+
+
+Request = AskStatus | AskStacks | Stop | SendSignal
+Answer = RunStatus | Done | Refused
+
+_CLASSES: Mapping[str, type[Request | Answer]] = {
+    "status": AskStatus,
+    "stacks": AskStacks,
+    "stop": Stop,
+    "signal": SendSignal,
+    "run": RunStatus,
+    "done": Done,
+    "refused": Refused,
+}
+_TAGS = {kind: tag for tag, kind in _CLASSES.items()}
+
+
+def encode(message: Request | Answer) -> bytes:
+    """Return a request or an answer as one line."""
+    return json.dumps({"type": _TAGS[type(message)], **message._asdict()}).encode() + b"\n"
+
+
+def decode(data: bytes) -> Request | Answer:
+    """Read what `encode` wrote; ValueError for everything else."""
+    try:
+        given = json.loads(data)
+        kind = _CLASSES[given["type"]]
+        fields = {name: given[name] for name in kind._fields}
+        if kind is SendSignal:
+            fields["signum"] = signal.Signals(fields["signum"])
+        elif kind is RunStatus:
+            fields["workers"] = tuple(WorkerStatus(*worker) for worker in fields["workers"])
+        return kind(**fields)
+    except (LookupError, TypeError, RecursionError) as error:
+        raise ValueError("neither a request nor an answer") from error

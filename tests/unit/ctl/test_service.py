@@ -1,0 +1,123 @@
+"""A run's answers, with a test as the caller and as the attempt that is under way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from launcher.attempt.worker import WorkerStatus
+from launcher.ctl import messages
+from launcher.ctl.service import ControlSocket, beginning_of_names, socket_name
+from launcher.events import Event, Signalled
+from launcher.system.loop import Loop
+
+
+class FakeGroup:
+    """An attempt that has one rank."""
+
+    plan = SimpleNamespace(attempt=2)
+
+    def __init__(self) -> None:
+        self.signals: list[int] = []
+
+    def status(self) -> list[WorkerStatus]:
+        return [WorkerStatus(0, 18, "running", None)]
+
+    def stacks(self) -> str:
+        return "rank 0: is at train.py:3"
+
+    def signal_all(self, signum: int) -> None:
+        self.signals.append(signum)
+
+
+Ask = Callable[[bytes], tuple[Any, list[Event]]]
+
+
+@pytest.fixture
+def control() -> Iterator[ControlSocket]:
+    """The ear of a run that has no attempt yet."""
+    facts: Any = SimpleNamespace(mark=os.urandom(8).hex(), run_id="20260101-a1")
+    spec: Any = SimpleNamespace(script="train.py", script_args=("--lr", "0.1"))
+    with Loop(()) as loop, ControlSocket(loop, facts, spec) as control:
+        control.loop, control.name = loop, socket_name(os.getuid(), facts.mark)  # type: ignore[attr-defined]
+        yield control
+
+
+@pytest.fixture
+def ask(control: Any) -> Ask:
+    """Send this to the run; returns its answer (None: it hangs up) and the events that came."""
+
+    def call(data: bytes) -> tuple[Any, list[Event]]:
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.settimeout(5)
+            caller.connect("\0" + control.name)
+            caller.sendall(data)
+            caller.shutdown(socket.SHUT_WR)
+            events: list[Event] = []
+            control.loop.turn(events.append)
+            answer = caller.recv(1 << 16)
+        return messages.decode(answer) if answer else None, events
+
+    return call
+
+
+def test_status_tells_of_the_run_and_its_ranks(control: Any, ask: Ask) -> None:
+    before, events = ask(messages.encode(messages.AskStatus()))
+    assert (before.run_id, before.pid, before.script) == (
+        "20260101-a1",
+        os.getpid(),
+        "train.py --lr 0.1",
+    )
+    assert (before.attempt, before.workers, events) == (0, (), [])
+    control.group = FakeGroup()
+    later, _ = ask(messages.encode(messages.AskStatus()))
+    assert later.attempt == 2
+    assert later.workers == (messages.WorkerStatus(0, 18, "running", None),)
+    assert later.age_s >= before.age_s
+
+
+def test_stacks_are_those_of_the_attempt(control: Any, ask: Ask) -> None:
+    assert ask(messages.encode(messages.AskStacks())) == (messages.Done(""), [])
+    control.group = FakeGroup()
+    assert ask(messages.encode(messages.AskStacks()))[0].text == "rank 0: is at train.py:3"
+
+
+def test_stop_is_a_sigterm_to_the_run(ask: Ask) -> None:
+    stop = messages.encode(messages.Stop())
+    assert ask(stop) == (messages.Done(), [Signalled(signal.SIGTERM)])
+
+
+def test_a_signal_goes_to_the_ranks_once_there_are_any(control: Any, ask: Ask) -> None:
+    send = messages.encode(messages.SendSignal(signal.SIGUSR1))
+    assert ask(send) == (messages.Refused("there are no ranks yet"), [])
+    control.group = FakeGroup()
+    assert ask(send) == (messages.Done(), [])
+    assert control.group.signals == [signal.SIGUSR1]
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\n", b"stop\n", b"[" * 60_000, b"x" * 70_000, b'{"type": "signal"}\n']
+)
+def test_who_says_nothing_that_makes_sense_gets_no_answer(ask: Ask, data: bytes) -> None:
+    try:
+        answer = ask(data)
+    except ConnectionError:
+        return  # the run has hung up before it was told all
+    assert answer == (None, [])
+
+
+def test_an_answer_is_no_request(ask: Ask) -> None:
+    answer = ask(messages.encode(messages.Done()))
+    assert answer == (messages.Refused("that is no request"), [])
+
+
+def test_root_sees_the_runs_of_everybody_and_others_their_own() -> None:
+    assert all(socket_name(uid, "a1").startswith(beginning_of_names(0)) for uid in (0, 7, 70))
+    assert socket_name(7, "a1").startswith(beginning_of_names(7))
+    assert not socket_name(70, "a1").startswith(beginning_of_names(7))
