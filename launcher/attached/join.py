@@ -16,8 +16,8 @@ from launcher.attached.agreement import MPI_ENGINES, Agreement, agree, known_nod
 from launcher.attached.script import run_in_place
 from launcher.contract import environment
 from launcher.errors import EnvironmentMismatch, UsageError
-from launcher.horovod.use import horovod_use
 from launcher.options.spec import LaunchSpec
+from launcher.plan.program import may_use_horovod
 from launcher.ranks import Place
 from launcher.starters.detect import mpi_engine
 from launcher.starters.meeting import find_master, job_id
@@ -121,7 +121,11 @@ def check_horovod(spec: LaunchSpec, place: Place, environ: Mapping[str, str]) ->
     """Raise UsageError where Horovod finds neither MPI nor a store: each of srun's ranks would
     train alone.
     """
-    if place.starter != "slurm" or mpi_engine(environ) or not horovod_use(spec, environ):
+    if place.starter != "slurm" or mpi_engine(environ) or not may_use_horovod(spec):
+        return
+    from launcher.horovod.use import horovod_use
+
+    if not horovod_use(spec, environ):
         return
     why = (
         "--backend horovod"

@@ -1,7 +1,8 @@
-"""What a launch does for a program that uses Horovod: all that the other rooms know of this one.
+"""What a launch does for a program that uses Horovod: a store for each attempt, at which the ranks
+meet, and with hvd.elastic the world in which lost workers are replaced.
 
-A store for each attempt, at which the ranks meet; with hvd.elastic, the world in which lost workers
-are replaced; and an ear for what Horovod's stall inspector says.
+Other rooms know this file, use.py, which tells whether it is needed, and stalls.py, which reads
+what Horovod's stall inspector says.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from launcher.horovod.elastic import ElasticWorld
-from launcher.horovod.stalls import StallWatch
 from launcher.horovod.store import HorovodStore
 from launcher.system.loop import Loop
 
@@ -44,7 +44,3 @@ class HorovodService:
         """Return the elastic world of the attempt whose store is open."""
         assert self._store is not None
         return ElasticWorld(self._store, self._loop, num_workers, self._timeout_s, on_timeout)
-
-    def make_stall_watch(self) -> StallWatch:
-        """Return an ear for the stderr of an attempt's ranks."""
-        return StallWatch()

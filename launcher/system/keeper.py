@@ -99,8 +99,9 @@ def _keep(read_end: int, mark: str, supervisor: int) -> None:
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     # Pipes of workers must not be held open here, or their readers would never see the end.
-    os.closerange(3, read_end)
-    os.closerange(read_end + 1, 4096)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) != read_end:
+            os.closerange(int(name), int(name) + 1)  # one may have been closed by now
     received = b""
     while True:
         data = os.read(read_end, 4096)

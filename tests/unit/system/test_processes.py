@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -103,9 +104,10 @@ def test_a_session_is_killed_as_a_whole(child: subprocess.Popen[bytes]) -> None:
 
 def test_a_mark_is_looked_for_as_a_whole() -> None:
     environ = {**os.environ, "LAUNCHER_TEST": "abc"}
-    # It says when it is there: until then its environment is not, either.
-    command = ["sh", "-c", "echo ready; exec sleep 1000"]
-    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE) as process:
+    # It says when it is there, and executes nothing else: meanwhile it would have no environment.
+    command = ["sh", "-c", "echo ready; read line"]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=environ, **pipes) as process:
         assert process.stdout is not None
         process.stdout.readline()
         marks = (b"LAUNCHER_TEST=abc", b"LAUNCHER_TEST=ab")
