@@ -125,6 +125,7 @@ def _launch(spec: LaunchSpec) -> int | Callable[[], int]:
 def _supervise(spec: LaunchSpec) -> int:
     from launcher.plan.program import starts_warm
 
+    _heed_sigterm()
     if not starts_warm(spec):
         from launcher.supervisor import launch
 
@@ -138,6 +139,18 @@ def _supervise(spec: LaunchSpec) -> int:
         return launch(spec, server).exit_code
     finally:
         server.close()
+
+
+def _heed_sigterm() -> None:
+    """Take SIGTERM back from a starter that ignores it, before any process of ours inherits that.
+
+    Ranks are stopped with it, and the launcher itself when its caller dies. Other signals stay
+    ignored: a shell means that by `&`, for SIGINT and SIGQUIT, and nohup for SIGHUP.
+    """
+    import signal
+
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _is_rank(spec: LaunchSpec, place: Place) -> bool:

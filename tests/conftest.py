@@ -51,6 +51,15 @@ _OURS = (
 )
 _MARK = "TEST_SUITE_MARK"
 
+# A shell without job control starts `pytest &` with SIGINT and SIGQUIT ignored, nohup and cron do
+# so with SIGHUP; every process of the tests would inherit that, and Ctrl-C would stop none of them.
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+for _signum in _STOP_SIGNALS:
+    signal.signal(
+        _signum, signal.default_int_handler if _signum == signal.SIGINT else signal.SIG_DFL
+    )
+signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+
 
 class Completed(NamedTuple):
     """A process that has ended."""

@@ -29,10 +29,10 @@ _CAUSE_S = 1.0
 
 # How long to wait for another rank's report, and for the cause to end, in seconds. A script may do
 # a lot when it ends.
-_PATIENCE_S = 5.0
+PATIENCE_S = 5.0
 
 # A rank that fails later than this many seconds after the report does not fail because of it.
-_AFTERMATH_S = 10.0
+AFTERMATH_S = 10.0
 
 _POLL_S = 0.01
 
@@ -51,7 +51,12 @@ class Failure(NamedTuple):
 
 
 def report_once(
-    failure: Failure, notes: PeerNotes | None, publish: Callable[[FailureReport], None]
+    failure: Failure,
+    notes: PeerNotes | None,
+    publish: Callable[[FailureReport], None],
+    *,
+    patience_s: float = PATIENCE_S,
+    aftermath_s: float = AFTERMATH_S,
 ) -> int:
     """See to it that this failure is reported once on this host. Returns the exit code with which
     this rank must end.
@@ -59,27 +64,30 @@ def report_once(
     publish: prints the report. Called by one rank only, unless the notes are None or cannot be
     written. Takes up to some seconds, because other ranks are waited for.
     """
-    if notes is None or _goes_on(notes.read()):
-        return _report(failure, None, publish)
+    if notes is None or _goes_on(notes.read(), aftermath_s):
+        return _report(failure, None, publish, patience_s)
     notes.fail(failure.returncode, failure.error)
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while (page := notes.read()).exit_code is None:
         if notes.claim_report() or time.monotonic() > deadline:
-            return _report(failure, notes, publish)
+            return _report(failure, notes, publish, patience_s)
         time.sleep(_POLL_S)
-    _let_the_cause_end(page, notes)
+    _let_the_cause_end(page, notes, patience_s)
     return page.exit_code
 
 
-def _goes_on(page: Page) -> bool:
+def _goes_on(page: Page, aftermath_s: float) -> bool:
     """Tell whether the job has gone on after a failure, as srun lets it: then one that comes later
     is another matter.
     """
-    return page.exit_code is not None and time.monotonic() - page.told_at > _AFTERMATH_S
+    return page.exit_code is not None and time.monotonic() - page.told_at > aftermath_s
 
 
 def _report(
-    failure: Failure, notes: PeerNotes | None, publish: Callable[[FailureReport], None]
+    failure: Failure,
+    notes: PeerNotes | None,
+    publish: Callable[[FailureReport], None],
+    patience_s: float,
 ) -> int:
     page, gone = _wait_for_others(notes) if notes is not None else (Page(), [])
     outcome = AttemptOutcome(
@@ -89,7 +97,7 @@ def _report(
     publish(report)
     if notes is not None:
         notes.tell(report.rank, report.exit_code)
-        _let_the_cause_end(notes.read(), notes)
+        _let_the_cause_end(notes.read(), notes, patience_s)
     return report.exit_code
 
 
@@ -144,10 +152,10 @@ def _outcome_of(peer: Peer, order: int) -> WorkerOutcome:
     )
 
 
-def _let_the_cause_end(page: Page, notes: PeerNotes) -> None:
+def _let_the_cause_end(page: Page, notes: PeerNotes, patience_s: float) -> None:
     """Wait until the rank that the report names has ended, so that the engine names it as well."""
     cause = page.peers.get(page.cause)
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while (
         cause is not None
         and cause.rank != notes.rank

@@ -12,6 +12,10 @@ import signal
 
 from launcher.system.machine import cgroup_folders, read_text
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
 _KIB, _MIB, _GIB = 1 << 10, 1 << 20, 1 << 30
 
 
@@ -22,14 +26,37 @@ def format_bytes(count: float) -> str:
     return f"{count / _MIB:.0f} MiB" if count >= _MIB else f"{count / _KIB:.0f} KiB"
 
 
+def open_kernel_log() -> int:
+    """Return a descriptor that reads what the kernel will log from now on; -1 where we may not."""
+    try:
+        fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return -1
+    os.lseek(fd, 0, os.SEEK_END)
+    return fd
+
+
+def own_memory_folders() -> list[str]:
+    """Return the folders of our memory cgroup and of those above it."""
+    return cgroup_folders("memory")
+
+
 class Evidence:
     """What the kernel says about killed processes since the launch began. Use as a context
     manager.
+
+    open_kernel_log: returns a descriptor that gives a record for each read, or -1. memory_folders:
+    returns the folders of our memory cgroup and of those above it.
     """
 
-    def __init__(self) -> None:
-        self._kernel_log = _open_kernel_log()
-        self._counters = _oom_counters()
+    def __init__(
+        self,
+        open_kernel_log: Callable[[], int] = open_kernel_log,
+        memory_folders: Callable[[], Sequence[str]] = own_memory_folders,
+    ) -> None:
+        self._memory_folders = memory_folders
+        self._kernel_log = open_kernel_log()
+        self._counters = _oom_counters(memory_folders())
         self._kills: dict[int, str] = {}
 
     def __enter__(self) -> Evidence:
@@ -92,7 +119,7 @@ class Evidence:
         none does.
         """
         found: str | None = None
-        for folder, count in _oom_counters().items():
+        for folder, count in _oom_counters(self._memory_folders()).items():
             if count > self._counters.get(folder, count):
                 # One death is explained by it, and no other: an attempt later the count is no news.
                 self._counters[folder] += 1
@@ -136,19 +163,10 @@ def _anonymous_memory(text: str) -> str:
     return f"it held {format_bytes(int(value) * _KIB)}" if value.isdigit() else "kernel log"
 
 
-def _open_kernel_log() -> int:
-    try:
-        fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return -1
-    os.lseek(fd, 0, os.SEEK_END)
-    return fd
-
-
-def _oom_counters() -> dict[str, int]:
-    """Return the out-of-memory kills of our memory cgroup and those above it, v1 and v2."""
+def _oom_counters(folders: Iterable[str]) -> dict[str, int]:
+    """Return the out-of-memory kills of these memory cgroups, v1 and v2."""
     counters: dict[str, int] = {}
-    for folder in cgroup_folders("memory"):
+    for folder in folders:
         for name in ("memory.events", "memory.oom_control"):
             for line in read_text(os.path.join(folder, name)).splitlines():
                 key, _, value = line.partition(" ")

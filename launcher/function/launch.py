@@ -103,13 +103,14 @@ def launch(
     """
     import tempfile
 
+    _check_call(function, args, kwargs)
     options = _options(nproc_per_node, start, max_restarts, devices, backend, run_dir)
     with tempfile.TemporaryDirectory(
         prefix="launcher-", ignore_cleanup_errors=True
     ) as folder:  # for us alone: 0700
         if callable(function):
             command = _send_call(folder, function, tuple(args), dict(kwargs or {}))
-            options += _preload(function) if start != "spawn" else []
+            options += preload_options(function) if start != "spawn" else []
         else:
             command = _as_command(function, args, kwargs)
         argv = [*options, *command]
@@ -118,6 +119,64 @@ def launch(
         if not callable(function):
             return dict.fromkeys(range(num_ranks))
         return {rank: _receive(folder, rank) for rank in range(num_ranks)}
+
+
+def _check_call(function: object, args: object, kwargs: object) -> None:
+    """Raise UsageError for what is no function and no command, and for arguments that are none."""
+    if not (callable(function) or isinstance(function, os.PathLike) or _is_iterable(function)):
+        raise UsageError(
+            f"launch({_shown(function)}): a function is needed, or a command: the path of a script,"
+            " or a list of what would be typed behind `python -m launcher`.",
+            hint='Use for example launch(["train.py", "--lr", "0.1"]).',
+        )
+    if isinstance(args, (str, bytes, bytearray)):
+        problem = ", and not a text: each of its characters would be an argument"
+    elif isinstance(args, Mapping):
+        problem = ", and not a mapping: only its keys would be passed"
+    elif not _is_iterable(args):
+        problem = ""
+    else:
+        if callable(function):
+            _check_kwargs(_name(function), kwargs)
+        return
+    if args is None:
+        hint = "Leave it out."
+    elif not callable(function):
+        hint = f'Use for example launch({function!r}, ["--lr", "0.1"]).'
+    elif isinstance(args, Mapping):
+        hint = f"Type: launch({_name(function)}, kwargs={_shown(args)})"
+    else:
+        hint = f"Type: launch({_name(function)}, ({_shown(args)},))"
+    raise UsageError(f"args={_shown(args)} must be a list or a tuple{problem}.", hint=hint)
+
+
+def _check_kwargs(name: str, kwargs: object) -> None:
+    if kwargs is None:
+        return
+    if not isinstance(kwargs, Mapping):
+        problem = "must be a mapping of names to values"
+    elif not all(isinstance(key, str) for key in kwargs):
+        problem = "must have texts as its keys: they are names of arguments"
+    else:
+        return
+    hint = f"Use for example launch({name}, kwargs={{'lr': 0.1}})."
+    raise UsageError(f"kwargs={_shown(kwargs)} {problem}.", hint=hint)
+
+
+def _is_iterable(value: object) -> bool:
+    """Ask the value itself: an array without a dimension has the method, and refuses."""
+    try:
+        iter(value)  # type: ignore[call-overload]
+    except TypeError:
+        return False
+    return True
+
+
+def _shown(value: object) -> str:
+    """A value as it is typed, or its beginning and end."""
+    from reprlib import repr as short_repr
+
+    return short_repr(value)
 
 
 def _options(
@@ -146,7 +205,7 @@ def _as_command(
 ) -> list[str]:
     if kwargs:
         raise UsageError(
-            f"kwargs={dict(kwargs)!r} go to a function; {command!r} is a command.", hint="Use args."
+            f"kwargs={_shown(kwargs)} go to a function; {command!r} is a command.", hint="Use args."
         )
     words = [command] if isinstance(command, (str, os.PathLike)) else list(command)
     return [os.fspath(word) for word in words] + [str(arg) for arg in args]
@@ -223,7 +282,7 @@ def _name(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__qualname__", function))
 
 
-def _preload(function: Callable[..., Any]) -> list[str]:
+def preload_options(function: Callable[..., Any]) -> list[str]:
     """The option that names the heavy modules to which a function's code and globals refer."""
     code: CodeType | None = getattr(function, "__code__", None)
     if code is None:

@@ -27,7 +27,7 @@ from launcher.ranks import format_ranks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 class LaunchSpec(OptionTable):
@@ -112,6 +112,20 @@ class LaunchSpec(OptionTable):
             f"--local-ranks-filter {self.local_ranks_filter}: this node has no local"
             f" {format_ranks(missing)}; its local {format_ranks(list(range(local_world_size)))} can"
             " be shown"
+        )
+
+    def devices_note(self, machine_gpus: Sequence[str]) -> str:
+        """Say that --devices names GPUs where the machine has none; "" without it, or with any GPU.
+
+        `machine_gpus` are those of the machine itself: CUDA_VISIBLE_DEVICES, which may name what is
+        not there, and which --devices replaces, must not have been asked. No error: images are
+        built, and scripts tried, on machines without a driver.
+        """
+        if not self.devices or machine_gpus:
+            return ""
+        return (
+            f"{_given(self, 'devices')}: this machine shows no NVIDIA GPU;"
+            " CUDA_VISIBLE_DEVICES is set for the ranks all the same"
         )
 
     def console_streams(self, local_rank: int) -> int:
@@ -227,10 +241,14 @@ def _typed(spec: LaunchSpec, name: str) -> str:
     return field.flag if field.is_switch else f"{field.flag} {field.unparse(getattr(spec, name))}"
 
 
+def _given(spec: LaunchSpec, name: str) -> str:
+    """Return an option as it was given: `--devices 0,1`, or the variable `PET_DEVICES=0,1`."""
+    source = spec.source_of(name)
+    if source.startswith("-"):
+        return _typed(spec, name)
+    return f"{source}={spec.options[name].unparse(getattr(spec, name))}"
+
+
 def _contradiction(spec: LaunchSpec, first: str, second: str, reason: str, hint: str) -> UsageError:
-    texts = []
-    for name in (first, second):
-        source = spec.source_of(name)
-        variable = f"{source}={spec.options[name].unparse(getattr(spec, name))}"
-        texts.append(_typed(spec, name) if source.startswith("-") else variable)
-    return UsageError(f"{texts[0]} and {texts[1]} contradict each other: {reason}.", hint=hint)
+    both = f"{_given(spec, first)} and {_given(spec, second)}"
+    return UsageError(f"{both} contradict each other: {reason}.", hint=hint)

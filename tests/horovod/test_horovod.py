@@ -134,7 +134,11 @@ def test_a_stranger_without_the_secret_path_gets_nothing_from_the_store(
     [
         ("import horovod.torch as hvd\ndel hvd.init\n", "built without its extension for torch"),
         (
-            "import launcher.worker.horovod_group as group\ngroup._built_for = lambda hvd: '1.0'\n",
+            "import json, os, horovod.torch as hvd\n"
+            "folder = os.path.abspath('other' + os.environ['RANK'])\nos.mkdir(folder)\n"
+            "with open(folder + '/metadata.json', 'w') as file:\n"
+            "    json.dump({'pytorch': '1.0'}, file)\n"
+            "hvd.__file__ = folder + '/torch/__init__.py'\n",
             "built for torch 1.0",
         ),
         ("import sys\nsys.modules['horovod'] = None\n", "Horovod is not installed"),

@@ -404,16 +404,21 @@ def test_a_wrong_argument_is_named_with_what_works(
     monkeypatch: pytest.MonkeyPatch, call: str, env: dict[str, str], words: list[str]
 ) -> None:
     import launcher
-    import launcher.worker.context as context
+
+    made: list[launcher.Context] = []
+
+    def init(*args: object, **more: object) -> launcher.Context:
+        made.append(launcher.init(*args, **more))
+        return made[-1]
 
     for name in [name for name in os.environ if name.startswith(STARTERS)]:
         monkeypatch.delenv(name)
     for name, value in {**env, "CUDA_VISIBLE_DEVICES": ""}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(launcher.LauncherError) as caught:
-        eval(f"context.{call}")
-    if context._current is not None:
-        context._current.close()
+        eval(call, {"init": init})
+    for context in made:
+        context.close()
     for word in words:
         assert word in str(caught.value)
 

@@ -104,11 +104,8 @@ def test_module_and_package_tracebacks_show_no_file_of_ours(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("signame", "code"),
-    [("SIGKILL", 137), ("SIGSEGV", 139), ("SIGABRT", 134), ("SIGTERM", 143), ("SIGINT", 130)],
-)
-def test_a_rank_killed_by_a_signal_gives_128_plus_its_number(
+@pytest.mark.parametrize(("signame", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_rank_killed_by_a_stop_signal_gives_128_plus_its_number(
     signame: str, code: int, method: str, run: Run, script: Script
 ) -> None:
     script(
@@ -120,31 +117,6 @@ def test_a_rank_killed_by_a_signal_gives_128_plus_its_number(
     assert "FAILED: rank 1" in done.err
     if signame != "SIGINT":  # python turns that one into KeyboardInterrupt
         assert signame in done.err
-
-
-@pytest.mark.slow
-def test_the_first_failure_decides_and_not_those_that_it_causes(
-    method: str, run: Run, script: Script
-) -> None:
-    script(
-        "import os, signal, sys\n"
-        "if os.environ['RANK'] == '2': sys.exit(7)\n"
-        "signal.signal(signal.SIGTERM, lambda *a: sys.exit(50 + int(os.environ['RANK'])))\n"
-        "signal.pause()\n"
-    )
-    done = run("--start", method, "--nproc-per-node", "3", "script.py")
-    assert done.code == 7
-    assert "FAILED: rank 2" in done.err
-
-
-@pytest.mark.slow
-def test_one_failure_among_successes_is_a_failure(method: str, run: Run, script: Script) -> None:
-    script(
-        "import os, sys, time\nfrom pathlib import Path\nrank = os.environ['RANK']\nPath('ended' +"
-        " rank).touch()\nif rank == '1':\n    while not (Path('ended0').exists() and"
-        " Path('ended2').exists()): time.sleep(0.01)\n    sys.exit(4)\n"
-    )
-    assert run("--start", method, "--nproc-per-node", "3", "script.py").code == 4
 
 
 @pytest.mark.slow

@@ -1,4 +1,6 @@
-"""With a real process group, the rank that died is named, not those that noticed it."""
+"""Of several ranks that end, the first cause is named, and those that only noticed it stand behind
+it; also with a real process group.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,11 @@ from typing import Any
 
 import pytest
 
-from launcher.contract.error_file import WorkerError
-from launcher.diagnosis.outcome import AttemptOutcome, WorkerOutcome
-from launcher.diagnosis.report import make_report
-from launcher.exits import shell_code
 from tests.conftest import Run, Script
 
-pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
+
+Report = Callable[[], "dict[str, Any]"]
 
 # How often each way to die is tried. The order of the events is a race, so one success proves
 # little.
@@ -41,13 +40,9 @@ for step in range(1_000_000):
     ("way", "code"), [("exception", 1), ("os._exit", 9), ("sys.exit", 3), ("SIGKILL", 137)]
 )
 def test_rank_that_died_is_named_and_not_those_that_noticed(
-    run: Run,
-    script: Script,
-    tmp_path: Path,
-    report: Callable[[], dict[str, Any]],
-    way: str,
-    code: int,
+    run: Run, script: Script, tmp_path: Path, report: Report, way: str, code: int
 ) -> None:
+    pytest.importorskip("torch")
     name = script(TRAINING)
     for _ in range(TIMES):
         done = run("--nproc-per-node", "3", "--run-dir", "runs", "--rdzv-id", "only", name, way)
@@ -61,7 +56,7 @@ def test_rank_that_died_is_named_and_not_those_that_noticed(
 
 
 def test_rank_that_logs_the_lost_connection_and_exits_is_not_named(
-    run: Run, script: Script, report: Callable[[], dict[str, Any]]
+    run: Run, script: Script, report: Report
 ) -> None:
     # Rank 0 leaves no exception, and ends microseconds after the connection to rank 1 has gone.
     name = script(
@@ -81,34 +76,64 @@ def test_rank_that_logs_the_lost_connection_and_exits_is_not_named(
     )  # it may have been stopped before
 
 
-def worker(rank: int, returncode: int, ended_at: float, **more: Any) -> WorkerOutcome:
-    return WorkerOutcome(rank, 100 + rank, returncode, ended_at=ended_at, order=rank, **more)
-
-
-PEER_GONE = WorkerError(
-    "RuntimeError", "Connection closed by peer", "Traceback", monotonic_ns=10**9
-)
-
-
-@pytest.mark.parametrize(
-    ("returncode", "evidence"), [(9, ""), (-11, ""), (-9, "by the out-of-memory killer")]
-)
-def test_end_that_is_heard_of_just_after_the_stop_began_is_the_cause(
-    returncode: int, evidence: str
+def test_the_first_failure_decides_and_not_those_that_it_causes(
+    method: str, run: Run, script: Script
 ) -> None:
-    late = worker(1, returncode, 1.02, asked_to_stop_at=1.01, evidence=evidence)
-    report = make_report(
-        AttemptOutcome(0, (worker(0, 1, 1.0, error=PEER_GONE), late)), hostname="n", run_dir=None
+    script(
+        "import os, signal, sys\n"
+        "if os.environ['RANK'] == '2': sys.exit(7)\n"
+        "signal.signal(signal.SIGTERM, lambda *a: sys.exit(50 + int(os.environ['RANK'])))\n"
+        "signal.pause()\n"
     )
-    assert (report.rank, report.exit_code) == (1, shell_code(returncode))
+    done = run("--start", method, "--nproc-per-node", "3", "script.py")
+    assert done.code == 7
+    assert "FAILED: rank 2" in done.err
 
 
-@pytest.mark.parametrize(
-    ("returncode", "ended_at"), [(-15, 1.02), (143, 1.02), (0, 1.02), (-9, 1.02), (9, 5.0)]
-)
-def test_end_that_the_stop_brought_about_is_no_cause(returncode: int, ended_at: float) -> None:
-    late = worker(1, returncode, ended_at, asked_to_stop_at=1.01)
-    report = make_report(
-        AttemptOutcome(0, (worker(0, 1, 1.0, error=PEER_GONE), late)), hostname="n", run_dir=None
+def test_one_failure_among_successes_is_a_failure(method: str, run: Run, script: Script) -> None:
+    script(
+        "import os, sys, time\nfrom pathlib import Path\nrank = os.environ['RANK']\nPath('ended' +"
+        " rank).touch()\nif rank == '1':\n    while not (Path('ended0').exists() and"
+        " Path('ended2').exists()): time.sleep(0.01)\n    sys.exit(4)\n"
     )
-    assert report.rank == 0
+    assert run("--start", method, "--nproc-per-node", "3", "script.py").code == 4
+
+
+def test_last_lines_are_those_of_the_culprit(run: Run, script: Script, report: Report) -> None:
+    name = script(
+        "import os, signal\n"
+        "rank = int(os.environ['RANK'])\n"
+        "for number in range(100):\n    os.write(2, b'rank %d line %d\\n' % (rank, number))\n"
+        "open(f'ready{rank}', 'w').close()\n"
+        "if rank == 1:\n"
+        "    while not os.path.exists('ready0'):\n        pass\n"
+        "    os._exit(5)\n"
+        "signal.pause()\n"
+    )
+    done = run("--nproc-per-node", "2", name)
+    assert report()["last_lines"] == [f"rank 1 line {number}" for number in range(80, 100)]
+    assert "  | rank 1 line 99\n" in done.err
+    # What rank 0 said is there as its output alone, and not in the report.
+    assert not [line for line in done.err.splitlines() if "rank 0" in line and line[0] != "["]
+
+
+def test_other_failures_are_grouped_behind_the_first(
+    run: Run, script: Script, report: Report
+) -> None:
+    # Rank 3 is first; 0 and 2 end alike, 1 in its own way. Nobody is gone before all have left
+    # their exception.
+    name = script(
+        "import atexit, os, sys, time\nrank = int(os.environ['RANK'])\ndef wait_for(*ranks):\n   "
+        " folder = os.path.dirname(os.environ['LAUNCHER_ERROR_FILE'])\n    while not"
+        " all(os.path.exists(f'{folder}/rank_0{rank}.json') for rank in ranks):"
+        " time.sleep(0.001)\natexit.register(wait_for, 0, 1, 2, 3)\nif rank == 3: raise"
+        " ValueError('first')\nwait_for(3)\nraise KeyError('other') if rank == 1 else"
+        " ValueError('later')\n"
+    )
+    done = run("--nproc-per-node", "4", name)
+    data = report()
+    assert data["rank"] == 3
+    others = {other["what"]: other["ranks"] for other in data["others"]}
+    assert others == {"ValueError: later": [0, 2], "KeyError: 'other'": [1]}
+    assert "  also failed, later: ranks 0, 2: ValueError: later\n" in done.err
+    assert done.err[done.err.index("FAILED: ") :].count("Traceback") == 1

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import launcher
-from launcher.function.launch import _preload, launch
+from launcher.function.launch import launch
 
 pytestmark = pytest.mark.slow
 
@@ -252,11 +252,13 @@ except KeyboardInterrupt:
 """
 
 
-def start_caller(start_command: Any, script: Any, tmp_path: Path) -> tuple[Any, int]:
+def start_caller(
+    start_command: Any, script: Any, tmp_path: Path, **options: Any
+) -> tuple[Any, int]:
     from tests.conftest import wait_until
 
     ready = tmp_path / "ready"
-    caller = start_command([sys.executable, script(CALLER), str(ready)])
+    caller = start_command([sys.executable, script(CALLER), str(ready)], **options)
     wait_until(ready.exists, "the worker is ready")
     return caller, int(ready.read_text())
 
@@ -272,48 +274,18 @@ def test_ctrl_c_in_the_caller_stops_the_workers_first(
         os.kill(worker, 0)
 
 
+@pytest.mark.parametrize("sigterm", [signal.SIG_DFL, signal.SIG_IGN])
 def test_the_workers_end_when_the_caller_is_killed(
-    start_command: Any, script: Any, tmp_path: Path
+    start_command: Any, script: Any, tmp_path: Path, sigterm: signal.Handlers
 ) -> None:
     from tests.conftest import is_alive, wait_until
 
-    caller, worker = start_caller(start_command, script, tmp_path)
+    caller, worker = start_caller(
+        start_command, script, tmp_path, preexec_fn=lambda: signal.signal(signal.SIGTERM, sigterm)
+    )
     caller.send(signal.SIGKILL)
     assert caller.finish().code == -signal.SIGKILL
     wait_until(lambda: not is_alive(worker), "the worker has ended")
-
-
-def with_torch() -> None:
-    import torch
-
-    torch.ones(1)
-
-
-def with_helpers() -> None:
-    launcher.init()
-
-
-def sets_threads() -> None:
-    os.environ["OMP_NUM_THREADS"] = "3"
-    import torch
-
-    torch.ones(1)
-
-
-@pytest.mark.parametrize(
-    ("function", "options"),
-    [
-        (place, []),
-        (with_torch, ["--preload", "torch"]),
-        (with_helpers, ["--preload", "torch"]),
-        (sets_threads, []),
-        (print, []),
-    ],
-)
-def test_only_what_the_function_needs_is_imported_beforehand(
-    function: Callable[..., Any], options: list[str]
-) -> None:
-    assert _preload(function) == options
 
 
 def test_ranks_meet_through_the_helpers() -> None:

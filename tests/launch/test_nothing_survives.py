@@ -222,25 +222,78 @@ def test_children_of_a_killed_rank_go_with_it_although_the_run_restarts(
     child.finish()
 
 
-@pytest.mark.parametrize("who", ["supervisor", "fork server"])
-def test_death_of_the_parent_ends_all_within_two_seconds(
-    tree: Callable[..., Running], suite_mark: str, who: str
+FAMILY = """
+import os, signal, subprocess, sys
+child = subprocess.Popen(['sleep', '1001'])
+daemon = subprocess.Popen(['sleep', '1002'], start_new_session=True)
+grouped = subprocess.Popen(['sleep', '1003'], preexec_fn=os.setpgrp)
+code = "import signal\\nfor s in (2, 15): signal.signal(s, signal.SIG_IGN)\\n"
+code += "print('ready 0', flush=True)\\nsignal.pause()"
+stubborn = subprocess.Popen([sys.executable, '-c', code])
+family = (child.pid, daemon.pid, grouped.pid, stubborn.pid, os.getppid(), os.getpid())
+print('ready', *family, flush=True)
+signal.pause()
+"""
+
+
+def family_of(running: Running) -> list[int]:
+    """Return the process ids of the ranks, of their children and of their parent."""
+    lines = [line.split()[2:] for line in running.out.splitlines() if "ready" in line]
+    return [int(word) for words in lines for word in words if word != "0"]
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def keeper_of(running: Running) -> int:
+    """Return the process id of the keeper: the child with the supervisor's own command line; 0
+    while there is none.
+    """
+    line = Path(f"/proc/{running.pid}/cmdline").read_bytes()
+    for pid in Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split():
+        if is_alive(int(pid)) and Path(f"/proc/{pid}/cmdline").read_bytes() == line:
+            return int(pid)
+    return 0
+
+
+@pytest.mark.parametrize(
+    "victim", ["supervisor", "keeper", "rank 0", "rank 1", "parent of the ranks"]
+)
+def test_whoever_is_killed_nothing_survives_for_two_seconds(
+    victim: str, method: str, start: Start, script: Script, suite_mark: str
 ) -> None:
-    child = tree("--start", "warm")
-    victim = child.pid
-    if who == "fork server":
-        (victim,) = [
-            pid for pid, line in marked_processes(suite_mark).items() if "forkserver" in line
-        ]
-    os.kill(victim, signal.SIGKILL)
-    wait_until(lambda: not marked_processes(suite_mark), "nothing is left", 2.0)
-    done = child.finish()
-    if who == "fork server":
-        assert (
-            "the fork server, parent of all workers here, has died: killed by SIGKILL (9)"
-            in done.err
-        )
+    name = script(FAMILY)
+    running = start("--start", method, "--nproc-per-node", "2", "--shutdown-timeout", "1", name)
+    running.wait_for("ready", 4)
+    ranks = [
+        int(line.split()[-1])
+        for line in sorted(running.out.splitlines())
+        if line.split()[-1] != "0"
+    ]
+    parent = parent_of(ranks[0])
+    keeper = keeper_of(running)
+    pids = {
+        "supervisor": running.pid,
+        "keeper": keeper,
+        "parent of the ranks": parent,
+        "rank 0": ranks[0],
+        "rank 1": ranks[1],
+    }
+    os.kill(pids[victim], signal.SIGKILL)
+    if victim == "keeper":
+        wait_until(lambda: keeper_of(running) not in (0, keeper), "another keeper takes its place")
+        os.kill(running.pid, signal.SIGKILL)
+    done = running.finish()
+    if victim.startswith("rank"):
+        assert done.code == 137
+        assert f"FAILED: {victim}" in done.err
+    elif pids[victim] != running.pid and victim != "keeper":
+        words = "the fork server, parent of all workers here, has died: killed by SIGKILL (9)"
+        assert words in done.err
         assert done.code == 1
+    wait_until(lambda: not marked_processes(suite_mark), "all of it is gone", GONE_S)
+    assert not any(is_alive(pid) for pid in family_of(running))
 
 
 DAEMON = """
@@ -274,3 +327,21 @@ def test_daemon_of_a_failed_rank_goes(
     name = script(DAEMON.format(before="pass") + "sys.exit(3)\n")
     assert run("--nproc-per-node", "1", "--start", method, name).code == 3
     assert not is_alive(int((tmp_path / "daemon").read_text()))
+
+
+def test_after_success_a_daemon_that_keeps_its_streams_may_stay_and_forgotten_children_may_not(
+    method: str, run: Run, script: Script
+) -> None:
+    name = script(
+        "import subprocess\n"
+        "print(subprocess.Popen(['sleep', '1003'], start_new_session=True).pid,"
+        " subprocess.Popen(['sleep', '1004']).pid)\n"
+    )
+    done = run("--start", method, name)
+    assert done.code == 0
+    daemon, forgotten = (int(word) for word in done.out.split()[1:])
+    try:
+        assert is_alive(daemon)
+        assert not is_alive(forgotten)
+    finally:
+        os.kill(daemon, signal.SIGKILL)

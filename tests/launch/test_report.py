@@ -281,47 +281,6 @@ def test_two_threads_that_print_do_not_disturb_the_report(failing: Failing) -> N
     assert text.count("ValueError: the one") == 1
 
 
-def test_last_lines_are_those_of_the_culprit(
-    run: Run, script: Script, report: Callable[[], Any]
-) -> None:
-    name = script(
-        "import os, signal\n"
-        "rank = int(os.environ['RANK'])\n"
-        "for number in range(100):\n    os.write(2, b'rank %d line %d\\n' % (rank, number))\n"
-        "open(f'ready{rank}', 'w').close()\n"
-        "if rank == 1:\n"
-        "    while not os.path.exists('ready0'):\n        pass\n"
-        "    os._exit(5)\n"
-        "signal.pause()\n"
-    )
-    done = run("--nproc-per-node", "2", name)
-    assert report()["last_lines"] == [f"rank 1 line {number}" for number in range(80, 100)]
-    assert "  | rank 1 line 99\n" in body(done.err)
-    assert "rank 0" not in body(done.err)
-
-
-def test_other_failures_are_grouped_behind_the_first(
-    run: Run, script: Script, report: Callable[[], Any]
-) -> None:
-    # Rank 3 is first; 0 and 2 end alike, 1 in its own way. Nobody is gone before all have left
-    # their exception.
-    name = script(
-        "import atexit, os, sys, time\nrank = int(os.environ['RANK'])\ndef wait_for(*ranks):\n   "
-        " folder = os.path.dirname(os.environ['LAUNCHER_ERROR_FILE'])\n    while not"
-        " all(os.path.exists(f'{folder}/rank_0{rank}.json') for rank in ranks):"
-        " time.sleep(0.001)\natexit.register(wait_for, 0, 1, 2, 3)\nif rank == 3: raise"
-        " ValueError('first')\nwait_for(3)\nraise KeyError('other') if rank == 1 else"
-        " ValueError('later')\n"
-    )
-    done = run("--nproc-per-node", "4", name)
-    data = report()
-    assert data["rank"] == 3
-    others = {other["what"]: other["ranks"] for other in data["others"]}
-    assert others == {"ValueError: later": [0, 2], "KeyError: 'other'": [1]}
-    assert "  also failed, later: ranks 0, 2: ValueError: later\n" in done.err
-    assert body(done.err).count("Traceback") == 1
-
-
 def test_report_comes_last_and_once(failing: Failing) -> None:
     done, _ = failing("print('last words'); raise ValueError('x')")
     assert done.err.count("FAILED: ") == 1

@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -66,7 +67,9 @@ def test_one_rank_of_a_node_downloads_and_the_others_read_afterwards(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ctx = OneOfTwo()
-    monkeypatch.setattr("train.model._imagenet", lambda arch: ctx.calls.append("read"))
+    weights = SimpleNamespace(get_state_dict=lambda **options: ctx.calls.append("read"))
+    found = SimpleNamespace(IMAGENET1K_V1=weights)
+    monkeypatch.setattr(torchvision.models, "get_model_weights", lambda arch: found)
     load_weights(ctx, "imagenet", "resnet18")
     assert ctx.calls == [
         "agree",

@@ -1,7 +1,6 @@
 """The command line itself: what is accepted, what is printed, which code comes back."""
 
 import os
-import subprocess
 import sys
 
 import pytest
@@ -25,33 +24,8 @@ FLAGS = """
 """.split()  # noqa: SIM905
 
 
-def launcher(*argv, **options):
-    environ = {**os.environ, "PYTHONPATH": ROOT, **options.pop("env", {})}
-    command = [sys.executable, "-m", "launcher", *argv]
-    return subprocess.run(command, capture_output=True, env=environ, timeout=60, **options)
-
-
 def test_there_are_exactly_these_flags():
     assert sorted(option.flag for option in all_options(LaunchSpec).values()) == FLAGS
-
-
-def test_every_flag_of_torchrun_is_accepted_in_every_spelling():
-    pytest.importorskip("torch")
-    code = (
-        "from torch.distributed.run import get_args_parser as p\nprint('\\n'.join(f'{s} {a.nargs =="
-        " 0} {a.dest}' for a in p()._actions for s in a.option_strings))"
-    )
-    torchrun = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
-    )
-    ours = {
-        flag: option for option in all_options(LaunchSpec).values() for flag in option.spellings
-    }
-    lines = [line.split() for line in torchrun.stdout.splitlines()]
-    assert len(lines) > 60
-    for flag, is_switch, dest in lines:
-        assert flag in ours, f"{flag} is missing"
-        assert (str(ours[flag].is_switch), ours[flag].name) == (is_switch, dest)
 
 
 def test_help_is_the_golden_text(capsys):
@@ -189,51 +163,6 @@ def test_completion_without_shtab_says_what_to_install(capsys, monkeypatch):
     assert capsys.readouterr().err.endswith("not installed. Type: pip install shtab\n")
 
 
-def test_the_command_has_exit_code_and_message_of_a_missing_script(tmp_path):
-    done = launcher("nothing.py", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, b"")
-    assert done.stderr.startswith(b"launcher: error: There is no file nothing.py.")
-
-
-def test_a_name_that_is_no_text_is_printed_escaped(tmp_path):
-    done = launcher(b"\xff.py", cwd=tmp_path)
-    assert done.returncode == 2
-    assert b"There is no file \\udcff.py" in done.stderr
-
-
-def test_files_of_the_current_folder_do_not_replace_the_standard_library(tmp_path):
-    for name in ("argparse", "difflib", "signal", "selectors", "json", "random", "subprocess"):
-        (tmp_path / f"{name}.py").write_text("raise SystemExit('the user file was imported')")
-    done = launcher("--help", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, b"")
-    done = launcher("--nproc-per-node", "two", "x.py", cwd=tmp_path)
-    assert done.returncode == 2
-    assert b"user file" not in done.stderr
-
-
-def test_a_reader_that_leaves_early_causes_no_traceback():
-    read_end, write_end = os.pipe()
-    os.close(read_end)
-    command = [sys.executable, "-m", "launcher", "--help"]
-    environ = {**os.environ, "PYTHONPATH": ROOT}
-    done = subprocess.run(
-        command, stdout=write_end, stderr=subprocess.PIPE, env=environ, timeout=60
-    )
-    os.close(write_end)
-    assert (done.returncode, done.stderr) == (0, b"")
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_behind_stdout_is_told():
-    with open("/dev/full", "w") as full:
-        command = [sys.executable, "-m", "launcher", "--help"]
-        environ = {**os.environ, "PYTHONPATH": ROOT}
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environ, timeout=60)
-    assert done.returncode == 1
-    assert done.stderr.startswith(b"launcher: error: The output cannot be written: ")
-    assert b"Traceback" not in done.stderr
-
-
 def test_control_c_ends_with_130_and_no_traceback(monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
@@ -241,13 +170,3 @@ def test_control_c_ends_with_130_and_no_traceback(monkeypatch, capsys):
     monkeypatch.setattr(LaunchSpec, "from_sources", interrupted)
     assert cli.main(["train.py"]) == 130
     assert capsys.readouterr() == ("", "")
-
-
-def test_the_option_reference_is_current():
-    done = subprocess.run(
-        [sys.executable, os.path.join(ROOT, "scripts", "make_option_reference"), "--check"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr

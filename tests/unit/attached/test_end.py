@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from launcher.attached import end
 from launcher.attached.end import Failure, outcomes_of, report_once
 from launcher.attached.notes import Page, Peer, open_notes
 from launcher.contract.error_file import WorkerError
@@ -57,7 +56,6 @@ def test_one_rank_reports_for_all_and_all_end_with_the_code_of_the_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(end, "_PATIENCE_S", 0.0)  # the "ranks" are this process, which does not end
     first, second = open_notes("job", 0, 2), open_notes("job", 1, 2)
     assert first is not None
     assert second is not None
@@ -65,8 +63,10 @@ def test_one_rank_reports_for_all_and_all_end_with_the_code_of_the_cause(
     second.fail(3, error("the cause", now - 1.0))
     reports: list[FailureReport] = []
     lost = Failure(0, 1, LOST._replace(monotonic_ns=int(now * 1e9)))
-    assert report_once(lost, first, reports.append) == 3
-    assert report_once(Failure(1, 3, error("the cause", now - 1.0)), second, reports.append) == 3
+    cause = Failure(1, 3, error("the cause", now - 1.0))
+    # Neither waits for the other's end: both "ranks" are this process.
+    assert report_once(lost, first, reports.append, patience_s=0.0) == 3
+    assert report_once(cause, second, reports.append, patience_s=0.0) == 3
     (report,) = reports
     assert (report.rank, report.exit_code, [other.ranks for other in report.others]) == (
         1,
@@ -79,10 +79,10 @@ def test_a_failure_long_after_the_report_is_reported_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(end, "_AFTERMATH_S", -1.0)
     notes = open_notes("job", 0, 1)
     assert notes is not None
     notes.tell(0, 1)
     reports: list[FailureReport] = []
-    assert report_once(Failure(0, 7, error("another matter", 1.0)), notes, reports.append) == 7
+    other = Failure(0, 7, error("another matter", 1.0))
+    assert report_once(other, notes, reports.append, aftermath_s=-1.0) == 7
     assert len(reports) == 1

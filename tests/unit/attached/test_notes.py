@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from launcher.attached import notes as notes_file
 from launcher.attached.notes import PeerNotes, open_notes, read_page
 from launcher.contract.error_file import WorkerError
 
+# Larger than any process id that Linux gives away.
+DEAD_PID = 2**22 + 1
 ERROR = WorkerError("ValueError", "why", "Traceback ...", 5_000_000_000)
 
 
@@ -35,6 +36,13 @@ def opened(job: str, rank: int, expected: int) -> PeerNotes:
     notes = open_notes(job, rank, expected)
     assert notes is not None
     return notes
+
+
+def descriptor_in(folder: Path) -> int:
+    """Return the only descriptor that we hold of a file that is, or was, in this folder."""
+    fds = [int(name) for name in os.listdir("/proc/self/fd")]
+    (fd,) = (fd for fd in fds if f"{folder}/" in os.path.realpath(f"/proc/self/fd/{fd}"))
+    return fd
 
 
 def test_a_page_tells_who_failed_first_and_what_was_told() -> None:
@@ -91,13 +99,15 @@ def test_only_one_rank_reports(folder: Path) -> None:
     assert second.claim_report(), "it may ask again"
 
 
-def test_a_rank_that_died_over_its_report_is_replaced(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first, second = opened("job", 0, 2), opened("job", 1, 2)
-    assert second.claim_report()
-    monkeypatch.setattr(notes_file, "start_time", lambda pid: "")
+def test_a_rank_that_died_over_its_report_is_replaced(folder: Path) -> None:
+    first = opened("job", 0, 2)
+    (path,) = folder.iterdir()
+    with path.open("ab") as file:
+        dead = came(1, pid=DEAD_PID)
+        file.write(b"\n".join(lines(dead, {"rank": 1, "state": "reports"})) + b"\n")
+    assert first.read().reporter == 1
     assert first.claim_report()
+    assert first.read().reporter == 0
 
 
 def test_what_a_dead_job_of_that_name_has_left_is_forgotten(folder: Path) -> None:
@@ -105,7 +115,7 @@ def test_what_a_dead_job_of_that_name_has_left_is_forgotten(folder: Path) -> Non
     assert list(folder.iterdir()) == [], "the last that ends takes the name away"
     opened("job", 0, 2)
     (path,) = folder.iterdir()
-    dead = came(1, pid=2**22 + 1)
+    dead = came(1, pid=DEAD_PID)
     path.write_bytes(
         b"\n".join(lines(dead, {"rank": 1, "state": "told", "cause": 1, "exit_code": 9, "at": 1.0}))
         + b"\n"
@@ -134,13 +144,14 @@ def test_the_last_that_ends_tidies_up_though_the_others_still_exit(folder: Path)
 
 def test_a_file_of_the_script_that_got_our_number_is_left_alone(folder: Path) -> None:
     notes = opened("job", 0, 1)
+    fd = descriptor_in(folder)
     with (folder / "data").open("wb") as file:
-        os.dup2(file.fileno(), notes._fd)
+        os.dup2(file.fileno(), fd)
         notes.fail(1, ERROR)
         assert notes.claim_report(), "then each rank reports for itself"
         notes.tell(0, 1)
         assert notes.read().failed == []
-        os.close(notes._fd)
+        os.close(fd)
     notes.end()
     assert (folder / "data").read_bytes() == b""
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from launcher.diagnosis import evidence
 from launcher.diagnosis.evidence import Evidence, format_bytes
 
 LINE = (
@@ -18,26 +17,30 @@ LINE = (
 )
 
 
-@pytest.fixture
-def kernel_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+class KernelLog:
     """A kernel log to which the test writes records."""
-    read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_DIRECT)  # a packet is a record
-    monkeypatch.setattr(evidence, "_open_kernel_log", lambda: os.dup(read_end))
-    yield lambda text: os.write(write_end, text.encode())
-    os.close(read_end)
-    os.close(write_end)
+
+    def __init__(self) -> None:
+        self.read_end, self._write_end = os.pipe2(os.O_NONBLOCK | os.O_DIRECT)  # a packet: a record
+
+    def write(self, text: str) -> None:
+        os.write(self._write_end, text.encode())
+
+    def close(self) -> None:
+        os.close(self.read_end)
+        os.close(self._write_end)
 
 
 @pytest.fixture
-def no_kernel_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evidence, "_open_kernel_log", lambda: -1)
+def kernel_log() -> Iterator[KernelLog]:
+    log = KernelLog()
+    yield log
+    log.close()
 
 
-@pytest.fixture
-def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of our memory cgroup, with what the test writes into it."""
-    monkeypatch.setattr(evidence, "cgroup_folders", lambda controller: [str(tmp_path)])
-    return tmp_path
+def evidence_of(cgroup: Path, log: KernelLog | None = None) -> Evidence:
+    """Evidence from one memory cgroup, whose files the test writes, and from this kernel log."""
+    return Evidence(lambda: os.dup(log.read_end) if log else -1, lambda: [str(cgroup)])
 
 
 def v1(folder: Path, kills: int) -> None:
@@ -56,11 +59,11 @@ def v2(folder: Path, kills: int) -> None:
 
 @pytest.mark.parametrize("write", [v1, v2])
 def test_counter_that_grew_is_a_kill_with_the_limit(
-    write: Callable[[Path, int], None], cgroup: Path, no_kernel_log: None
+    write: Callable[[Path, int], None], tmp_path: Path
 ) -> None:
-    write(cgroup, 3)
-    with Evidence() as found:
-        write(cgroup, 4)
+    write(tmp_path, 3)
+    with evidence_of(tmp_path) as found:
+        write(tmp_path, 4)
         text = found.explain(-signal.SIGKILL, 17, 150 << 10)
         assert text.startswith(
             "by the kernel's out-of-memory killer: the limit of its cgroup is 200 MiB; the rank's"
@@ -72,10 +75,10 @@ def test_counter_that_grew_is_a_kill_with_the_limit(
         )
 
 
-def test_two_kills_at_once_explain_two_deaths(cgroup: Path, no_kernel_log: None) -> None:
-    v2(cgroup, 0)
-    with Evidence() as found:
-        v2(cgroup, 2)
+def test_two_kills_at_once_explain_two_deaths(tmp_path: Path) -> None:
+    v2(tmp_path, 0)
+    with evidence_of(tmp_path) as found:
+        v2(tmp_path, 2)
         texts = [
             found.explain(-signal.SIGKILL, pid, None).partition(":")[0] for pid in (17, 18, 19)
         ]
@@ -84,59 +87,53 @@ def test_two_kills_at_once_explain_two_deaths(cgroup: Path, no_kernel_log: None)
     ]
 
 
-def test_kills_before_the_launch_are_no_evidence(cgroup: Path, no_kernel_log: None) -> None:
-    v1(cgroup, 7)
-    with Evidence() as found:
+def test_kills_before_the_launch_are_no_evidence(tmp_path: Path) -> None:
+    v1(tmp_path, 7)
+    with evidence_of(tmp_path) as found:
         assert found.explain(-signal.SIGKILL, 17, None).startswith("no sign of")
 
 
-def test_kernel_log_names_the_process_and_its_memory(
-    cgroup: Path, kernel_log: Callable[[str], None]
-) -> None:
-    with Evidence() as found:
-        kernel_log("6,999,4,-;usb 1-1: new device\n")
-        kernel_log(LINE.format(17))
+def test_kernel_log_names_the_process_and_its_memory(tmp_path: Path, kernel_log: KernelLog) -> None:
+    with evidence_of(tmp_path, kernel_log) as found:
+        kernel_log.write("6,999,4,-;usb 1-1: new device\n")
+        kernel_log.write(LINE.format(17))
         assert found.explain(-signal.SIGKILL, 17, None).startswith(
             "by the kernel's out-of-memory killer (it held 2.0 GiB)"
         )
         assert found.explain(-signal.SIGKILL, 18, None).startswith("no sign of")
 
 
-def test_nothing_is_claimed_where_nothing_can_be_read(cgroup: Path, no_kernel_log: None) -> None:
-    with Evidence() as found:
+def test_nothing_is_claimed_where_nothing_can_be_read(tmp_path: Path) -> None:
+    with evidence_of(tmp_path) as found:
         text = found.explain(-signal.SIGKILL, 17, 2048)
         assert "killer" not in text
         assert text.startswith("the rank's peak was 2 MiB")
 
 
 @pytest.mark.parametrize("returncode", [0, 1, 137, -signal.SIGTERM, -signal.SIGSEGV])
-def test_other_ends_need_no_evidence(returncode: int, cgroup: Path, no_kernel_log: None) -> None:
-    with Evidence() as found:
+def test_other_ends_need_no_evidence(returncode: int, tmp_path: Path) -> None:
+    with evidence_of(tmp_path) as found:
         assert found.explain(returncode, 17, None) == ""
 
 
-def test_data_worker_that_was_killed_for_memory(
-    cgroup: Path, kernel_log: Callable[[str], None]
-) -> None:
-    with Evidence() as found:
+def test_data_worker_that_was_killed_for_memory(tmp_path: Path, kernel_log: KernelLog) -> None:
+    with evidence_of(tmp_path, kernel_log) as found:
         assert (
             found.explain_data_worker("DataLoader worker (pid 99) is killed by signal: Killed.")
             == ""
         )
-        kernel_log(LINE.format(99))
+        kernel_log.write(LINE.format(99))
         assert found.explain_data_worker("").startswith(
             "the kernel's out-of-memory killer ended process 99 (it held 2.0 GiB)"
         )
 
 
-def test_unlimited_cgroup_of_version_1_has_no_limit_to_name(
-    cgroup: Path, no_kernel_log: None
-) -> None:
-    v1(cgroup, 0)
-    (cgroup / "memory.limit_in_bytes").write_text("9223372036854771712\n")
-    with Evidence() as found:
-        v1(cgroup, 1)
-        (cgroup / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+def test_unlimited_cgroup_of_version_1_has_no_limit_to_name(tmp_path: Path) -> None:
+    v1(tmp_path, 0)
+    (tmp_path / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+    with evidence_of(tmp_path) as found:
+        v1(tmp_path, 1)
+        (tmp_path / "memory.limit_in_bytes").write_text("9223372036854771712\n")
         assert found.explain(-signal.SIGKILL, 17, None).startswith(
             "by the kernel's out-of-memory killer; the node uses "
         )

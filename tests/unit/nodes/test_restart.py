@@ -1,6 +1,4 @@
-"""Whether an attempt is followed by another, and after which pause; the clock and chance are the
-test's.
-"""
+"""Whether there is another attempt, and when; the clock and chance are the test's."""
 
 from __future__ import annotations
 
@@ -9,64 +7,153 @@ from typing import Any
 import pytest
 
 from launcher.diagnosis.outcome import AttemptOutcome, WorkerOutcome
-from launcher.diagnosis.report import make_report
-from launcher.nodes.restart import FailedAttempt, RestartPolicy, Verdict, decide, may_replace
+from launcher.diagnosis.report import FailureReport
+from launcher.nodes.restart import (
+    STARTUP_S,
+    FailedAttempt,
+    RestartPolicy,
+    Verdict,
+    decide,
+    may_replace,
+    signature_of,
+)
+
+SOON, LATE = 1.0, 3600.0
 
 
-def verdict(policy: RestartPolicy, past: list[FailedAttempt] | None = None, **more: Any) -> Verdict:
-    details = {"attempt": len(past or []), "duration_s": 60.0, **more}
-    returncode = details.pop("returncode", 1)
-    outcome = AttemptOutcome(
-        workers=(WorkerOutcome(rank=0, pid=1, returncode=returncode, ended_at=1.0),), **details
+def attempt(number: int = 0, duration_s: float = SOON, **more: Any) -> AttemptOutcome:
+    return AttemptOutcome(
+        number, (WorkerOutcome(0, 17, 1, ended_at=1.0, order=1),), duration_s=duration_s, **more
     )
-    report = (
-        None
-        if outcome.succeeded or outcome.signum
-        else make_report(outcome, hostname="here", run_dir=None)
+
+
+def failed(
+    exit_code: int = 1,
+    error_type: str = "ValueError",
+    message: str = "x",
+    traceback: str = "Traceback\nx",
+) -> FailureReport:
+    return FailureReport(0, 17, "n", "exit code 1", exit_code, error_type, message, traceback)
+
+
+def past(
+    count: int, *, duration_s: float = SOON, ended_at: float = 0.0, signature: str = "other"
+) -> list[FailedAttempt]:
+    return [FailedAttempt(ended_at, duration_s, signature)] * count
+
+
+def verdict(
+    outcome: AttemptOutcome,
+    report: FailureReport | None,
+    before: list[FailedAttempt],
+    chance: float = 1.0,
+    now: float = 0.0,
+    **policy: Any,
+) -> Verdict:
+    return decide(
+        outcome, report, before, RestartPolicy(**{"max_restarts": 9, **policy}), now, chance
     )
-    return decide(outcome, report, past or [], policy, now=100.0, chance=1.0)
 
 
-def test_a_success_is_the_end() -> None:
-    assert verdict(RestartPolicy(max_restarts=5), returncode=0).action == "finish"
+def test_success_finishes() -> None:
+    outcome = AttemptOutcome(0, (WorkerOutcome(0, 17, 0, ended_at=1.0, order=1),))
+    assert verdict(outcome, None, []) == Verdict("finish")
 
 
-def test_a_failure_is_followed_by_another_attempt_until_none_is_left() -> None:
-    past: list[FailedAttempt] = []
-    for _ in range(3):
-        assert verdict(RestartPolicy(max_restarts=3), past).action == "restart"
-        past.append(FailedAttempt(ended_at=1.0, duration_s=60.0, signature=""))
-    assert verdict(RestartPolicy(max_restarts=3), past).action == "give_up"
-    assert verdict(RestartPolicy()).action == "give_up"
+def test_signal_to_the_launcher_ends_the_run() -> None:
+    assert verdict(attempt(signum=15), None, []).action == "give_up"
 
 
-def test_a_signal_to_the_launcher_is_never_answered_by_a_restart() -> None:
-    assert verdict(RestartPolicy(max_restarts=3), signum=15).action == "give_up"
+def test_budget_of_the_run() -> None:
+    assert verdict(attempt(2), failed(), past(2), max_restarts=3).action == "restart"
+    assert verdict(attempt(3), failed(), past(3), max_restarts=3) == Verdict(
+        "give_up", "all 3 restarts are used up"
+    )
+    assert verdict(attempt(0), failed(), [], max_restarts=0) == Verdict("give_up", "")
+    by_default = decide(attempt(0), failed(), [], RestartPolicy(), 0.0, 1.0)
+    assert by_default == Verdict("give_up", "")
 
 
-@pytest.mark.parametrize("quick", [0, 1, 2, 3])
-def test_the_pause_doubles_while_attempts_fail_at_once(quick: int) -> None:
-    past = [FailedAttempt(ended_at=1.0, duration_s=1.0, signature="")] * quick
-    found = verdict(RestartPolicy(max_restarts=9, backoff_s=0.5), past, duration_s=1.0)
-    assert found == Verdict("restart", delay_s=0.0 if quick == 0 else 0.5 * 2 ** (quick - 1))
+def test_budget_of_a_window_forgets_what_is_older() -> None:
+    before = past(2, ended_at=1000.0, duration_s=LATE)
+    limited = {"limit": (2, 600.0)}
     assert (
-        verdict(RestartPolicy(max_restarts=9, backoff_s=0.0), past, duration_s=1.0).delay_s == 0.0
+        "--restart-limit allows 2 restarts in 600 s"
+        in verdict(attempt(2, LATE), failed(), before, now=1100.0, **limited).reason
     )
+    assert verdict(attempt(2, LATE), failed(), before, now=1601.0, **limited).action == "restart"
+
+
+@pytest.mark.parametrize(
+    "error", ["SyntaxError", "IndentationError", "ImportError", "ModuleNotFoundError"]
+)
+def test_error_in_the_program_text_is_not_restarted_at_the_start(error: str) -> None:
+    assert verdict(attempt(), failed(error_type=error), []).action == "give_up"
+    # Hours later it may be a file system that was away.
+    assert verdict(attempt(duration_s=LATE), failed(error_type=error), []).action == "restart"
+
+
+def test_usage_error_is_not_restarted_at_the_start() -> None:
+    assert verdict(attempt(), failed(2, "", "", ""), []).action == "give_up"
+    assert verdict(attempt(duration_s=LATE), failed(2, "", "", ""), []).action == "restart"
+
+
+def test_same_traceback_at_the_start_twice_is_enough() -> None:
+    same = past(1, signature=signature_of(failed()))
+    assert verdict(attempt(1), failed(), same).action == "give_up"
+    assert verdict(attempt(1), failed(message="y", traceback="y"), same).action == "restart"
+    assert verdict(attempt(1, LATE), failed(), same).action == "restart"
+    assert (
+        verdict(
+            attempt(1), failed(), past(1, duration_s=LATE, signature=signature_of(failed()))
+        ).action
+        == "restart"
+    )
+
+
+def test_deaths_without_a_traceback_are_not_the_same() -> None:
+    assert signature_of(failed(traceback="")) == ""
+    assert verdict(attempt(1), failed(3, "", "", ""), past(1, signature="")).action == "restart"
+
+
+def test_codes_that_never_restart_count_at_any_time() -> None:
+    codes = {"final_codes": frozenset({77})}
+    assert "names exit code 77" in verdict(attempt(duration_s=LATE), failed(77), [], **codes).reason
+    assert verdict(attempt(duration_s=LATE), failed(78), [], **codes).action == "restart"
+
+
+def test_first_restart_comes_at_once_and_then_the_pause_doubles() -> None:
+    pauses = [
+        verdict(attempt(count), failed(), past(count), backoff_s=0.5).delay_s for count in range(9)
+    ]
+    assert pauses == [0, 0.5, 1, 2, 4, 8, 16, 32, 60]
+    assert verdict(attempt(1), failed(), past(1), backoff_s=0.5) == Verdict("restart", delay_s=0.5)
+
+
+def test_pause_has_jitter_between_half_and_whole() -> None:
+    assert verdict(attempt(2), failed(), past(2), chance=0.0, backoff_s=4).delay_s == 4
+    assert verdict(attempt(2), failed(), past(2), chance=0.5, backoff_s=4).delay_s == 6
+    assert verdict(attempt(2), failed(), past(2), chance=1.0, backoff_s=4).delay_s == 8
+
+
+def test_attempt_that_worked_for_long_needs_no_pause_and_begins_the_count_anew() -> None:
+    assert verdict(attempt(5, STARTUP_S + 1), failed(), past(5)).delay_s == 0
+    assert verdict(attempt(5), failed(), [*past(4), *past(1, duration_s=LATE)]).delay_s == 0
+
+
+def test_no_pause_when_none_is_wanted() -> None:
+    assert verdict(attempt(5), failed(), past(5), backoff_s=0.0).delay_s == 0
 
 
 def test_a_replacement_costs_a_restart_and_needs_the_same_permission() -> None:
-    outcome = AttemptOutcome(
-        0, (WorkerOutcome(rank=1, pid=1, returncode=7, ended_at=1.0),), duration_s=60.0
-    )
-    report = make_report(outcome, hostname="here", run_dir=None)
-    past = [FailedAttempt(ended_at=99.0, duration_s=60.0, signature="")]
+    before = past(1, ended_at=99.0, duration_s=LATE)
 
     def allowed(num_lost: int, **policy: Any) -> bool:
-        return may_replace(report, num_lost, past, RestartPolicy(**policy), now=100.0)
+        return may_replace(failed(7), num_lost, before, RestartPolicy(**policy), now=100.0)
 
     assert allowed(1, max_restarts=2)
     assert not allowed(2, max_restarts=2)
     assert not allowed(1, max_restarts=2, final_codes=frozenset((7,)))
     assert not allowed(1, max_restarts=2, limit=(1, 10.0))
     # An attempt that fails after a replacement has one restart less.
-    assert verdict(RestartPolicy(max_restarts=1), past, attempt=0).action == "give_up"
+    assert verdict(attempt(0), failed(), before, max_restarts=1).action == "give_up"

@@ -296,6 +296,20 @@ def test_a_filter_for_ranks_that_this_node_does_not_have_is_noted():
     assert spec_of().filter_note(2) == ""
 
 
+@pytest.mark.parametrize(
+    ("argv", "environ", "given"),
+    [(["--devices", "0,1"], {}, "--devices 0,1"), ([], {"PET_DEVICES": "0,1"}, "PET_DEVICES=0,1")],
+)
+def test_devices_on_a_machine_without_a_gpu_are_noted(argv, environ, given):
+    spec = spec_of(*argv, environ=environ)
+    assert spec.devices_note([]) == (
+        f"{given}: this machine shows no NVIDIA GPU; CUDA_VISIBLE_DEVICES is set for the ranks all"
+        " the same"
+    )
+    assert spec.devices_note(["0"]) == ""
+    assert spec_of().devices_note([]) == ""
+
+
 def test_a_double_comma_is_a_comma_in_filters():
     spec = spec_of("--duplicate-stdout-filters", "a,,b,c", "--duplicate-stderr-filters", "")
     assert spec.stdout_filters == ("a,b", "c")
