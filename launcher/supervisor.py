@@ -38,6 +38,7 @@ from launcher.start.warm import WarmStarter
 from launcher.system.files import write_whole
 from launcher.system.keeper import Keeper
 from launcher.system.loop import Loop
+from launcher.system.machine import visible_gpus
 from launcher.system.processes import become_subreaper, die_with_parent, fill_standard_descriptors
 
 TYPE_CHECKING = False
@@ -62,7 +63,7 @@ def launch(spec: LaunchSpec, server: ServerProcess | None = None) -> LaunchResul
     )
     facts = facts._replace(paths=paths)
     with _open_services(spec, facts) as (node, control):
-        for note in filter(None, (warning, spec.filter_note(facts.local_world_size))):
+        for note in filter(None, (warning, *_notes(spec, facts))):
             node.console.say(note)
         coordinator = _make_coordinator(spec, facts, node.loop)
         starter = _make_starter(spec, facts, node, server)
@@ -176,6 +177,12 @@ def _open_attempt(plan: LaunchPlan, starter: Starter, spec: LaunchSpec) -> None:
     starter.collect_exits()  # a fork server that died between two attempts is replaced
     if isinstance(starter, WarmStarter) and not starter.is_ready:
         starter.open(plan.workers[0], spec.preload, forced=spec.start == "warm")
+
+
+def _notes(spec: LaunchSpec, facts: NodeFacts) -> tuple[str, ...]:
+    """Say which options do not go with this machine: a text for each, or ""."""
+    gpus = visible_gpus({}) if spec.devices else ()
+    return spec.filter_note(facts.local_world_size), spec.devices_note(gpus)
 
 
 def _make_starter(
