@@ -16,9 +16,21 @@ MakeCommand = Callable[[str, int, int], list[str]]
 
 OURS, TORCHRUN = "launcher", "torchrun"
 
+# Ours in another checkout, which stands beside it: what a change costs is seen in one run.
+BEFORE = "launcher before"
+
 
 def ours(python: str, ranks: int, restarts: int = 0) -> list[str]:
     return [python, "-m", "launcher", "--nproc-per-node", str(ranks), *_restarts(restarts)]
+
+
+def before(folder: str) -> MakeCommand:
+    """Return what makes the commands of the launcher in another checkout."""
+
+    def make(python: str, ranks: int, restarts: int = 0) -> list[str]:
+        return ["env", f"PYTHONPATH={os.path.abspath(folder)}", *ours(python, ranks, restarts)]
+
+    return make
 
 
 def torchrun(python: str, ranks: int, restarts: int = 0) -> list[str]:
@@ -85,6 +97,8 @@ def find_installed(python: str) -> tuple[dict[str, MakeCommand], list[str]]:
 
 def version(python: str, name: str) -> str:
     """Return what the launcher calls its version, "unknown" when it does not say."""
+    if name == BEFORE:
+        return "another checkout"
     if name == OURS:
         command = [python, "-m", "launcher", "--version"]
     elif name == TORCHRUN:

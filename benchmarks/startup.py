@@ -2,6 +2,7 @@
 installed, others.
 
     python benchmarks/startup.py [--repeat 5] [--idle-seconds 60] [--only NAME ...]
+                                 [--before FOLDER]
 
 The launchers take turns, so that a slow minute of the machine hits all of them; each figure is a
 median. One table is printed and written to benchmarks/results/. Run it on a machine that does
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 import machine
 import measure
-from launchers import OURS, TORCHRUN, find_installed, shown, version
+from launchers import BEFORE, OURS, TORCHRUN, before, find_installed, shown, version
 
 MIB = 1 << 20
 
@@ -37,13 +38,20 @@ class Row(NamedTuple):
 class Bench:
     """The launchers under comparison, and how often each is measured."""
 
-    def __init__(self, python: str, repeat: int, idle_s: float, others_ranks: int) -> None:
+    def __init__(
+        self, python: str, repeat: int, idle_s: float, others_ranks: int, older: str | None = None
+    ) -> None:
+        """`older` is the folder of another checkout of ours, to be compared with this one."""
         self.python = python
         # Others than torchrun take minutes with many ranks.
         self.others_ranks = others_ranks
         self.repeat = repeat
         self.idle_s = idle_s
         self.installed, self.missing = find_installed(python)
+        if older is not None:
+            self.installed[BEFORE] = before(older)
+        # Those that every row compares.
+        self.always = tuple(name for name in (OURS, TORCHRUN, BEFORE) if name in self.installed)
         self.commands: list[str] = []
 
     def alternate(
@@ -53,9 +61,7 @@ class Bench:
         the medians.
         """
         few = script == "hello" or ranks <= self.others_ranks
-        wanted = {
-            name: make for name, make in self.installed.items() if few or name in (OURS, TORCHRUN)
-        }
+        wanted = {name: make for name, make in self.installed.items() if few or name in self.always}
         commands = {name: make(self.python, ranks, 0) for name, make in wanted.items()}
         for command in commands.values():
             self.note_command(command, f"{script}.py")
@@ -88,8 +94,8 @@ def whole_command(bench: Bench, script: str, ranks: int, target: float) -> Row:
 def supervisor_rows(bench: Bench) -> list[Row]:
     """Measure the process that supervises: its memory, and what it uses while nothing happens."""
     ranks = 8
-    peaks: dict[str, list[float]] = {OURS: [], TORCHRUN: []}
-    used: dict[str, list[float]] = {OURS: [], TORCHRUN: []}
+    peaks: dict[str, list[float]] = {name: [] for name in bench.always}
+    used: dict[str, list[float]] = {name: [] for name in bench.always}
     commands = {name: bench.installed[name](bench.python, ranks, 0) for name in peaks}
     for command in commands.values():
         bench.note_command(command, "wait.py FIFO")
@@ -115,7 +121,7 @@ def restart_row(bench: Bench) -> Row:
     the restarts of a plain script are counted.
     """
     ranks = 8
-    timed: dict[str, list[float]] = {OURS: [], TORCHRUN: []}
+    timed: dict[str, list[float]] = {name: [] for name in bench.always}
     worked = dict.fromkeys(timed, 0)
     commands = {name: bench.installed[name](bench.python, ranks, 1) for name in timed}
     for command in commands.values():
@@ -239,17 +245,21 @@ def main() -> None:
         default=2,
         help="the all-reduce is measured with up to so many ranks for others than torchrun",
     )
+    parser.add_argument(
+        "--before", metavar="FOLDER", help="another checkout of ours, measured in the same turns"
+    )
     options = parser.parse_args()
-    bench = Bench(sys.executable, options.repeat, options.idle_seconds, options.others_ranks)
+    bench = Bench(
+        sys.executable, options.repeat, options.idle_seconds, options.others_ranks, options.before
+    )
     for name in bench.missing:
         print(f"{name} is not installed here: not measured")
     rows: list[Row] = []
     for name in options.only:
         print(f"measuring {name} ...", flush=True)
         measured = MEASUREMENTS[name](bench)
-        print(
-            render_rows(measured, []), flush=True
-        )  # what is known is not lost when a later row is stopped
+        # What is known is not lost when a later row is stopped.
+        print(render_rows(measured, [BEFORE] if options.before else []), flush=True)
         rows += measured
     page = render_page(bench, rows)
     print("\n" + page, end="")
