@@ -45,8 +45,6 @@ class Asked(NamedTuple):
 class ForkServerReady(NamedTuple):
     """The fork server has imported its modules and may fork."""
 
-    preloaded: tuple[str, ...]
-
 
 class ForkServerUnsafe(NamedTuple):
     """The fork server must not fork, and why."""

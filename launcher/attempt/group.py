@@ -103,7 +103,7 @@ class Group:
         with ExitStack() as cleanup:
             cleanup.enter_context(self._pipes)
             cleanup.callback(self._cancel_timers)
-            cleanup.callback(self._reap_all)
+            cleanup.callback(self._let_go_of_all)
             self._finish()
             self._sweep_up()
 
@@ -197,9 +197,14 @@ class Group:
         for timer in (self._settle, self._stop_after_failure):
             self._loop.cancel_timer(timer)
 
-    def _reap_all(self) -> None:
+    def _let_go_of_all(self) -> None:
+        """Let all process ids go. Of one that was given up, the end must not be taken for that of a
+        worker of the next attempt.
+        """
         for worker in self.workers:
-            if worker.pid and worker.returncode is not None and not worker.is_reaped:
+            if worker.returncode is None:
+                self._starter.forget(worker.pid)
+            elif worker.pid and not worker.is_reaped:
                 self._starter.reap(worker.pid)
 
     def _start(self, worker: Worker) -> None:

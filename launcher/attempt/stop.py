@@ -133,8 +133,11 @@ class Stop:
         self._loop.set_timer(self._force_in_time, self._grace_s)
 
     def ask(self, worker: Worker) -> None:
-        """Ask one worker to end."""
+        """Ask one worker to end, also one that has come to be only after the stop had begun."""
         if not worker.is_running:
+            return
+        if self.has_forced:
+            self._kill([worker])
             return
         if worker.asked_to_stop_at is None:
             worker.asked_to_stop_at = self._loop.clock()
@@ -146,13 +149,12 @@ class Stop:
 
     def force(self) -> None:
         """Kill everything in the sessions of the workers that still run."""
+        if not self.has_forced:
+            self._loop.set_timer(self._give_up, GIVE_UP_S)
         self.has_begun = self.has_forced = True
-        running = [worker for worker in self._workers if worker.is_running]
-        for worker in running:
-            worker.asked_to_stop_at = worker.asked_to_stop_at or self._loop.clock()
-        self._kernel.kill_sessions([worker.pid for worker in running])
-        self._loop.cancel_timer(self._force_in_time)
-        self._loop.set_timer(self._give_up, GIVE_UP_S)
+        for timer in (self._escalate, self._force_in_time):
+            self._loop.cancel_timer(timer)
+        self._kill([worker for worker in self._workers if worker.is_running])
 
     def end(self) -> None:
         """Forget the deadlines: everything has ended, or been given up."""
@@ -165,8 +167,16 @@ class Stop:
             self.ask(worker)
 
     def _force_in_time(self) -> None:
-        self._before_force()
-        self.force()
+        # Where all have ended, it is only what they left behind that still takes time.
+        if any(worker.returncode is None for worker in self._workers):
+            self._before_force()
+            self.force()
+
+    def _kill(self, workers: Sequence[Worker]) -> None:
+        for worker in workers:
+            if worker.asked_to_stop_at is None:
+                worker.asked_to_stop_at = self._loop.clock()
+        self._kernel.kill_sessions([worker.pid for worker in workers])
 
     def _give_up(self) -> None:
         self.has_given_up = True
@@ -189,6 +199,7 @@ class Sweep:
         self._kernel = kernel
         self._known = known
         self._sessions = sessions
+        self._has_forced = False
         self._has_given_up = False
         self._left = kernel.left_behind(known(), sessions)
         for pid in self._left:
@@ -204,14 +215,18 @@ class Sweep:
     def look(self) -> None:
         """See what is left. Called when children have changed, which is what orphans become."""
         self._left = self._kernel.left_behind(self._known(), self._sessions)
+        if self._has_forced:
+            # Also what was born between the look before and the end of its parent.
+            for pid in self._left:
+                self._kernel.signal(pid, signal.SIGKILL)
 
     def force(self) -> None:
         """Kill what is left."""
+        if not self._has_forced:
+            self._has_forced = True
+            self._loop.cancel_timer(self.force)
+            self._loop.set_timer(self._give_up, GIVE_UP_S)
         self.look()
-        for pid in self._left:
-            self._kernel.signal(pid, signal.SIGKILL)
-        self._loop.cancel_timer(self.force)
-        self._loop.set_timer(self._give_up, GIVE_UP_S)
 
     def end(self) -> None:
         """Forget the deadlines."""

@@ -11,14 +11,7 @@ import signal
 
 from launcher.attempt.node import NodeServices
 from launcher.attempt.worker import WorkerStatus
-from launcher.events import (
-    ChildrenChanged,
-    Event,
-    ForkServerLost,
-    ForkServerReady,
-    ForkServerUnsafe,
-    Signalled,
-)
+from launcher.events import ChildrenChanged, Event, ForkServerLost, ForkServerUnsafe, Signalled
 from launcher.exits import describe
 from launcher.plan.plan import LaunchPlan
 from launcher.start.spawn import SpawnStarter
@@ -76,8 +69,6 @@ class WaitingRoom:
             self._unsafe_reason = self._unsafe_reason or died
         elif isinstance(event, Signalled):
             self._on_signal(event.signum)
-        else:  # the starter knows that it is ready now
-            assert isinstance(event, ForkServerReady), event
 
     def _on_signal(self, signum: int) -> None:
         if signum == signal.SIGTSTP:

@@ -64,5 +64,9 @@ class SpawnStarter:
         """
         return os.wait4(pid, 0)[2].ru_maxrss
 
+    def forget(self, pid: int) -> None:
+        """Say nothing more of a worker that was given up."""
+        self._running.pop(pid, None)
+
     def close(self) -> None:
         """Nothing stays behind with this start method."""

@@ -36,6 +36,10 @@ class Starter(Protocol):
         """
         ...
 
+    def forget(self, pid: int) -> None:
+        """Say nothing more of a worker that was given up: its end, if it comes, is no event."""
+        ...
+
     def close(self) -> None:
         """End what it has started, but for the workers that are our own children."""
         ...

@@ -132,6 +132,10 @@ class WarmStarter:
                 return answer.peak_kib
         return None
 
+    def forget(self, pid: int) -> None:
+        """Say nothing more of a worker that was given up."""
+        self._local_ranks.pop(pid, None)
+
     def close(self) -> None:
         """End the server, and with it every worker that it still has."""
         server, self._server = self._server, None
@@ -164,19 +168,23 @@ class WarmStarter:
             if received is None:
                 self._loop.unwatch(self._server.socket.fileno())
                 break
-            events.append(self._to_event(received[0]))
+            event = self._to_event(received[0])
+            if event is not None:
+                events.append(event)
         return events
 
-    def _to_event(self, message: messages.Message) -> Event:
+    def _to_event(self, message: messages.Message) -> Event | None:
         if isinstance(message, messages.Started):
             self._local_ranks[message.pid] = message.local_rank
             return Started(message.local_rank, message.pid)
         if isinstance(message, messages.Exited):
-            local_rank = self._local_ranks.pop(message.pid)
+            local_rank = self._local_ranks.pop(message.pid, None)
+            if local_rank is None:  # it was given up
+                return None
             return Exited(local_rank, from_wait_status(message.code, message.status))
         if isinstance(message, messages.Ready):
             self.is_ready = True
-            return ForkServerReady(tuple(message.preloaded))
+            return ForkServerReady()
         if isinstance(message, messages.Refused):
             problem = f"cannot fork a worker: {start_problem(message.errno)}"
             return StartFailed(message.local_rank, problem, 126)

@@ -117,6 +117,9 @@ class FakeStarter:
         self.calls.append(f"reap {pid - FIRST_PID}")
         return None
 
+    def forget(self, pid: int) -> None:
+        self.calls.append(f"forget {pid - FIRST_PID}")
+
     def close(self) -> None:
         self.calls.append("close")
         for fd in (fd for descriptors in self.streams.values() for fd in descriptors):

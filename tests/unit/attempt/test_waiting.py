@@ -33,7 +33,7 @@ def become_ready(stage: Stage) -> Step:
 
     def ready() -> Event:
         stage.starter.is_ready = True
-        return ForkServerReady(("torch",))
+        return ForkServerReady()
 
     return ready
 
@@ -100,7 +100,7 @@ def test_a_signal_is_said_and_ends_the_wait(signum: signal.Signals, pause_s: flo
         (Signalled(signal.SIGUSR2), []),
         (Signalled(signal.SIGTSTP), ["stop ourselves"]),
         (ChildrenChanged(), []),
-        (ForkServerReady(()), []),
+        (ForkServerReady(), []),
     ],
 )
 def test_nothing_else_ends_it(event: Event, calls: list[str]) -> None:
