@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from launcher.attempt.worker import Worker
 from launcher.exits import signal_name
@@ -34,14 +34,9 @@ SWEEP_GRACE_S = 0.5
 class Kernel:
     """What a group asks of the kernel about processes; tests bring one that only takes notes."""
 
-    def signal(self, pid: int, signum: int) -> None:
-        processes.send_signal(pid, signum)
-
-    def signal_group(self, pid: int, signum: int) -> None:
-        processes.signal_group(pid, signum)
-
-    def kill_sessions(self, session_ids: Iterable[int]) -> None:
-        processes.kill_sessions(session_ids)
+    signal = staticmethod(processes.send_signal)
+    signal_group = staticmethod(processes.signal_group)
+    kill_sessions = staticmethod(processes.kill_sessions)
 
     def stop_ourselves(self) -> None:
         """Stop this process, as Ctrl-Z does; returns when somebody has continued it."""

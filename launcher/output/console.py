@@ -15,9 +15,8 @@ import os
 import select
 import stat
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from launcher.events import Event
 from launcher.system.loop import Loop
 
 # Bytes waiting for a slow reader before the workers are held back, and how far it must fall before
@@ -43,7 +42,7 @@ class StreamWriter:
     def __init__(self, fd: int, loop: Loop) -> None:
         self._loop = loop
         self._fd, self._owned, self._piecewise = _open_nonblocking(fd)
-        self.is_tty = _is_tty(fd)
+        self.is_tty = os.isatty(fd)
         self._pending: list[bytes] = []
         self.pending_bytes = 0
         self._waiting = False
@@ -71,8 +70,6 @@ class StreamWriter:
                 self._pending = [data]
                 self._wait_until_writable()
                 return
-            except InterruptedError:
-                continue
             except OSError as error:
                 if error.errno not in _READER_HAS_GONE:
                     self.failure = os.strerror(error.errno or 0)
@@ -94,17 +91,13 @@ class StreamWriter:
 
     def _wait_until_writable(self) -> None:
         if not self._waiting:
-            self._loop.watch(self._fd, self._on_writable, for_writing=True)
+            self._loop.watch(self._fd, self._flush, for_writing=True)
             self._waiting = True
 
     def _stop_waiting(self) -> None:
         if self._waiting:
             self._loop.unwatch(self._fd)
             self._waiting = False
-
-    def _on_writable(self) -> Iterable[Event]:
-        self._flush()
-        return ()
 
     def drain(self) -> None:
         """Wait until everything is written, or until the reader has stood still for `DRAIN_S`."""
@@ -125,13 +118,6 @@ class StreamWriter:
             self._owned = False
 
 
-def _is_tty(fd: int) -> bool:
-    try:
-        return os.isatty(fd)
-    except OSError:
-        return False
-
-
 def _open_nonblocking(fd: int) -> tuple[int, bool, bool]:
     """Return (descriptor, whether it is ours to close, whether it may block on long writes).
 
@@ -144,9 +130,7 @@ def _open_nonblocking(fd: int) -> tuple[int, bool, bool]:
         mode = os.fstat(fd).st_mode
     except OSError:
         return -1, False, False
-    if stat.S_ISREG(mode):
-        return fd, False, False
-    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK:
+    if stat.S_ISREG(mode) or fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK:
         return fd, False, False
     try:
         flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC

@@ -8,9 +8,8 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-from launcher.events import Event
 from launcher.output.console import STALL_S, Console
 from launcher.output.streams import RankStream, StreamSettings, make_prefix
 from launcher.plan.plan import LaunchPlan, WorkerPlan
@@ -68,7 +67,7 @@ class WorkerPipes:
             os.set_blocking(read_end, False)
             try:
                 fcntl.fcntl(read_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-            except (OSError, AttributeError):
+            except OSError:
                 pass
             key = (worker.local_rank, name)
             self._fds[key] = read_end
@@ -92,12 +91,10 @@ class WorkerPipes:
             settings = self._settings(worker, name)
             self._streams[worker.local_rank, name].rename(settings.prefix, settings.rank)
 
-    def _feed(self, key: tuple[int, str], data: bytes) -> None:
-        """Pass on what a worker wrote; then hold all workers back if the console cannot take
-        more.
-        """
+    def _pass_on(self, key: tuple[int, str], data: bytes) -> None:
+        """Pass on what a worker wrote; hold all workers back if the console cannot take more."""
         stream = self._streams[key]
-        stream.feed(data)
+        stream.take(data)
         if self._on_output is not None:
             self._on_output(*key, data)
         if stream.has_prompt:
@@ -139,7 +136,7 @@ class WorkerPipes:
             fd = self._fds.get(key)
             if fd is None:
                 continue
-            remaining = fcntl.fcntl(fd, getattr(fcntl, "F_GETPIPE_SZ", 1032))
+            remaining = fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
             while remaining > 0:
                 try:
                     data = os.read(fd, min(_READ_BYTES, remaining))
@@ -148,7 +145,7 @@ class WorkerPipes:
                 if not data:
                     self._close(key)
                     break
-                self._streams[key].feed(data)
+                self._streams[key].take(data)
                 remaining -= len(data)
 
     @property
@@ -183,19 +180,15 @@ class WorkerPipes:
     def _watch(self, key: tuple[int, str]) -> None:
         self._loop.watch(self._fds[key], lambda: self._read(key))
 
-    def _read(self, key: tuple[int, str]) -> Iterable[Event]:
-        fd = self._fds.get(key)
-        if fd is None:
-            return ()
+    def _read(self, key: tuple[int, str]) -> None:
         try:
-            data = os.read(fd, _READ_BYTES)
+            data = os.read(self._fds[key], _READ_BYTES)
         except BlockingIOError:
-            return ()
-        if not data:
+            return
+        if data:
+            self._pass_on(key, data)
+        else:
             self._close(key)
-            return ()
-        self._feed(key, data)
-        return ()
 
     def _close(self, key: tuple[int, str]) -> None:
         fd = self._fds.pop(key)

@@ -94,7 +94,7 @@ class RankStream:
             LogFile(settings.filtered_path, console) if settings.filtered_path else None
         )
 
-    def feed(self, data: bytes) -> None:
+    def take(self, data: bytes) -> None:
         """Take what the worker wrote."""
         self.bytes_seen += len(data)
         self.last_output_at = time.monotonic()

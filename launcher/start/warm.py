@@ -65,8 +65,8 @@ class WarmStarter:
         if server is None or server.collect_exit() is not None:
             server = ServerProcess(self._mark)
         self._server = server
-        self._loop.watch(server.socket.fileno(), self._read_messages)
-        self._loop.watch(server.output.fileno(), self._read_output)
+        self._loop.watch(server.socket.fileno(), lambda: self._read_messages(server))
+        self._loop.watch(server.output.fileno(), lambda: self._read_output(server))
         config = messages.Configure(
             kind=worker.kind,
             target=worker.target,
@@ -100,12 +100,13 @@ class WarmStarter:
         """Return the end of the server itself; the workers' exits come as messages. Called on
         SIGCHLD.
         """
-        returncode = self._server.collect_exit() if self._server else None
-        if returncode is None:
+        server = self._server
+        returncode = server.collect_exit() if server else None
+        if server is None or returncode is None:
             return []
         # What it had sent before it died counts: the workers' exits above all.
-        events = self._read_messages()
-        self._read_output()
+        events = self._read_messages(server)
+        self._read_output(server)
         self.close()
         return [*events, ForkServerLost(returncode)]
 
@@ -157,21 +158,20 @@ class WarmStarter:
             return False  # its death is reported by collect_exits
         return True
 
-    def _read_messages(self) -> list[Event]:
+    def _read_messages(self, server: ServerProcess) -> list[Event]:
         """Turn the messages that are there now into events."""
         events: list[Event] = []
-        while self._server is not None:
+        while True:
             try:
-                received = messages.receive(self._server.socket, wait=False)
+                received = messages.receive(server.socket, wait=False)
             except BlockingIOError:
-                break
+                return events
             if received is None:
-                self._loop.unwatch(self._server.socket.fileno())
-                break
+                self._loop.unwatch(server.socket.fileno())
+                return events
             event = self._to_event(received[0])
             if event is not None:
                 events.append(event)
-        return events
 
     def _to_event(self, message: messages.Message) -> Event | None:
         if isinstance(message, messages.Started):
@@ -191,13 +191,12 @@ class WarmStarter:
         assert isinstance(message, messages.Unsafe)
         return ForkServerUnsafe(message.reason)
 
-    def _read_output(self) -> Iterable[Event]:
-        data = self._server.output.read(1 << 16) if self._server else None
-        if self._server is None or data is None:  # nothing yet
-            return ()
+    def _read_output(self, server: ServerProcess) -> None:
+        data = server.output.read(1 << 16)
+        if data is None:  # nothing yet
+            return
         if not data:
-            self._loop.unwatch(self._server.output.fileno())
+            self._loop.unwatch(server.output.fileno())
         lines = self._output.feed(data) if data else self._output.finish()
         if lines:
             self._say(lines.decode("utf-8", "backslashreplace").rstrip("\n"))
-        return ()

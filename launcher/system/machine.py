@@ -33,10 +33,8 @@ def _quota_of(folder: str) -> list[float]:
     v2 = read_text(f"{folder}/cpu.max").split()
     if len(v2) == 2 and v2[0] != "max":
         return [int(v2[0]) / int(v2[1])]
-    quota, period = (
-        read_text(f"{folder}/cpu.cfs_quota_us"),
-        read_text(f"{folder}/cpu.cfs_period_us"),
-    )
+    quota = read_text(f"{folder}/cpu.cfs_quota_us")
+    period = read_text(f"{folder}/cpu.cfs_period_us")
     if quota and period and int(quota) > 0:
         return [int(quota) / int(period)]
     return []
@@ -60,18 +58,17 @@ def visible_gpus(environ: Mapping[str, str]) -> list[str]:
     except OSError:
         pass  # a container may have the devices, and not the driver's folder
     try:
-        nodes = [
-            name for name in os.listdir("/dev") if name.startswith("nvidia") and name[6:].isdigit()
-        ]
+        names = os.listdir("/dev")
     except OSError:
         return []
-    return [str(index) for index in range(len(nodes))]
+    count = sum(name.startswith("nvidia") and name[6:].isdigit() for name in names)
+    return [str(index) for index in range(count)]
 
 
 def read_text(path: str) -> str:
     """Return a small file of the kernel's, stripped; "" when it cannot be read."""
     try:
-        with open(path) as file:
+        with open(path, errors="replace") as file:
             return file.read().strip()
     except OSError:
         return ""

@@ -153,22 +153,20 @@ def carries_mark(pid: int, mark: bytes) -> bool:
         return False
 
 
-def send_signal(pid: int, signum: int) -> bool:
-    """Send a signal; False when the process does not exist or is not ours."""
+def send_signal(pid: int, signum: int) -> None:
+    """Send a signal; nothing happens when the process does not exist or is not ours."""
     try:
         os.kill(pid, signum)
     except (ProcessLookupError, PermissionError):
-        return False
-    return True
+        pass
 
 
-def signal_group(pgid: int, signum: int) -> bool:
-    """Send a signal to a process group; False when there is none."""
+def signal_group(pgid: int, signum: int) -> None:
+    """Send a signal to a process group; nothing happens when there is none."""
     try:
         os.killpg(pgid, signum)
     except (ProcessLookupError, PermissionError):
-        return False
-    return True
+        pass
 
 
 def kill_sessions(session_ids: Iterable[int]) -> None:

@@ -38,13 +38,13 @@ class FakeLoop:
         # What follows from what was done to processes; comes when the history is at its end.
         self.consequences: list[Event] = []
         self.timers: dict[Callable[[], None], float] = {}
-        self.readers: dict[int, Callable[[], Iterable[Event]]] = {}
+        self.readers: dict[int, Callable[[], Iterable[Event] | None]] = {}
         self._turns = 0
 
     def clock(self) -> float:
         return self.now
 
-    def watch(self, fd: int, reader: Callable[[], Iterable[Event]]) -> None:
+    def watch(self, fd: int, reader: Callable[[], Iterable[Event] | None]) -> None:
         self.readers[fd] = reader
 
     def unwatch(self, fd: int) -> None:
@@ -79,7 +79,7 @@ class FakeLoop:
 
     def read_all(self) -> list[Event]:
         """Call every reader, as the loop does when all descriptors are ready."""
-        return [event for reader in list(self.readers.values()) for event in reader()]
+        return [event for reader in list(self.readers.values()) for event in reader() or ()]
 
     def _pass_to(self, moment: float) -> None:
         self.now = moment
