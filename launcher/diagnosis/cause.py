@@ -70,14 +70,11 @@ def _speaker_first(failures: list[WorkerOutcome]) -> list[WorkerOutcome]:
     if not is_bare_exit(first) or first.last_lines or first.start_failure:
         return failures
     for worker in failures:
-        is_alike = (
+        if (
             worker.returncode == first.returncode
+            and worker.last_lines
             and is_bare_exit(worker)
             and not is_secondary(worker)
-        )
-        if (
-            is_alike
-            and worker.last_lines
             and (worker.failed_at or 0.0) - (first.failed_at or 0.0) < _TOGETHER_S
         ):
             return [worker, *(other for other in failures if other is not worker)]

@@ -72,7 +72,7 @@ class Evidence:
         nothing to add.
         """
         if returncode == -signal.SIGBUS:
-            return _describe_shared_memory()
+            return _shared_memory_in_words()
         if returncode != -signal.SIGKILL:
             return ""
         self._read_kernel_log()
@@ -94,25 +94,14 @@ class Evidence:
         self._read_kernel_log()
         limit = self._take_counted_kill()
         if self._kills:
-            pid, text = self._kills.popitem()
-            return "; ".join(
-                (
-                    f"the kernel's out-of-memory killer ended process {pid} ({text})",
-                    *_memory_figures(None),
-                )
-            )
-        if limit is not None:
-            return "; ".join(
-                (
-                    f"the kernel's out-of-memory killer ended a process here{limit}",
-                    *_memory_figures(None),
-                )
-            )
-        return (
-            _describe_shared_memory()
-            if "signal: Bus error" in words or _shared_memory()[1] >= 90
-            else ""
-        )
+            ended = "process {} ({})".format(*self._kills.popitem())
+        elif limit is not None:
+            ended = f"a process here{limit}"
+        else:
+            is_about_memory = "signal: Bus error" in words or _shared_memory()[1] >= 90
+            return _shared_memory_in_words() if is_about_memory else ""
+        verdict = f"the kernel's out-of-memory killer ended {ended}"
+        return "; ".join((verdict, *_memory_figures(None)))
 
     def _take_counted_kill(self) -> str | None:
         """Return the limit, as text, of the cgroup that counts one kill more than it did; None when
@@ -210,7 +199,7 @@ def _shared_memory() -> tuple[int, int]:
     return size, 100 * (size - free) // size if size else 100
 
 
-def _describe_shared_memory() -> str:
+def _shared_memory_in_words() -> str:
     size, used_percent = _shared_memory()
     if not size:
         return ""

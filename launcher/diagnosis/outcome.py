@@ -42,18 +42,11 @@ class WorkerOutcome(NamedTuple):
 
         A worker that had left its exception before we asked it to stop was on its way out already.
         """
+        asked_at = self.asked_to_stop_at
         if self.error is not None and self.error.monotonic_ns:
             raised_at = self.error.monotonic_ns / 1e9
-            return (
-                raised_at
-                if self.asked_to_stop_at is None or raised_at < self.asked_to_stop_at
-                else None
-            )
-        return (
-            self.ended_at
-            if self.returncode not in (None, 0) and self.asked_to_stop_at is None
-            else None
-        )
+            return raised_at if asked_at is None or raised_at < asked_at else None
+        return self.ended_at if self.returncode not in (None, 0) and asked_at is None else None
 
     def __repr__(self) -> str:
         state = "running" if self.returncode is None else describe(self.returncode)

@@ -149,7 +149,6 @@ def _hang_report(
         hostname=hostname,
         what=f"{hang.describe()}: {stacks.summary(hang.where)}",
         exit_code=_HANG_EXIT_CODE,
-        last_lines=(),
         log_path=worker.log_path if worker else "",
         attempt=outcome.attempt,
         duration_s=round(outcome.duration_s, 3),
@@ -228,19 +227,12 @@ def render(report: FailureReport, *, colour: bool = False) -> str:
     read on.
     """
     bold, red, plain = ("\x1b[1m", "\x1b[31m", "\x1b[0m") if colour else ("", "", "")
+    where = f"pid {report.pid} on {report.hostname}" if report.pid else f"on {report.hostname}"
+    who = f"rank {report.rank} ({where}): " if report.rank >= 0 else ""
+    lines = [f"{bold}{red}FAILED{plain}{bold}: {who}{report.what}{plain}"]
     same = [rank for other in report.others if other.is_same for rank in other.ranks]
-    if report.rank < 0:
-        lines = [f"{bold}{red}FAILED{plain}{bold}: {report.what}{plain}"]
-    else:
-        pid = (
-            f" (pid {report.pid} on {report.hostname})"
-            if report.pid
-            else f" (on {report.hostname})"
-        )
-        who = f"rank {report.rank}{pid}"
-        lines = [f"{bold}{red}FAILED{plain}{bold}: {who}: {report.what}{plain}"]
-        if same:
-            lines.append(f"  the same on {format_ranks(same)}")
+    if same:
+        lines.append(f"  the same on {format_ranks(same)}")
     if report.evidence:
         lines.append(f"  {report.evidence}")
     if report.stacks:

@@ -114,5 +114,4 @@ class LocalCoordinator:
     def _reserve_port(self) -> int:
         """Keep a free port for rank 0 while the attempt lasts."""
         self._reserved = reserve_port(_LOOPBACK)
-        port: int = self._reserved.getsockname()[1]
-        return port
+        return int(self._reserved.getsockname()[1])

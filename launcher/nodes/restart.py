@@ -61,11 +61,9 @@ def signature_of(report: FailureReport) -> str:
     """Return a text that is equal for failures that are the same; "" when too little is known to
     compare.
     """
-    return (
-        f"{report.error_type}: {report.error_message}\n{report.traceback}"
-        if report.traceback
-        else ""
-    )
+    if not report.traceback:
+        return ""
+    return f"{report.error_type}: {report.error_message}\n{report.traceback}"
 
 
 def decide(
@@ -85,10 +83,8 @@ def decide(
         return Verdict("give_up", "a signal asked us to stop")
     # Replacements of single workers are among the past failures, too.
     if max(outcome.attempt, len(past)) >= policy.max_restarts:
-        return Verdict(
-            "give_up",
-            f"all {policy.max_restarts} restarts are used up" if policy.max_restarts else "",
-        )
+        allowed = policy.max_restarts
+        return Verdict("give_up", f"all {allowed} restarts are used up" if allowed else "")
     obstacle = _obstacle(outcome.duration_s, report, past, policy, now)
     if obstacle:
         return Verdict("give_up", f"not restarted: {obstacle}")
