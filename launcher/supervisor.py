@@ -94,7 +94,7 @@ def launch(spec: LaunchSpec, server: ServerProcess | None = None) -> LaunchResul
         if verdict.action == "restart":
             # A signal came before the next attempt had begun: this one was stopped, not failed.
             outcome, report = AttemptOutcome(plan.attempt, (), node.stop_request.signum), None
-        result = _settle_result(outcome, report, facts)
+        result = _make_result(outcome, report, facts)
         _leave_results(result, facts)
         return result
 
@@ -234,7 +234,7 @@ def _tell_survivors(outcome: AttemptOutcome, console: Console) -> None:
         )
 
 
-def _settle_result(
+def _make_result(
     outcome: AttemptOutcome, report: FailureReport | None, facts: NodeFacts
 ) -> LaunchResult:
     if outcome.succeeded:

@@ -17,7 +17,7 @@ from launcher.attempt.autopsy import Autopsy
 from launcher.attempt.node import NodeServices
 from launcher.attempt.stop import Stop, Sweep
 from launcher.attempt.waiting import FORWARDED_SIGNALS
-from launcher.attempt.watch import Diagnostics
+from launcher.attempt.watch import Watch
 from launcher.attempt.worker import Worker, WorkerStatus
 from launcher.diagnosis.hang import Hang
 from launcher.diagnosis.outcome import AttemptOutcome
@@ -40,7 +40,7 @@ from launcher.start.starter import Starter
 
 # After the first failure, how long to wait for others that fail at the same moment before the
 # report is made.
-SETTLE_S = 0.25
+GATHER_S = 0.25
 
 # An error in the program's text comes on every rank: how long to let them all say so, for one
 # report that names them all.
@@ -69,13 +69,13 @@ class Group:
         self._stop = Stop(
             self.workers, loop, node.kernel, plan.shutdown_timeout_s, self._tell_who_stays
         )
-        self._diagnostics = Diagnostics(
+        self._watch = Watch(
             self.workers, self._pipes, loop, plan.hang_timeout_s, console.say, self._on_hang
         )
         self._sweep: Sweep | None = None
         self._began_at = loop.clock()
         self._num_ended = 0
-        self._is_settled = False
+        self._is_understood = False
         # The signal to the launcher that ended this attempt, if one did.
         self._signum: int | None = None
         self._node_failure = ""
@@ -111,10 +111,10 @@ class Group:
         """Start the workers; wait until all have ended, or a failure is understood. Returns what is
         known then.
         """
-        self._diagnostics.begin()
+        self._watch.begin()
         for worker in self.workers:
             self._start(worker)
-        while not (self._all_ended or self._is_settled or self._stop.has_given_up):
+        while not (self._all_ended or self._is_understood or self._stop.has_given_up):
             self._turn()
         return self.outcome()
 
@@ -144,7 +144,7 @@ class Group:
 
     def stacks(self) -> str:
         """Return where each running worker is, as text."""
-        return self._diagnostics.describe()
+        return self._watch.stacks()
 
     def signal_all(self, signum: int) -> None:
         """Send a signal to every running worker."""
@@ -189,12 +189,12 @@ class Group:
 
     def _cancel_timers(self) -> None:
         self._stop.end()
-        self._diagnostics.end()
+        self._watch.end()
         if self._sweep:
             self._sweep.end()
         if self._replacing:
             self._replacing.end()
-        for timer in (self._settle, self._stop_after_failure):
+        for timer in (self._end_gathering, self._stop_after_failure):
             self._loop.cancel_timer(timer)
 
     def _let_go_of_all(self) -> None:
@@ -286,7 +286,7 @@ class Group:
             self._pipes.forget(plan.local_rank)
             self.workers[plan.local_rank] = Worker(plan)
             self._start(self.workers[plan.local_rank])
-            self._diagnostics.begin()
+            self._watch.begin()
         if self._replacing.obstacle:
             if any(worker.returncode for worker in self.workers):
                 # And the report tells of the one that failed.
@@ -323,32 +323,32 @@ class Group:
         for worker in running:
             self._node.kernel.signal_group(worker.pid, signal.SIGCONT)
         if not self._stop.has_begun:
-            self._diagnostics.begin()
+            self._watch.begin()
 
     def _begin_stop(self, signum: signal.Signals) -> None:
-        self._diagnostics.end()
+        self._watch.end()
         self._stop.begin(signum)
 
     def _stop_after_failure(self) -> None:
         self._begin_stop(signal.SIGTERM)
-        self._loop.set_timer(self._settle, SETTLE_S)
+        self._loop.set_timer(self._end_gathering, GATHER_S)
 
-    def _settle(self) -> None:
-        self._is_settled = True
+    def _end_gathering(self) -> None:
+        self._is_understood = True
 
     def _tell_who_stays(self) -> None:
         self._console.say(
             f"not ended {self.plan.shutdown_timeout_s:g} s after the stop,"
-            f" killing:\n{self._diagnostics.describe()}"
+            f" killing:\n{self._watch.stacks()}"
         )
 
     def _hear(self, local_rank: int, stream: str, data: bytes) -> None:
         if stream == "err" and not self._stop.has_begun:
-            self._diagnostics.hear(local_rank, data)
+            self._watch.hear(local_rank, data)
 
     def _on_hang(self, hang: Hang) -> None:
         self._hang = hang
-        self._is_settled = True
+        self._is_understood = True
         self._begin_stop(signal.SIGTERM)
 
     def _on_fork_server_lost(self, returncode: int) -> None:

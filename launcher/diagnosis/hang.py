@@ -43,7 +43,7 @@ class Hang(NamedTuple):
     # Who is waited for, in Horovod's words; "" when it was we who found that nothing moves.
     waits_for: str = ""
 
-    def describe(self) -> str:
+    def summary(self) -> str:
         """Return what stands still, without the places: `nothing has moved for 30 s`."""
         if not self.waits_for:
             return f"nothing has moved for {self.still_s:.0f} s"

@@ -147,7 +147,7 @@ def _hang_report(
         rank=worker.rank if worker else -1,
         pid=worker.pid if worker else 0,
         hostname=hostname,
-        what=f"{hang.describe()}: {stacks.summary(hang.where)}",
+        what=f"{hang.summary()}: {stacks.summary(hang.where)}",
         exit_code=_HANG_EXIT_CODE,
         log_path=worker.log_path if worker else "",
         attempt=outcome.attempt,

@@ -48,7 +48,7 @@ class Frame(NamedTuple):
         return any(mark in self.file for mark in _LIBRARY_MARKS)
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         return f"{os.path.basename(self.file)}:{self.line}"
 
 
@@ -104,7 +104,7 @@ def shorten_crash(lines: tuple[str, ...], most: int = 20) -> tuple[str, ...]:
     return (*before[-most // 2 :], lines[begin], *frames[: most - 1])
 
 
-def describe(stack: RankStack) -> str:
+def in_words(stack: RankStack) -> str:
     """Say where a rank is, in a few words: `waits in all_reduce (train.py:91)`."""
     if not stack.frames:
         return stack.condition
@@ -114,16 +114,16 @@ def describe(stack: RankStack) -> str:
     ):
         return "has ended its script and waits for its own threads to end"
     if any("frozen importlib" in frame.file for frame in stack.frames):
-        place = next((frame.place for frame in stack.frames if not frame.is_library), "")
-        return f"imports a module ({place})" if place else "imports a module"
+        location = next((frame.location for frame in stack.frames if not frame.is_library), "")
+        return f"imports a module ({location})" if location else "imports a module"
     user_at = next((at for at, frame in enumerate(stack.frames) if not frame.is_library), None)
     if user_at is None:
-        return f"is in {stack.frames[0].function} ({stack.frames[0].place})"
+        return f"is in {stack.frames[0].function} ({stack.frames[0].location})"
     user = stack.frames[user_at]
     below = [frame for frame in stack.frames[:user_at] if frame.function not in _WRAPPERS]
     if below:
-        return f"is in {below[-1].function} ({user.place})"
-    return f"is at {user.place} in {user.function}"
+        return f"is in {below[-1].function} ({user.location})"
+    return f"is at {user.location} in {user.function}"
 
 
 def group(stacks: Sequence[RankStack]) -> list[list[RankStack]]:
@@ -162,9 +162,11 @@ def render(stacks: Sequence[RankStack]) -> str:
     lines: list[str] = []
     for members in group(stacks):
         ranks = format_ranks([member.rank for member in members])
-        text = describe(members[0])
+        text = in_words(members[0])
         lines.append(f"{ranks}: {text if len(members) == 1 else 'each ' + text}")
-        lines.extend(f"    {frame.place} in {frame.function}" for frame in members[0].frames[:12])
+        lines.extend(
+            f"    {frame.location} in {frame.function}" for frame in members[0].frames[:12]
+        )
         if len(members[0].frames) > 12:
             lines.append(f"    ... {len(members[0].frames) - 12} more")
     return "\n".join(lines)
@@ -177,7 +179,7 @@ def summary(stacks: Sequence[RankStack]) -> str:
     parts = []
     for members in group(stacks):
         ranks = format_ranks([member.rank for member in members])
-        text = describe(members[0])
+        text = in_words(members[0])
         parts.append(f"{ranks} {text if len(members) == 1 else _of_several(text)}")
     return "; ".join(parts)
 

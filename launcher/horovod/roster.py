@@ -50,8 +50,8 @@ class Roster:
 
     def leave(self, local_rank: int) -> None:
         """A worker has ended, well or not."""
-        for place in (self._members, self._newcomers, self._waiting):
-            place.discard(local_rank)
+        for group in (self._members, self._newcomers, self._waiting):
+            group.discard(local_rank)
         self._gone.add(local_rank)
 
     def invite(self) -> list[int]:

@@ -43,7 +43,7 @@ class Stall(NamedTuple):
         """The rank for which all others wait; None when ranks wait for each other."""
         return next(iter(self.missing)) if len(self.missing) == 1 else None
 
-    def describe(self) -> str:
+    def summary(self) -> str:
         """Return who is waited for: `rank 1 in allreduce.loss; ranks 2-3 in allreduce.a,
         allreduce.b`.
         """
@@ -65,12 +65,12 @@ class StallWatch:
         # (missing rank, tensor) -> times of the first and of the last message that named them.
         self._seen: dict[tuple[int, str], tuple[float, float]] = {}
 
-    def feed(self, local_rank: int, data: bytes, now: float) -> Stall | None:
+    def hear(self, local_rank: int, data: bytes, now: float) -> Stall | None:
         """Take what a rank wrote on stderr; returns the stall that the last message in it tells of,
         or None.
         """
         stall = None
-        for message in self._readers.setdefault(local_rank, _Reader()).feed(data):
+        for message in self._readers.setdefault(local_rank, _Reader()).find(data):
             was_new = stall is not None and stall.is_new
             stall = self._follow(message, now)
             stall = stall._replace(is_new=stall.is_new or was_new)
@@ -99,7 +99,7 @@ class _Reader:
         self._kept = b""
         self._has_begun = False
 
-    def feed(self, data: bytes) -> Iterator[Stall]:
+    def find(self, data: bytes) -> Iterator[Stall]:
         if not self._has_begun:
             edge = len(_MARK) - 1
             if _MARK not in data and _MARK not in self._kept + data[:edge]:

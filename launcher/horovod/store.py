@@ -85,8 +85,8 @@ class HorovodStore:
         held, self._held = self._held, {}
         for local_rank, request in held.items():
             if request.scope == _PLACES:
-                place = (ranks[local_rank], len(ranks), local_rank, len(ranks), 0, 1)
-                request.connection.reply(self, 200, ",".join(map(str, place)).encode())
+                layout = (ranks[local_rank], len(ranks), local_rank, len(ranks), 0, 1)
+                request.connection.reply(self, 200, ",".join(map(str, layout)).encode())
             else:
                 self._serve(request)
 

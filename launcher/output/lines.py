@@ -72,7 +72,7 @@ class LineSplitter:
         return self.finish() if self._length >= self._max_line_bytes else b""
 
 
-def settle_carriage_returns(block: bytes) -> bytes:
+def apply_carriage_returns(block: bytes) -> bytes:
     """Reduce every line of a block to what a terminal would show last: the text behind its last
     carriage return.
     """
@@ -103,7 +103,7 @@ class Tail:
 
     def lines(self, count: int) -> tuple[str, ...]:
         """Return the last `count` lines as text; bytes that are no UTF-8 are shown as escapes."""
-        text = settle_carriage_returns(b"".join(self._chunks)).decode("utf-8", "backslashreplace")
+        text = apply_carriage_returns(b"".join(self._chunks)).decode("utf-8", "backslashreplace")
         return tuple(text.rstrip("\n").split("\n")[-count:]) if text.strip() else ()
 
     def text(self) -> str:

@@ -12,7 +12,7 @@ import time
 from typing import NamedTuple
 
 from launcher.output.console import Console
-from launcher.output.lines import LineSplitter, Tail, settle_carriage_returns
+from launcher.output.lines import LineSplitter, Tail, apply_carriage_returns
 
 # A progress bar that is not on a terminal is printed as a line, at most this often.
 PROGRESS_INTERVAL_S = 10.0
@@ -125,7 +125,7 @@ class RankStream:
                 file.close()
 
     def _emit(self, block: bytes) -> None:
-        block = settle_carriage_returns(block)
+        block = apply_carriage_returns(block)
         if self._filtered is not None:
             self._write_filtered(block)
         if self._settings.shown:
@@ -165,10 +165,10 @@ class RankStream:
             if self._console.is_tty(self._settings.stream):
                 self._show_live(text)
             else:
-                self._show_progress_line(settle_carriage_returns(text))
+                self._show_progress_line(apply_carriage_returns(text))
 
     def _show_live(self, text: bytes) -> None:
-        shown = self._settings.prefix + settle_carriage_returns(text)
+        shown = self._settings.prefix + apply_carriage_returns(text)
         self._console.show_live(self._settings.rank, self._settings.stream, shown)
 
     def _show_progress_line(self, text: bytes) -> None:

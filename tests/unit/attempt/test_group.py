@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from launcher.attempt.group import SETTLE_S, Group
+from launcher.attempt.group import GATHER_S, Group
 from launcher.attempt.stop import GIVE_UP_S, SWEEP_GRACE_S
 from launcher.contract.files import RunPaths
 from launcher.events import (
@@ -85,9 +85,9 @@ def LEAVES_AN_ORPHAN() -> None:  # noqa: N802  (a step of a history; play() puts
 STATES: dict[str, list[Step]] = {
     "running": [],
     "stopping after a failure": [Exited(0, 3)],
-    "settled": [Exited(0, 3), SETTLE_S],
+    "settled": [Exited(0, 3), GATHER_S],
     "stopping after a signal": [Signalled(signal.SIGTERM)],
-    "killing": [Exited(0, 3), SETTLE_S, GRACE_S],
+    "killing": [Exited(0, 3), GATHER_S, GRACE_S],
     "sweeping": [LEAVES_AN_ORPHAN, Exited(0, 3), Exited(1, -signal.SIGTERM)],
 }
 EVENTS: dict[str, Event] = {
@@ -229,7 +229,7 @@ def test_a_signal_is_said_and_counts_in_every_state(state: str, event: str) -> N
 def test_a_second_signal_forces_in_every_state(state: str, expected: list[str]) -> None:
     played = play(STATES[state], EVENTS["SIGTERM"], EVENTS["SIGTERM"])
     assert played.calls == expected
-    assert played.took_s == (SETTLE_S if state == "settled" else 0)
+    assert played.took_s == (GATHER_S if state == "settled" else 0)
 
 
 def test_the_fork_servers_death_is_the_nodes_failure_unless_all_had_ended() -> None:
