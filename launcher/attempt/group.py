@@ -61,7 +61,6 @@ class Group:
         self._node = node
         self._loop = loop = node.loop
         self._console = console = node.console
-        self._keeper = node.keeper
         self.workers = [Worker(worker) for worker in plan.workers]
         listener = self._hear if plan.assignment.horovod_port else None
         self._pipes = WorkerPipes(plan, loop, console, listener)
@@ -243,7 +242,7 @@ class Group:
     def _on_start(self, event: Started) -> None:
         worker = self.workers[event.local_rank]
         worker.pid = event.pid
-        self._keeper.add_session(event.pid)
+        self._node.keeper.add_session(event.pid)
         if self._stop.has_begun:
             self._stop.ask(worker)
 

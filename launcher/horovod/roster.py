@@ -16,11 +16,11 @@ class Roster:
     """
 
     def __init__(self, num_workers: int) -> None:
+        # Rank of each local rank. Local ranks stay with their devices; ranks are exchanged when
+        # rank 0 is lost.
         self.ranks = list(range(num_workers))
-        """Rank of each local rank. Local ranks stay with their devices; ranks change places when
-        rank 0 is lost.
-        """
-        self._members: set[int] = set()  # have met the others: they hold the state
+        # Those that have met the others: they hold the state.
+        self._members: set[int] = set()
         self._newcomers = set(range(num_workers))
         self._waiting: set[int] = set()
         self._gone: set[int] = set()

@@ -86,7 +86,7 @@ class HorovodStore:
         for local_rank, request in held.items():
             if request.scope == _PLACES:
                 layout = (ranks[local_rank], len(ranks), local_rank, len(ranks), 0, 1)
-                request.connection.reply(self, 200, ",".join(map(str, layout)).encode())
+                self._reply(request.connection, 200, ",".join(map(str, layout)).encode())
             else:
                 self._serve(request)
 
@@ -99,7 +99,7 @@ class HorovodStore:
             self._is_listening = True
             self._loop.watch(self._listener.fileno(), self._accept)
 
-    def _accept(self) -> Iterable[Event]:
+    def _accept(self) -> None:
         try:
             while True:
                 self._welcome(self._listener.accept()[0])
@@ -109,7 +109,6 @@ class HorovodStore:
                 # busy: see _drop.
                 self._loop.unwatch(self._listener.fileno())
                 self._is_listening = False
-        return ()
 
     def _give_up_spare(self) -> bool:
         if self._spare < 0:
@@ -142,7 +141,7 @@ class HorovodStore:
         self, connection: _Connection, method: str, path: str, body: bytes
     ) -> Iterable[Event]:
         if not path.startswith(self._prefix):
-            connection.reply(self, 403, b"")
+            self._reply(connection, 403, b"")
             return ()
         scope, _, key = path[len(self._prefix) :].partition("/")
         request = _Request(connection, method, scope, key, body)
@@ -167,7 +166,7 @@ class HorovodStore:
     def _serve(self, request: _Request) -> None:
         values, key = self._values.setdefault(request.scope, {}), request.key
         if request.method == "GET":
-            request.connection.reply(self, 200 if key in values else 404, values.get(key, b""))
+            self._reply(request.connection, 200 if key in values else 404, values.get(key, b""))
             return
         if request.method == "PUT":
             values[key] = request.body
@@ -176,7 +175,14 @@ class HorovodStore:
             # next hvd.init().
             for name in (key, f"rank_{key}"):
                 values.pop(name, None)
-        request.connection.reply(self, 200, b"")
+        self._reply(request.connection, 200, b"")
+
+    def _reply(self, connection: _Connection, status: int, body: bytes) -> None:
+        head = f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Length: {len(body)}\r\n\r\n"
+        try:
+            connection.sock.sendall(head.encode() + body)  # fits into any socket buffer
+        except OSError:
+            self._drop(connection)
 
     def _drop(self, connection: _Connection) -> None:
         self._loop.unwatch(connection.sock.fileno())
@@ -228,10 +234,3 @@ class _Connection:
         method, path, _ = f"{first}  ".split(" ", 2)
         self.received = body[length:]
         return method, path, body[:length]
-
-    def reply(self, store: HorovodStore, status: int, body: bytes) -> None:
-        head = f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Length: {len(body)}\r\n\r\n"
-        try:
-            self.sock.sendall(head.encode() + body)  # fits into any socket buffer
-        except OSError:
-            store._drop(self)

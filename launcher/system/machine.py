@@ -25,19 +25,18 @@ def _cgroup_cpus() -> int:
     """Return the smallest CPU quota on the way up from our cgroup, rounded up to whole CPUs; 0 for
     none.
     """
-    quotas = [quota for folder in cgroup_folders("cpu") for quota in _quota_of(folder) if quota > 0]
+    quotas = [quota for quota in map(_quota_of, cgroup_folders("cpu")) if quota > 0]
     return max(1, int(min(quotas) + 0.999)) if quotas else 0
 
 
-def _quota_of(folder: str) -> list[float]:
+def _quota_of(folder: str) -> float:
+    """Return the number of CPUs that a cgroup may use; 0 for no limit."""
     v2 = read_text(f"{folder}/cpu.max").split()
     if len(v2) == 2 and v2[0] != "max":
-        return [int(v2[0]) / int(v2[1])]
+        return int(v2[0]) / int(v2[1])
     quota = read_text(f"{folder}/cpu.cfs_quota_us")
     period = read_text(f"{folder}/cpu.cfs_period_us")
-    if quota and period and int(quota) > 0:
-        return [int(quota) / int(period)]
-    return []
+    return int(quota) / int(period) if quota and period and int(quota) > 0 else 0.0
 
 
 def visible_gpus(environ: Mapping[str, str]) -> list[str]:
