@@ -1,5 +1,4 @@
-"""The page that tells the story of a launch on one node: join -> plan -> attempt -> settle ->
-report -> exit code.
+"""The page of a launch on one node: join -> plan -> attempt -> settle -> report -> exit code.
 
 Everything here is a call to somebody else. One node and several run the same lines; only the
 coordinator differs.
@@ -123,9 +122,7 @@ def _prepare_process() -> None:
 def _open_services(
     spec: LaunchSpec, facts: NodeFacts
 ) -> Iterator[tuple[NodeServices, ControlSocket]]:
-    """Open what lives as long as the launch. The console closes first: it must still be able to
-    write.
-    """
+    """Everything that lives as long as the launch; the console closes before its loop does."""
     with (
         Loop((*spec.signals, *_OTHER_SIGNALS)) as loop,
         Keeper(facts.mark) as keeper,

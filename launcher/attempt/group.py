@@ -1,5 +1,4 @@
-"""One attempt on this node: start all workers, handle events, stop all on the first failure, say
-what happened.
+"""One attempt on this node: start all workers, stop all on the first failure, say what happened.
 
 The only owner of the workers' states. `run` returns when all workers have ended, or a moment
 after the first failure, so that the report need not wait for slow workers; leaving the block then
@@ -48,9 +47,7 @@ SAME_ERROR_S = 0.5
 
 
 class Group:
-    """All workers of this node in one attempt. Use as a context manager: nothing of it survives
-    the block.
-    """
+    """All workers of this node in one attempt; as a context manager: nothing of it survives."""
 
     def __init__(
         self, plan: LaunchPlan, starter: Starter, node: NodeServices, elastic: Elastic | None = None
@@ -107,8 +104,9 @@ class Group:
             self._sweep_up()
 
     def run(self) -> AttemptOutcome:
-        """Start the workers; wait until all have ended, or a failure is understood. Returns what is
-        known then.
+        """Start the workers; wait until all have ended, or a failure is understood.
+
+        Returns what is known then.
         """
         self._watch.begin()
         for worker in self.workers:
@@ -156,8 +154,9 @@ class Group:
         return all(worker.returncode is not None for worker in self.workers)
 
     def _known_workers(self) -> set[int]:
-        """The workers that are no orphans. Those whose fork server has died are: somebody must
-        wait for their end.
+        """Return the process ids of the workers, which are no orphans.
+
+        Those whose fork server has died are: somebody must wait for their end.
         """
         return set() if self._node_failure else {worker.pid for worker in self.workers}
 
@@ -173,8 +172,9 @@ class Group:
             self._turn()
 
     def _sweep_up(self) -> None:
-        """End what the workers have left behind. After a success, a process that has made a session
-        of its own was meant to stay.
+        """End what the workers have left behind.
+
+        After a success, a process that has made a session of its own was meant to stay.
         """
         sessions = {worker.pid for worker in self.workers if worker.pid}
         self._sweep = Sweep(
@@ -197,8 +197,9 @@ class Group:
             self._loop.cancel_timer(timer)
 
     def _let_go_of_all(self) -> None:
-        """Let all process ids go. Of one that was given up, the end must not be taken for that of a
-        worker of the next attempt.
+        """Let all process ids go.
+
+        The end of one that was given up must not be taken for that of a worker of the next attempt.
         """
         for worker in self.workers:
             if worker.returncode is None:
@@ -274,9 +275,7 @@ class Group:
         return self._replacing.lose(worker.plan.local_rank, self._autopsy.outcome_of(worker))
 
     def _replace_lost(self) -> None:
-        """Start workers in the place of those that elastic Horovod has lost, once the others have
-        come back.
-        """
+        """Replace those that elastic Horovod has lost, once the others have come back."""
         assert self._replacing is not None
         if self._stop.has_begun:
             return
@@ -314,7 +313,7 @@ class Group:
             self._stop.force()
 
     def _pause(self) -> None:
-        """Ctrl-Z: stop the workers, then ourselves; when somebody continues us, continue them."""
+        """Stop the workers, then ourselves, for Ctrl-Z; once continued, continue them."""
         running = [worker for worker in self.workers if worker.is_running]
         for worker in running:
             self._node.kernel.signal_group(worker.pid, signal.SIGSTOP)
@@ -357,8 +356,7 @@ class Group:
             f"the fork server, parent of all workers here, has died: {describe(returncode)}"
         )
         for worker in self.workers:
-            # The kernel has killed them with their parent, and nobody can tell us their statuses
-            # any more.
+            # The kernel has killed them with their parent, and nobody knows their statuses.
             if worker.returncode is None:
                 worker.asked_to_stop_at = self._loop.clock()
                 self._on_exit(worker.plan.local_rank, -signal.SIGKILL)

@@ -1,5 +1,4 @@
-"""Stopping, written once: ask politely, wait until one shared deadline, force, wait bounded, give
-up on the rest.
+"""Stopping, written once: ask politely, wait until one shared deadline, force, give up on the rest.
 
 And sweeping: what workers have left behind is found and ended, because nothing survives a run. A
 Python worker is asked alone, so that it can use its data workers to finish what it does; a foreign
@@ -23,8 +22,7 @@ from launcher.system.loop import Loop
 _ESCALATE_SHARE = 0.25
 _ESCALATE_MAX_S = 5.0
 
-# How long to wait for the kernel to end killed processes: one in uninterruptible sleep may never
-# end.
+# How long to wait for killed processes to end: one in uninterruptible sleep may never do so.
 GIVE_UP_S = 5.0
 
 # How long what a worker has left behind may take to end after SIGTERM.
@@ -49,8 +47,9 @@ class Kernel:
                 _reap(pid)
 
     def left_behind(self, known: Collection[int], sessions: Collection[int] | None) -> list[int]:
-        """Return what still runs below us and is not known: all of it, or what is in these
-        sessions; what has ended is let go.
+        """Return what still runs below us and is not known; what has ended is let go.
+
+        All of it, or what is in these sessions.
 
         As a sub-reaper we are the parent of every process whose own parent has ended.
         """
@@ -75,9 +74,7 @@ def _reap(pid: int) -> None:
 
 
 class StopRequest:
-    """The signal that asks a launch to stop: noted once, for all its attempts and the pauses
-    between them.
-    """
+    """The signal that asks a launch to stop, in whichever attempt or pause it comes."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say

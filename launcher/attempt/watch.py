@@ -1,5 +1,4 @@
-"""Looks after the workers of an attempt from outside: does anything still move, and where is
-everyone?
+"""Looks at the workers of an attempt from outside: does anything still move, and where is everyone?
 
 Owns the hang timer and the collection of stacks; what a hang leads to is decided by the group.
 """
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Watch:
-    """Watches the workers of one attempt."""
+    """The look-out over the workers of one attempt."""
 
     def __init__(
         self,
@@ -59,7 +58,7 @@ class Watch:
         self._loop.cancel_timer(self._look)
 
     def hear(self, local_rank: int, data: bytes) -> None:
-        """A rank of Horovod has written something on stderr, which may tell of a stall.
+        """Take what a rank of Horovod has written on stderr, which may tell of a stall.
 
         A rank that waits in Horovod keeps a processor busy, so nothing seems to stand still.
         """

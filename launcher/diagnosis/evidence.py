@@ -1,5 +1,4 @@
-"""Evidence for why a worker was killed: the kernel's out-of-memory counters and log, memory
-figures, /dev/shm.
+"""Evidence for why a worker was killed: counters and log of the kernel, memory, /dev/shm.
 
 Opened when a launch begins, so that what was there before is not taken for news. Everything is
 read-only, and whatever cannot be read is left out.
@@ -42,8 +41,7 @@ def own_memory_folders() -> list[str]:
 
 
 class Evidence:
-    """What the kernel says about killed processes since the launch began. Use as a context
-    manager.
+    """What the kernel says about killed processes since the launch began; a context manager.
 
     open_kernel_log: returns a descriptor that gives a record for each read, or -1. memory_folders:
     returns the folders of our memory cgroup and of those above it.
@@ -68,9 +66,7 @@ class Evidence:
             self._kernel_log = -1
 
     def explain(self, returncode: int, pid: int, peak_kib: int | None) -> str:
-        """Return what is known about a worker's death, in a sentence or two, or "" when there is
-        nothing to add.
-        """
+        """Say what is known about a worker's death, in a sentence or two; "" for nothing."""
         if returncode == -signal.SIGBUS:
             return _shared_memory_in_words()
         if returncode != -signal.SIGKILL:
@@ -88,9 +84,7 @@ class Evidence:
         return "; ".join(part for part in (verdict, *_memory_figures(peak_kib)) if part)
 
     def explain_data_worker(self, words: str) -> str:
-        """Return what is known about the death of a rank's data worker; `words` is what the rank
-        says of it.
-        """
+        """Say what is known about the death of a rank's data worker, of which it says `words`."""
         self._read_kernel_log()
         limit = self._take_counted_kill()
         if self._kills:
@@ -104,9 +98,7 @@ class Evidence:
         return "; ".join((verdict, *_memory_figures(None)))
 
     def _take_counted_kill(self) -> str | None:
-        """Return the limit, as text, of the cgroup that counts one kill more than it did; None when
-        none does.
-        """
+        """Return the limit, as text, of the cgroup that counts one kill more; None without one."""
         found: str | None = None
         for folder, count in _oom_counters(self._memory_folders()).items():
             if count > self._counters.get(folder, count):
@@ -135,9 +127,7 @@ class Evidence:
 
 
 def _or_cpu_limit() -> str:
-    """Return the other possibility where CPU time is limited: the kernel kills at the hard limit,
-    and says so to nobody.
-    """
+    """Name the other possibility: at the hard limit of CPU time the kernel kills without a word."""
     import resource
 
     _, limit_s = resource.getrlimit(resource.RLIMIT_CPU)
@@ -188,9 +178,7 @@ def _memory_figures(peak_kib: int | None) -> list[str]:
 
 
 def _shared_memory() -> tuple[int, int]:
-    """Return the size of /dev/shm in bytes, and how many per cent of it are in use; 0 and 0 when
-    there is none.
-    """
+    """Return the size of /dev/shm in bytes, and the percentage in use; 0 and 0 without it."""
     try:
         status = os.statvfs("/dev/shm")
     except OSError:

@@ -1,5 +1,4 @@
-"""Notices that a run stands still: no output and no CPU time for a while, or a rank whose heartbeat
-has stopped.
+"""Notices that a run stands still: no output and no CPU time, or a rank's heartbeat has stopped.
 
 Pure: what was measured and the time are arguments. Who measures is in attempt/watch.py; who stops
 the attempt, in attempt/group.py.

@@ -24,8 +24,7 @@ class WorkerOutcome(NamedTuple):
     # Monotonic seconds of this node when the end was seen, and the order in which ends were seen.
     ended_at: float = 0.0
     order: int = 0
-    # Monotonic seconds at which we asked this worker to stop; None when we never did, or it had
-    # ended before.
+    # Monotonic seconds at which we asked it to stop; None when we did not, or it had ended.
     asked_to_stop_at: float | None = None
     error: WorkerError | None = None
     last_lines: tuple[str, ...] = ()
@@ -37,8 +36,7 @@ class WorkerOutcome(NamedTuple):
 
     @property
     def failed_at(self) -> float | None:
-        """When this worker failed by itself, in monotonic seconds; None when it did not fail, or
-        only because we stopped it.
+        """When this worker failed by itself, in monotonic seconds; None when it did not.
 
         A worker that had left its exception before we asked it to stop was on its way out already.
         """

@@ -17,8 +17,7 @@ from launcher.diagnosis.stacks import RankStack, parse_dump
 from launcher.system.machine import read_text
 from launcher.system.processes import descendants, process_info, send_signal, stat_fields
 
-# How long workers may take to write their stacks, and how long a file must stand still to be
-# complete.
+# How long workers may take to write their stacks; a file that stands still so long is complete.
 _ANSWER_S = 0.6
 _QUIET_S = 0.03
 

@@ -1,5 +1,4 @@
-"""The failure report: which worker failed first, how, and what it said. Pure: outcome in, report
-and text out.
+"""The failure report: who failed first, how, and what it said. Pure: outcome in, text out.
 
 Who failed first is found in cause.py. The values in which a failed run is handed on are here as
 well: WorkerFailed for those who called `launcher.launch()`, LaunchResult for the way to them.
@@ -111,8 +110,7 @@ def make_report(outcome: AttemptOutcome, *, hostname: str, run_dir: str | None) 
     first, *rest = failures
     error = first.error
     exception = error if error is not None and error.type != "SystemExit" else None
-    # What sys.exit was given, when it was a text: a number is the exit code, which is named
-    # already.
+    # What sys.exit was given, when it was a text: a number is the exit code, named already.
     last_words = first.start_failure if is_bare_exit(first) or error is None else error.message
     return FailureReport(
         rank=first.rank,
@@ -177,8 +175,7 @@ def _node_report(outcome: AttemptOutcome, hostname: str, run_dir: str | None) ->
 
 
 def _exit_code(worker: WorkerOutcome) -> int:
-    # On its way out with an exception when we stopped it: the code is the one that it would have
-    # ended with.
+    # With an exception on its way out when we stopped it: the code that it would have had.
     is_ours = worker.asked_to_stop_at is not None and worker.error is not None
     if worker.returncode is None or (is_ours and worker.returncode < 0):
         return 1
@@ -223,9 +220,7 @@ def _first_line(text: str) -> str:
 
 
 def render(report: FailureReport, *, colour: bool = False) -> str:
-    """Return the report as it is printed: a headline, the traceback or the last lines, where to
-    read on.
-    """
+    """Return the report as it is printed: headline, traceback or last lines, where to read on."""
     bold, red, plain = ("\x1b[1m", "\x1b[31m", "\x1b[0m") if colour else ("", "", "")
     where = f"pid {report.pid} on {report.hostname}" if report.pid else f"on {report.hostname}"
     who = f"rank {report.rank} ({where}): " if report.rank >= 0 else ""
@@ -280,8 +275,10 @@ class WorkerFailed(LauncherError):
 
 
 class LaunchResult(NamedTuple):
-    """How a launch ended. As JSON, in the file that LAUNCHER_RESULT_FILE names, it goes to the
-    `launcher.launch()` that asked for the launch.
+    """How a launch ended.
+
+    As JSON, in the file that LAUNCHER_RESULT_FILE names, it goes to the `launcher.launch()` that
+    asked for the launch.
     """
 
     exit_code: int

@@ -1,5 +1,4 @@
-"""Stacks of workers: what faulthandler wrote -> frames, groups of equal stacks, and sentences that
-name the odd rank.
+"""Stacks of workers: what faulthandler wrote -> frames, groups, sentences that name the odd rank.
 
 Pure: text in, values and text out. Who asks the workers is in probe.py.
 """
@@ -53,21 +52,16 @@ class Frame(NamedTuple):
 
 
 class RankStack(NamedTuple):
-    """Where one rank is. `frames` of its main thread, innermost first; `condition` when it cannot
-    say so itself.
-    """
+    """Where one rank is: its main thread's frames, innermost first, or its condition."""
 
     rank: int
     frames: tuple[Frame, ...] = ()
-    # "stopped by a signal (SIGSTOP)", "in uninterruptible sleep", "no stack" ... or "" when there
-    # are frames.
+    # "stopped by a signal (SIGSTOP)", "has ended" ... or "" when there are frames.
     condition: str = ""
 
 
 def parse_dump(text: str) -> tuple[Frame, ...]:
-    """Return the main thread's frames from a faulthandler dump; it is the last thread that is
-    listed.
-    """
+    """Return the main thread's frames from a faulthandler dump, where it is listed last."""
     frames: list[Frame] = []
     for line in text.splitlines():
         if line.endswith("(most recent call first):"):
@@ -81,8 +75,7 @@ def parse_dump(text: str) -> tuple[Frame, ...]:
 
 
 def shorten_crash(lines: tuple[str, ...], most: int = 20) -> tuple[str, ...]:
-    """Return the last lines of a worker that crashed: what came before, and the stack of the thread
-    that crashed.
+    """Return the last lines of a worker that crashed: some, and the stack of the crashed thread.
 
     Without the other threads' stacks, our own frames, and the list of extension modules. Lines
     without a crash stay, the last `most` of them.
@@ -127,9 +120,7 @@ def in_words(stack: RankStack) -> str:
 
 
 def group(stacks: Sequence[RankStack]) -> list[list[RankStack]]:
-    """Put ranks with the same main-thread stack together, the smallest group first: the odd ones
-    lead.
-    """
+    """Put ranks with the same stack together, the smallest group first: the odd ones lead."""
     groups: dict[object, list[RankStack]] = {}
     for stack in stacks:
         groups.setdefault(stack.frames or stack.condition, []).append(stack)
@@ -137,9 +128,7 @@ def group(stacks: Sequence[RankStack]) -> list[list[RankStack]]:
 
 
 def odd_rank(stacks: Sequence[RankStack]) -> int | None:
-    """Return the rank that stands alone while the others share a stack; None when nobody stands
-    out.
-    """
+    """Return the rank that stands alone while the others share a stack; None without one."""
     groups = group(stacks)
     if len(stacks) == 1:
         return stacks[0].rank  # all others have ended
@@ -173,9 +162,7 @@ def render(stacks: Sequence[RankStack]) -> str:
 
 
 def summary(stacks: Sequence[RankStack]) -> str:
-    """Return one sentence: `rank 3 is in __next__ (train.py:88); ranks 0-2, 4-7 are in all_reduce
-    (train.py:91)`.
-    """
+    """Return one sentence: `rank 3 is in next (a.py:8); ranks 0-2 are in all_reduce (a.py:9)`."""
     parts = []
     for members in group(stacks):
         ranks = format_ranks([member.rank for member in members])

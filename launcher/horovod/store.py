@@ -1,5 +1,4 @@
-"""The key-value store over HTTP at which Horovod's Gloo controllers find each other, served from
-the supervisor's own loop.
+"""The store over HTTP at which Horovod's Gloo controllers meet, in the supervisor's own loop.
 
 Speaks what Horovod 0.28's C++ client asks for: PUT, GET (404 while a key is missing) and DELETE of
 /scope/key. Loopback only. One store lives as long as one attempt. Horovod's own server would cost
@@ -48,8 +47,7 @@ class HorovodStore:
         # waits for `admit`.
         self._expected: dict[str, int] = {}
         self._held: dict[int, _Request] = {}
-        # Given up for a connection when descriptors are short: one client at a time is better than
-        # none.
+        # Given up for a connection when descriptors are short: one client at a time can be served.
         self._spare = -1
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._listener.bind(("127.0.0.1", 0))
@@ -78,9 +76,7 @@ class HorovodStore:
         self._expected.update({str(rank): local_rank for local_rank, rank in newcomers.items()})
 
     def admit(self, ranks: Mapping[int, int]) -> None:
-        """Begin a new round for these workers, local rank -> rank: all requests that are held get
-        their answers.
-        """
+        """Begin a new round for these workers, local rank -> rank: answer all that are held."""
         self._values.clear()
         held, self._held = self._held, {}
         for local_rank, request in held.items():
@@ -153,9 +149,7 @@ class HorovodStore:
         return (Asked(local_rank),)
 
     def _asking(self, request: _Request) -> int | None:
-        """Return the local rank of a worker that asks to be let in; None for every other
-        request.
-        """
+        """Return the local rank of a worker that asks to be let in; None for other requests."""
         if request.method == "GET" and request.scope == _PLACES:
             local_rank = request.key.rpartition(":")[2]
             return int(local_rank) if local_rank.isdecimal() else None
@@ -171,8 +165,8 @@ class HorovodStore:
         if request.method == "PUT":
             values[key] = request.body
         elif request.method == "DELETE":
-            # This rank has met all others in this scope. What it wrote must not be found by the
-            # next hvd.init().
+            # This rank has met all others in this scope: the next hvd.init() must not find what
+            # it wrote.
             for name in (key, f"rank_{key}"):
                 values.pop(name, None)
         self._reply(request.connection, 200, b"")

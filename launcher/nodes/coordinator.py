@@ -1,5 +1,4 @@
-"""Who answers `join` and `settle` for a node: the two questions that a supervisor asks about the
-whole run.
+"""Who answers `join` and `settle` for a node: what a supervisor asks about the whole run.
 
 `join` says which ranks this node has in the next attempt and where its process group store is;
 `settle` turns what happened into a verdict. On one node that is this file; several nodes bring a

@@ -1,5 +1,4 @@
-"""The launcher's own stdout and stderr: never blocks the loop, keeps lines whole, shows progress
-bars as one live line.
+"""The launcher's own stdout and stderr: whole lines, one live line, and never a blocked loop.
 
 A terminal or a pipe that is not read fills a bounded buffer; then the workers are held back for a
 moment, and if the reader still does not move, lines are counted instead of shown (the log files
@@ -47,8 +46,7 @@ class StreamWriter:
         self.pending_bytes = 0
         self._waiting = False
         self.closed = self._fd < 0
-        # Why it was closed, where the user should know: a full disk, and not a reader that has
-        # gone.
+        # Why it was closed, where the user should know: a full disk, not a reader that has gone.
         self.failure = ""
         self.last_progress = time.monotonic()
 
@@ -140,9 +138,7 @@ def _open_nonblocking(fd: int) -> tuple[int, bool, bool]:
 
 
 class Console:
-    """stdout and stderr of the launcher. `say` is our own voice, `show` passes on what workers
-    wrote.
-    """
+    """stdout and stderr of the launcher: `say` is our own voice, `show` that of workers."""
 
     def __init__(self, loop: Loop, environ: Mapping[str, str]) -> None:
         out = StreamWriter(1, loop)
@@ -173,7 +169,7 @@ class Console:
         return time.monotonic() - newest
 
     def start_skipping(self) -> None:
-        """From now on count lines instead of keeping them, until the reader has caught up."""
+        """Count lines instead of keeping them, until the reader has caught up."""
         self._skipping = True
 
     def show(self, stream: str, block: bytes) -> None:
@@ -185,9 +181,7 @@ class Console:
         self._redraw_live()
 
     def show_live(self, rank: int, stream: str, text: bytes) -> None:
-        """Show an unfinished line at the bottom of the terminal. There is one such line: the lowest
-        rank's.
-        """
+        """Show an unfinished line at the bottom of the terminal: the lowest rank's, if several."""
         writer = self._writers[stream]
         if (
             not writer.is_tty
@@ -271,8 +265,7 @@ def _wants_colour(environ: Mapping[str, str], is_tty: bool) -> bool:
 
 
 def _columns() -> int:
-    # A live line that wraps could not be cleared again; colour codes make this cut earlier than it
-    # must be.
+    # A live line that wraps could not be cleared; colour codes make this cut too early.
     try:
         # Some terminals, in containers above all, say 0.
         return max(20, (os.get_terminal_size(2).columns or 80) - 1)

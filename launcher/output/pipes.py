@@ -22,8 +22,7 @@ _READ_BYTES = 1 << 18
 # that does no harm.
 _PIPE_BYTES = 1 << 18
 
-# Text without a newline is shown after this long: most of it is half a line that is completed at
-# once.
+# Text without a newline is shown after this long: most of it is completed at once.
 _PROMPT_S = 0.1
 
 # Local rank, "out" or "err", and what was written.
@@ -57,9 +56,7 @@ class WorkerPipes:
             self._loop.cancel_timer(timer)
 
     def open(self, worker: WorkerPlan) -> list[int]:
-        """Make the pipes of a worker; returns its three descriptors, which the caller closes once
-        it has started.
-        """
+        """Make the pipes of a worker; return its three descriptors, which the caller closes."""
         descriptors = [_open_stdin(worker.local_rank)]
         for name in ("out", "err"):
             read_end, write_end = os.pipe()
@@ -114,9 +111,7 @@ class WorkerPipes:
                 self._watch(key)
 
     def _check_stall(self) -> None:
-        """The console has been full for a while: a reader that does not move must not stop
-        the job.
-        """
+        """Skip lines if the console has been full for a while: its reader must not stop the job."""
         if self._console.stalled_s >= STALL_S:
             self._console.start_skipping()
         else:
@@ -128,8 +123,9 @@ class WorkerPipes:
             stream.show_prompt()
 
     def drain(self, local_rank: int) -> None:
-        """Take what an ended worker has left in its pipes; at most what a pipe holds, whoever may
-        still be writing.
+        """Take what an ended worker has left in its pipes.
+
+        At most what a pipe holds: others may still be writing.
         """
         for name in ("out", "err"):
             key = (local_rank, name)
@@ -222,7 +218,5 @@ class WorkerPipes:
 
 
 def _open_stdin(local_rank: int) -> int:
-    """The node's first worker reads the launcher's stdin; the others find it empty, as under
-    mpirun.
-    """
+    """Open a worker's stdin: the launcher's for the node's first; the others find it empty."""
     return os.dup(0) if local_rank == 0 else os.open(os.devnull, os.O_RDONLY)

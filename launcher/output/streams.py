@@ -38,9 +38,7 @@ class StreamSettings(NamedTuple):
 def make_prefix(
     template: str | None, names: dict[str, str], *, width: int, rank: int, colour: bool
 ) -> bytes:
-    """Return the prefix of a rank's lines: `[rank] ` padded to the widest rank, or the user's
-    template filled in.
-    """
+    """Return the prefix of a rank's lines: `[rank] ` padded, or the user's template filled in."""
     if template is None:
         text = f"[{rank:{width}d}] "
     else:
@@ -115,7 +113,7 @@ class RankStream:
         self._settings = self._settings._replace(prefix=prefix, rank=rank)
 
     def close(self) -> None:
-        """The stream has ended: show an unfinished last line and close the files."""
+        """Show an unfinished last line and close the files: the stream has ended."""
         block = self._splitter.finish()
         self._console.end_live(self._settings.rank)
         if block:

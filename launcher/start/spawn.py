@@ -59,9 +59,7 @@ class SpawnStarter:
         return events
 
     def reap(self, pid: int) -> int | None:
-        """Let the process id of an ended worker go. Returns its peak memory in KiB, None where that
-        is not known.
-        """
+        """Let the process id of an ended worker go; return its peak memory in KiB."""
         return os.wait4(pid, 0)[2].ru_maxrss
 
     def forget(self, pid: int) -> None:
@@ -69,4 +67,4 @@ class SpawnStarter:
         self._running.pop(pid, None)
 
     def close(self) -> None:
-        """Nothing stays behind with this start method."""
+        """Do nothing: nothing stays behind with this start method."""

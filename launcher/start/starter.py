@@ -31,8 +31,9 @@ class Starter(Protocol):
         ...
 
     def reap(self, pid: int) -> int | None:
-        """Let the process id of an ended worker go. Returns its peak memory in KiB, None where that
-        is not known.
+        """Let the process id of an ended worker go; return its peak memory in KiB.
+
+        None where that is not known.
         """
         ...
 

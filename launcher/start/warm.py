@@ -58,9 +58,7 @@ class WarmStarter:
         return self._server.pid if self._server else 0
 
     def open(self, worker: WorkerPlan, preload: Sequence[str], forced: bool) -> None:
-        """Start the server. `worker` is any worker of the plan: all have the same program and
-        common environment.
-        """
+        """Start the server; any worker of the plan will do: all have the same program."""
         server, self._started = self._started, None
         if server is None or server.collect_exit() is not None:
             server = ServerProcess(self._mark)
@@ -97,9 +95,7 @@ class WarmStarter:
         return []
 
     def collect_exits(self) -> list[Event]:
-        """Return the end of the server itself; the workers' exits come as messages. Called on
-        SIGCHLD.
-        """
+        """Return the end of the server itself; the workers' exits come as messages."""
         server = self._server
         returncode = server.collect_exit() if server else None
         if server is None or returncode is None:
@@ -111,8 +107,7 @@ class WarmStarter:
         return [*events, ForkServerLost(returncode)]
 
     def reap(self, pid: int) -> int | None:
-        """Let the process id of an ended worker go. Returns its peak memory in KiB, None where that
-        is not known.
+        """Let the process id of an ended worker go; return its peak memory in KiB, or None.
 
         The number is that of pages in use, and so contains what is shared with the fork server.
         """

@@ -73,8 +73,9 @@ class Loop:
             pass
 
     def set_timer(self, callback: Callable[[], None], delay_s: float) -> None:
-        """Call `callback` once, `delay_s` seconds from now; replaces an earlier timer of the same
-        one. Methods of one object are the same.
+        """Call `callback` once, `delay_s` seconds from now; replaces its earlier timer.
+
+        Methods of one object are the same callback.
         """
         self._timers[callback] = self.clock() + delay_s
 
@@ -83,8 +84,7 @@ class Loop:
         self._timers.pop(callback, None)
 
     def turn(self, handle: Callable[[Event], None]) -> None:
-        """Block until something happens; hand over what the readers have returned, then call the
-        timers that are due.
+        """Block until something happens; hand over events, then call the timers that are due.
 
         All readers come before the first event is handled: what a worker has written is taken
         before its end is heard of.

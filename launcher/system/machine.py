@@ -13,18 +13,14 @@ GPU_FOLDER = "/proc/driver/nvidia/gpus"
 
 
 def usable_cpus() -> int:
-    """Return how many CPUs this process may use: its affinity, and the CPU quota of its cgroup (v1
-    and v2).
-    """
+    """Return how many CPUs this process may use, by its affinity and its cgroup's quota."""
     count = len(os.sched_getaffinity(0))
     quota = _cgroup_cpus()
     return max(1, min(count, quota) if quota else count)
 
 
 def _cgroup_cpus() -> int:
-    """Return the smallest CPU quota on the way up from our cgroup, rounded up to whole CPUs; 0 for
-    none.
-    """
+    """Return the smallest CPU quota from our cgroup upwards, in whole CPUs; 0 for none."""
     quotas = [quota for quota in map(_quota_of, cgroup_folders("cpu")) if quota > 0]
     return max(1, int(min(quotas) + 0.999)) if quotas else 0
 
@@ -40,9 +36,7 @@ def _quota_of(folder: str) -> float:
 
 
 def visible_gpus(environ: Mapping[str, str]) -> list[str]:
-    """Return the GPUs that a worker would see, as CUDA_VISIBLE_DEVICES would name them, without
-    importing torch.
-    """
+    """Return the GPUs that a worker would see, by CUDA_VISIBLE_DEVICES' names, without torch."""
     chosen = environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         # CUDA itself stops reading at the first entry that is not a device ("-1" hides all).
@@ -74,9 +68,7 @@ def read_text(path: str) -> str:
 
 
 def cgroup_folders(controller: str) -> list[str]:
-    """Return our cgroup's folder for a controller and those above it, from the inside out, for v1
-    and v2.
-    """
+    """Return our cgroup's folder for a controller and those above it, inside out, v1 and v2."""
     folders: list[str] = []
     for line in read_text("/proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)

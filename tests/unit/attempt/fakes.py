@@ -1,5 +1,7 @@
-"""Stand-ins for what a group acts on: a loop that plays a history on a clock of its own, a start
-method that starts nothing, and a kernel that takes notes.
+"""Stand-ins for what a group acts on: a loop, a start method and a kernel.
+
+The loop plays a history on a clock of its own, the start method starts nothing, the kernel takes
+notes.
 """
 
 from __future__ import annotations
@@ -128,9 +130,7 @@ class FakeStarter:
 
 
 class FakeKernel:
-    """Notes what is asked of it. Whoever is killed ends, at the loop's next turn; nobody ends of
-    another signal.
-    """
+    """A kernel that takes notes: who is killed ends at the loop's next turn, nobody else ends."""
 
     def __init__(self, loop: FakeLoop) -> None:
         self._loop = loop

@@ -1,5 +1,6 @@
-"""One attempt, played from histories: these events come in this order, so these calls go out, and
-this is the outcome. No process, no clock.
+"""One attempt, played from histories: these events come, so these calls go out.
+
+No process, no clock.
 """
 
 from __future__ import annotations

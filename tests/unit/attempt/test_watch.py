@@ -1,6 +1,4 @@
-"""Looking for a hang: the timer, the one warning, and what Horovod says, on a clock that the test
-turns.
-"""
+"""Looking for a hang: the timer, the warning, what Horovod says, on a clock that the test turns."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""One stream of one worker: prefixes, templates, log files. The whole way:
-process/test_worker_output.py.
-"""
+"""One stream of one worker: prefixes, templates, log files; all the way: launch/test_output.py."""
 
 from __future__ import annotations
 
