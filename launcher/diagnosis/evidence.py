@@ -35,26 +35,21 @@ def open_kernel_log() -> int:
     return fd
 
 
-def own_memory_folders() -> list[str]:
-    """Return the folders of our memory cgroup and of those above it."""
-    return cgroup_folders("memory")
-
-
 class Evidence:
     """What the kernel says about killed processes since the launch began; a context manager.
 
-    open_kernel_log: returns a descriptor that gives a record for each read, or -1. memory_folders:
-    returns the folders of our memory cgroup and of those above it.
+    open_kernel_log: returns a descriptor that gives a record for each read, or -1. folders: returns
+    our cgroup's folder for a controller, and those above it.
     """
 
     def __init__(
         self,
         open_kernel_log: Callable[[], int] = open_kernel_log,
-        memory_folders: Callable[[], Sequence[str]] = own_memory_folders,
+        folders: Callable[[str], Sequence[str]] = cgroup_folders,
     ) -> None:
-        self._memory_folders = memory_folders
+        self._folders = folders
         self._kernel_log = open_kernel_log()
-        self._counters = _oom_counters(memory_folders())
+        self._counters = _oom_counters(folders("memory"))
         self._kills: dict[int, str] = {}
 
     def __enter__(self) -> Evidence:
@@ -100,7 +95,7 @@ class Evidence:
     def _take_counted_kill(self) -> str | None:
         """Return the limit, as text, of the cgroup that counts one kill more; None without one."""
         found: str | None = None
-        for folder, count in _oom_counters(self._memory_folders()).items():
+        for folder, count in _oom_counters(self._folders("memory")).items():
             if count > self._counters.get(folder, count):
                 # One death is explained by it, and no other: an attempt later the count is no news.
                 self._counters[folder] += 1

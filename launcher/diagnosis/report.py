@@ -46,7 +46,7 @@ class OtherFailure(NamedTuple):
 class FailureReport(NamedTuple):
     """Why a run failed. Written as report.json, printed by `render`, carried by WorkerFailed."""
 
-    # The worker that failed first; -1 when the failure is the node's, or a signal to the launcher.
+    # The worker that failed first; -1 when the failure is the node's, or a hang's.
     rank: int
     pid: int
     hostname: str
@@ -156,18 +156,12 @@ def _hang_report(
 
 
 def _node_report(outcome: AttemptOutcome, hostname: str, run_dir: str | None) -> FailureReport:
-    if outcome.node_failure:
-        what, exit_code = outcome.node_failure, 1
-    elif outcome.signum is not None:
-        what, exit_code = f"stopped by signal {outcome.signum}", 128 + outcome.signum
-    else:
-        what, exit_code = "workers did not end", 1
     return FailureReport(
         rank=-1,
         pid=0,
         hostname=hostname,
-        what=what,
-        exit_code=exit_code,
+        what=outcome.node_failure or "workers did not end",
+        exit_code=1,
         attempt=outcome.attempt,
         duration_s=round(outcome.duration_s, 3),
         run_dir=run_dir,

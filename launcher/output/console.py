@@ -66,7 +66,9 @@ class StreamWriter:
                 written = self._write_some(data)
             except BlockingIOError:
                 self._pending = [data]
-                self._wait_until_writable()
+                if not self._waiting:
+                    self._loop.watch(self._fd, self._flush, for_writing=True)
+                    self._waiting = True
                 return
             except OSError as error:
                 if error.errno not in _READER_HAS_GONE:
@@ -86,11 +88,6 @@ class StreamWriter:
         if not select.select([], [self._fd], [], 0)[1]:
             raise BlockingIOError(errno.EAGAIN, "not writable")
         return os.write(self._fd, data[: select.PIPE_BUF])
-
-    def _wait_until_writable(self) -> None:
-        if not self._waiting:
-            self._loop.watch(self._fd, self._flush, for_writing=True)
-            self._waiting = True
 
     def _stop_waiting(self) -> None:
         if self._waiting:
