@@ -37,10 +37,6 @@ class Asked(NamedTuple):
     local_rank: int
 
 
-class ForkServerReady(NamedTuple):
-    """The fork server has imported its modules and may fork."""
-
-
 class ForkServerUnsafe(NamedTuple):
     """The fork server must not fork, and why."""
 
@@ -68,7 +64,6 @@ Event = (
     | Exited
     | StartFailed
     | Asked
-    | ForkServerReady
     | ForkServerUnsafe
     | ForkServerLost
     | Signalled

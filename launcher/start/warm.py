@@ -10,15 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from launcher.contract import messages
-from launcher.events import (
-    Event,
-    Exited,
-    ForkServerLost,
-    ForkServerReady,
-    ForkServerUnsafe,
-    Started,
-    StartFailed,
-)
+from launcher.events import Event, Exited, ForkServerLost, ForkServerUnsafe, Started, StartFailed
 from launcher.exits import from_wait_status
 from launcher.output.lines import LineSplitter
 from launcher.start.server import ServerProcess, make_pair
@@ -179,7 +171,7 @@ class WarmStarter:
             return Exited(local_rank, from_wait_status(message.code, message.status))
         if isinstance(message, messages.Ready):
             self.is_ready = True
-            return ForkServerReady()
+            return None
         if isinstance(message, messages.Refused):
             problem = f"cannot fork a worker: {start_problem(message.errno)}"
             return StartFailed(message.local_rank, problem, 126)

@@ -11,15 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from launcher.contract import messages
-from launcher.events import (
-    Event,
-    Exited,
-    ForkServerLost,
-    ForkServerReady,
-    ForkServerUnsafe,
-    Started,
-    StartFailed,
-)
+from launcher.events import Event, Exited, ForkServerLost, ForkServerUnsafe, Started, StartFailed
 from launcher.plan.plan import WorkerPlan
 from launcher.ranks import Place
 from launcher.start import warm
@@ -125,7 +117,7 @@ def warmed() -> Iterator[Warm]:
 def test_the_server_says_when_workers_may_be_started(warmed: Warm) -> None:
     assert not warmed.starter.is_ready
     warmed.server.say(messages.Ready(["numpy"]))
-    assert events_of(warmed.loop) == [ForkServerReady()]
+    assert events_of(warmed.loop) == []
     assert warmed.starter.is_ready
     assert warmed.starter.pid == 4711
 
@@ -206,12 +198,7 @@ def test_what_the_server_said_before_it_died_counts(warmed: Warm) -> None:
     os.write(warmed.server.writes, b"a last word\n")
     assert warmed.starter.collect_exits() == []
     warmed.server.die(-9)
-    assert warmed.starter.collect_exits() == [
-        ForkServerReady(),
-        Started(0, 70),
-        Exited(0, 3),
-        ForkServerLost(-9),
-    ]
+    assert warmed.starter.collect_exits() == [Started(0, 70), Exited(0, 3), ForkServerLost(-9)]
     assert warmed.said == ["a last word"]
     assert (warmed.starter.pid, warmed.starter.is_ready) == (0, False)
     assert warmed.starter.collect_exits() == []
