@@ -1,5 +1,4 @@
-"""What the loop of a supervisor receives: small immutable messages, one class for each thing that
-can happen.
+"""What the loop of a supervisor receives: small messages, one class for each thing that can happen.
 
 Start methods, the signals' descriptor and Horovod's store make them; whoever turns the loop reads
 them: the waiting room before an attempt, then the group.
@@ -18,9 +17,7 @@ class Started(NamedTuple):
 
 
 class Exited(NamedTuple):
-    """A worker has ended with a wait status in subprocess form: an exit code, or minus a signal
-    number.
-    """
+    """A worker has ended; the return code in subprocess form: an exit code, or minus a signal."""
 
     local_rank: int
     returncode: int
@@ -35,17 +32,9 @@ class StartFailed(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A worker waits in `hvd.init()` to be told its rank among those that are left (elastic
-    Horovod).
-    """
+    """A worker of elastic Horovod waits in `hvd.init()` for its rank among those that are left."""
 
     local_rank: int
-
-
-class ForkServerReady(NamedTuple):
-    """The fork server has imported its modules and may fork."""
-
-    preloaded: tuple[str, ...]
 
 
 class ForkServerUnsafe(NamedTuple):
@@ -75,7 +64,6 @@ Event = (
     | Exited
     | StartFailed
     | Asked
-    | ForkServerReady
     | ForkServerUnsafe
     | ForkServerLost
     | Signalled

@@ -1,5 +1,4 @@
-"""The page that tells the story of a launch on one node: join -> plan -> attempt -> settle ->
-report -> exit code.
+"""The page of a launch on one node: join -> plan -> attempt -> settle -> report -> exit code.
 
 Everything here is a call to somebody else. One node and several run the same lines; only the
 coordinator differs.
@@ -94,7 +93,7 @@ def launch(spec: LaunchSpec, server: ServerProcess | None = None) -> LaunchResul
         if verdict.action == "restart":
             # A signal came before the next attempt had begun: this one was stopped, not failed.
             outcome, report = AttemptOutcome(plan.attempt, (), node.stop_request.signum), None
-        result = _settle_result(outcome, report, facts)
+        result = _make_result(outcome, report, facts)
         _leave_results(result, facts)
         return result
 
@@ -123,9 +122,7 @@ def _prepare_process() -> None:
 def _open_services(
     spec: LaunchSpec, facts: NodeFacts
 ) -> Iterator[tuple[NodeServices, ControlSocket]]:
-    """Open what lives as long as the launch. The console closes first: it must still be able to
-    write.
-    """
+    """Everything that lives as long as the launch; the console closes before its loop does."""
     with (
         Loop((*spec.signals, *_OTHER_SIGNALS)) as loop,
         Keeper(facts.mark) as keeper,
@@ -234,7 +231,7 @@ def _tell_survivors(outcome: AttemptOutcome, console: Console) -> None:
         )
 
 
-def _settle_result(
+def _make_result(
     outcome: AttemptOutcome, report: FailureReport | None, facts: NodeFacts
 ) -> LaunchResult:
     if outcome.succeeded:

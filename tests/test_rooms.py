@@ -29,7 +29,7 @@ ROOMS = {
     "horovod": "events options ranks system",
     "diagnosis": "contract errors exits ranks system",
     "plan": "contract errors options ranks runs system",
-    "output": "events plan system",
+    "output": "plan system",
     "nodes": "diagnosis horovod ranks system",
     "function": "diagnosis errors options plan system worker",
     "attached": (

@@ -1,5 +1,4 @@
-"""What attached ranks agree on before their script runs: where rank 0's store is, and which node
-each of them is on.
+"""What attached ranks agree on before their script runs: rank 0's store, and their nodes.
 
 Over MPI where mpi4py is there and belongs to the engine; otherwise each rank derives what all can
 derive alike. What cannot be known that way is left open: no number is better than a wrong one.
@@ -22,8 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
 
-# Those under which MPI can be initialised without asking: a plain srun may abort a process that
-# tries.
+# Under these MPI can be initialised without asking: a plain srun may abort a process that tries.
 MPI_ENGINES = ("openmpi", "mvapich", "mpich")
 
 
@@ -77,8 +75,7 @@ def agree(place: Place, environ: Mapping[str, str]) -> Agreement:
 
 
 def known_nodes(place: Place, environ: Mapping[str, str]) -> Nodes | None:
-    """Return the nodes of this run, None where the starter has not told: mpirun over several hosts
-    gives them no numbers.
+    """Return the nodes of this run; None where mpirun over several hosts has not numbered them.
 
     The count is that of the Slurm step, elsewhere as if each node had as many ranks as this one.
     """
@@ -92,9 +89,7 @@ def known_nodes(place: Place, environ: Mapping[str, str]) -> Nodes | None:
 
 
 def _world_communicator(num_ranks: int) -> Any:
-    """Return mpi4py's world of all ranks, None where mpi4py is not installed or belongs to another
-    MPI.
-    """
+    """Return mpi4py's world of all ranks; None without mpi4py, or where it is another MPI's."""
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError):  # the latter where its wheel finds no library of MPI
@@ -104,8 +99,9 @@ def _world_communicator(num_ranks: int) -> Any:
 
 
 def _agree_on_nodes(world: Any) -> Nodes:
-    """Number the nodes in the order of their first ranks. MPI says who shares one: host names need
-    not differ.
+    """Number the nodes in the order of their first ranks.
+
+    MPI says who shares one: host names need not differ.
     """
     from mpi4py import MPI
 
@@ -117,9 +113,7 @@ def _agree_on_nodes(world: Any) -> Nodes:
 
 
 def _check_name(name: str) -> None:
-    """Raise RendezvousError at once where this node does not know the other's name; torch would ask
-    for it for minutes.
-    """
+    """Raise RendezvousError where this node does not know the name; torch would ask for minutes."""
     import socket
 
     try:

@@ -1,5 +1,4 @@
-"""How an attached rank ends when it fails: one rank of the host reports for all, and the one that
-was the cause ends first.
+"""How an attached rank ends when it fails: one rank of the host reports, and the cause ends first.
 
 The first that fails waits a moment for others that fail with it, prints the report of
 diagnosis/report.py, and says so in the notes. The rest print nothing and wait for that.
@@ -58,8 +57,9 @@ def report_once(
     patience_s: float = PATIENCE_S,
     aftermath_s: float = AFTERMATH_S,
 ) -> int:
-    """See to it that this failure is reported once on this host. Returns the exit code with which
-    this rank must end.
+    """See to it that this failure is reported once on this host.
+
+    Returns the exit code with which this rank must end.
 
     publish: prints the report. Called by one rank only, unless the notes are None or cannot be
     written. Takes up to some seconds, because other ranks are waited for.
@@ -77,9 +77,7 @@ def report_once(
 
 
 def _goes_on(page: Page, aftermath_s: float) -> bool:
-    """Tell whether the job has gone on after a failure, as srun lets it: then one that comes later
-    is another matter.
-    """
+    """Tell whether the job has gone on after a failure, as srun lets it: this is another matter."""
     return page.exit_code is not None and time.monotonic() - page.told_at > aftermath_s
 
 
@@ -113,8 +111,7 @@ def _wait_for_others(notes: PeerNotes) -> tuple[Page, list[Peer]]:
         page = notes.read()
         gone = gone or [peer for peer in page.peers.values() if peer.has_gone]
         busy = [peer for peer in page.peers.values() if peer.state == "came" and not peer.has_gone]
-        # A rank that has not even started will find no note of this report, and print one of its
-        # own.
+        # A rank that has not even started will find no note of this report, and print its own.
         have_come = len(page.peers) >= notes.expected
         if have_come and not busy:
             return page, gone
@@ -125,9 +122,7 @@ def _wait_for_others(notes: PeerNotes) -> tuple[Page, list[Peer]]:
 
 
 def outcomes_of(page: Page, failure: Failure, gone: list[Peer]) -> tuple[WorkerOutcome, ...]:
-    """Return the ends of this host's ranks, for the report: those that failed or ended well, and
-    `gone`, that could not say why.
-    """
+    """Return the ends of this host's ranks; `gone` are those that could not say why they ended."""
     peers = {peer.rank: peer for peer in page.failed}
     # Ours is not there when the notes could not be written.
     moment = failure.error.monotonic_ns / 1e9

@@ -50,8 +50,7 @@ _DAEMONS = {
 
 
 def should_attach(spec: LaunchSpec, place: Place) -> bool:
-    """Return whether this process is to be one rank of an engine's job, rather than a supervisor of
-    its own.
+    """Tell whether this process is to be one rank of an engine's job, and no supervisor.
 
     Decided by how many processes the engine has started on this node. Raises EnvironmentMismatch
     when the flags ask each of them for several workers more.
@@ -59,8 +58,7 @@ def should_attach(spec: LaunchSpec, place: Place) -> bool:
     asks_for_workers = (
         spec.provenance.get("nproc_per_node", "default") != "default" and spec.nproc != 1
     )
-    # One process alone starts workers, unless it is to be a rank of MPI: only an engine can start
-    # those.
+    # One process alone starts workers, unless it is to be a rank of MPI, which needs an engine.
     is_alone = place.world_size == 1 and (spec.backend != "mpi" or asks_for_workers)
     if place.starter not in _ENGINES or is_alone:
         return False
@@ -109,18 +107,14 @@ def end_with_engine(is_rank: bool) -> None:
 
 
 def _per_node(engine: str) -> str:
-    """Return what starts one launcher on each node; horovodrun starts only ranks, and its job is on
-    this node.
-    """
+    """Return what starts one launcher on each node; nothing for horovodrun: it uses this one."""
     return {"mpirun": "mpirun --map-by ppr:1:node ", "srun": "srun --ntasks-per-node=1 "}.get(
         engine, ""
     )
 
 
 def check_horovod(spec: LaunchSpec, place: Place, environ: Mapping[str, str]) -> None:
-    """Raise UsageError where Horovod finds neither MPI nor a store: each of srun's ranks would
-    train alone.
-    """
+    """Raise UsageError where Horovod finds neither MPI nor a store: ranks would train alone."""
     if place.starter != "slurm" or mpi_engine(environ) or not may_use_horovod(spec):
         return
     from launcher.horovod.use import horovod_use
@@ -145,8 +139,7 @@ def check_horovod(spec: LaunchSpec, place: Place, environ: Mapping[str, str]) ->
 
 
 def become_rank(spec: LaunchSpec, place: Place) -> Callable[[], int]:
-    """Set the contract of this rank in this process; return what then runs the script and returns
-    the exit code.
+    """Set the contract of this rank in this process; return what then runs the script.
 
     Raises UsageError where the engine tells too little for the ranks to meet.
     """
@@ -169,8 +162,9 @@ def become_rank(spec: LaunchSpec, place: Place) -> Callable[[], int]:
 
 
 def dry_run(spec: LaunchSpec, place: Place, environ: Mapping[str, str]) -> str:
-    """Return what `become_rank` would do, as text. MPI is left alone: what it would agree on is not
-    known before.
+    """Return what `become_rank` would do, as text.
+
+    MPI is left alone: what it would agree on is not known before.
     """
     from launcher.plan.dry_run import render_rank
 
@@ -195,8 +189,9 @@ def dry_run(spec: LaunchSpec, place: Place, environ: Mapping[str, str]) -> str:
 def make_contract(
     spec: LaunchSpec, place: Place, environ: Mapping[str, str], agreed: Agreement
 ) -> dict[str, str]:
-    """Return the contract of an attached rank. What the user has set stays; what nobody knows is
-    not in it.
+    """Return the contract of an attached rank.
+
+    What the user has set stays; what nobody knows is not in it.
     """
     run_id = job_id(place, environ) or f"{place.starter}-{agreed.port}"
     if agreed.nodes is not None:

@@ -1,5 +1,6 @@
-"""Ends an attached rank's connections to its peers before MPI's own end, which waits for the ranks
-that may wait for them.
+"""Ends an attached rank's connections before MPI's own end, which waits for its peers.
+
+Those may wait for it in turn.
 
 A rank that ends is missed by torch's Gloo as soon as its connections are closed. But where MPI has
 been initialised, as we do to agree on a port, the end of the process first waits in MPI_Finalize
@@ -22,8 +23,9 @@ import stat
 
 
 def end_connections_at_exit() -> None:
-    """When this process ends, after all that the script does at exit, shut down the TCP connections
-    within this host that are made from now on.
+    """Shut down the TCP connections within this host that are made from now on, at exit.
+
+    That is after all that the script does at exit.
 
     Those of MPI exist already, where all ranks are on one host: there it passes messages through
     memory.
@@ -45,8 +47,9 @@ def open_sockets() -> dict[int, int]:
 
 
 def end_connections(pid: int, known: frozenset[int]) -> None:
-    """Shut down the TCP connections within this host, but those in `known`; nothing in another
-    process than `pid`.
+    """Shut down the TCP connections within this host, but those in `known`.
+
+    Nothing in another process than `pid`.
     """
     if os.getpid() != pid:  # a process that the script has forked: these are its parent's
         return
@@ -62,8 +65,10 @@ def end_connections(pid: int, known: frozenset[int]) -> None:
 
 
 def _is_within_this_host(connection: socket.socket) -> bool:
-    """Return whether both ends of a TCP connection have one address. OSError for a socket that is
-    not connected, as one that listens: without it, Gloo's thread would abort the process.
+    """Tell whether both ends of a TCP connection have one address.
+
+    OSError for a socket that is not connected, as one that listens: without it, Gloo's thread would
+    abort the process.
     """
     is_tcp = connection.type == socket.SOCK_STREAM and connection.family in (
         socket.AF_INET,

@@ -1,5 +1,4 @@
-"""The notes that attached ranks of one host leave for each other: who has come, who failed and how,
-who has told the user.
+"""The notes that attached ranks of one host leave for each other: who came, who failed, who told.
 
 Nobody supervises these ranks, and one that fails must not be alone in knowing it. They share one
 small file, a JSON object per line, which each of them keeps open. Its name is removed as soon as
@@ -119,9 +118,7 @@ class PeerNotes:
         self.expected = expected
 
     def come(self) -> None:
-        """Say that this rank is there; the last one to come takes the file's name away. Needs the
-        lock.
-        """
+        """Say that this rank is there; the last one takes the file's name away. Needs the lock."""
         if not any(peer.is_alive for peer in self.read().peers.values()):
             os.ftruncate(self._fd, 0)  # notes of a job that was killed while it started
         self._write("came", pid=os.getpid(), began=start_time(os.getpid()))
@@ -171,9 +168,7 @@ class PeerNotes:
             return Page()
 
     def _is_open(self) -> bool:
-        """A script may close descriptors that are not its own, and get the number for a file of its
-        own.
-        """
+        """Tell whether the file is still open: a script may close what is not its own."""
         try:
             return os.path.samestat(os.fstat(self._fd), self._file)
         except OSError:
@@ -184,8 +179,7 @@ class PeerNotes:
 
     def _write(self, state: str, **facts: Any) -> None:
         try:
-            # A line break on both sides: one note that did not fit on the disk must not spoil the
-            # next.
+            # A line break on both sides: one note that did not fit must not spoil the next.
             os.write(
                 self._fd,
                 b"\n%s\n" % json.dumps({"rank": self.rank, "state": state, **facts}).encode(),
@@ -194,7 +188,7 @@ class PeerNotes:
             pass  # a full disk
 
     def _remove_name_if_last(self) -> None:
-        """A rank that never came cannot be waited for: then the last of the others tidies up."""
+        """Tidy up as the last that is left: a rank that never came cannot be waited for."""
         others = [peer for peer in self.read().peers.values() if peer.rank != self.rank]
         # One that has said its last word here may still be alive for a moment.
         if not any(peer.state == "came" and peer.is_alive for peer in others):
@@ -206,8 +200,7 @@ class PeerNotes:
 
 
 def open_notes(job: str, rank: int, expected: int) -> PeerNotes | None:
-    """Open the notes of a job on this host, and say that `rank` has come; None where that cannot
-    be.
+    """Open the notes of a job on this host, and say that `rank` has come; None where that fails.
 
     job: the same for all ranks of the job, and for no other job of this user that runs. expected:
     ranks on this host.
@@ -258,9 +251,7 @@ def _is_at(fd: int, path: str) -> bool:
 
 
 def _lock(fd: int) -> bool:
-    """Lock the file against the other ranks. Bounded: one that somebody has stopped must not stop
-    the rest.
-    """
+    """Lock the file against the other ranks; not for ever: one that is stopped may hold it."""
     deadline = time.monotonic() + _LOCK_S
     while True:
         try:

@@ -1,5 +1,4 @@
-"""Runs the script of an attached rank in this process, and ends it: with its own exit code, or that
-of the rank that failed first.
+"""Runs the script of an attached rank in this process, and ends it with the job's exit code.
 
 What the engine has to do with it (MPI's abort) stands here, who reports a failure in end.py. Must
 not know how the ranks have found each other: see join.py.
@@ -94,9 +93,7 @@ def _end_well(notes: PeerNotes | None, error: BaseException | None) -> None:
 
 
 def _let_others_know(error: BaseException) -> None:
-    """A rank that ends with an error must end the others too, which may wait in a collective for
-    ever.
-    """
+    """End the others too, with an error: they may wait in a collective for ever."""
     if exit_code_of(error) != 0 and "mpi4py.MPI" in sys.modules:
         from mpi4py.run import set_abort_status
 
@@ -104,9 +101,7 @@ def _let_others_know(error: BaseException) -> None:
 
 
 def _publish(report: FailureReport, spec: LaunchSpec) -> None:
-    """Print the report, in one piece because other ranks may print too; and write it, where the
-    user has said where.
-    """
+    """Print the report, in one piece as other ranks may print; write it where the user wants it."""
     _flush(sys.stdout)
     _flush(sys.stderr)
     try:
@@ -120,7 +115,7 @@ def _publish(report: FailureReport, spec: LaunchSpec) -> None:
 
 
 def _flush(stream: object) -> None:
-    """What the script has printed comes before the report."""
+    """Write what the script has printed: it comes before the report."""
     try:
         stream.flush()  # type: ignore[attr-defined]
     except Exception:  # it is closed, None, or something of the script's
@@ -128,8 +123,9 @@ def _flush(stream: object) -> None:
 
 
 def _call_hook_silently(error: BaseException) -> None:
-    """Call sys.excepthook, as python would: the script's own may tell somebody else. What it prints
-    is in the report.
+    """Call sys.excepthook, as python would: the script's own may tell somebody else.
+
+    What it prints is in the report.
     """
     from io import StringIO
 

@@ -49,8 +49,9 @@ class Autopsy:
         return self._found.get(worker) or self._look_at(worker)
 
     def bury(self, worker: Worker, starter: Starter) -> int | None:
-        """End what is left of a dead worker's session, and let its process id go. Returns its peak
-        memory as `reap` does.
+        """End what is left of a dead worker's session, and let its process id go.
+
+        Returns its peak memory as `reap` does.
         """
         if not worker.pid or worker.is_reaped:
             return None

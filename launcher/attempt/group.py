@@ -1,5 +1,4 @@
-"""One attempt on this node: start all workers, handle events, stop all on the first failure, say
-what happened.
+"""One attempt on this node: start all workers, stop all on the first failure, say what happened.
 
 The only owner of the workers' states. `run` returns when all workers have ended, or a moment
 after the first failure, so that the report need not wait for slow workers; leaving the block then
@@ -17,7 +16,7 @@ from launcher.attempt.autopsy import Autopsy
 from launcher.attempt.node import NodeServices
 from launcher.attempt.stop import Stop, Sweep
 from launcher.attempt.waiting import FORWARDED_SIGNALS
-from launcher.attempt.watch import Diagnostics
+from launcher.attempt.watch import Watch
 from launcher.attempt.worker import Worker, WorkerStatus
 from launcher.diagnosis.hang import Hang
 from launcher.diagnosis.outcome import AttemptOutcome
@@ -40,7 +39,7 @@ from launcher.start.starter import Starter
 
 # After the first failure, how long to wait for others that fail at the same moment before the
 # report is made.
-SETTLE_S = 0.25
+GATHER_S = 0.25
 
 # An error in the program's text comes on every rank: how long to let them all say so, for one
 # report that names them all.
@@ -48,9 +47,7 @@ SAME_ERROR_S = 0.5
 
 
 class Group:
-    """All workers of this node in one attempt. Use as a context manager: nothing of it survives
-    the block.
-    """
+    """All workers of this node in one attempt; as a context manager: nothing of it survives."""
 
     def __init__(
         self, plan: LaunchPlan, starter: Starter, node: NodeServices, elastic: Elastic | None = None
@@ -61,7 +58,6 @@ class Group:
         self._node = node
         self._loop = loop = node.loop
         self._console = console = node.console
-        self._keeper = node.keeper
         self.workers = [Worker(worker) for worker in plan.workers]
         listener = self._hear if plan.assignment.horovod_port else None
         self._pipes = WorkerPipes(plan, loop, console, listener)
@@ -69,13 +65,13 @@ class Group:
         self._stop = Stop(
             self.workers, loop, node.kernel, plan.shutdown_timeout_s, self._tell_who_stays
         )
-        self._diagnostics = Diagnostics(
+        self._watch = Watch(
             self.workers, self._pipes, loop, plan.hang_timeout_s, console.say, self._on_hang
         )
         self._sweep: Sweep | None = None
         self._began_at = loop.clock()
         self._num_ended = 0
-        self._is_settled = False
+        self._is_understood = False
         # The signal to the launcher that ended this attempt, if one did.
         self._signum: int | None = None
         self._node_failure = ""
@@ -103,18 +99,19 @@ class Group:
         with ExitStack() as cleanup:
             cleanup.enter_context(self._pipes)
             cleanup.callback(self._cancel_timers)
-            cleanup.callback(self._reap_all)
+            cleanup.callback(self._let_go_of_all)
             self._finish()
             self._sweep_up()
 
     def run(self) -> AttemptOutcome:
-        """Start the workers; wait until all have ended, or a failure is understood. Returns what is
-        known then.
+        """Start the workers; wait until all have ended, or a failure is understood.
+
+        Returns what is known then.
         """
-        self._diagnostics.begin()
+        self._watch.begin()
         for worker in self.workers:
             self._start(worker)
-        while not (self._all_ended or self._is_settled or self._stop.has_given_up):
+        while not (self._all_ended or self._is_understood or self._stop.has_given_up):
             self._turn()
         return self.outcome()
 
@@ -144,7 +141,7 @@ class Group:
 
     def stacks(self) -> str:
         """Return where each running worker is, as text."""
-        return self._diagnostics.describe()
+        return self._watch.stacks()
 
     def signal_all(self, signum: int) -> None:
         """Send a signal to every running worker."""
@@ -157,8 +154,9 @@ class Group:
         return all(worker.returncode is not None for worker in self.workers)
 
     def _known_workers(self) -> set[int]:
-        """The workers that are no orphans. Those whose fork server has died are: somebody must
-        wait for their end.
+        """Return the process ids of the workers, which are no orphans.
+
+        Those whose fork server has died are: somebody must wait for their end.
         """
         return set() if self._node_failure else {worker.pid for worker in self.workers}
 
@@ -174,8 +172,9 @@ class Group:
             self._turn()
 
     def _sweep_up(self) -> None:
-        """End what the workers have left behind. After a success, a process that has made a session
-        of its own was meant to stay.
+        """End what the workers have left behind.
+
+        After a success, a process that has made a session of its own was meant to stay.
         """
         sessions = {worker.pid for worker in self.workers if worker.pid}
         self._sweep = Sweep(
@@ -189,17 +188,23 @@ class Group:
 
     def _cancel_timers(self) -> None:
         self._stop.end()
-        self._diagnostics.end()
+        self._watch.end()
         if self._sweep:
             self._sweep.end()
         if self._replacing:
             self._replacing.end()
-        for timer in (self._settle, self._stop_after_failure):
+        for timer in (self._end_gathering, self._stop_after_failure):
             self._loop.cancel_timer(timer)
 
-    def _reap_all(self) -> None:
+    def _let_go_of_all(self) -> None:
+        """Let all process ids go.
+
+        The end of one that was given up must not be taken for that of a worker of the next attempt.
+        """
         for worker in self.workers:
-            if worker.pid and worker.returncode is not None and not worker.is_reaped:
+            if worker.returncode is None:
+                self._starter.forget(worker.pid)
+            elif worker.pid and not worker.is_reaped:
                 self._starter.reap(worker.pid)
 
     def _start(self, worker: Worker) -> None:
@@ -238,7 +243,7 @@ class Group:
     def _on_start(self, event: Started) -> None:
         worker = self.workers[event.local_rank]
         worker.pid = event.pid
-        self._keeper.add_session(event.pid)
+        self._node.keeper.add_session(event.pid)
         if self._stop.has_begun:
             self._stop.ask(worker)
 
@@ -270,9 +275,7 @@ class Group:
         return self._replacing.lose(worker.plan.local_rank, self._autopsy.outcome_of(worker))
 
     def _replace_lost(self) -> None:
-        """Start workers in the place of those that elastic Horovod has lost, once the others have
-        come back.
-        """
+        """Replace those that elastic Horovod has lost, once the others have come back."""
         assert self._replacing is not None
         if self._stop.has_begun:
             return
@@ -281,7 +284,7 @@ class Group:
             self._pipes.forget(plan.local_rank)
             self.workers[plan.local_rank] = Worker(plan)
             self._start(self.workers[plan.local_rank])
-            self._diagnostics.begin()
+            self._watch.begin()
         if self._replacing.obstacle:
             if any(worker.returncode for worker in self.workers):
                 # And the report tells of the one that failed.
@@ -310,7 +313,7 @@ class Group:
             self._stop.force()
 
     def _pause(self) -> None:
-        """Ctrl-Z: stop the workers, then ourselves; when somebody continues us, continue them."""
+        """Stop the workers, then ourselves, for Ctrl-Z; once continued, continue them."""
         running = [worker for worker in self.workers if worker.is_running]
         for worker in running:
             self._node.kernel.signal_group(worker.pid, signal.SIGSTOP)
@@ -318,32 +321,32 @@ class Group:
         for worker in running:
             self._node.kernel.signal_group(worker.pid, signal.SIGCONT)
         if not self._stop.has_begun:
-            self._diagnostics.begin()
+            self._watch.begin()
 
     def _begin_stop(self, signum: signal.Signals) -> None:
-        self._diagnostics.end()
+        self._watch.end()
         self._stop.begin(signum)
 
     def _stop_after_failure(self) -> None:
         self._begin_stop(signal.SIGTERM)
-        self._loop.set_timer(self._settle, SETTLE_S)
+        self._loop.set_timer(self._end_gathering, GATHER_S)
 
-    def _settle(self) -> None:
-        self._is_settled = True
+    def _end_gathering(self) -> None:
+        self._is_understood = True
 
     def _tell_who_stays(self) -> None:
         self._console.say(
             f"not ended {self.plan.shutdown_timeout_s:g} s after the stop,"
-            f" killing:\n{self._diagnostics.describe()}"
+            f" killing:\n{self._watch.stacks()}"
         )
 
     def _hear(self, local_rank: int, stream: str, data: bytes) -> None:
         if stream == "err" and not self._stop.has_begun:
-            self._diagnostics.hear(local_rank, data)
+            self._watch.hear(local_rank, data)
 
     def _on_hang(self, hang: Hang) -> None:
         self._hang = hang
-        self._is_settled = True
+        self._is_understood = True
         self._begin_stop(signal.SIGTERM)
 
     def _on_fork_server_lost(self, returncode: int) -> None:
@@ -353,8 +356,7 @@ class Group:
             f"the fork server, parent of all workers here, has died: {describe(returncode)}"
         )
         for worker in self.workers:
-            # The kernel has killed them with their parent, and nobody can tell us their statuses
-            # any more.
+            # The kernel has killed them with their parent, and nobody knows their statuses.
             if worker.returncode is None:
                 worker.asked_to_stop_at = self._loop.clock()
                 self._on_exit(worker.plan.local_rank, -signal.SIGKILL)

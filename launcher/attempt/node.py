@@ -26,13 +26,13 @@ class NodeServices(NamedTuple):
     kernel: Kernel
 
     def known_pids(self, starter: Starter) -> set[int]:
-        """Our own children that are no orphans; workers come on top."""
+        """Return our own children that are no orphans; workers come on top."""
         return {self.keeper.pid, starter.pid}
 
     def look_after_children(
         self, starter: Starter, handle: Callable[[Event], None], workers: set[int]
     ) -> None:
-        """Some child has changed its state: hear of exits, keep the keeper, let orphans go."""
+        """Hear of exits, keep the keeper, let orphans go: some child has changed its state."""
         for event in starter.collect_exits():
             handle(event)
         self.keeper.revive()

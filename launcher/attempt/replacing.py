@@ -1,5 +1,4 @@
-"""Replaces lost workers of elastic Horovod while the others keep the state that they committed in
-memory.
+"""Replaces lost workers of elastic Horovod while the others keep the state that they committed.
 
 Who is waited for and who gets which rank is decided in launcher/horovod; here lines are said and
 plans made. One object for each attempt that may replace workers; the group starts the newcomers.
@@ -19,9 +18,7 @@ from launcher.ranks import format_ranks
 
 
 class Replacing:
-    """Knows which workers of an attempt have been lost, and brings the others together with their
-    replacements.
-    """
+    """The lost workers of an attempt, and how the others and their replacements meet."""
 
     def __init__(
         self,
@@ -49,22 +46,22 @@ class Replacing:
         self._lost: dict[int, FailureReport] = {}
         self._is_anybody_new = False
         self._num_started = 0
-        # A line for each worker that was replaced; and why there is no going on, when there is
-        # none.
+        # A line for each worker that was replaced; and why there is no going on, or "".
         self.replaced: list[str] = []
         self.obstacle = ""
 
     def ask(self, local_rank: int) -> None:
-        """A worker waits for its place among those that are left, or comes for the first time."""
+        """Note that a worker waits for its rank among those that are left, or is a newcomer."""
         self._world.ask(local_rank)
 
     def finish(self, local_rank: int) -> None:
-        """A worker has ended well. It is not waited for, and only missed if another is lost."""
+        """Note that a worker has ended well: it is missed only if another is lost."""
         self._roster.leave(local_rank)
 
     def lose(self, local_rank: int, outcome: WorkerOutcome) -> bool:
-        """A worker has failed. Returns whether the others may go on without it until it is
-        replaced.
+        """Note that a worker has failed.
+
+        Returns whether the others may go on without it until it is replaced.
         """
         self._roster.leave(local_rank)
         age_s = self._clock() - self._started_at.get(local_rank, self._began_at)

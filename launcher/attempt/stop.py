@@ -1,5 +1,4 @@
-"""Stopping, written once: ask politely, wait until one shared deadline, force, wait bounded, give
-up on the rest.
+"""Stopping, written once: ask politely, wait until one shared deadline, force, give up on the rest.
 
 And sweeping: what workers have left behind is found and ended, because nothing survives a run. A
 Python worker is asked alone, so that it can use its data workers to finish what it does; a foreign
@@ -11,7 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from launcher.attempt.worker import Worker
 from launcher.exits import signal_name
@@ -23,8 +22,7 @@ from launcher.system.loop import Loop
 _ESCALATE_SHARE = 0.25
 _ESCALATE_MAX_S = 5.0
 
-# How long to wait for the kernel to end killed processes: one in uninterruptible sleep may never
-# end.
+# How long to wait for killed processes to end: one in uninterruptible sleep may never do so.
 GIVE_UP_S = 5.0
 
 # How long what a worker has left behind may take to end after SIGTERM.
@@ -34,14 +32,9 @@ SWEEP_GRACE_S = 0.5
 class Kernel:
     """What a group asks of the kernel about processes; tests bring one that only takes notes."""
 
-    def signal(self, pid: int, signum: int) -> None:
-        processes.send_signal(pid, signum)
-
-    def signal_group(self, pid: int, signum: int) -> None:
-        processes.signal_group(pid, signum)
-
-    def kill_sessions(self, session_ids: Iterable[int]) -> None:
-        processes.kill_sessions(session_ids)
+    signal = staticmethod(processes.send_signal)
+    signal_group = staticmethod(processes.signal_group)
+    kill_sessions = staticmethod(processes.kill_sessions)
 
     def stop_ourselves(self) -> None:
         """Stop this process, as Ctrl-Z does; returns when somebody has continued it."""
@@ -54,8 +47,9 @@ class Kernel:
                 _reap(pid)
 
     def left_behind(self, known: Collection[int], sessions: Collection[int] | None) -> list[int]:
-        """Return what still runs below us and is not known: all of it, or what is in these
-        sessions; what has ended is let go.
+        """Return what still runs below us and is not known; what has ended is let go.
+
+        All of it, or what is in these sessions.
 
         As a sub-reaper we are the parent of every process whose own parent has ended.
         """
@@ -80,9 +74,7 @@ def _reap(pid: int) -> None:
 
 
 class StopRequest:
-    """The signal that asks a launch to stop: noted once, for all its attempts and the pauses
-    between them.
-    """
+    """The signal that asks a launch to stop, in whichever attempt or pause it comes."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
@@ -133,8 +125,11 @@ class Stop:
         self._loop.set_timer(self._force_in_time, self._grace_s)
 
     def ask(self, worker: Worker) -> None:
-        """Ask one worker to end."""
+        """Ask one worker to end, also one that has come to be only after the stop had begun."""
         if not worker.is_running:
+            return
+        if self.has_forced:
+            self._kill([worker])
             return
         if worker.asked_to_stop_at is None:
             worker.asked_to_stop_at = self._loop.clock()
@@ -146,13 +141,12 @@ class Stop:
 
     def force(self) -> None:
         """Kill everything in the sessions of the workers that still run."""
+        if not self.has_forced:
+            self._loop.set_timer(self._give_up, GIVE_UP_S)
         self.has_begun = self.has_forced = True
-        running = [worker for worker in self._workers if worker.is_running]
-        for worker in running:
-            worker.asked_to_stop_at = worker.asked_to_stop_at or self._loop.clock()
-        self._kernel.kill_sessions([worker.pid for worker in running])
-        self._loop.cancel_timer(self._force_in_time)
-        self._loop.set_timer(self._give_up, GIVE_UP_S)
+        for timer in (self._escalate, self._force_in_time):
+            self._loop.cancel_timer(timer)
+        self._kill([worker for worker in self._workers if worker.is_running])
 
     def end(self) -> None:
         """Forget the deadlines: everything has ended, or been given up."""
@@ -165,8 +159,16 @@ class Stop:
             self.ask(worker)
 
     def _force_in_time(self) -> None:
-        self._before_force()
-        self.force()
+        # Where all have ended, it is only what they left behind that still takes time.
+        if any(worker.returncode is None for worker in self._workers):
+            self._before_force()
+            self.force()
+
+    def _kill(self, workers: Sequence[Worker]) -> None:
+        for worker in workers:
+            if worker.asked_to_stop_at is None:
+                worker.asked_to_stop_at = self._loop.clock()
+        self._kernel.kill_sessions([worker.pid for worker in workers])
 
     def _give_up(self) -> None:
         self.has_given_up = True
@@ -189,6 +191,7 @@ class Sweep:
         self._kernel = kernel
         self._known = known
         self._sessions = sessions
+        self._has_forced = False
         self._has_given_up = False
         self._left = kernel.left_behind(known(), sessions)
         for pid in self._left:
@@ -204,14 +207,18 @@ class Sweep:
     def look(self) -> None:
         """See what is left. Called when children have changed, which is what orphans become."""
         self._left = self._kernel.left_behind(self._known(), self._sessions)
+        if self._has_forced:
+            # Also what was born between the look before and the end of its parent.
+            for pid in self._left:
+                self._kernel.signal(pid, signal.SIGKILL)
 
     def force(self) -> None:
         """Kill what is left."""
+        if not self._has_forced:
+            self._has_forced = True
+            self._loop.cancel_timer(self.force)
+            self._loop.set_timer(self._give_up, GIVE_UP_S)
         self.look()
-        for pid in self._left:
-            self._kernel.signal(pid, signal.SIGKILL)
-        self._loop.cancel_timer(self.force)
-        self._loop.set_timer(self._give_up, GIVE_UP_S)
 
     def end(self) -> None:
         """Forget the deadlines."""

@@ -1,5 +1,4 @@
-"""The waiting room before an attempt: until the pause after a failure is over, and the fork server
-has imported its modules.
+"""The waiting room before an attempt: the pause after a failure, and the fork server's imports.
 
 No worker exists meanwhile. A signal that asks to stop ends the wait; a fork server that cannot be
 used is replaced by the other start method, with a line that says why.
@@ -11,14 +10,7 @@ import signal
 
 from launcher.attempt.node import NodeServices
 from launcher.attempt.worker import WorkerStatus
-from launcher.events import (
-    ChildrenChanged,
-    Event,
-    ForkServerLost,
-    ForkServerReady,
-    ForkServerUnsafe,
-    Signalled,
-)
+from launcher.events import ChildrenChanged, Event, ForkServerLost, ForkServerUnsafe, Signalled
 from launcher.exits import describe
 from launcher.plan.plan import LaunchPlan
 from launcher.start.spawn import SpawnStarter
@@ -40,8 +32,9 @@ class WaitingRoom:
         self._unsafe_reason = ""
 
     def wait(self, pause_s: float) -> Starter:
-        """Return what starts the workers, once `pause_s` seconds are over and it is ready; at once
-        when a signal asks to stop.
+        """Return what starts the workers, once `pause_s` seconds are over and it is ready.
+
+        At once when a signal asks to stop.
         """
         loop, stop_request = self._node.loop, self._node.stop_request
         self._is_pausing = pause_s > 0
@@ -76,8 +69,6 @@ class WaitingRoom:
             self._unsafe_reason = self._unsafe_reason or died
         elif isinstance(event, Signalled):
             self._on_signal(event.signum)
-        else:  # the starter knows that it is ready now
-            assert isinstance(event, ForkServerReady), event
 
     def _on_signal(self, signum: int) -> None:
         if signum == signal.SIGTSTP:

@@ -1,5 +1,4 @@
-"""Looks after the workers of an attempt from outside: does anything still move, and where is
-everyone?
+"""Looks at the workers of an attempt from outside: does anything still move, and where is everyone?
 
 Owns the hang timer and the collection of stacks; what a hang leads to is decided by the group.
 """
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
     from launcher.horovod.stalls import StallWatch
 
 
-class Diagnostics:
-    """Watches the workers of one attempt."""
+class Watch:
+    """The look-out over the workers of one attempt."""
 
     def __init__(
         self,
@@ -45,13 +44,13 @@ class Diagnostics:
         self._timeout_s = timeout_s
         self._say = say
         self._on_hang = on_hang
-        self._watch = HangWatch(loop.clock(), len(workers))
+        self._hang_watch = HangWatch(loop.clock(), len(workers))
         self._has_warned = False
         self._stalls: StallWatch | None = None
 
     def begin(self) -> None:
         """Start to look for a hang, or begin to count anew."""
-        self._watch.restart(self._loop.clock())
+        self._hang_watch.restart(self._loop.clock())
         self._set_timer()
 
     def end(self) -> None:
@@ -59,7 +58,7 @@ class Diagnostics:
         self._loop.cancel_timer(self._look)
 
     def hear(self, local_rank: int, data: bytes) -> None:
-        """A rank of Horovod has written something on stderr, which may tell of a stall.
+        """Take what a rank of Horovod has written on stderr, which may tell of a stall.
 
         A rank that waits in Horovod keeps a processor busy, so nothing seems to stand still.
         """
@@ -67,18 +66,18 @@ class Diagnostics:
             from launcher.horovod.stalls import StallWatch
 
             self._stalls = StallWatch()
-        stall = self._stalls.feed(local_rank, data, self._loop.clock())
+        stall = self._stalls.hear(local_rank, data, self._loop.clock())
         if stall is None:
             return
         if self._timeout_s:
             if stall.waited_s >= self._timeout_s:
                 hang = self._make_hang(stall.waited_s)
-                self._on_hang(hang._replace(waits_for=stall.describe(), odd_rank=stall.odd_rank))
+                self._on_hang(hang._replace(waits_for=stall.summary(), odd_rank=stall.odd_rank))
         elif stall.is_new:
             hang = self._make_hang(stall.waited_s)
-            self._warn(hang._replace(waits_for=stall.describe()))
+            self._warn(hang._replace(waits_for=stall.summary()))
 
-    def describe(self) -> str:
+    def stacks(self) -> str:
         """Return where the running workers are, as text."""
         return stacks.render(self._collect())
 
@@ -87,7 +86,7 @@ class Diagnostics:
 
     def _look(self) -> None:
         self._set_timer()
-        still_s = self._watch.still_for(self._measure(), self._loop.clock())
+        still_s = self._hang_watch.still_for(self._measure(), self._loop.clock())
         if self._timeout_s:
             if still_s >= self._timeout_s:
                 self._on_hang(self._make_hang(still_s))
@@ -109,7 +108,7 @@ class Diagnostics:
         return Hang(where, still_s, odd_rank=stacks.odd_rank(where))
 
     def _warn(self, hang: Hang, detail: str = "") -> None:
-        self._say(f"{hang.describe()}{detail}:\n{stacks.render(hang.where)}")
+        self._say(f"{hang.summary()}{detail}:\n{stacks.render(hang.where)}")
 
     def _measure(self) -> Progress:
         running = [worker for worker in self._workers if worker.is_running]

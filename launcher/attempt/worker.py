@@ -40,7 +40,7 @@ class Worker:
 
     @property
     def state(self) -> str:
-        """In words: starting, running, or how it has ended."""
+        """What it does, in words: starting, running, or how it has ended."""
         if self.returncode is not None:
             return describe(self.returncode)
         return "running" if self.pid else "starting"

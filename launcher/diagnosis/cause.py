@@ -49,20 +49,18 @@ def in_order_of_blame(outcome: AttemptOutcome) -> list[WorkerOutcome]:
     """Return the workers that failed by themselves, the first cause first."""
     failures = sorted((w for w in outcome.workers if w.failed_at is not None), key=_blame)
     if failures and is_secondary(failures[0]):
-        # All noticed that a peer had gone: one whose own end we heard of only after we had asked it
-        # to stop.
+        # All noticed that a peer had gone: one whose end we heard of after we had asked for it.
         failures = [*(worker for worker in outcome.workers if _was_ending(worker)), *failures]
     return _speaker_first(failures) if failures else []
 
 
 def _blame(worker: WorkerOutcome) -> tuple[bool, float, int]:
-    """Sort key: the first cause comes first."""
+    """Return the sort key: the first cause comes first."""
     return is_secondary(worker), worker.failed_at or 0.0, worker.order
 
 
 def _speaker_first(failures: list[WorkerOutcome]) -> list[WorkerOutcome]:
-    """Put the one that said why before those that left with the same exit code, at the same time
-    and without a word.
+    """Put the one that said why before those that left alike, together and without a word.
 
     Ranks that agree to leave let one of them speak, and any of them may be the first to end.
     """
@@ -70,14 +68,11 @@ def _speaker_first(failures: list[WorkerOutcome]) -> list[WorkerOutcome]:
     if not is_bare_exit(first) or first.last_lines or first.start_failure:
         return failures
     for worker in failures:
-        is_alike = (
+        if (
             worker.returncode == first.returncode
+            and worker.last_lines
             and is_bare_exit(worker)
             and not is_secondary(worker)
-        )
-        if (
-            is_alike
-            and worker.last_lines
             and (worker.failed_at or 0.0) - (first.failed_at or 0.0) < _TOGETHER_S
         ):
             return [worker, *(other for other in failures if other is not worker)]
@@ -85,9 +80,7 @@ def _speaker_first(failures: list[WorkerOutcome]) -> list[WorkerOutcome]:
 
 
 def is_bare_exit(worker: WorkerOutcome) -> bool:
-    """Tell whether a worker ended with an exit code of its own, and neither an exception nor a text
-    for sys.exit.
-    """
+    """Tell whether a worker ended with an exit code alone: no exception, no text for sys.exit."""
     if worker.error is None:
         return (worker.returncode or 0) > 0
     return worker.error.type == "SystemExit" and worker.error.message.lstrip("-").isdigit()
@@ -103,8 +96,7 @@ def is_secondary(worker: WorkerOutcome) -> bool:
         return False
     if worker.error is not None and worker.error.lost_data_worker:
         return False
-    # A library that aborts, and a script that logs its exception and exits, leave no exception but
-    # these lines.
+    # A library that aborts, or a script that logs its exception, leaves only these lines.
     return any(secondary in line for secondary in _SECONDARY_TEXTS for line in words_of(worker))
 
 
@@ -114,9 +106,7 @@ def knows_the_cause(workers: Iterable[WorkerOutcome]) -> bool:
 
 
 def _was_ending(worker: WorkerOutcome) -> bool:
-    """Tell whether a worker was about to end by itself, in its own way, at the moment at which we
-    asked it to stop.
-    """
+    """Tell whether a worker was about to end in its own way when we asked it to stop."""
     if worker.asked_to_stop_at is None or worker.returncode is None or worker.error is not None:
         return False
     ours = {0, *(code for signum in _OUR_SIGNALS for code in (-signum, 128 + signum))}
@@ -126,9 +116,7 @@ def _was_ending(worker: WorkerOutcome) -> bool:
 
 
 def early_end(outcome: AttemptOutcome, first: WorkerOutcome) -> str:
-    """Return who had ended well, where those that failed only missed a peer: nobody else can have
-    been it.
-    """
+    """Say who had ended well, where the others only miss a peer: nobody else can be the cause."""
     ended = [
         worker.rank
         for worker in outcome.workers
@@ -146,9 +134,7 @@ def early_end(outcome: AttemptOutcome, first: WorkerOutcome) -> str:
 
 
 def words_of(worker: WorkerOutcome) -> list[str]:
-    """Return what a worker said about its failure: the exception with those that led to it, or its
-    last lines.
-    """
+    """Return what a worker said about its failure: its exceptions, or its last lines."""
     if worker.error is None or worker.error.type == "SystemExit":
         return [worker.error.message if worker.error else "", *worker.last_lines]
     return worker.error.messages()

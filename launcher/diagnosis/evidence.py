@@ -1,5 +1,4 @@
-"""Evidence for why a worker was killed: the kernel's out-of-memory counters and log, memory
-figures, /dev/shm.
+"""Evidence for why a worker was killed: counters and log of the kernel, memory, /dev/shm.
 
 Opened when a launch begins, so that what was there before is not taken for news. Everything is
 read-only, and whatever cannot be read is left out.
@@ -36,27 +35,21 @@ def open_kernel_log() -> int:
     return fd
 
 
-def own_memory_folders() -> list[str]:
-    """Return the folders of our memory cgroup and of those above it."""
-    return cgroup_folders("memory")
-
-
 class Evidence:
-    """What the kernel says about killed processes since the launch began. Use as a context
-    manager.
+    """What the kernel says about killed processes since the launch began; a context manager.
 
-    open_kernel_log: returns a descriptor that gives a record for each read, or -1. memory_folders:
-    returns the folders of our memory cgroup and of those above it.
+    open_kernel_log: returns a descriptor that gives a record for each read, or -1. folders: returns
+    our cgroup's folder for a controller, and those above it.
     """
 
     def __init__(
         self,
         open_kernel_log: Callable[[], int] = open_kernel_log,
-        memory_folders: Callable[[], Sequence[str]] = own_memory_folders,
+        folders: Callable[[str], Sequence[str]] = cgroup_folders,
     ) -> None:
-        self._memory_folders = memory_folders
+        self._folders = folders
         self._kernel_log = open_kernel_log()
-        self._counters = _oom_counters(memory_folders())
+        self._counters = _oom_counters(folders("memory"))
         self._kills: dict[int, str] = {}
 
     def __enter__(self) -> Evidence:
@@ -68,11 +61,9 @@ class Evidence:
             self._kernel_log = -1
 
     def explain(self, returncode: int, pid: int, peak_kib: int | None) -> str:
-        """Return what is known about a worker's death, in a sentence or two, or "" when there is
-        nothing to add.
-        """
+        """Say what is known about a worker's death, in a sentence or two; "" for nothing."""
         if returncode == -signal.SIGBUS:
-            return _describe_shared_memory()
+            return _shared_memory_in_words()
         if returncode != -signal.SIGKILL:
             return ""
         self._read_kernel_log()
@@ -88,38 +79,23 @@ class Evidence:
         return "; ".join(part for part in (verdict, *_memory_figures(peak_kib)) if part)
 
     def explain_data_worker(self, words: str) -> str:
-        """Return what is known about the death of a rank's data worker; `words` is what the rank
-        says of it.
-        """
+        """Say what is known about the death of a rank's data worker, of which it says `words`."""
         self._read_kernel_log()
         limit = self._take_counted_kill()
         if self._kills:
-            pid, text = self._kills.popitem()
-            return "; ".join(
-                (
-                    f"the kernel's out-of-memory killer ended process {pid} ({text})",
-                    *_memory_figures(None),
-                )
-            )
-        if limit is not None:
-            return "; ".join(
-                (
-                    f"the kernel's out-of-memory killer ended a process here{limit}",
-                    *_memory_figures(None),
-                )
-            )
-        return (
-            _describe_shared_memory()
-            if "signal: Bus error" in words or _shared_memory()[1] >= 90
-            else ""
-        )
+            ended = "process {} ({})".format(*self._kills.popitem())
+        elif limit is not None:
+            ended = f"a process here{limit}"
+        else:
+            is_about_memory = "signal: Bus error" in words or _shared_memory()[1] >= 90
+            return _shared_memory_in_words() if is_about_memory else ""
+        verdict = f"the kernel's out-of-memory killer ended {ended}"
+        return "; ".join((verdict, *_memory_figures(None)))
 
     def _take_counted_kill(self) -> str | None:
-        """Return the limit, as text, of the cgroup that counts one kill more than it did; None when
-        none does.
-        """
+        """Return the limit, as text, of the cgroup that counts one kill more; None without one."""
         found: str | None = None
-        for folder, count in _oom_counters(self._memory_folders()).items():
+        for folder, count in _oom_counters(self._folders("memory")).items():
             if count > self._counters.get(folder, count):
                 # One death is explained by it, and no other: an attempt later the count is no news.
                 self._counters[folder] += 1
@@ -146,9 +122,7 @@ class Evidence:
 
 
 def _or_cpu_limit() -> str:
-    """Return the other possibility where CPU time is limited: the kernel kills at the hard limit,
-    and says so to nobody.
-    """
+    """Name the other possibility: at the hard limit of CPU time the kernel kills without a word."""
     import resource
 
     _, limit_s = resource.getrlimit(resource.RLIMIT_CPU)
@@ -199,9 +173,7 @@ def _memory_figures(peak_kib: int | None) -> list[str]:
 
 
 def _shared_memory() -> tuple[int, int]:
-    """Return the size of /dev/shm in bytes, and how many per cent of it are in use; 0 and 0 when
-    there is none.
-    """
+    """Return the size of /dev/shm in bytes, and the percentage in use; 0 and 0 without it."""
     try:
         status = os.statvfs("/dev/shm")
     except OSError:
@@ -210,7 +182,7 @@ def _shared_memory() -> tuple[int, int]:
     return size, 100 * (size - free) // size if size else 100
 
 
-def _describe_shared_memory() -> str:
+def _shared_memory_in_words() -> str:
     size, used_percent = _shared_memory()
     if not size:
         return ""

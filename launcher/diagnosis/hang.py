@@ -1,5 +1,4 @@
-"""Notices that a run stands still: no output and no CPU time for a while, or a rank whose heartbeat
-has stopped.
+"""Notices that a run stands still: no output and no CPU time, or a rank's heartbeat has stopped.
 
 Pure: what was measured and the time are arguments. Who measures is in attempt/watch.py; who stops
 the attempt, in attempt/group.py.
@@ -43,7 +42,7 @@ class Hang(NamedTuple):
     # Who is waited for, in Horovod's words; "" when it was we who found that nothing moves.
     waits_for: str = ""
 
-    def describe(self) -> str:
+    def summary(self) -> str:
         """Return what stands still, without the places: `nothing has moved for 30 s`."""
         if not self.waits_for:
             return f"nothing has moved for {self.still_s:.0f} s"

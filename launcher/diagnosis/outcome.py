@@ -24,8 +24,7 @@ class WorkerOutcome(NamedTuple):
     # Monotonic seconds of this node when the end was seen, and the order in which ends were seen.
     ended_at: float = 0.0
     order: int = 0
-    # Monotonic seconds at which we asked this worker to stop; None when we never did, or it had
-    # ended before.
+    # Monotonic seconds at which we asked it to stop; None when we did not, or it had ended.
     asked_to_stop_at: float | None = None
     error: WorkerError | None = None
     last_lines: tuple[str, ...] = ()
@@ -37,23 +36,15 @@ class WorkerOutcome(NamedTuple):
 
     @property
     def failed_at(self) -> float | None:
-        """When this worker failed by itself, in monotonic seconds; None when it did not fail, or
-        only because we stopped it.
+        """When this worker failed by itself, in monotonic seconds; None when it did not.
 
         A worker that had left its exception before we asked it to stop was on its way out already.
         """
+        asked_at = self.asked_to_stop_at
         if self.error is not None and self.error.monotonic_ns:
             raised_at = self.error.monotonic_ns / 1e9
-            return (
-                raised_at
-                if self.asked_to_stop_at is None or raised_at < self.asked_to_stop_at
-                else None
-            )
-        return (
-            self.ended_at
-            if self.returncode not in (None, 0) and self.asked_to_stop_at is None
-            else None
-        )
+            return raised_at if asked_at is None or raised_at < asked_at else None
+        return self.ended_at if self.returncode not in (None, 0) and asked_at is None else None
 
     def __repr__(self) -> str:
         state = "running" if self.returncode is None else describe(self.returncode)

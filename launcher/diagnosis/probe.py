@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from launcher.contract.files import STACK_SIGNAL, stack_file
 from launcher.diagnosis.stacks import RankStack, parse_dump
+from launcher.system.machine import read_text
 from launcher.system.processes import descendants, process_info, send_signal, stat_fields
 
-# How long workers may take to write their stacks, and how long a file must stand still to be
-# complete.
+# How long workers may take to write their stacks; a file that stands still so long is complete.
 _ANSWER_S = 0.6
 _QUIET_S = 0.03
 
@@ -64,14 +64,8 @@ def _cpu_seconds_of(pid: int) -> float:
 
 def _handles_stack_signal(pid: int) -> bool:
     """Tell whether a process catches the private signal: anyone who does not would die of it."""
-    try:
-        with open(f"/proc/{pid}/status") as file:
-            for line in file:
-                if line.startswith("SigCgt:"):
-                    return bool(int(line.split()[1], 16) >> (STACK_SIGNAL - 1) & 1)
-    except (OSError, ValueError):
-        pass
-    return False
+    caught = read_text(f"/proc/{pid}/status").partition("SigCgt:")[2].split()
+    return bool(caught and int(caught[0], 16) >> (STACK_SIGNAL - 1) & 1)
 
 
 def _cannot_run(pid: int) -> bool:
@@ -127,9 +121,5 @@ def _condition(pid: int) -> str:
 
 
 def _wchan(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/wchan") as file:
-            name = file.read().strip()
-    except OSError:
-        name = ""
+    name = read_text(f"/proc/{pid}/wchan")
     return name if name not in ("", "0") else "the kernel"

@@ -1,5 +1,4 @@
-"""The failure report: which worker failed first, how, and what it said. Pure: outcome in, report
-and text out.
+"""The failure report: who failed first, how, and what it said. Pure: outcome in, text out.
 
 Who failed first is found in cause.py. The values in which a failed run is handed on are here as
 well: WorkerFailed for those who called `launcher.launch()`, LaunchResult for the way to them.
@@ -47,7 +46,7 @@ class OtherFailure(NamedTuple):
 class FailureReport(NamedTuple):
     """Why a run failed. Written as report.json, printed by `render`, carried by WorkerFailed."""
 
-    # The worker that failed first; -1 when the failure is the node's, or a signal to the launcher.
+    # The worker that failed first; -1 when the failure is the node's, or a hang's.
     rank: int
     pid: int
     hostname: str
@@ -111,8 +110,7 @@ def make_report(outcome: AttemptOutcome, *, hostname: str, run_dir: str | None) 
     first, *rest = failures
     error = first.error
     exception = error if error is not None and error.type != "SystemExit" else None
-    # What sys.exit was given, when it was a text: a number is the exit code, which is named
-    # already.
+    # What sys.exit was given, when it was a text: a number is the exit code, named already.
     last_words = first.start_failure if is_bare_exit(first) or error is None else error.message
     return FailureReport(
         rank=first.rank,
@@ -147,9 +145,8 @@ def _hang_report(
         rank=worker.rank if worker else -1,
         pid=worker.pid if worker else 0,
         hostname=hostname,
-        what=f"{hang.describe()}: {stacks.summary(hang.where)}",
+        what=f"{hang.summary()}: {stacks.summary(hang.where)}",
         exit_code=_HANG_EXIT_CODE,
-        last_lines=(),
         log_path=worker.log_path if worker else "",
         attempt=outcome.attempt,
         duration_s=round(outcome.duration_s, 3),
@@ -159,18 +156,12 @@ def _hang_report(
 
 
 def _node_report(outcome: AttemptOutcome, hostname: str, run_dir: str | None) -> FailureReport:
-    if outcome.node_failure:
-        what, exit_code = outcome.node_failure, 1
-    elif outcome.signum is not None:
-        what, exit_code = f"stopped by signal {outcome.signum}", 128 + outcome.signum
-    else:
-        what, exit_code = "workers did not end", 1
     return FailureReport(
         rank=-1,
         pid=0,
         hostname=hostname,
-        what=what,
-        exit_code=exit_code,
+        what=outcome.node_failure or "workers did not end",
+        exit_code=1,
         attempt=outcome.attempt,
         duration_s=round(outcome.duration_s, 3),
         run_dir=run_dir,
@@ -178,8 +169,7 @@ def _node_report(outcome: AttemptOutcome, hostname: str, run_dir: str | None) ->
 
 
 def _exit_code(worker: WorkerOutcome) -> int:
-    # On its way out with an exception when we stopped it: the code is the one that it would have
-    # ended with.
+    # With an exception on its way out when we stopped it: the code that it would have had.
     is_ours = worker.asked_to_stop_at is not None and worker.error is not None
     if worker.returncode is None or (is_ours and worker.returncode < 0):
         return 1
@@ -224,23 +214,14 @@ def _first_line(text: str) -> str:
 
 
 def render(report: FailureReport, *, colour: bool = False) -> str:
-    """Return the report as it is printed: a headline, the traceback or the last lines, where to
-    read on.
-    """
+    """Return the report as it is printed: headline, traceback or last lines, where to read on."""
     bold, red, plain = ("\x1b[1m", "\x1b[31m", "\x1b[0m") if colour else ("", "", "")
+    where = f"pid {report.pid} on {report.hostname}" if report.pid else f"on {report.hostname}"
+    who = f"rank {report.rank} ({where}): " if report.rank >= 0 else ""
+    lines = [f"{bold}{red}FAILED{plain}{bold}: {who}{report.what}{plain}"]
     same = [rank for other in report.others if other.is_same for rank in other.ranks]
-    if report.rank < 0:
-        lines = [f"{bold}{red}FAILED{plain}{bold}: {report.what}{plain}"]
-    else:
-        pid = (
-            f" (pid {report.pid} on {report.hostname})"
-            if report.pid
-            else f" (on {report.hostname})"
-        )
-        who = f"rank {report.rank}{pid}"
-        lines = [f"{bold}{red}FAILED{plain}{bold}: {who}: {report.what}{plain}"]
-        if same:
-            lines.append(f"  the same on {format_ranks(same)}")
+    if same:
+        lines.append(f"  the same on {format_ranks(same)}")
     if report.evidence:
         lines.append(f"  {report.evidence}")
     if report.stacks:
@@ -288,8 +269,10 @@ class WorkerFailed(LauncherError):
 
 
 class LaunchResult(NamedTuple):
-    """How a launch ended. As JSON, in the file that LAUNCHER_RESULT_FILE names, it goes to the
-    `launcher.launch()` that asked for the launch.
+    """How a launch ended.
+
+    As JSON, in the file that LAUNCHER_RESULT_FILE names, it goes to the `launcher.launch()` that
+    asked for the launch.
     """
 
     exit_code: int

@@ -1,5 +1,4 @@
-"""Stacks of workers: what faulthandler wrote -> frames, groups of equal stacks, and sentences that
-name the odd rank.
+"""Stacks of workers: what faulthandler wrote -> frames, groups, sentences that name the odd rank.
 
 Pure: text in, values and text out. Who asks the workers is in probe.py.
 """
@@ -48,26 +47,21 @@ class Frame(NamedTuple):
         return any(mark in self.file for mark in _LIBRARY_MARKS)
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         return f"{os.path.basename(self.file)}:{self.line}"
 
 
 class RankStack(NamedTuple):
-    """Where one rank is. `frames` of its main thread, innermost first; `condition` when it cannot
-    say so itself.
-    """
+    """Where one rank is: its main thread's frames, innermost first, or its condition."""
 
     rank: int
     frames: tuple[Frame, ...] = ()
-    # "stopped by a signal (SIGSTOP)", "in uninterruptible sleep", "no stack" ... or "" when there
-    # are frames.
+    # "stopped by a signal (SIGSTOP)", "has ended" ... or "" when there are frames.
     condition: str = ""
 
 
 def parse_dump(text: str) -> tuple[Frame, ...]:
-    """Return the main thread's frames from a faulthandler dump; it is the last thread that is
-    listed.
-    """
+    """Return the main thread's frames from a faulthandler dump, where it is listed last."""
     frames: list[Frame] = []
     for line in text.splitlines():
         if line.endswith("(most recent call first):"):
@@ -81,8 +75,7 @@ def parse_dump(text: str) -> tuple[Frame, ...]:
 
 
 def shorten_crash(lines: tuple[str, ...], most: int = 20) -> tuple[str, ...]:
-    """Return the last lines of a worker that crashed: what came before, and the stack of the thread
-    that crashed.
+    """Return the last lines of a worker that crashed: some, and the stack of the crashed thread.
 
     Without the other threads' stacks, our own frames, and the list of extension modules. Lines
     without a crash stay, the last `most` of them.
@@ -104,7 +97,7 @@ def shorten_crash(lines: tuple[str, ...], most: int = 20) -> tuple[str, ...]:
     return (*before[-most // 2 :], lines[begin], *frames[: most - 1])
 
 
-def describe(stack: RankStack) -> str:
+def in_words(stack: RankStack) -> str:
     """Say where a rank is, in a few words: `waits in all_reduce (train.py:91)`."""
     if not stack.frames:
         return stack.condition
@@ -114,22 +107,20 @@ def describe(stack: RankStack) -> str:
     ):
         return "has ended its script and waits for its own threads to end"
     if any("frozen importlib" in frame.file for frame in stack.frames):
-        place = next((frame.place for frame in stack.frames if not frame.is_library), "")
-        return f"imports a module ({place})" if place else "imports a module"
+        location = next((frame.location for frame in stack.frames if not frame.is_library), "")
+        return f"imports a module ({location})" if location else "imports a module"
     user_at = next((at for at, frame in enumerate(stack.frames) if not frame.is_library), None)
     if user_at is None:
-        return f"is in {stack.frames[0].function} ({stack.frames[0].place})"
+        return f"is in {stack.frames[0].function} ({stack.frames[0].location})"
     user = stack.frames[user_at]
     below = [frame for frame in stack.frames[:user_at] if frame.function not in _WRAPPERS]
     if below:
-        return f"is in {below[-1].function} ({user.place})"
-    return f"is at {user.place} in {user.function}"
+        return f"is in {below[-1].function} ({user.location})"
+    return f"is at {user.location} in {user.function}"
 
 
 def group(stacks: Sequence[RankStack]) -> list[list[RankStack]]:
-    """Put ranks with the same main-thread stack together, the smallest group first: the odd ones
-    lead.
-    """
+    """Put ranks with the same stack together, the smallest group first: the odd ones lead."""
     groups: dict[object, list[RankStack]] = {}
     for stack in stacks:
         groups.setdefault(stack.frames or stack.condition, []).append(stack)
@@ -137,9 +128,7 @@ def group(stacks: Sequence[RankStack]) -> list[list[RankStack]]:
 
 
 def odd_rank(stacks: Sequence[RankStack]) -> int | None:
-    """Return the rank that stands alone while the others share a stack; None when nobody stands
-    out.
-    """
+    """Return the rank that stands alone while the others share a stack; None without one."""
     groups = group(stacks)
     if len(stacks) == 1:
         return stacks[0].rank  # all others have ended
@@ -162,22 +151,22 @@ def render(stacks: Sequence[RankStack]) -> str:
     lines: list[str] = []
     for members in group(stacks):
         ranks = format_ranks([member.rank for member in members])
-        text = describe(members[0])
+        text = in_words(members[0])
         lines.append(f"{ranks}: {text if len(members) == 1 else 'each ' + text}")
-        lines.extend(f"    {frame.place} in {frame.function}" for frame in members[0].frames[:12])
+        lines.extend(
+            f"    {frame.location} in {frame.function}" for frame in members[0].frames[:12]
+        )
         if len(members[0].frames) > 12:
             lines.append(f"    ... {len(members[0].frames) - 12} more")
     return "\n".join(lines)
 
 
 def summary(stacks: Sequence[RankStack]) -> str:
-    """Return one sentence: `rank 3 is in __next__ (train.py:88); ranks 0-2, 4-7 are in all_reduce
-    (train.py:91)`.
-    """
+    """Return one sentence: `rank 3 is in next (a.py:8); ranks 0-2 are in all_reduce (a.py:9)`."""
     parts = []
     for members in group(stacks):
         ranks = format_ranks([member.rank for member in members])
-        text = describe(members[0])
+        text = in_words(members[0])
         parts.append(f"{ranks} {text if len(members) == 1 else _of_several(text)}")
     return "; ".join(parts)
 

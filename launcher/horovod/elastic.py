@@ -35,12 +35,12 @@ class ElasticWorld:
         self._expect(range(num_workers))
 
     def ask(self, local_rank: int) -> None:
-        """A worker waits for its place among those that are left, or comes for the first time."""
+        """Note that a worker waits for its rank among those that are left, or is a newcomer."""
         self.roster.ask(local_rank)
         self.limit_time()
 
     def limit_time(self) -> None:
-        """From now on the time to meet is running, unless it is running already."""
+        """Let the time to meet run from now on, unless it is running already."""
         if not self._is_timed:
             self._is_timed = True
             self._loop.set_timer(self._run_out_of_time, self.timeout_s)

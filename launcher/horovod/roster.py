@@ -1,5 +1,4 @@
-"""Who is in the world of elastic Horovod, who has been lost, and when the ranks may meet anew.
-Pure: no processes.
+"""Who is in the world of elastic Horovod, who has been lost, and when the ranks meet anew. Pure.
 
 Workers meet in rounds. A round begins when all workers wait at the door, which is where
 `hvd.init()` asks for its rank: those that have lost a peer come back to it with the state that they
@@ -11,16 +10,14 @@ from __future__ import annotations
 
 
 class Roster:
-    """The workers of one node by local rank, of which each stands in one place: in the round, at
-    the door, or gone.
-    """
+    """The workers of a node, by local rank, each in the round, at the door, or gone."""
 
     def __init__(self, num_workers: int) -> None:
+        # Rank of each local rank. Local ranks stay with their devices; ranks are exchanged when
+        # rank 0 is lost.
         self.ranks = list(range(num_workers))
-        """Rank of each local rank. Local ranks stay with their devices; ranks change places when
-        rank 0 is lost.
-        """
-        self._members: set[int] = set()  # have met the others: they hold the state
+        # Those that have met the others: they hold the state.
+        self._members: set[int] = set()
         self._newcomers = set(range(num_workers))
         self._waiting: set[int] = set()
         self._gone: set[int] = set()
@@ -44,19 +41,18 @@ class Roster:
         )
 
     def ask(self, local_rank: int) -> None:
-        """A worker waits at the door."""
+        """Note that a worker waits at the door."""
         if local_rank not in self._gone:
             self._waiting.add(local_rank)
 
     def leave(self, local_rank: int) -> None:
-        """A worker has ended, well or not."""
-        for place in (self._members, self._newcomers, self._waiting):
-            place.discard(local_rank)
+        """Note that a worker has ended, well or not."""
+        for group in (self._members, self._newcomers, self._waiting):
+            group.discard(local_rank)
         self._gone.add(local_rank)
 
     def invite(self) -> list[int]:
-        """Return the local ranks to be started anew; none before all that hold the state wait at
-        the door.
+        """Return the local ranks to start anew; none before all with the state are at the door.
 
         Until then nobody knows who is left: a worker that fails because it has lost a peer, or ends
         well, may come later.

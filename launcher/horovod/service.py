@@ -1,5 +1,6 @@
-"""What a launch does for a program that uses Horovod: a store for each attempt, at which the ranks
-meet, and with hvd.elastic the world in which lost workers are replaced.
+"""What a launch does for a program that uses Horovod: a store at which the ranks meet.
+
+With hvd.elastic, also the world in which lost workers are replaced.
 
 Other rooms know this file, use.py, which tells whether it is needed, and stalls.py, which reads
 what Horovod's stall inspector says.

@@ -1,5 +1,4 @@
-"""What Horovod's stall inspector writes: which ranks keep the others waiting, and with which
-tensors.
+"""What Horovod's stall inspector writes: which ranks keep others waiting, and with which tensors.
 
 A rank that waits in Horovod keeps a processor busy, so a look at output and CPU time finds no hang;
 but Horovod's coordinator, usually rank 0, says on stderr who is missing. Pure: bytes and the time
@@ -13,14 +12,12 @@ from typing import NamedTuple
 
 from launcher.ranks import format_ranks
 
-# The file that a message names in front, where it waits for whom, and the last line before the
-# ranks.
+# What a message names in front, where it waits for whom, and the last line before the ranks.
 _MARK = b"stall_inspector.cc"
 _SECONDS = b"for more than "
 _RANKS_FOLLOW = b"Missing ranks:"
 
-# A message has a line for each missing rank, with six tensors at most: one that is longer than this
-# never ends.
+# A message has a line for each missing rank, with six tensors at most: a longer one never ends.
 _MAX_BYTES = 1 << 20
 
 # Messages about one stall come at each check; one that began later than the last message comes two
@@ -43,10 +40,8 @@ class Stall(NamedTuple):
         """The rank for which all others wait; None when ranks wait for each other."""
         return next(iter(self.missing)) if len(self.missing) == 1 else None
 
-    def describe(self) -> str:
-        """Return who is waited for: `rank 1 in allreduce.loss; ranks 2-3 in allreduce.a,
-        allreduce.b`.
-        """
+    def summary(self) -> str:
+        """Return who is waited for: `rank 1 in allreduce.loss; ranks 2-3 in allreduce.a`."""
         groups: dict[tuple[str, ...], list[int]] = {}
         for rank, names in self.missing.items():
             groups.setdefault(names, []).append(rank)
@@ -56,29 +51,24 @@ class Stall(NamedTuple):
 
 
 class StallWatch:
-    """Reads the stderr of the ranks of a node, and remembers for how long the same tensors have
-    been waited for.
-    """
+    """What the ranks of a node say on stderr, and for how long the same tensors are waited for."""
 
     def __init__(self) -> None:
         self._readers: dict[int, _Reader] = {}
         # (missing rank, tensor) -> times of the first and of the last message that named them.
         self._seen: dict[tuple[int, str], tuple[float, float]] = {}
 
-    def feed(self, local_rank: int, data: bytes, now: float) -> Stall | None:
-        """Take what a rank wrote on stderr; returns the stall that the last message in it tells of,
-        or None.
-        """
+    def hear(self, local_rank: int, data: bytes, now: float) -> Stall | None:
+        """Take what a rank wrote on stderr; return the last stall that it tells of, or None."""
         stall = None
-        for message in self._readers.setdefault(local_rank, _Reader()).feed(data):
+        for message in self._readers.setdefault(local_rank, _Reader()).find(data):
             was_new = stall is not None and stall.is_new
             stall = self._follow(message, now)
             stall = stall._replace(is_new=stall.is_new or was_new)
         return stall
 
     def _follow(self, message: Stall, now: float) -> Stall:
-        # A loop has the same names in every step: the stall of an earlier step must not count with
-        # this one.
+        # A loop has the same names in every step: the stall of an earlier step must not count.
         age_s = _SAME_STALL_CHECKS * message.waited_s
         self._seen = {
             pair: (first, last) for pair, (first, last) in self._seen.items() if now - last < age_s
@@ -94,12 +84,11 @@ class _Reader:
     """Finds messages in one stream, however it is cut into pieces."""
 
     def __init__(self) -> None:
-        # The end of what came before, which may be the beginning of the mark; or a message that has
-        # begun.
+        # The end of what came before: the beginning of the mark, or a message that has begun.
         self._kept = b""
         self._has_begun = False
 
-    def feed(self, data: bytes) -> Iterator[Stall]:
+    def find(self, data: bytes) -> Iterator[Stall]:
         if not self._has_begun:
             edge = len(_MARK) - 1
             if _MARK not in data and _MARK not in self._kept + data[:edge]:
@@ -122,8 +111,7 @@ class _Reader:
 
 
 def _parse(text: bytes) -> tuple[Stall | None, bytes | None]:
-    """Read a message from behind its mark. Returns it, or None when it is another, and the text
-    behind it.
+    """Read a message from behind its mark; return it, None for another, and the text behind it.
 
     The text behind it is None when the message has not ended yet.
     """

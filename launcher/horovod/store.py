@@ -1,5 +1,4 @@
-"""The key-value store over HTTP at which Horovod's Gloo controllers find each other, served from
-the supervisor's own loop.
+"""The store over HTTP at which Horovod's Gloo controllers meet, in the supervisor's own loop.
 
 Speaks what Horovod 0.28's C++ client asks for: PUT, GET (404 while a key is missing) and DELETE of
 /scope/key. Loopback only. One store lives as long as one attempt. Horovod's own server would cost
@@ -48,8 +47,7 @@ class HorovodStore:
         # waits for `admit`.
         self._expected: dict[str, int] = {}
         self._held: dict[int, _Request] = {}
-        # Given up for a connection when descriptors are short: one client at a time is better than
-        # none.
+        # Given up for a connection when descriptors are short: one client at a time can be served.
         self._spare = -1
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._listener.bind(("127.0.0.1", 0))
@@ -78,15 +76,13 @@ class HorovodStore:
         self._expected.update({str(rank): local_rank for local_rank, rank in newcomers.items()})
 
     def admit(self, ranks: Mapping[int, int]) -> None:
-        """Begin a new round for these workers, local rank -> rank: all requests that are held get
-        their answers.
-        """
+        """Begin a new round for these workers, local rank -> rank: answer all that are held."""
         self._values.clear()
         held, self._held = self._held, {}
         for local_rank, request in held.items():
             if request.scope == _PLACES:
-                place = (ranks[local_rank], len(ranks), local_rank, len(ranks), 0, 1)
-                request.connection.reply(self, 200, ",".join(map(str, place)).encode())
+                layout = (ranks[local_rank], len(ranks), local_rank, len(ranks), 0, 1)
+                self._reply(request.connection, 200, ",".join(map(str, layout)).encode())
             else:
                 self._serve(request)
 
@@ -99,7 +95,7 @@ class HorovodStore:
             self._is_listening = True
             self._loop.watch(self._listener.fileno(), self._accept)
 
-    def _accept(self) -> Iterable[Event]:
+    def _accept(self) -> None:
         try:
             while True:
                 self._welcome(self._listener.accept()[0])
@@ -109,7 +105,6 @@ class HorovodStore:
                 # busy: see _drop.
                 self._loop.unwatch(self._listener.fileno())
                 self._is_listening = False
-        return ()
 
     def _give_up_spare(self) -> bool:
         if self._spare < 0:
@@ -142,7 +137,7 @@ class HorovodStore:
         self, connection: _Connection, method: str, path: str, body: bytes
     ) -> Iterable[Event]:
         if not path.startswith(self._prefix):
-            connection.reply(self, 403, b"")
+            self._reply(connection, 403, b"")
             return ()
         scope, _, key = path[len(self._prefix) :].partition("/")
         request = _Request(connection, method, scope, key, body)
@@ -154,9 +149,7 @@ class HorovodStore:
         return (Asked(local_rank),)
 
     def _asking(self, request: _Request) -> int | None:
-        """Return the local rank of a worker that asks to be let in; None for every other
-        request.
-        """
+        """Return the local rank of a worker that asks to be let in; None for other requests."""
         if request.method == "GET" and request.scope == _PLACES:
             local_rank = request.key.rpartition(":")[2]
             return int(local_rank) if local_rank.isdecimal() else None
@@ -167,16 +160,23 @@ class HorovodStore:
     def _serve(self, request: _Request) -> None:
         values, key = self._values.setdefault(request.scope, {}), request.key
         if request.method == "GET":
-            request.connection.reply(self, 200 if key in values else 404, values.get(key, b""))
+            self._reply(request.connection, 200 if key in values else 404, values.get(key, b""))
             return
         if request.method == "PUT":
             values[key] = request.body
         elif request.method == "DELETE":
-            # This rank has met all others in this scope. What it wrote must not be found by the
-            # next hvd.init().
+            # This rank has met all others in this scope: the next hvd.init() must not find what
+            # it wrote.
             for name in (key, f"rank_{key}"):
                 values.pop(name, None)
-        request.connection.reply(self, 200, b"")
+        self._reply(request.connection, 200, b"")
+
+    def _reply(self, connection: _Connection, status: int, body: bytes) -> None:
+        head = f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Length: {len(body)}\r\n\r\n"
+        try:
+            connection.sock.sendall(head.encode() + body)  # fits into any socket buffer
+        except OSError:
+            self._drop(connection)
 
     def _drop(self, connection: _Connection) -> None:
         self._loop.unwatch(connection.sock.fileno())
@@ -228,10 +228,3 @@ class _Connection:
         method, path, _ = f"{first}  ".split(" ", 2)
         self.received = body[length:]
         return method, path, body[:length]
-
-    def reply(self, store: HorovodStore, status: int, body: bytes) -> None:
-        head = f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Length: {len(body)}\r\n\r\n"
-        try:
-            self.sock.sendall(head.encode() + body)  # fits into any socket buffer
-        except OSError:
-            store._drop(self)

@@ -1,5 +1,4 @@
-"""Who answers `join` and `settle` for a node: the two questions that a supervisor asks about the
-whole run.
+"""Who answers `join` and `settle` for a node: what a supervisor asks about the whole run.
 
 `join` says which ranks this node has in the next attempt and where its process group store is;
 `settle` turns what happened into a verdict. On one node that is this file; several nodes bring a
@@ -114,5 +113,4 @@ class LocalCoordinator:
     def _reserve_port(self) -> int:
         """Keep a free port for rank 0 while the attempt lasts."""
         self._reserved = reserve_port(_LOOPBACK)
-        port: int = self._reserved.getsockname()[1]
-        return port
+        return int(self._reserved.getsockname()[1])

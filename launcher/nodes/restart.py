@@ -1,5 +1,4 @@
-"""Whether a failed attempt is followed by another, and when. Pure: the clock and chance are
-arguments.
+"""Whether a failed attempt is followed by another, and when. Pure: clock and chance are arguments.
 
 A budget for the whole run and one for a time window; a pause that grows while attempts fail soon;
 and no restart for what another attempt cannot heal.
@@ -17,8 +16,7 @@ STARTUP_S = 10.0
 
 _MAX_PAUSE_S = 60.0
 
-# Exceptions that come from the program's text or installation: the next attempt would meet them
-# again.
+# Exceptions of the program's text or installation: the next attempt would meet them again.
 UNHEALABLE = frozenset(
     ("SyntaxError", "IndentationError", "TabError", "ImportError", "ModuleNotFoundError")
 )
@@ -27,9 +25,7 @@ _USAGE_CODE = 2
 
 
 def will_hit_all(outcome: WorkerOutcome) -> bool:
-    """Whether a worker's error is one that every rank meets by itself: in the program's text, or
-    its arguments.
-    """
+    """Tell whether every rank meets a worker's error by itself: in the text, or the arguments."""
     error = outcome.error
     if error is None:
         return False
@@ -61,11 +57,9 @@ def signature_of(report: FailureReport) -> str:
     """Return a text that is equal for failures that are the same; "" when too little is known to
     compare.
     """
-    return (
-        f"{report.error_type}: {report.error_message}\n{report.traceback}"
-        if report.traceback
-        else ""
-    )
+    if not report.traceback:
+        return ""
+    return f"{report.error_type}: {report.error_message}\n{report.traceback}"
 
 
 def decide(
@@ -76,8 +70,9 @@ def decide(
     now: float,
     chance: float,
 ) -> Verdict:
-    """Return the verdict on an attempt. `past` holds the failed attempts before it, `chance` lies
-    between 0 and 1.
+    """Return the verdict on an attempt.
+
+    `past` holds the failed attempts before it, `chance` lies between 0 and 1.
     """
     if outcome.succeeded:
         return Verdict("finish")
@@ -85,10 +80,8 @@ def decide(
         return Verdict("give_up", "a signal asked us to stop")
     # Replacements of single workers are among the past failures, too.
     if max(outcome.attempt, len(past)) >= policy.max_restarts:
-        return Verdict(
-            "give_up",
-            f"all {policy.max_restarts} restarts are used up" if policy.max_restarts else "",
-        )
+        allowed = policy.max_restarts
+        return Verdict("give_up", f"all {allowed} restarts are used up" if allowed else "")
     obstacle = _obstacle(outcome.duration_s, report, past, policy, now)
     if obstacle:
         return Verdict("give_up", f"not restarted: {obstacle}")
@@ -102,8 +95,9 @@ def may_replace(
     policy: RestartPolicy,
     now: float,
 ) -> bool:
-    """Whether a lost worker may be replaced while the others go on; `num_lost` counts it and others
-    not replaced yet.
+    """Tell whether a lost worker may be replaced while the others go on.
+
+    `num_lost` counts it and others that are not replaced yet.
 
     `report` is about this worker alone. A replacement costs one restart.
     """
@@ -119,8 +113,9 @@ def _obstacle(
     policy: RestartPolicy,
     now: float,
 ) -> str:
-    """Return why another attempt would be of no use or is not allowed, or "". The failed one took
-    `duration_s`.
+    """Return why another attempt would be of no use or is not allowed, or "".
+
+    The failed one took `duration_s`.
     """
     if report.exit_code in policy.final_codes:
         return f"--no-restart-codes names exit code {report.exit_code}"
@@ -142,9 +137,7 @@ def _obstacle(
 def _pause_s(
     outcome: AttemptOutcome, past: list[FailedAttempt], policy: RestartPolicy, chance: float
 ) -> float:
-    """Return the pause before the next attempt; with jitter, so that many runs do not come back at
-    one moment.
-    """
+    """Return the pause before the next attempt; its jitter keeps many runs from coming together."""
     if outcome.duration_s > STARTUP_S:
         return 0.0
     quick = 0

@@ -1,5 +1,4 @@
-"""The launcher's own stdout and stderr: never blocks the loop, keeps lines whole, shows progress
-bars as one live line.
+"""The launcher's own stdout and stderr: whole lines, one live line, and never a blocked loop.
 
 A terminal or a pipe that is not read fills a bounded buffer; then the workers are held back for a
 moment, and if the reader still does not move, lines are counted instead of shown (the log files
@@ -15,9 +14,8 @@ import os
 import select
 import stat
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from launcher.events import Event
 from launcher.system.loop import Loop
 
 # Bytes waiting for a slow reader before the workers are held back, and how far it must fall before
@@ -43,13 +41,12 @@ class StreamWriter:
     def __init__(self, fd: int, loop: Loop) -> None:
         self._loop = loop
         self._fd, self._owned, self._piecewise = _open_nonblocking(fd)
-        self.is_tty = _is_tty(fd)
+        self.is_tty = os.isatty(fd)
         self._pending: list[bytes] = []
         self.pending_bytes = 0
         self._waiting = False
         self.closed = self._fd < 0
-        # Why it was closed, where the user should know: a full disk, and not a reader that has
-        # gone.
+        # Why it was closed, where the user should know: a full disk, not a reader that has gone.
         self.failure = ""
         self.last_progress = time.monotonic()
 
@@ -69,10 +66,10 @@ class StreamWriter:
                 written = self._write_some(data)
             except BlockingIOError:
                 self._pending = [data]
-                self._wait_until_writable()
+                if not self._waiting:
+                    self._loop.watch(self._fd, self._flush, for_writing=True)
+                    self._waiting = True
                 return
-            except InterruptedError:
-                continue
             except OSError as error:
                 if error.errno not in _READER_HAS_GONE:
                     self.failure = os.strerror(error.errno or 0)
@@ -92,19 +89,10 @@ class StreamWriter:
             raise BlockingIOError(errno.EAGAIN, "not writable")
         return os.write(self._fd, data[: select.PIPE_BUF])
 
-    def _wait_until_writable(self) -> None:
-        if not self._waiting:
-            self._loop.watch(self._fd, self._on_writable, for_writing=True)
-            self._waiting = True
-
     def _stop_waiting(self) -> None:
         if self._waiting:
             self._loop.unwatch(self._fd)
             self._waiting = False
-
-    def _on_writable(self) -> Iterable[Event]:
-        self._flush()
-        return ()
 
     def drain(self) -> None:
         """Wait until everything is written, or until the reader has stood still for `DRAIN_S`."""
@@ -125,13 +113,6 @@ class StreamWriter:
             self._owned = False
 
 
-def _is_tty(fd: int) -> bool:
-    try:
-        return os.isatty(fd)
-    except OSError:
-        return False
-
-
 def _open_nonblocking(fd: int) -> tuple[int, bool, bool]:
     """Return (descriptor, whether it is ours to close, whether it may block on long writes).
 
@@ -144,9 +125,7 @@ def _open_nonblocking(fd: int) -> tuple[int, bool, bool]:
         mode = os.fstat(fd).st_mode
     except OSError:
         return -1, False, False
-    if stat.S_ISREG(mode):
-        return fd, False, False
-    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK:
+    if stat.S_ISREG(mode) or fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK:
         return fd, False, False
     try:
         flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -156,9 +135,7 @@ def _open_nonblocking(fd: int) -> tuple[int, bool, bool]:
 
 
 class Console:
-    """stdout and stderr of the launcher. `say` is our own voice, `show` passes on what workers
-    wrote.
-    """
+    """stdout and stderr of the launcher: `say` is our own voice, `show` that of workers."""
 
     def __init__(self, loop: Loop, environ: Mapping[str, str]) -> None:
         out = StreamWriter(1, loop)
@@ -189,7 +166,7 @@ class Console:
         return time.monotonic() - newest
 
     def start_skipping(self) -> None:
-        """From now on count lines instead of keeping them, until the reader has caught up."""
+        """Count lines instead of keeping them, until the reader has caught up."""
         self._skipping = True
 
     def show(self, stream: str, block: bytes) -> None:
@@ -201,9 +178,7 @@ class Console:
         self._redraw_live()
 
     def show_live(self, rank: int, stream: str, text: bytes) -> None:
-        """Show an unfinished line at the bottom of the terminal. There is one such line: the lowest
-        rank's.
-        """
+        """Show an unfinished line at the bottom of the terminal: the lowest rank's, if several."""
         writer = self._writers[stream]
         if (
             not writer.is_tty
@@ -287,8 +262,7 @@ def _wants_colour(environ: Mapping[str, str], is_tty: bool) -> bool:
 
 
 def _columns() -> int:
-    # A live line that wraps could not be cleared again; colour codes make this cut earlier than it
-    # must be.
+    # A live line that wraps could not be cleared; colour codes make this cut too early.
     try:
         # Some terminals, in containers above all, say 0.
         return max(20, (os.get_terminal_size(2).columns or 80) - 1)

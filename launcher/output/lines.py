@@ -21,9 +21,7 @@ class LineSplitter:
         self.is_rewritten = False
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes and return all whole lines that are complete now, as one block ending in a
-        newline, or b"".
-        """
+        """Take bytes; return all lines that are whole now, as one block, or b""."""
         cut = data.rfind(b"\n") + 1
         if cut == 0:
             self._keep(data)
@@ -34,8 +32,7 @@ class LineSplitter:
         return block + self._overflow()
 
     def finish(self) -> bytes:
-        """Return the unfinished last line with a newline behind it, or b""; the splitter is empty
-        then.
+        """Return the unfinished last line with a newline, or b""; the splitter is empty then.
 
         A progress bar that was wiped out with spaces at its end leaves nothing.
         """
@@ -72,10 +69,8 @@ class LineSplitter:
         return self.finish() if self._length >= self._max_line_bytes else b""
 
 
-def settle_carriage_returns(block: bytes) -> bytes:
-    """Reduce every line of a block to what a terminal would show last: the text behind its last
-    carriage return.
-    """
+def apply_carriage_returns(block: bytes) -> bytes:
+    """Reduce every line to what a terminal would show: the text behind its last carriage return."""
     if b"\r" not in block:
         return block
     lines = block.split(b"\n")
@@ -103,7 +98,7 @@ class Tail:
 
     def lines(self, count: int) -> tuple[str, ...]:
         """Return the last `count` lines as text; bytes that are no UTF-8 are shown as escapes."""
-        text = settle_carriage_returns(b"".join(self._chunks)).decode("utf-8", "backslashreplace")
+        text = apply_carriage_returns(b"".join(self._chunks)).decode("utf-8", "backslashreplace")
         return tuple(text.rstrip("\n").split("\n")[-count:]) if text.strip() else ()
 
     def text(self) -> str:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-from launcher.events import Event
 from launcher.output.console import STALL_S, Console
 from launcher.output.streams import RankStream, StreamSettings, make_prefix
 from launcher.plan.plan import LaunchPlan, WorkerPlan
@@ -23,8 +22,7 @@ _READ_BYTES = 1 << 18
 # that does no harm.
 _PIPE_BYTES = 1 << 18
 
-# Text without a newline is shown after this long: most of it is half a line that is completed at
-# once.
+# Text without a newline is shown after this long: most of it is completed at once.
 _PROMPT_S = 0.1
 
 # Local rank, "out" or "err", and what was written.
@@ -58,9 +56,7 @@ class WorkerPipes:
             self._loop.cancel_timer(timer)
 
     def open(self, worker: WorkerPlan) -> list[int]:
-        """Make the pipes of a worker; returns its three descriptors, which the caller closes once
-        it has started.
-        """
+        """Make the pipes of a worker; return its three descriptors, which the caller closes."""
         descriptors = [_open_stdin(worker.local_rank)]
         for name in ("out", "err"):
             read_end, write_end = os.pipe()
@@ -68,7 +64,7 @@ class WorkerPipes:
             os.set_blocking(read_end, False)
             try:
                 fcntl.fcntl(read_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-            except (OSError, AttributeError):
+            except OSError:
                 pass
             key = (worker.local_rank, name)
             self._fds[key] = read_end
@@ -92,12 +88,10 @@ class WorkerPipes:
             settings = self._settings(worker, name)
             self._streams[worker.local_rank, name].rename(settings.prefix, settings.rank)
 
-    def _feed(self, key: tuple[int, str], data: bytes) -> None:
-        """Pass on what a worker wrote; then hold all workers back if the console cannot take
-        more.
-        """
+    def _pass_on(self, key: tuple[int, str], data: bytes) -> None:
+        """Pass on what a worker wrote; hold all workers back if the console cannot take more."""
         stream = self._streams[key]
-        stream.feed(data)
+        stream.take(data)
         if self._on_output is not None:
             self._on_output(*key, data)
         if stream.has_prompt:
@@ -117,9 +111,7 @@ class WorkerPipes:
                 self._watch(key)
 
     def _check_stall(self) -> None:
-        """The console has been full for a while: a reader that does not move must not stop
-        the job.
-        """
+        """Skip lines if the console has been full for a while: its reader must not stop the job."""
         if self._console.stalled_s >= STALL_S:
             self._console.start_skipping()
         else:
@@ -131,15 +123,16 @@ class WorkerPipes:
             stream.show_prompt()
 
     def drain(self, local_rank: int) -> None:
-        """Take what an ended worker has left in its pipes; at most what a pipe holds, whoever may
-        still be writing.
+        """Take what an ended worker has left in its pipes.
+
+        At most what a pipe holds: others may still be writing.
         """
         for name in ("out", "err"):
             key = (local_rank, name)
             fd = self._fds.get(key)
             if fd is None:
                 continue
-            remaining = fcntl.fcntl(fd, getattr(fcntl, "F_GETPIPE_SZ", 1032))
+            remaining = fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
             while remaining > 0:
                 try:
                     data = os.read(fd, min(_READ_BYTES, remaining))
@@ -148,7 +141,7 @@ class WorkerPipes:
                 if not data:
                     self._close(key)
                     break
-                self._streams[key].feed(data)
+                self._streams[key].take(data)
                 remaining -= len(data)
 
     @property
@@ -183,19 +176,15 @@ class WorkerPipes:
     def _watch(self, key: tuple[int, str]) -> None:
         self._loop.watch(self._fds[key], lambda: self._read(key))
 
-    def _read(self, key: tuple[int, str]) -> Iterable[Event]:
-        fd = self._fds.get(key)
-        if fd is None:
-            return ()
+    def _read(self, key: tuple[int, str]) -> None:
         try:
-            data = os.read(fd, _READ_BYTES)
+            data = os.read(self._fds[key], _READ_BYTES)
         except BlockingIOError:
-            return ()
-        if not data:
+            return
+        if data:
+            self._pass_on(key, data)
+        else:
             self._close(key)
-            return ()
-        self._feed(key, data)
-        return ()
 
     def _close(self, key: tuple[int, str]) -> None:
         fd = self._fds.pop(key)
@@ -229,7 +218,5 @@ class WorkerPipes:
 
 
 def _open_stdin(local_rank: int) -> int:
-    """The node's first worker reads the launcher's stdin; the others find it empty, as under
-    mpirun.
-    """
+    """Open a worker's stdin: the launcher's for the node's first; the others find it empty."""
     return os.dup(0) if local_rank == 0 else os.open(os.devnull, os.O_RDONLY)

@@ -12,7 +12,7 @@ import time
 from typing import NamedTuple
 
 from launcher.output.console import Console
-from launcher.output.lines import LineSplitter, Tail, settle_carriage_returns
+from launcher.output.lines import LineSplitter, Tail, apply_carriage_returns
 
 # A progress bar that is not on a terminal is printed as a line, at most this often.
 PROGRESS_INTERVAL_S = 10.0
@@ -38,9 +38,7 @@ class StreamSettings(NamedTuple):
 def make_prefix(
     template: str | None, names: dict[str, str], *, width: int, rank: int, colour: bool
 ) -> bytes:
-    """Return the prefix of a rank's lines: `[rank] ` padded to the widest rank, or the user's
-    template filled in.
-    """
+    """Return the prefix of a rank's lines: `[rank] ` padded, or the user's template filled in."""
     if template is None:
         text = f"[{rank:{width}d}] "
     else:
@@ -94,7 +92,7 @@ class RankStream:
             LogFile(settings.filtered_path, console) if settings.filtered_path else None
         )
 
-    def feed(self, data: bytes) -> None:
+    def take(self, data: bytes) -> None:
         """Take what the worker wrote."""
         self.bytes_seen += len(data)
         self.last_output_at = time.monotonic()
@@ -115,7 +113,7 @@ class RankStream:
         self._settings = self._settings._replace(prefix=prefix, rank=rank)
 
     def close(self) -> None:
-        """The stream has ended: show an unfinished last line and close the files."""
+        """Show an unfinished last line and close the files: the stream has ended."""
         block = self._splitter.finish()
         self._console.end_live(self._settings.rank)
         if block:
@@ -125,7 +123,7 @@ class RankStream:
                 file.close()
 
     def _emit(self, block: bytes) -> None:
-        block = settle_carriage_returns(block)
+        block = apply_carriage_returns(block)
         if self._filtered is not None:
             self._write_filtered(block)
         if self._settings.shown:
@@ -165,10 +163,10 @@ class RankStream:
             if self._console.is_tty(self._settings.stream):
                 self._show_live(text)
             else:
-                self._show_progress_line(settle_carriage_returns(text))
+                self._show_progress_line(apply_carriage_returns(text))
 
     def _show_live(self, text: bytes) -> None:
-        shown = self._settings.prefix + settle_carriage_returns(text)
+        shown = self._settings.prefix + apply_carriage_returns(text)
         self._console.show_live(self._settings.rank, self._settings.stream, shown)
 
     def _show_progress_line(self, text: bytes) -> None:

@@ -1,5 +1,4 @@
-"""The process of a fork server, as its parent holds it: started before anything else is known about
-the launch.
+"""The process of a fork server, as its parent holds it: started before the launch is known.
 
 Its interpreter comes up while ours still imports the supervisor, so a launch takes less time: this
 file must load little itself. What the server shall import, and with which variables, it is told by
@@ -39,8 +38,9 @@ class ServerProcess:
     """
 
     def __init__(self, mark: str | None = None) -> None:
-        """Start it; SpawnError when the system refuses. `mark`: by it the processes of this run are
-        found; or a new one.
+        """Start it; SpawnError when the system refuses.
+
+        mark: by it the processes of this run are found; None for a new one.
         """
         fill_standard_descriptors()
         self.mark = mark or os.urandom(8).hex()
@@ -54,8 +54,7 @@ class ServerProcess:
         argv = [*python_command(), ENTRY, "forkserver", number, str(os.getpid()), _ROOM]
         environ = merged_environ(contract.at_start(self.mark, os.environ), ())
         try:
-            # Under its own number: 3 and above may be descriptors that the user hands to the
-            # script.
+            # Under its own number: 3 and above may be descriptors that the user hands over.
             theirs.set_inheritable(True)
             self.pid = launch_process(argv, environ, {0: null, 1: output_write, 2: output_write})
         except OSError as error:
@@ -79,7 +78,7 @@ class ServerProcess:
         return from_wait_status(ended.si_code, ended.si_status)
 
     def close(self) -> None:
-        """End it, if it still runs. Once more does nothing."""
+        """End it, if it still runs; once more does nothing."""
         if self.pid:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)

@@ -59,10 +59,12 @@ class SpawnStarter:
         return events
 
     def reap(self, pid: int) -> int | None:
-        """Let the process id of an ended worker go. Returns its peak memory in KiB, None where that
-        is not known.
-        """
+        """Let the process id of an ended worker go; return its peak memory in KiB."""
         return os.wait4(pid, 0)[2].ru_maxrss
 
+    def forget(self, pid: int) -> None:
+        """Say nothing more of a worker that was given up."""
+        self._running.pop(pid, None)
+
     def close(self) -> None:
-        """Nothing stays behind with this start method."""
+        """Do nothing: nothing stays behind with this start method."""

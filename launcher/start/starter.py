@@ -31,9 +31,14 @@ class Starter(Protocol):
         ...
 
     def reap(self, pid: int) -> int | None:
-        """Let the process id of an ended worker go. Returns its peak memory in KiB, None where that
-        is not known.
+        """Let the process id of an ended worker go; return its peak memory in KiB.
+
+        None where that is not known.
         """
+        ...
+
+    def forget(self, pid: int) -> None:
+        """Say nothing more of a worker that was given up: its end, if it comes, is no event."""
         ...
 
     def close(self) -> None:

@@ -10,15 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from launcher.contract import messages
-from launcher.events import (
-    Event,
-    Exited,
-    ForkServerLost,
-    ForkServerReady,
-    ForkServerUnsafe,
-    Started,
-    StartFailed,
-)
+from launcher.events import Event, Exited, ForkServerLost, ForkServerUnsafe, Started, StartFailed
 from launcher.exits import from_wait_status
 from launcher.output.lines import LineSplitter
 from launcher.start.server import ServerProcess, make_pair
@@ -58,15 +50,13 @@ class WarmStarter:
         return self._server.pid if self._server else 0
 
     def open(self, worker: WorkerPlan, preload: Sequence[str], forced: bool) -> None:
-        """Start the server. `worker` is any worker of the plan: all have the same program and
-        common environment.
-        """
+        """Start the server; any worker of the plan will do: all have the same program."""
         server, self._started = self._started, None
         if server is None or server.collect_exit() is not None:
             server = ServerProcess(self._mark)
         self._server = server
-        self._loop.watch(server.socket.fileno(), self._read_messages)
-        self._loop.watch(server.output.fileno(), self._read_output)
+        self._loop.watch(server.socket.fileno(), lambda: self._read_messages(server))
+        self._loop.watch(server.output.fileno(), lambda: self._read_output(server))
         config = messages.Configure(
             kind=worker.kind,
             target=worker.target,
@@ -97,21 +87,19 @@ class WarmStarter:
         return []
 
     def collect_exits(self) -> list[Event]:
-        """Return the end of the server itself; the workers' exits come as messages. Called on
-        SIGCHLD.
-        """
-        returncode = self._server.collect_exit() if self._server else None
-        if returncode is None:
+        """Return the end of the server itself; the workers' exits come as messages."""
+        server = self._server
+        returncode = server.collect_exit() if server else None
+        if server is None or returncode is None:
             return []
         # What it had sent before it died counts: the workers' exits above all.
-        events = self._read_messages()
-        self._read_output()
+        events = self._read_messages(server)
+        self._read_output(server)
         self.close()
         return [*events, ForkServerLost(returncode)]
 
     def reap(self, pid: int) -> int | None:
-        """Let the process id of an ended worker go. Returns its peak memory in KiB, None where that
-        is not known.
+        """Let the process id of an ended worker go; return its peak memory in KiB, or None.
 
         The number is that of pages in use, and so contains what is shared with the fork server.
         """
@@ -131,6 +119,10 @@ class WarmStarter:
             if isinstance(answer, messages.Reaped) and answer.pid == pid:
                 return answer.peak_kib
         return None
+
+    def forget(self, pid: int) -> None:
+        """Say nothing more of a worker that was given up."""
+        self._local_ranks.pop(pid, None)
 
     def close(self) -> None:
         """End the server, and with it every worker that it still has."""
@@ -153,43 +145,45 @@ class WarmStarter:
             return False  # its death is reported by collect_exits
         return True
 
-    def _read_messages(self) -> list[Event]:
+    def _read_messages(self, server: ServerProcess) -> list[Event]:
         """Turn the messages that are there now into events."""
         events: list[Event] = []
-        while self._server is not None:
+        while True:
             try:
-                received = messages.receive(self._server.socket, wait=False)
+                received = messages.receive(server.socket, wait=False)
             except BlockingIOError:
-                break
+                return events
             if received is None:
-                self._loop.unwatch(self._server.socket.fileno())
-                break
-            events.append(self._to_event(received[0]))
-        return events
+                self._loop.unwatch(server.socket.fileno())
+                return events
+            event = self._to_event(received[0])
+            if event is not None:
+                events.append(event)
 
-    def _to_event(self, message: messages.Message) -> Event:
+    def _to_event(self, message: messages.Message) -> Event | None:
         if isinstance(message, messages.Started):
             self._local_ranks[message.pid] = message.local_rank
             return Started(message.local_rank, message.pid)
         if isinstance(message, messages.Exited):
-            local_rank = self._local_ranks.pop(message.pid)
+            local_rank = self._local_ranks.pop(message.pid, None)
+            if local_rank is None:  # it was given up
+                return None
             return Exited(local_rank, from_wait_status(message.code, message.status))
         if isinstance(message, messages.Ready):
             self.is_ready = True
-            return ForkServerReady(tuple(message.preloaded))
+            return None
         if isinstance(message, messages.Refused):
             problem = f"cannot fork a worker: {start_problem(message.errno)}"
             return StartFailed(message.local_rank, problem, 126)
         assert isinstance(message, messages.Unsafe)
         return ForkServerUnsafe(message.reason)
 
-    def _read_output(self) -> Iterable[Event]:
-        data = self._server.output.read(1 << 16) if self._server else None
-        if self._server is None or data is None:  # nothing yet
-            return ()
+    def _read_output(self, server: ServerProcess) -> None:
+        data = server.output.read(1 << 16)
+        if data is None:  # nothing yet
+            return
         if not data:
-            self._loop.unwatch(self._server.output.fileno())
+            self._loop.unwatch(server.output.fileno())
         lines = self._output.feed(data) if data else self._output.finish()
         if lines:
             self._say(lines.decode("utf-8", "backslashreplace").rstrip("\n"))
-        return ()

@@ -10,8 +10,9 @@ _LOWEST_FD = 50
 
 
 def write_whole(path: str, text: str) -> bool:
-    """Write a file that others see complete or not at all; returns whether: a full disk is not
-    worth an error here.
+    """Write a file that others see complete or not at all.
+
+    Returns whether: a full disk is not worth an error here.
     """
     temporary = f"{path}.tmp"
     try:
@@ -24,8 +25,9 @@ def write_whole(path: str, text: str) -> bool:
 
 
 def move_out_of_the_way(fd: int) -> int:
-    """Give a descriptor that stays open a high number, and return it: then a script finds its next
-    free descriptor where it would under plain python.
+    """Give a descriptor that stays open a high number, and return it.
+
+    Then a script finds its next free descriptor where it would under plain python.
     """
     try:
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LOWEST_FD)

@@ -17,8 +17,7 @@ from launcher.system.processes import all_processes, carries_mark, send_signal, 
 
 MARK_VARIABLE = "LAUNCHER_RUN_MARK"
 
-# How often the keeper looks again for processes that were being born while it looked, and the pause
-# between.
+# How often the keeper looks for processes that were just being born, and the pause between.
 _ROUNDS = 50
 _PAUSE_S = 0.02
 
@@ -27,9 +26,7 @@ _DONE = b"done\n"
 
 
 class Keeper:
-    """The supervisor's end. Use as a context manager; leaving it tells the keeper that all is in
-    order.
-    """
+    """The supervisor's end, as a context manager: leaving it says that all is in order."""
 
     def __init__(self, mark: str) -> None:
         self._mark = mark
@@ -57,9 +54,7 @@ class Keeper:
         self._tell(b"%d\n" % session_id)
 
     def revive(self) -> bool:
-        """Start a new keeper if somebody has killed the old one. Called on SIGCHLD; True when it
-        was dead.
-        """
+        """Start a new keeper if somebody has killed the old one; tell whether."""
         if os.waitpid(self.pid, os.WNOHANG)[0] == 0:
             return False
         os.close(self._pipe)
@@ -87,9 +82,7 @@ class Keeper:
 
 
 def _keep(read_end: int, mark: str, supervisor: int) -> None:
-    """Wait for the end of the pipe; without the word that all is in order, kill what is left of the
-    run.
-    """
+    """Wait for the end of the pipe, and kill what is left of the run unless all is in order."""
     os.setsid()
     signal.set_wakeup_fd(-1)
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):

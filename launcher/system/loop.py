@@ -12,12 +12,12 @@ import selectors
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
-from types import FrameType, TracebackType
+from types import FrameType
 
 from launcher.events import ChildrenChanged, Event, Signalled
 
-# Called when its descriptor is ready; returns what concerns somebody else.
-Reader = Callable[[], Iterable[Event]]
+# Called when its descriptor is ready; returns what concerns somebody else, None for nothing.
+Reader = Callable[[], Iterable[Event] | None]
 
 
 def _note_signal(signum: int, frame: FrameType | None) -> None:
@@ -51,12 +51,7 @@ class Loop:
         self.watch(self._wakeup_read, self._read_signals)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._old_mask)
         signal.set_wakeup_fd(self._old_wakeup)
         for signum, handler in self._old_handlers.items():
@@ -78,8 +73,9 @@ class Loop:
             pass
 
     def set_timer(self, callback: Callable[[], None], delay_s: float) -> None:
-        """Call `callback` once, `delay_s` seconds from now; replaces an earlier timer of the same
-        one. Methods of one object are the same.
+        """Call `callback` once, `delay_s` seconds from now; replaces its earlier timer.
+
+        Methods of one object are the same callback.
         """
         self._timers[callback] = self.clock() + delay_s
 
@@ -88,8 +84,7 @@ class Loop:
         self._timers.pop(callback, None)
 
     def turn(self, handle: Callable[[Event], None]) -> None:
-        """Block until something happens; hand over what the readers have returned, then call the
-        timers that are due.
+        """Block until something happens; hand over events, then call the timers that are due.
 
         All readers come before the first event is handled: what a worker has written is taken
         before its end is heard of.
@@ -99,17 +94,16 @@ class Loop:
             timeout = max(0.0, min(self._timers.values()) - self.clock())
         events: list[Event] = []
         for key, _ in self._selector.select(timeout):
-            events.extend(key.data())
+            events.extend(key.data() or ())
         for event in events:
             handle(event)
         now = self.clock()
-        due = sorted((at, order) for order, at in enumerate(self._timers.values()) if at <= now)
-        callbacks = list(self._timers)
-        for _, order in due:
+        due = [callback for callback, at in self._timers.items() if at <= now]
+        for callback in sorted(due, key=self._timers.__getitem__):
             # One that is called may cancel another.
-            if self._timers.get(callbacks[order], now + 1) <= now:
-                del self._timers[callbacks[order]]
-                callbacks[order]()
+            if self._timers.get(callback, now + 1) <= now:
+                del self._timers[callback]
+                callback()
 
     def _read_signals(self) -> list[Event]:
         try:

@@ -13,39 +13,30 @@ GPU_FOLDER = "/proc/driver/nvidia/gpus"
 
 
 def usable_cpus() -> int:
-    """Return how many CPUs this process may use: its affinity, and the CPU quota of its cgroup (v1
-    and v2).
-    """
+    """Return how many CPUs this process may use, by its affinity and its cgroup's quota."""
     count = len(os.sched_getaffinity(0))
     quota = _cgroup_cpus()
     return max(1, min(count, quota) if quota else count)
 
 
 def _cgroup_cpus() -> int:
-    """Return the smallest CPU quota on the way up from our cgroup, rounded up to whole CPUs; 0 for
-    none.
-    """
-    quotas = [quota for folder in cgroup_folders("cpu") for quota in _quota_of(folder) if quota > 0]
+    """Return the smallest CPU quota from our cgroup upwards, in whole CPUs; 0 for none."""
+    quotas = [quota for quota in map(_quota_of, cgroup_folders("cpu")) if quota > 0]
     return max(1, int(min(quotas) + 0.999)) if quotas else 0
 
 
-def _quota_of(folder: str) -> list[float]:
+def _quota_of(folder: str) -> float:
+    """Return the number of CPUs that a cgroup may use; 0 for no limit."""
     v2 = read_text(f"{folder}/cpu.max").split()
     if len(v2) == 2 and v2[0] != "max":
-        return [int(v2[0]) / int(v2[1])]
-    quota, period = (
-        read_text(f"{folder}/cpu.cfs_quota_us"),
-        read_text(f"{folder}/cpu.cfs_period_us"),
-    )
-    if quota and period and int(quota) > 0:
-        return [int(quota) / int(period)]
-    return []
+        return int(v2[0]) / int(v2[1])
+    quota = read_text(f"{folder}/cpu.cfs_quota_us")
+    period = read_text(f"{folder}/cpu.cfs_period_us")
+    return int(quota) / int(period) if quota and period and int(quota) > 0 else 0.0
 
 
 def visible_gpus(environ: Mapping[str, str]) -> list[str]:
-    """Return the GPUs that a worker would see, as CUDA_VISIBLE_DEVICES would name them, without
-    importing torch.
-    """
+    """Return the GPUs that a worker would see, by CUDA_VISIBLE_DEVICES' names, without torch."""
     chosen = environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         # CUDA itself stops reading at the first entry that is not a device ("-1" hides all).
@@ -60,27 +51,24 @@ def visible_gpus(environ: Mapping[str, str]) -> list[str]:
     except OSError:
         pass  # a container may have the devices, and not the driver's folder
     try:
-        nodes = [
-            name for name in os.listdir("/dev") if name.startswith("nvidia") and name[6:].isdigit()
-        ]
+        names = os.listdir("/dev")
     except OSError:
         return []
-    return [str(index) for index in range(len(nodes))]
+    count = sum(name.startswith("nvidia") and name[6:].isdigit() for name in names)
+    return [str(index) for index in range(count)]
 
 
 def read_text(path: str) -> str:
     """Return a small file of the kernel's, stripped; "" when it cannot be read."""
     try:
-        with open(path) as file:
+        with open(path, errors="replace") as file:
             return file.read().strip()
     except OSError:
         return ""
 
 
 def cgroup_folders(controller: str) -> list[str]:
-    """Return our cgroup's folder for a controller and those above it, from the inside out, for v1
-    and v2.
-    """
+    """Return our cgroup's folder for a controller and those above it, inside out, v1 and v2."""
     folders: list[str] = []
     for line in read_text("/proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)

@@ -7,8 +7,7 @@ import socket
 
 
 def reserve_port(address: str) -> socket.socket:
-    """Bind a free port without listening, so that nobody takes it before rank 0 does; the caller
-    keeps the socket.
+    """Bind a free port without listening, so that nobody takes it before rank 0 does.
 
     The kernel gives a bound port to nobody who asks for any free one, but it does let rank 0 bind
     it by number, as long as both sides set SO_REUSEADDR and we do not listen.
@@ -20,8 +19,9 @@ def reserve_port(address: str) -> socket.socket:
 
 
 def own_address() -> str:
-    """Return the address from which this host reaches others, without asking a name server; its
-    name where none stands out.
+    """Return the address from which this host reaches others; its name where none stands out.
+
+    No name server is asked.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:

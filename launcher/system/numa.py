@@ -1,5 +1,4 @@
-"""Which CPUs each worker is bound to with --numa-binding: those near its GPU, or without GPUs an
-even share of the nodes.
+"""Which CPUs each worker is bound to with --numa-binding: near its GPU, or its share of the nodes.
 
 NUMA nodes, sockets, cores and caches are read from the kernel's files below a root folder, which
 tests replace; nothing here changes an affinity.
@@ -57,8 +56,7 @@ class _Machine:
             int(name[4:]): _parse_cpus(read_text(f"{folder}/{name}/cpulist")) & allowed
             for name in names
         }
-        # A node may have memory only, or no CPU that we may use; a kernel without NUMA has no
-        # nodes.
+        # A node may have no CPU that we may use; a kernel without NUMA has no nodes.
         self.nodes = {node: cpus for node, cpus in found.items() if cpus} or {0: allowed}
 
     def choose(self, mode: str, seats: Sequence[int], seat: int) -> frozenset[int]:
@@ -89,9 +87,7 @@ class _Machine:
         )
 
     def share_of(self, node: int, index: int, count: int) -> frozenset[int]:
-        """Return the `index`-th of `count` even shares of the node's cores, each with all its
-        threads.
-        """
+        """Return the `index`-th of `count` even shares of the node's cores, with all threads."""
         cores = _grouped(self.cpus_of(node), self._first_of_core)
         if len(cores) < count:
             raise ValueError(
@@ -103,9 +99,7 @@ class _Machine:
         return frozenset().union(*cores[begin : begin + size + (index < more)])
 
     def complex_of(self, node: int, index: int) -> frozenset[int]:
-        """Return the CPUs of one of the node's last-level caches: those with most CPUs first, and
-        again from the first.
-        """
+        """Return the CPUs of one of the node's last-level caches: largest first, in turn."""
         complexes = sorted(
             _grouped(self.cpus_of(node), self._first_of_cache),
             key=lambda cpus: (-len(cpus), min(cpus)),
@@ -124,8 +118,9 @@ class _Machine:
         return max(int(node), 0)  # -1 where there is only one
 
     def _address(self, gpu: str) -> str:
-        """Return a GPU's PCI address. Numbers count in the order of the bus, which is CUDA's own
-        for GPUs of one kind.
+        """Return a GPU's PCI address.
+
+        Numbers count in the order of the bus, which is CUDA's own for GPUs of one kind.
         """
         folder = self._path(GPU_FOLDER)
         addresses = sorted(_entries(folder))

@@ -18,15 +18,12 @@ _PR_SET_CHILD_SUBREAPER = 36
 # Python ignores these for itself; a child must find them as a shell would leave them.
 _RESTORED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
 
-# The signals that were blocked when we were started: the loop unblocks its own, workers get them as
-# they were.
+# The signals that were blocked when we were started: workers get them so, whatever the loop does.
 _INHERITED_MASK = signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def fill_standard_descriptors() -> None:
-    """Open what of 0, 1 and 2 was closed when we were started: otherwise our first pipe would get
-    such a number.
-    """
+    """Open what of 0, 1 and 2 was closed: otherwise our first pipe would get such a number."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(fd)
@@ -143,9 +140,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def carries_mark(pid: int, mark: bytes) -> bool:
-    """Tell whether the environment with which a process was started contains `mark`
-    (`NAME=value`).
-    """
+    """Tell whether a process was started with `mark` (`NAME=value`) in its environment."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             return mark in file.read().split(b"\0")
@@ -153,28 +148,24 @@ def carries_mark(pid: int, mark: bytes) -> bool:
         return False
 
 
-def send_signal(pid: int, signum: int) -> bool:
-    """Send a signal; False when the process does not exist or is not ours."""
+def send_signal(pid: int, signum: int) -> None:
+    """Send a signal; nothing happens when the process does not exist or is not ours."""
     try:
         os.kill(pid, signum)
     except (ProcessLookupError, PermissionError):
-        return False
-    return True
+        pass
 
 
-def signal_group(pgid: int, signum: int) -> bool:
-    """Send a signal to a process group; False when there is none."""
+def signal_group(pgid: int, signum: int) -> None:
+    """Send a signal to a process group; nothing happens when there is none."""
     try:
         os.killpg(pgid, signum)
     except (ProcessLookupError, PermissionError):
-        return False
-    return True
+        pass
 
 
 def kill_sessions(session_ids: Iterable[int]) -> None:
-    """SIGKILL every process of these sessions, also those that have made process groups of their
-    own.
-    """
+    """Kill every process of these sessions, also those in process groups of their own."""
     wanted = set(session_ids)
     if not wanted:
         return
@@ -188,8 +179,9 @@ def kill_sessions(session_ids: Iterable[int]) -> None:
 def launch_process(
     argv: Sequence[str], environ: Mapping[str, str], descriptors: Mapping[int, int]
 ) -> int:
-    """Execute a command in a session of its own; `descriptors` maps its descriptor numbers to ours.
-    Returns the pid.
+    """Execute a command in a session of its own, and return its pid.
+
+    descriptors: its descriptor numbers -> ours.
     """
     actions = [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in descriptors.items()]
     return os.posix_spawnp(

@@ -1,6 +1,4 @@
-"""What attached ranks derive for themselves: an address that other hosts can reach, a name for
-their job.
-"""
+"""What attached ranks derive for themselves: an address for all hosts, a name for their job."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The end of an attached rank: whose failure is reported, by whom, and with which exit code the
-ranks end.
-"""
+"""The end of an attached rank: whose failure is reported, by whom, and with which exit code."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The notes that attached ranks of one host share: what they say, and that nothing is left of
-them.
-"""
+"""The notes that attached ranks of one host share: what they say, and that nothing is left."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Stand-ins for what a group acts on: a loop that plays a history on a clock of its own, a start
-method that starts nothing, and a kernel that takes notes.
+"""Stand-ins for what a group acts on: a loop, a start method and a kernel.
+
+The loop plays a history on a clock of its own, the start method starts nothing, the kernel takes
+notes.
 """
 
 from __future__ import annotations
@@ -38,13 +40,13 @@ class FakeLoop:
         # What follows from what was done to processes; comes when the history is at its end.
         self.consequences: list[Event] = []
         self.timers: dict[Callable[[], None], float] = {}
-        self.readers: dict[int, Callable[[], Iterable[Event]]] = {}
+        self.readers: dict[int, Callable[[], Iterable[Event] | None]] = {}
         self._turns = 0
 
     def clock(self) -> float:
         return self.now
 
-    def watch(self, fd: int, reader: Callable[[], Iterable[Event]]) -> None:
+    def watch(self, fd: int, reader: Callable[[], Iterable[Event] | None]) -> None:
         self.readers[fd] = reader
 
     def unwatch(self, fd: int) -> None:
@@ -79,7 +81,7 @@ class FakeLoop:
 
     def read_all(self) -> list[Event]:
         """Call every reader, as the loop does when all descriptors are ready."""
-        return [event for reader in list(self.readers.values()) for event in reader()]
+        return [event for reader in list(self.readers.values()) for event in reader() or ()]
 
     def _pass_to(self, moment: float) -> None:
         self.now = moment
@@ -117,6 +119,9 @@ class FakeStarter:
         self.calls.append(f"reap {pid - FIRST_PID}")
         return None
 
+    def forget(self, pid: int) -> None:
+        self.calls.append(f"forget {pid - FIRST_PID}")
+
     def close(self) -> None:
         self.calls.append("close")
         for fd in (fd for descriptors in self.streams.values() for fd in descriptors):
@@ -125,9 +130,7 @@ class FakeStarter:
 
 
 class FakeKernel:
-    """Notes what is asked of it. Whoever is killed ends, at the loop's next turn; nobody ends of
-    another signal.
-    """
+    """A kernel that takes notes: who is killed ends at the loop's next turn, nobody else ends."""
 
     def __init__(self, loop: FakeLoop) -> None:
         self._loop = loop

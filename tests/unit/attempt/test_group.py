@@ -1,5 +1,6 @@
-"""One attempt, played from histories: these events come in this order, so these calls go out, and
-this is the outcome. No process, no clock.
+"""One attempt, played from histories: these events come, so these calls go out.
+
+No process, no clock.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from typing import NamedTuple
 
 import pytest
 
-from launcher.attempt.group import SETTLE_S, Group
-from launcher.attempt.stop import GIVE_UP_S
+from launcher.attempt.group import GATHER_S, Group
+from launcher.attempt.stop import GIVE_UP_S, SWEEP_GRACE_S
 from launcher.contract.files import RunPaths
 from launcher.events import (
     Asked,
@@ -20,6 +21,7 @@ from launcher.events import (
     Exited,
     ForkServerLost,
     Signalled,
+    Started,
     StartFailed,
 )
 from tests.unit.attempt.fakes import FIRST_PID, Stage, Step, plan
@@ -84,9 +86,9 @@ def LEAVES_AN_ORPHAN() -> None:  # noqa: N802  (a step of a history; play() puts
 STATES: dict[str, list[Step]] = {
     "running": [],
     "stopping after a failure": [Exited(0, 3)],
-    "settled": [Exited(0, 3), SETTLE_S],
+    "settled": [Exited(0, 3), GATHER_S],
     "stopping after a signal": [Signalled(signal.SIGTERM)],
-    "killing": [Exited(0, 3), SETTLE_S, GRACE_S],
+    "killing": [Exited(0, 3), GATHER_S, GRACE_S],
     "sweeping": [LEAVES_AN_ORPHAN, Exited(0, 3), Exited(1, -signal.SIGTERM)],
 }
 EVENTS: dict[str, Event] = {
@@ -228,7 +230,7 @@ def test_a_signal_is_said_and_counts_in_every_state(state: str, event: str) -> N
 def test_a_second_signal_forces_in_every_state(state: str, expected: list[str]) -> None:
     played = play(STATES[state], EVENTS["SIGTERM"], EVENTS["SIGTERM"])
     assert played.calls == expected
-    assert played.took_s == (SETTLE_S if state == "settled" else 0)
+    assert played.took_s == (GATHER_S if state == "settled" else 0)
 
 
 def test_the_fork_servers_death_is_the_nodes_failure_unless_all_had_ended() -> None:
@@ -244,6 +246,67 @@ def test_a_worker_that_the_kernel_holds_is_given_up_and_known_to_be_alive() -> N
     stage.starter.close()
     assert [worker.returncode for worker in group.outcome().workers] == [3, None]
     assert stage.loop.now == GRACE_S + GIVE_UP_S
+    # Its end may come in the next attempt, and must not be taken for that of a worker there.
+    assert "forget 1" in stage.starter.calls
+    assert "forget 0" not in stage.starter.calls
+
+
+@pytest.mark.parametrize("num_signals", [2, 3, 12])
+def test_asking_again_and_again_does_not_put_off_giving_up(num_signals: int) -> None:
+    stage = Stage([*[Signalled(signal.SIGINT), 1.0] * num_signals])
+    stage.kernel.kill_sessions = lambda session_ids: None  # type: ignore[method-assign]
+    with Group(plan(), stage.starter, stage.node) as group:
+        group.run()
+    stage.starter.close()
+    assert stage.loop.now == 1.0 + GIVE_UP_S  # the second one forces
+
+
+def test_a_worker_that_comes_to_be_after_the_second_signal_is_killed_too() -> None:
+    """A fork server starts it a moment after it was asked to."""
+    stage = Stage()
+    stage.starter.start = lambda worker, descriptors: []  # type: ignore[method-assign]
+    stage.loop.history = [
+        Started(0, FIRST_PID),
+        Signalled(signal.SIGTERM),
+        Signalled(signal.SIGTERM),
+        Started(1, FIRST_PID + 1),
+    ]
+    with Group(plan(), stage.starter, stage.node) as group:
+        group.run()
+    assert stage.kernel.calls[-2:] == ["kill 0", "kill 1"]
+    assert [worker.returncode for worker in group.outcome().workers] == [-9, -9]
+    assert stage.loop.now == 0
+
+
+def test_when_all_have_ended_nobody_is_said_to_stay() -> None:
+    """The grace period may end while what they left behind is still being ended."""
+    stage = Stage([Exited(0, 3), Exited(1, -signal.SIGTERM)])
+    stage.kernel.orphans.add(ORPHAN)
+    with Group(plan(shutdown_timeout=0.2), stage.starter, stage.node) as group:
+        group.run()
+    stage.starter.close()
+    assert stage.loop.now == SWEEP_GRACE_S
+    assert not stage.console.said
+    assert stage.kernel.calls[-1] == "KILL orphan"
+
+
+def test_what_is_born_while_the_rest_is_killed_is_killed_too() -> None:
+    newborn = ORPHAN + 1
+    stage = Stage([Exited(0, 0), Exited(1, 0)])
+    stage.kernel.orphans.add(ORPHAN)
+    kill = stage.kernel.signal
+
+    def kill_too_late(pid: int, signum: int) -> None:
+        if pid == ORPHAN and signum == signal.SIGKILL:
+            stage.kernel.orphans.add(newborn)
+        kill(pid, signum)
+
+    stage.kernel.signal = kill_too_late  # type: ignore[method-assign]
+    with Group(plan(), stage.starter, stage.node) as group:
+        group.run()
+    stage.starter.close()
+    assert not stage.kernel.orphans
+    assert stage.loop.now == SWEEP_GRACE_S
 
 
 def test_an_exit_that_is_told_twice_counts_once() -> None:

@@ -7,14 +7,7 @@ import signal
 import pytest
 
 from launcher.attempt.waiting import WaitingRoom
-from launcher.events import (
-    ChildrenChanged,
-    Event,
-    ForkServerLost,
-    ForkServerReady,
-    ForkServerUnsafe,
-    Signalled,
-)
+from launcher.events import ChildrenChanged, Event, ForkServerLost, ForkServerUnsafe, Signalled
 from launcher.start.spawn import SpawnStarter
 from launcher.start.starter import Starter
 from tests.unit.attempt.fakes import Stage, Step, plan
@@ -29,11 +22,10 @@ def wait(stage: Stage, pause_s: float = 0.0) -> Starter:
 
 
 def become_ready(stage: Stage) -> Step:
-    """What the start method returns when the fork server has said that it is ready."""
+    """A turn of the loop in which the fork server says that it is ready."""
 
-    def ready() -> Event:
+    def ready() -> None:
         stage.starter.is_ready = True
-        return ForkServerReady(("torch",))
 
     return ready
 
@@ -100,7 +92,6 @@ def test_a_signal_is_said_and_ends_the_wait(signum: signal.Signals, pause_s: flo
         (Signalled(signal.SIGUSR2), []),
         (Signalled(signal.SIGTSTP), ["stop ourselves"]),
         (ChildrenChanged(), []),
-        (ForkServerReady(()), []),
     ],
 )
 def test_nothing_else_ends_it(event: Event, calls: list[str]) -> None:

@@ -1,19 +1,17 @@
-"""Looking for a hang: the timer, the one warning, and what Horovod says, on a clock that the test
-turns.
-"""
+"""Looking for a hang: the timer, the warning, what Horovod says, on a clock that the test turns."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from launcher.attempt.watch import Diagnostics
+from launcher.attempt.watch import Watch
 from launcher.diagnosis.hang import WARN_AFTER_S, Hang
 from tests.unit.attempt.fakes import FakeLoop
 
 
 class Watching(NamedTuple):
-    diagnostics: Diagnostics
+    watch: Watch
     loop: FakeLoop
     pipes: Any
     said: list[str]
@@ -29,9 +27,9 @@ def watch(timeout_s: float) -> Watching:
     loop, pipes = FakeLoop(), SimpleNamespace(bytes_seen=0)
     said: list[str] = []
     hangs: list[Hang] = []
-    diagnostics = Diagnostics([], pipes, loop, timeout_s, said.append, hangs.append)  # type: ignore[arg-type]
-    diagnostics.begin()
-    return Watching(diagnostics, loop, pipes, said, hangs)
+    watcher = Watch([], pipes, loop, timeout_s, said.append, hangs.append)  # type: ignore[arg-type]
+    watcher.begin()
+    return Watching(watcher, loop, pipes, said, hangs)
 
 
 def test_without_a_timeout_there_is_one_warning_after_five_minutes() -> None:
@@ -57,7 +55,7 @@ def test_with_a_timeout_it_is_a_hang_in_time_and_never_a_warning() -> None:
 
 def test_once_it_has_ended_nobody_looks() -> None:
     watching = watch(10.0)
-    watching.diagnostics.end()
+    watching.watch.end()
     assert watching.loop.timers == {}
 
 
@@ -69,7 +67,7 @@ STALL = (
 
 def hear_at(watching: Watching, moment: float) -> None:
     watching.loop.now = moment
-    watching.diagnostics.hear(0, STALL)
+    watching.watch.hear(0, STALL)
 
 
 def test_a_stall_that_horovod_tells_of_is_a_hang_once_it_has_lasted_for_the_timeout() -> None:
@@ -80,7 +78,7 @@ def test_a_stall_that_horovod_tells_of_is_a_hang_once_it_has_lasted_for_the_time
     hear_at(watching, 30)
     (hang,) = watching.hangs
     assert (hang.still_s, hang.odd_rank) == (30, 1)
-    assert hang.describe() == "Horovod has waited for 30 s for rank 1 in allreduce.loss"
+    assert hang.summary() == "Horovod has waited for 30 s for rank 1 in allreduce.loss"
     assert not watching.said
 
 

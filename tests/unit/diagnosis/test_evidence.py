@@ -40,7 +40,7 @@ def kernel_log() -> Iterator[KernelLog]:
 
 def evidence_of(cgroup: Path, log: KernelLog | None = None) -> Evidence:
     """Evidence from one memory cgroup, whose files the test writes, and from this kernel log."""
-    return Evidence(lambda: os.dup(log.read_end) if log else -1, lambda: [str(cgroup)])
+    return Evidence(lambda: os.dup(log.read_end) if log else -1, lambda controller: [str(cgroup)])
 
 
 def v1(folder: Path, kills: int) -> None:

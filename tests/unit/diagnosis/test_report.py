@@ -20,7 +20,7 @@ def hang(stall: Stall) -> FailureReport:
     frames = (Frame("train.py", 9, "step"),)
     workers = (worker(0, None, 0.0), worker(1, None, 0.0))
     where = (RankStack(0, frames), RankStack(1, frames))
-    return report(*workers, hang=Hang(where, 30.0, stall.odd_rank, stall.describe()))
+    return report(*workers, hang=Hang(where, 30.0, stall.odd_rank, stall.summary()))
 
 
 def test_a_stall_that_horovod_found_names_the_missing_rank_and_the_tensors() -> None:

@@ -7,8 +7,8 @@ import pytest
 from launcher.diagnosis.stacks import (
     Frame,
     RankStack,
-    describe,
     group,
+    in_words,
     odd_rank,
     parse_dump,
     render,
@@ -65,7 +65,7 @@ def test_dump_that_is_cut_off_gives_no_frames(text: str) -> None:
     ],
 )
 def test_place_is_described_in_a_few_words(stack: RankStack, text: str) -> None:
-    assert describe(stack) == text
+    assert in_words(stack) == text
 
 
 def test_equal_stacks_are_one_group_and_the_smallest_leads() -> None:

@@ -1,6 +1,4 @@
-"""Who may go on, who is replaced, and with which ranks: the rounds of elastic Horovod, without
-processes.
-"""
+"""Who may go on, who is replaced, and with which ranks: the rounds of elastic Horovod."""
 
 from __future__ import annotations
 

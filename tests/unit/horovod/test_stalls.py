@@ -24,7 +24,7 @@ def message(seconds: int, *lines: bytes) -> bytes:
 
 def read(*pieces: bytes) -> list[Stall]:
     watch = StallWatch()
-    return [stall for piece in pieces if (stall := watch.feed(0, piece, 0.0)) is not None]
+    return [stall for piece in pieces if (stall := watch.hear(0, piece, 0.0)) is not None]
 
 
 def test_a_message_names_the_missing_ranks_and_the_tensors() -> None:
@@ -56,8 +56,8 @@ def test_other_text_is_no_stall_and_is_not_kept() -> None:
         b"\xff\n" * 100,
         b"stall_inspector.cc:1] another message\n",
     ):
-        assert watch.feed(0, text, 0.0) is None
-    assert watch.feed(0, MESSAGE, 0.0) == STALL
+        assert watch.hear(0, text, 0.0) is None
+    assert watch.hear(0, MESSAGE, 0.0) == STALL
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_other_text_is_no_stall_and_is_not_kept() -> None:
 )
 def test_a_message_that_never_ends_is_given_up(begin: bytes) -> None:
     watch = StallWatch()
-    assert watch.feed(0, begin + b"x" * (2 << 20), 0.0) is None
-    assert watch.feed(0, b"\n" + MESSAGE, 0.0) == STALL
+    assert watch.hear(0, begin + b"x" * (2 << 20), 0.0) is None
+    assert watch.hear(0, b"\n" + MESSAGE, 0.0) == STALL
 
 
 def test_the_end_that_horovod_announces_is_a_stall_too_and_long_lists_are_cut_by_horovod() -> None:
@@ -81,7 +81,7 @@ def test_the_end_that_horovod_announces_is_a_stall_too_and_long_lists_are_cut_by
 
 def test_a_stall_counts_from_the_first_message_that_told_of_it() -> None:
     watch = StallWatch()
-    stalls = [watch.feed(0, message(10, b"1: [a]"), now) for now in (100.0, 110.1, 120.2)]
+    stalls = [watch.hear(0, message(10, b"1: [a]"), now) for now in (100.0, 110.1, 120.2)]
     assert [(stall.waited_s, stall.is_new) for stall in stalls if stall] == [
         (10.0, True),
         (pytest.approx(20.1), False),
@@ -91,15 +91,15 @@ def test_a_stall_counts_from_the_first_message_that_told_of_it() -> None:
 
 def test_the_same_tensor_in_a_later_step_is_another_stall() -> None:
     watch = StallWatch()
-    watch.feed(0, message(10, b"1: [a]"), 100.0)
-    later = watch.feed(0, message(10, b"1: [a]"), 120.0)
+    watch.hear(0, message(10, b"1: [a]"), 100.0)
+    later = watch.hear(0, message(10, b"1: [a]"), 120.0)
     assert later is not None
     assert (later.waited_s, later.is_new) == (10.0, True)
 
 
 def test_a_rank_that_comes_late_to_every_tensor_is_another_stall_each_time() -> None:
     watch = StallWatch()
-    stalls = [watch.feed(0, message(10, b"1: [%d]" % i), 10.0 * i) for i in range(5)]
+    stalls = [watch.hear(0, message(10, b"1: [%d]" % i), 10.0 * i) for i in range(5)]
     assert [stall.waited_s for stall in stalls if stall] == [10.0] * 5
 
 
@@ -107,13 +107,13 @@ def test_messages_of_two_coordinators_do_not_disturb_each_other() -> None:
     watch = StallWatch()
     for i in range(5):
         stalls = [
-            watch.feed(rank, message(10, b"%d: [a]" % (rank + 1)), 10.0 * i) for rank in (0, 2)
+            watch.hear(rank, message(10, b"%d: [a]" % (rank + 1)), 10.0 * i) for rank in (0, 2)
         ]
     assert [stall.waited_s for stall in stalls if stall] == [50.0, 50.0]
 
 
 def test_a_stall_says_who_is_waited_for() -> None:
     stall = Stall(5.0, {1: ("a", "b"), 2: ("a", "b"), 5: ("c",)})
-    assert stall.describe() == "ranks 1-2 in a, b; rank 5 in c"
+    assert stall.summary() == "ranks 1-2 in a, b; rank 5 in c"
     assert stall.odd_rank is None
     assert Stall(5.0, {4: ("a",)}).odd_rank == 4

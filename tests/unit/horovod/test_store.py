@@ -1,6 +1,4 @@
-"""The store at which Horovod's ranks meet: what is held and what is answered, and what happens when
-descriptors are short.
-"""
+"""The store at which Horovod's ranks meet: what is held and answered, also without descriptors."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Which programs use Horovod, and which its elastic form: seen in the script, or said by --backend
-and HOROVOD_ELASTIC.
-"""
+"""Which programs use Horovod, and which its elastic form: seen in the script, or said."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The coordinator of one node: a port for every attempt that nobody else gets, and that rank 0 can
-bind.
-"""
+"""The coordinator of one node: a port for every attempt, which rank 0 can bind and nobody else."""
 
 from __future__ import annotations
 

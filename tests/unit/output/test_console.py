@@ -1,6 +1,4 @@
-"""The launcher's own streams: they never block, and a reader that comes back gets what was kept and
-a count of the rest.
-"""
+"""The launcher's own streams: they never block, and a slow reader is told what it has missed."""
 
 from __future__ import annotations
 

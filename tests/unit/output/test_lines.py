@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from launcher.output.lines import LineSplitter, Tail, settle_carriage_returns
+from launcher.output.lines import LineSplitter, Tail, apply_carriage_returns
 
 
 def test_only_whole_lines_come_out_and_the_rest_is_kept() -> None:
@@ -54,7 +54,7 @@ def test_a_line_that_is_rewritten_for_hours_takes_no_memory() -> None:
         assert splitter.feed(b"\r%d%%" % percent) == b""
     assert splitter.unfinished in (b"999%", b"\r999%")
     assert splitter.is_rewritten
-    assert settle_carriage_returns(splitter.feed(b"\nnext")) == b"999%\n"
+    assert apply_carriage_returns(splitter.feed(b"\nnext")) == b"999%\n"
     assert not splitter.is_rewritten
 
 
@@ -62,7 +62,7 @@ def test_a_windows_line_end_is_no_progress_bar() -> None:
     splitter = LineSplitter()
     assert splitter.feed(b"line\r") == b""
     assert splitter.feed(b"\n") == b"line\r\n"
-    assert settle_carriage_returns(b"line\r\n") == b"line\n"
+    assert apply_carriage_returns(b"line\r\n") == b"line\n"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_windows_line_end_is_no_progress_bar() -> None:
     ],
 )
 def test_of_a_rewritten_line_the_last_text_is_shown(block: bytes, shown: bytes) -> None:
-    assert settle_carriage_returns(block) == shown
+    assert apply_carriage_returns(block) == shown
 
 
 def test_the_tail_keeps_the_last_lines_and_little_else() -> None:

@@ -1,6 +1,4 @@
-"""One stream of one worker: prefixes, templates, log files. The whole way:
-process/test_worker_output.py.
-"""
+"""One stream of one worker: prefixes, templates, log files; all the way: launch/test_output.py."""
 
 from __future__ import annotations
 
@@ -65,7 +63,7 @@ def test_every_line_gets_the_prefix_and_the_file_gets_the_bytes(tmp_path: Path) 
     console = FakeConsole()
     output = stream(tmp_path, console)
     for data in (b"a\nb\nc", b"c\r\xff\n", b"end"):
-        output.feed(data)
+        output.take(data)
     output.close()
     assert b"".join(block for _, block in console.blocks) == b"[0] a\n[0] b\n[0] \xff\n[0] end\n"
     assert (tmp_path / "log").read_bytes() == b"a\nb\ncc\r\xff\nend"
@@ -75,7 +73,7 @@ def test_every_line_gets_the_prefix_and_the_file_gets_the_bytes(tmp_path: Path) 
 def test_a_hidden_stream_is_only_written(tmp_path: Path) -> None:
     console = FakeConsole()
     output = stream(tmp_path, console, shown=False)
-    output.feed(b"a\n")
+    output.take(b"a\n")
     output.close()
     assert console.blocks == []
     assert (tmp_path / "log").read_bytes() == b"a\n"
@@ -85,8 +83,8 @@ def test_filtered_lines_also_go_to_a_file_of_their_own(tmp_path: Path) -> None:
     output = stream(
         tmp_path, FakeConsole(), filters=(b"loss", b"acc"), filtered_path=str(tmp_path / "filtered")
     )
-    output.feed(b"loss 1\nother\nacc")
-    output.feed(b"uracy\nno\n")
+    output.take(b"loss 1\nother\nacc")
+    output.take(b"uracy\nno\n")
     output.close()
     assert (tmp_path / "filtered").read_bytes() == b"[0] loss 1\n[0] accuracy\n"
 
@@ -94,8 +92,8 @@ def test_filtered_lines_also_go_to_a_file_of_their_own(tmp_path: Path) -> None:
 def test_a_log_file_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
     console = FakeConsole()
     output = stream(tmp_path, console, log_path="/dev/full")
-    output.feed(b"a\n")
-    output.feed(b"b\n")
+    output.take(b"a\n")
+    output.take(b"b\n")
     output.close()
     assert len(console.said) == 1
     assert "cannot write /dev/full" in console.said[0]

@@ -11,15 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from launcher.contract import messages
-from launcher.events import (
-    Event,
-    Exited,
-    ForkServerLost,
-    ForkServerReady,
-    ForkServerUnsafe,
-    Started,
-    StartFailed,
-)
+from launcher.events import Event, Exited, ForkServerLost, ForkServerUnsafe, Started, StartFailed
 from launcher.plan.plan import WorkerPlan
 from launcher.ranks import Place
 from launcher.start import warm
@@ -125,7 +117,7 @@ def warmed() -> Iterator[Warm]:
 def test_the_server_says_when_workers_may_be_started(warmed: Warm) -> None:
     assert not warmed.starter.is_ready
     warmed.server.say(messages.Ready(["numpy"]))
-    assert events_of(warmed.loop) == [ForkServerReady(("numpy",))]
+    assert events_of(warmed.loop) == []
     assert warmed.starter.is_ready
     assert warmed.starter.pid == 4711
 
@@ -167,6 +159,15 @@ def test_what_happens_while_an_answer_is_awaited_is_heard_at_the_next_turn(warme
     assert events_of(warmed.loop) == [Exited(0, -9), Exited(1, 3)]
 
 
+def test_the_end_of_a_worker_that_was_given_up_is_no_event(warmed: Warm) -> None:
+    """An attempt later it would be taken for the end of that attempt's worker."""
+    warmed.server.say(messages.Started(0, 70), messages.Started(1, 71))
+    events_of(warmed.loop)
+    warmed.starter.forget(70)
+    warmed.server.say(messages.Exited(70, 2, 9), messages.Exited(71, 1, 3))
+    assert events_of(warmed.loop) == [Exited(1, 3)]
+
+
 def test_a_server_that_does_not_answer_is_not_waited_for_for_ever(
     warmed: Warm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,12 +198,7 @@ def test_what_the_server_said_before_it_died_counts(warmed: Warm) -> None:
     os.write(warmed.server.writes, b"a last word\n")
     assert warmed.starter.collect_exits() == []
     warmed.server.die(-9)
-    assert warmed.starter.collect_exits() == [
-        ForkServerReady(()),
-        Started(0, 70),
-        Exited(0, 3),
-        ForkServerLost(-9),
-    ]
+    assert warmed.starter.collect_exits() == [Started(0, 70), Exited(0, 3), ForkServerLost(-9)]
     assert warmed.said == ["a last word"]
     assert (warmed.starter.pid, warmed.starter.is_ready) == (0, False)
     assert warmed.starter.collect_exits() == []
