@@ -317,7 +317,10 @@ class Group:
         running = [worker for worker in self.workers if worker.is_running]
         for worker in running:
             self._node.kernel.signal_group(worker.pid, signal.SIGSTOP)
+        stopped_at = self._loop.clock()
         self._node.kernel.stop_ourselves()
+        # Nobody could do anything meanwhile: a grace period that has begun is no shorter for it.
+        self._loop.postpone_timers(self._loop.clock() - stopped_at)
         for worker in running:
             self._node.kernel.signal_group(worker.pid, signal.SIGCONT)
         if not self._stop.has_begun:

@@ -58,20 +58,32 @@ class WorkerPipes:
     def open(self, worker: WorkerPlan) -> list[int]:
         """Make the pipes of a worker; return its three descriptors, which the caller closes."""
         descriptors = [_open_stdin(worker.local_rank)]
-        for name in ("out", "err"):
-            read_end, write_end = os.pipe()
-            descriptors.append(write_end)
-            os.set_blocking(read_end, False)
-            try:
-                fcntl.fcntl(read_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-            except OSError:
-                pass
-            key = (worker.local_rank, name)
-            self._fds[key] = read_end
-            self._streams[key] = RankStream(self._settings(worker, name), self._console)
-            if not self._is_paused:
-                self._watch(key)
+        try:
+            for name in ("out", "err"):
+                descriptors.append(self._open_stream(worker, name))
+        except OSError:  # too many are open: the worker is not started
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise
         return descriptors
+
+    def _open_stream(self, worker: WorkerPlan, name: str) -> int:
+        """Make the pipe and the log stream of one output; return the worker's end."""
+        key = (worker.local_rank, name)
+        self._fds[key], write_end = os.pipe()
+        os.set_blocking(self._fds[key], False)
+        try:
+            fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        except OSError:
+            pass
+        try:
+            self._streams[key] = RankStream(self._settings(worker, name), self._console)
+        except OSError:
+            os.close(write_end)
+            raise
+        if not self._is_paused:
+            self._watch(key)
+        return write_end
 
     def forget(self, local_rank: int) -> None:
         """Close what belongs to a worker that has ended, because another takes its place."""

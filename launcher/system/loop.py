@@ -83,6 +83,10 @@ class Loop:
         """Forget a timer; one that is not set is fine."""
         self._timers.pop(callback, None)
 
+    def postpone_timers(self, delay_s: float) -> None:
+        """Let everything that is set happen so much later."""
+        self._timers = {callback: at + delay_s for callback, at in self._timers.items()}
+
     def turn(self, handle: Callable[[Event], None]) -> None:
         """Block until something happens; hand over events, then call the timers that are due.
 

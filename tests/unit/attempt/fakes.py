@@ -58,6 +58,9 @@ class FakeLoop:
     def cancel_timer(self, callback: Callable[[], None]) -> None:
         self.timers.pop(callback, None)
 
+    def postpone_timers(self, delay_s: float) -> None:
+        self.timers = {callback: at + delay_s for callback, at in self.timers.items()}
+
     def turn(self, handle: Callable[[Event], None]) -> None:
         self._turns += 1
         assert self._turns < _MOST_TURNS, "it would wait for ever"

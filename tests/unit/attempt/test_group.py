@@ -309,6 +309,19 @@ def test_what_is_born_while_the_rest_is_killed_is_killed_too() -> None:
     assert stage.loop.now == SWEEP_GRACE_S
 
 
+def test_the_time_for_which_ctrl_z_has_stopped_us_is_not_taken_from_the_grace_period() -> None:
+    stage = Stage([Exited(0, 3), Signalled(signal.SIGTSTP)])
+
+    def be_stopped_for_an_hour() -> None:
+        stage.loop.now += 3600
+
+    stage.kernel.stop_ourselves = be_stopped_for_an_hour  # type: ignore[method-assign]
+    with Group(plan(), stage.starter, stage.node) as group:
+        group.run()
+    stage.starter.close()
+    assert stage.loop.now == 3600 + GRACE_S
+
+
 def test_an_exit_that_is_told_twice_counts_once() -> None:
     assert play([Exited(0, 3)], Exited(0, 0), Exited(1, 0)).codes == [3, 0]
 

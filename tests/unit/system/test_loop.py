@@ -102,6 +102,18 @@ def test_timers_that_are_due_together_come_in_their_order_and_may_cancel_each_ot
         assert timers.calls == ["early", "cancels late"]
 
 
+def test_timers_can_be_postponed_together() -> None:
+    now = [0.0]
+    with Loop([], clock=lambda: now[0]) as loop:
+        timers = Timers(loop)
+        loop.set_timer(timers.late, 3.0)
+        loop.set_timer(timers.early, 1.0)
+        loop.postpone_timers(10.0)
+        now[0] += 11.0
+        events_of(loop)
+        assert timers.calls == ["early"]
+
+
 def test_all_readers_come_before_the_first_event_and_events_before_timers() -> None:
     calls: list[object] = []
     ends = [os.pipe() for _ in range(2)]
