@@ -76,15 +76,12 @@ def make_parser(cls: type[Options]) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     groups: dict[str, argparse._ArgumentGroup] = {}
-    for option in all_options(cls).values():
+    # Those that only print are the last group.
+    for option in sorted(all_options(cls).values(), key=lambda option: not option.group):
         title = option.group or "other"
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
         _add(groups[title], option)
-    # The group of the options that only print comes last, although it is looked up first.
-    parser._action_groups.append(
-        parser._action_groups.pop(parser._action_groups.index(groups["other"]))
-    )
     return parser
 
 
@@ -92,13 +89,9 @@ def help_line(option: Option) -> str:
     """Return what the help and the reference say about an option."""
     if option.ignored:
         return f"No meaning here: {option.ignored}."
-    shown = (
-        ""
-        if option.is_switch or option.default in ("", (), None)
-        else option.unparse(option.default)
-    )
-    says_default = not shown or "(default:" in option.help
-    return option.help if says_default else f"{option.help} (default: {shown})"
+    if option.is_switch or option.default in ("", (), None) or "(default:" in option.help:
+        return option.help
+    return f"{option.help} (default: {option.unparse(option.default)})"
 
 
 def _split(
@@ -108,21 +101,18 @@ def _split(
     used.
     """
     used: dict[str, Option] = {}
-    position = 0
-    while position < len(argv):
-        token = argv[position]
-        if token == "--":
-            return list(argv[:position]), list(argv[position + 1 :]), list(used.values())
-        if not token.startswith("-") or token == "-":
-            break
-        position += 1
+    end = 0
+    while end < len(argv) and argv[end].startswith("-") and argv[end] not in ("-", "--"):
+        token = argv[end]
+        end += 1
         for option, value_follows in _options_in(token, table):
             used[option.name] = option
             if value_follows:
-                if position == len(argv):
+                if end == len(argv):
                     raise UsageError(f"{token} needs a value.", hint=f"Type: {PROG} --help")
-                position += 1
-    return list(argv[:position]), list(argv[position:]), list(used.values())
+                end += 1
+    script = argv[end + 1 :] if argv[end : end + 1] == ["--"] else argv[end:]
+    return list(argv[:end]), list(script), list(used.values())
 
 
 def _options_in(token: str, table: Mapping[str, Option]) -> list[tuple[Option, bool]]:
@@ -145,12 +135,10 @@ def _lookup(flag: str, token: str, table: Mapping[str, Option]) -> Option:
         return table[flag]
     import difflib
 
-    shown = [flag for flag in table if "_" not in flag]
     typed = flag.replace("_", "-")
+    shown = [known for known in table if known.startswith("--") and "_" not in known]
     near = [known for known in shown if known.startswith(typed)]
-    near = near or difflib.get_close_matches(
-        typed, [known for known in shown if known.startswith("--")], n=1
-    )
+    near = near or difflib.get_close_matches(typed, shown, n=1)
     hint = f"Did you mean {near[0]}? " if near else ""
     hint += "Options of the script itself stand behind the script."
     raise UsageError(f"{token}: there is no such option.", hint=hint)

@@ -305,11 +305,5 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "bool": _parse_switch,
     "tuple[str, ...]": _parse_list,
 }
-_TYPES: dict[str, type] = {
-    "str": str,
-    "int": int,
-    "float": float,
-    "bool": bool,
-    "tuple[str, ...]": tuple,
-}
+_TYPES = {"str": str, "int": int, "float": float, "bool": bool, "tuple[str, ...]": tuple}
 _NAMES = {"int": "a whole number", "float": "a number", "bool": "0 or 1"}

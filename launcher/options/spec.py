@@ -44,12 +44,9 @@ class LaunchSpec(OptionTable):
                 parse(getattr(self, name))
             except ValueError as problem:
                 raise self.error(name, str(problem)) from None
-        _check_consistency(self)
-
-    @property
-    def min_nodes(self) -> int:
-        """The number of nodes to start with."""
-        return parse_nodes(self.nnodes)[0]
+        _check_nodes(self)
+        _check_devices(self)
+        _check_script(self)
 
     @property
     def max_nodes(self) -> int:
@@ -137,18 +134,12 @@ class LaunchSpec(OptionTable):
         return (STDOUT | STDERR) & ~redirected | streams_of(parse_streams(self.tee), local_rank)
 
     @property
-    def stdout_filters(self) -> tuple[str, ...]:
-        """A line of stdout that contains one of these texts is also written to the filtered
-        file.
-        """
-        return parse_filters(self.duplicate_stdout_filters)
-
-    @property
-    def stderr_filters(self) -> tuple[str, ...]:
-        """A line of stderr that contains one of these texts is also written to the filtered
-        file.
-        """
-        return parse_filters(self.duplicate_stderr_filters)
+    def filters(self) -> dict[str, tuple[bytes, ...]]:
+        """The texts of `out` and `err` for whose lines there is one more file for all ranks."""
+        return {
+            "out": parse_filters(self.duplicate_stdout_filters),
+            "err": parse_filters(self.duplicate_stderr_filters),
+        }
 
     @property
     def signals(self) -> tuple[int, ...]:
@@ -183,19 +174,11 @@ _SYNTAX: dict[str, Callable[[str], object]] = {
 }
 
 
-def _check_consistency(spec: LaunchSpec) -> None:
-    """Raise UsageError for the first contradiction, naming both options with their values."""
-    _check_nodes(spec)
-    _check_devices(spec)
-    _check_script(spec)
-
-
 def _check_nodes(spec: LaunchSpec) -> None:
-    if spec.standalone and spec.max_nodes > 1:
-        hint = f"Type: {PROG} --nnodes 1 --nproc-per-node {spec.nproc_per_node} {spec.script}"
-        raise _contradiction(spec, "standalone", "nnodes", "standalone means one node", hint)
     if spec.max_nodes > 1:
         hint = f"Type: {PROG} --nnodes 1 --nproc-per-node {spec.nproc_per_node} {spec.script}"
+        if spec.standalone:
+            raise _contradiction(spec, "standalone", "nnodes", "standalone means one node", hint)
         raise spec.error("nnodes", "is more than one node, and this version runs one", hint)
     if spec.node_rank >= spec.max_nodes:
         hint = f"Type: {PROG} --node-rank 0 {spec.script}"

@@ -73,12 +73,10 @@ def parse_ranks(text: str) -> frozenset[int] | None:
     return frozenset(int(rank) for rank in ranks)
 
 
-def parse_filters(text: str) -> tuple[str, ...]:
-    """Return the texts of a comma-separated list, in which `,,` stands for a comma; no empty
-    ones.
-    """
+def parse_filters(text: str) -> tuple[bytes, ...]:
+    """Return the texts of a comma-separated list but for empty ones; `,,` stands for a comma."""
     texts = text.replace(",,", "\0").split(",")
-    return tuple(part.replace("\0", ",") for part in texts if part)
+    return tuple(part.replace("\0", ",").encode() for part in texts if part)
 
 
 def parse_signals(text: str) -> tuple[int, ...]:

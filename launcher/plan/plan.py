@@ -91,11 +91,7 @@ def make_plan(spec: LaunchSpec, assignment: Assignment, facts: NodeFacts) -> Lau
     workers = tuple(
         _plan_worker(spec, assignment, facts, run, common, place) for place in assignment.places()
     )
-    filters = {
-        "out": tuple(text.encode() for text in spec.stdout_filters),
-        "err": tuple(text.encode() for text in spec.stderr_filters),
-    }
-    paths = facts.paths
+    paths, filters = facts.paths, spec.filters
     return LaunchPlan(
         assignment=assignment,
         workers=workers,

@@ -101,14 +101,14 @@ def check_python(spec: LaunchSpec, environ: Mapping[str, str]) -> None:
     if not python or spec.no_python:
         return
     path = _search_path(python)
-    if path is not None and os.path.isfile(path) and os.access(path, os.X_OK):
-        _check_interpreter(path)
-        return
-    if path is not None:
-        problem, code = "cannot be executed", _CANNOT_EXECUTE
-    else:
+    if path is None:
         where = "" if os.path.dirname(python) else " in the folders of PATH"
         problem, code = f"was not found{where}", _NOT_FOUND
+    elif not _is_executable(path):
+        problem, code = "cannot be executed", _CANNOT_EXECUTE
+    else:
+        _check_interpreter(path)
+        return
     raise SpawnError(
         f"The interpreter that PYTHON_EXEC={python} names {problem}.",
         exit_code=code,
@@ -168,7 +168,8 @@ def _near_hint(script: str) -> str:
     folder, name = os.path.split(script)
     if os.path.isfile(f"{script}.py"):
         return f"Did you mean {script}.py?"
-    if not folder and _is_module(name):
+    is_module_name = not folder and all(part.isidentifier() for part in name.split("."))
+    if is_module_name and _module_problem(name) is None:
         return f"Did you mean the module? Type: {PROG} -m {name}"
     near = _near_file(folder or ".", name)
     if near:
@@ -194,12 +195,6 @@ def _near_file(folder: str, name: str) -> str | None:
         name, names, n=1
     )
     return near[0] if near and near[0] != name else None
-
-
-def _is_module(name: str) -> bool:
-    if not all(part.isidentifier() for part in name.split(".")):
-        return False
-    return _module_problem(name) is None
 
 
 def _check_module(name: str) -> None:
@@ -293,7 +288,11 @@ def _search_path(command: str) -> str | None:
         return command if os.path.exists(command) else None
     found = [os.path.join(folder, command) for folder in os.get_exec_path() if command]
     files = [path for path in found if os.path.isfile(path)]
-    return next((path for path in files if os.access(path, os.X_OK)), files[0] if files else None)
+    return next((path for path in files if _is_executable(path)), files[0] if files else None)
+
+
+def _is_executable(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def _check_interpreter(path: str) -> None:
@@ -309,7 +308,7 @@ def _check_interpreter(path: str) -> None:
     if not first_line.startswith(b"#!") or not words:
         return
     interpreter = os.fsdecode(words[0])
-    if os.path.isfile(interpreter) and os.access(interpreter, os.X_OK):
+    if _is_executable(interpreter):
         return
     message = (
         f"The first line of {path} names the interpreter {interpreter}, which cannot be executed."
