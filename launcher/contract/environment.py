@@ -114,6 +114,9 @@ EXPANDED_IN_ARGUMENTS = (
 )
 
 
+# What a variable's name consists of.
+_NAME_LETTERS = "_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
 # What a rank is told about nodes.
 OF_NODES = ("NODE_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE")
 
@@ -176,11 +179,14 @@ def common(
         if assignment.num_nodes == 1:
             defaults["HOROVOD_GLOO_IFACE"] = "lo"
         if run.hang_timeout_s:
-            defaults["HOROVOD_STALL_CHECK_TIME_SECONDS"] = str(_stall_check_s(run.hang_timeout_s))
+            # Horovod looks once per so many whole seconds, by default 60, and names a tensor that
+            # it has seen before only after up to four such intervals.
+            interval_s = max(1, min(60, int(run.hang_timeout_s / 4)))
+            defaults["HOROVOD_STALL_CHECK_TIME_SECONDS"] = str(interval_s)
     variables = {name: value for name, value in defaults.items() if name not in user_environ}
-    variables["LAUNCHER_RUN_ID"] = run.run_id
-    variables["LAUNCHER_RUN_MARK"] = run.mark
-    variables["LAUNCHER_BACKEND"] = run.backend
+    variables.update(
+        LAUNCHER_RUN_ID=run.run_id, LAUNCHER_RUN_MARK=run.mark, LAUNCHER_BACKEND=run.backend
+    )
     if assignment.is_elastic:
         variables["HOROVOD_ELASTIC"] = "1"
         if "http_proxy" in user_environ or "HTTP_PROXY" in user_environ:
@@ -192,16 +198,6 @@ def common(
     if run.gpus_are_chosen:
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(run.gpus)
     return variables
-
-
-def _stall_check_s(hang_timeout_s: float) -> int:
-    """Return how often Horovod should look for stalls, so that it finds one by then; in whole
-    seconds, it knows no others.
-
-    Horovod counts whole intervals, and up to four for a tensor that it has seen before. 60 is its
-    own default.
-    """
-    return max(1, min(60, int(hang_timeout_s / 4)))
 
 
 def per_rank(
@@ -283,21 +279,14 @@ def expand(argument: str, variables: Mapping[str, str]) -> str:
     """Replace `$NAME` and `${NAME}` of the contract names in one script argument; other dollars
     stay.
     """
-    if "$" not in argument:
-        return argument
-    pieces: list[str] = []
-    rest = argument
-    while True:
-        before, dollar, rest = rest.partition("$")
-        pieces.append(before)
-        if not dollar:
-            return "".join(pieces)
-        name, length = _reference(rest)
+    expanded, *pieces = argument.split("$")
+    for piece in pieces:
+        name, length = _reference(piece)
         if name in EXPANDED_IN_ARGUMENTS and name in variables:
-            pieces.append(variables[name])
-            rest = rest[length:]
+            expanded += variables[name] + piece[length:]
         else:
-            pieces.append("$")
+            expanded += "$" + piece
+    return expanded
 
 
 def _reference(text: str) -> tuple[str, int]:
@@ -307,9 +296,5 @@ def _reference(text: str) -> tuple[str, int]:
     if text.startswith("{"):
         end = text.find("}")
         return (text[1:end], end + 1) if end > 0 else ("", 0)
-    length = 0
-    while length < len(text) and (
-        text[length] == "_" or (text[length].isascii() and text[length].isalnum())
-    ):
-        length += 1
-    return text[:length], length
+    name = text[: len(text) - len(text.lstrip(_NAME_LETTERS))]
+    return name, len(name)

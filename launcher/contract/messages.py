@@ -132,11 +132,8 @@ def send(sock: socket.socket, message: Message, descriptors: Sequence[int] = ())
 
 
 def _send_packet(sock: socket.socket, data: bytes, descriptors: Sequence[int]) -> None:
-    if descriptors:
-        packed = b"".join(fd.to_bytes(_FD_BYTES, "little") for fd in descriptors)
-        sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
-    else:
-        sock.sendmsg([data])
+    packed = b"".join(fd.to_bytes(_FD_BYTES, "little") for fd in descriptors)
+    sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)] if packed else [])
 
 
 def receive(sock: socket.socket, *, wait: bool = True) -> tuple[Message, list[int]] | None:

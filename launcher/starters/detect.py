@@ -214,9 +214,8 @@ def _read(starter: _Starter, environ: Environ) -> Place:
         )
     found: _Found = {"rank": (rank, starter.rank), "world_size": (world_size, starter.world_size)}
     for field in ("local_rank", "local_world_size", "node_rank"):
-        for name in getattr(starter, field):
-            if environ.get(name):
-                found.setdefault(field, (number(environ, name), name))
+        for name in filter(environ.get, getattr(starter, field)):
+            found.setdefault(field, (number(environ, name), name))
     if starter.name == "slurm":
         _add_slurm_place(found, environ)
     _add_guesses(found, environ)
@@ -232,8 +231,7 @@ def _read(starter: _Starter, environ: Environ) -> Place:
 
 def _add_guesses(found: _Found, environ: Environ) -> None:
     """Complete the place on the node where the starter gave only part of it, or nothing."""
-    one_host = environ.get("MASTER_ADDR", "") in ("localhost", "127.0.0.1", "::1")
-    if one_host:
+    if environ.get("MASTER_ADDR") in ("localhost", "127.0.0.1", "::1"):
         found.setdefault("local_rank", (found["rank"][0], "all are on one host"))
         found.setdefault(
             "local_world_size", (found["world_size"][0], "the world size, as all are on one host")
@@ -255,9 +253,8 @@ def _add_slurm_place(found: _Found, environ: Environ) -> None:
     """Add the place of a step's task on its node; nodes may have different numbers of tasks."""
     if environ.get("SLURM_LOCALID"):
         found.setdefault("local_rank", (number(environ, "SLURM_LOCALID"), "SLURM_LOCALID"))
-    nodes = (
-        expand_nodes(environ["SLURM_STEP_NODELIST"]) if environ.get("SLURM_STEP_NODELIST") else []
-    )
+    nodelist = environ.get("SLURM_STEP_NODELIST")
+    nodes = expand_nodes(nodelist) if nodelist else []
     if environ.get("SLURMD_NODENAME") in nodes:
         # Better than SLURM_NODEID, which counts the nodes of the job: a step may use only some of
         # them.
