@@ -72,29 +72,21 @@ def _run(argv: list[str]) -> int | Callable[[], int]:
 
 def _print_only(given: dict[str, Given]) -> bool:
     """Answer --help, --version and --print-completion; return whether one of them was given."""
-    if "help" in given:
-        _print(_make_help())
-    elif "version" in given:
-        from launcher import __version__
+    from launcher import __version__
+    from launcher.options.arguments import all_options, completion_script, make_parser
+    from launcher.options.spec import LaunchSpec
 
+    if "help" in given:
+        _print(make_parser(LaunchSpec).format_help())
+    elif "version" in given:
         _print(f"launcher {__version__}\n")
     elif "print_completion" in given:
-        from launcher.options.arguments import all_options, completion_script, make_parser
-        from launcher.options.spec import LaunchSpec
-
         flag, text = given["print_completion"]
         shell = str(all_options(LaunchSpec)["print_completion"].parse(text, flag))
         _print(completion_script(make_parser(LaunchSpec), shell) + "\n")
     else:
         return False
     return True
-
-
-def _make_help() -> str:
-    from launcher.options.arguments import make_parser
-    from launcher.options.spec import LaunchSpec
-
-    return make_parser(LaunchSpec).format_help()
 
 
 def _launch(spec: LaunchSpec) -> int | Callable[[], int]:
