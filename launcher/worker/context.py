@@ -11,12 +11,13 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from launcher.contract.files import heartbeat_file
 from launcher.errors import UsageError
 from launcher.starters.detect import detect, restart_count
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
 
@@ -30,6 +31,12 @@ T = TypeVar("T")
 BACKENDS = ("auto", "nccl", "gloo", "mpi", "horovod")
 _HEARTBEAT_INTERVAL_S = 0.5
 _OPS = ("mean", "sum", "min", "max")
+
+# Backends that take no timeout, and what to do without.
+_WITHOUT_TIMEOUT = {
+    "horovod": "Horovod; set HOROVOD_GLOO_TIMEOUT_SECONDS",
+    "mpi": "MPI, which waits without end; leave it out",
+}
 
 _current: Context | None = None
 
@@ -67,20 +74,14 @@ def init(backend: str = "auto", timeout_s: float | None = None) -> Context:
 
 
 def _join(place: Place, backend: str, timeout_s: float | None) -> TorchGroup:
+    if timeout_s is not None and backend in _WITHOUT_TIMEOUT:
+        raise UsageError(
+            f"timeout_s={timeout_s!r} has no meaning with {_WITHOUT_TIMEOUT[backend]}."
+        )
     if backend == "horovod":
-        if timeout_s is not None:
-            raise UsageError(
-                f"timeout_s={timeout_s!r} has no meaning with Horovod; set"
-                " HOROVOD_GLOO_TIMEOUT_SECONDS."
-            )
         from launcher.worker import horovod_group
 
         return horovod_group.join(place, os.environ)
-    if backend == "mpi" and timeout_s is not None:
-        raise UsageError(
-            f"timeout_s={timeout_s!r} has no meaning with MPI, which waits without end; leave it"
-            " out."
-        )
     from launcher.worker import dist
 
     return dist.join(place, os.environ, backend, timeout_s)
@@ -330,11 +331,8 @@ class _StopRequest:
             signal.signal(signal.SIGTERM, self._note)
 
     def unwatch(self) -> None:
-        if (
-            self._watched
-            and signal.getsignal(signal.SIGTERM) == self._note
-            and not sys.is_finalizing()
-        ):
+        is_ours = self._watched and signal.getsignal(signal.SIGTERM) == self._note
+        if is_ours and not sys.is_finalizing():
             try:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
             except ValueError:  # not the main thread

@@ -7,7 +7,7 @@ nothing of signals, of the launcher's own variables or of how the ranks were sta
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from launcher.errors import LauncherError, UsageError
 from launcher.ranks import Place
@@ -16,8 +16,9 @@ from launcher.worker import mpi_world
 from launcher.worker.devices import gpu_index
 from launcher.worker.threads import wait_until_idle
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from torch import Tensor
     from torch import device as Device  # noqa: N812
@@ -35,10 +36,8 @@ if TYPE_CHECKING:
         "join",
     ]
 
+# For so many dimensions the message in which all_gather exchanges shapes, of fixed size, has room.
 _MAX_DIMS = 15
-"""Dimensions for which the exchange of shapes before an all_gather has room; its message has a
-fixed size.
-"""
 
 
 def join(
@@ -97,10 +96,8 @@ class TorchGroup:
             for tensor in [*model.parameters(), *model.buffers()]:
                 self._dist.broadcast(tensor.data, src=0, group=self._group_for(tensor))
             return model
-        options = {
-            "gradient_as_bucket_view": True,
-            **ddp_kwargs,
-        }  # one copy of the gradients instead of two
+        # One copy of the gradients instead of two.
+        options = {"gradient_as_bucket_view": True, **ddp_kwargs}
         if self.device.type == "cuda":
             options.setdefault("device_ids", [self.device])
         return ddp(model, **options)
@@ -117,20 +114,9 @@ class TorchGroup:
 
     def reduce_tensor(self, value: Tensor, op: str) -> Tensor:
         """Combine a tensor of each rank into a new one, without gradient."""
-        if self.world_size == 1:
-            value = value.detach()
-            return value.true_divide(1) if op == "mean" else value.clone()
-        wide, keep = self._widened(value)
-        self._dist.all_reduce(wide, self._reduce_op(op), group=self._group_for(wide))
-        if op == "mean":
-            wide = wide.true_divide(self.world_size)
-        return wide.to(value.dtype) if keep(op) else wide
-
-    def _widened(self, value: Tensor) -> tuple[Tensor, Callable[[str], bool]]:
-        """A copy in which sums are exact enough, and whether the result of an operation goes back
-        to the old type.
-        """
         torch, value = self._torch, value.detach()
+        if self.world_size == 1:
+            return value.true_divide(1) if op == "mean" else value.clone()
         # Sums of many ranks in half precision lose digits; truth values have no sum.
         wider = {
             torch.float16: torch.float32,
@@ -138,8 +124,11 @@ class TorchGroup:
             torch.bool: torch.int64,
         }
         wide = value.to(wider.get(value.dtype, value.dtype), copy=True).contiguous()
-        is_float, is_truth = value.is_floating_point(), value.dtype is torch.bool
-        return wide, lambda op: is_float or (is_truth and op in ("min", "max"))
+        result = self._reduce(wide, op)
+        if op == "mean":
+            result = result.true_divide(self.world_size)
+        is_truth = value.dtype is torch.bool and op in ("min", "max")
+        return result.to(value.dtype) if value.is_floating_point() or is_truth else result
 
     def reduce_number(self, value: float, op: str) -> float:
         """Combine a number of each rank; an integer if it is one on all ranks. Exact up to 2^53."""
@@ -148,7 +137,7 @@ class TorchGroup:
             # theirs is a float.
             is_float = isinstance(value, float) * (-1 if op == "min" else 1)
             pair = self._torch.tensor([value, is_float], dtype=self._torch.float64)
-            number, any_float = self._reduce_pair(pair, op).tolist()
+            number, any_float = self._reduce(pair, op).tolist()
             value = number if any_float else int(number)
         return value / self.world_size if op == "mean" else value
 
@@ -202,10 +191,8 @@ class TorchGroup:
             self._owned = False
             try:
                 self._dist.destroy_process_group()
-            except (
-                Exception
-            ):  # a peer died: that rank's failure is what the user must see, and not this one
-                pass
+            except Exception:
+                pass  # a peer died: that rank's failure is what the user must see, and not this one
         if self.world_size > 1:
             wait_until_idle()
 
@@ -220,17 +207,22 @@ class TorchGroup:
         if self._owned:
             self._owned = False
             for group in self._dist.distributed_c10d._world.pg_map:
-                ctypes.pythonapi.Py_IncRef(
-                    ctypes.py_object(group)
-                )  # never comes to its last reference
+                # It never comes to its last reference.
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
 
     def wrap_optimizer(self, optimizer: Optimizer, model: Module) -> Optimizer:
         """The optimizer itself: DistributedDataParallel has averaged the gradients already."""
         return optimizer
 
-    def _reduce_pair(self, pair: Tensor, op: str) -> Tensor:
-        self._dist.all_reduce(pair, self._reduce_op(op), group=self._group_for(None))
-        return pair
+    def _reduce(self, tensor: Tensor, op: str) -> Tensor:
+        """Return the sum (also for a mean), minimum or maximum of all ranks' tensors.
+
+        The tensor may be overwritten.
+        """
+        ops = self._dist.ReduceOp
+        op = {"mean": ops.SUM, "sum": ops.SUM, "min": ops.MIN, "max": ops.MAX}[op]
+        self._dist.all_reduce(tensor, op, group=self._group_for(tensor))
+        return tensor
 
     def _all_shapes(self, value: Tensor) -> list[Any]:
         """The shapes (torch.Size) of all ranks' tensors, by one small message of fixed size."""
@@ -244,19 +236,14 @@ class TorchGroup:
         rows = [sizes.tolist() for sizes in received]
         return [self._torch.Size(row[1 : 1 + row[0]]) for row in rows]
 
-    def _reduce_op(self, op: str) -> Any:
-        ops = self._dist.ReduceOp
-        return {"mean": ops.SUM, "sum": ops.SUM, "min": ops.MIN, "max": ops.MAX}[op]
-
     def _group_for(self, tensor: Tensor | None) -> Any:
         """The group that can carry a tensor (None: an object): Gloo for the CPU, else the default
         group.
         """
         if (tensor is not None and tensor.is_cuda) or self.backend != "nccl":
             return None
-        if (
-            self._cpu_group is None
-        ):  # all ranks come here in the same collective, as new_group needs it
+        # All ranks come here in the same collective, as new_group needs it.
+        if self._cpu_group is None:
             self._cpu_group = self._dist.new_group(backend="gloo")
         return self._cpu_group
 
@@ -323,25 +310,22 @@ def _init_process_group(
         mpi_world.check_same(found, (place.rank, place.world_size), "torch's MPI", environ)
         return
     address, port = find_master(place, environ)
-    options: dict[str, Any] = {"rank": place.rank, "world_size": place.world_size}
-    if environ.get("MASTER_ADDR") and environ.get("MASTER_PORT"):
-        options["init_method"] = "env://"  # knows also of a store that torchrun's agent keeps
-    else:
-        options["init_method"] = f"tcp://{address}:{port}"
+    options: dict[str, Any] = {}
     if timeout_s is not None:
         options["timeout"] = timedelta(seconds=timeout_s)
     if backend == "nccl":
-        options["device_id"] = (
-            device  # connects now: a broken link shows here and not in the first step
-        )
+        # Connects now: a broken link shows here and not in the first step.
+        options["device_id"] = device
+    # env:// knows also of a store that torchrun's agent keeps.
+    is_told = environ.get("MASTER_ADDR") and environ.get("MASTER_PORT")
+    method = "env://" if is_told else f"tcp://{address}:{port}"
     try:
-        torch.distributed.init_process_group(backend, **options)
-    except torch.distributed.DistError as error:
-        source = (
-            "MASTER_PORT"
-            if environ.get("MASTER_PORT")
-            else f"derived from {job_id(place, environ)!r}"
+        torch.distributed.init_process_group(
+            backend, method, rank=place.rank, world_size=place.world_size, **options
         )
+    except torch.distributed.DistError as error:
+        derived = f"derived from {job_id(place, environ)!r}"
+        source = "MASTER_PORT" if environ.get("MASTER_PORT") else derived
         raise LauncherError(
             f"The {place.world_size} ranks did not meet at {address}, port {port} ({source}):"
             f" {error}",
@@ -357,7 +341,7 @@ def _check_backend(torch: Any, place: Place, environ: Mapping[str, str], backend
             hint="Install one that has it (python -m pip install --force-reinstall torch).",
         )
     if backend == "mpi":
-        if not torch.distributed.is_available() or not torch.distributed.is_mpi_available():
+        if not (torch.distributed.is_available() and torch.distributed.is_mpi_available()):
             raise LauncherError(
                 "backend='mpi', but this PyTorch was built without MPI"
                 " (torch.distributed.is_mpi_available() is False), as all that pip installs are.",

@@ -28,16 +28,10 @@ def main() -> None:
         signal.signal(signum, signal.SIG_DFL)
     try:
         os.execvp(command[0], command)
-    except FileNotFoundError as error:
-        _fail(f"{command[0]}: {error.strerror}", 127)
     except OSError as error:
-        _fail(f"{command[0]}: {error.strerror}", 126)
-
-
-def _fail(message: str, code: int) -> None:
-    sys.stderr.write(f"launcher: cannot execute {message}\n")
-    sys.stderr.flush()
-    os._exit(code)
+        sys.stderr.write(f"launcher: cannot execute {command[0]}: {error.strerror}\n")
+        sys.stderr.flush()
+        os._exit(127 if isinstance(error, FileNotFoundError) else 126)
 
 
 main()

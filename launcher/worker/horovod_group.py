@@ -122,14 +122,6 @@ class HorovodGroup(TorchGroup):
         ]
         return self._hvd.DistributedOptimizer(optimizer, named_parameters=named)
 
-    def reduce_tensor(self, value: Tensor, op: str) -> Tensor:
-        """Combine a tensor of each rank into a new one, without gradient."""
-        wide, keep = self._widened(value)
-        wide = self._hvd.allreduce(wide, op=self._horovod_op(op))
-        if op == "mean":
-            wide = wide.true_divide(self.world_size)
-        return wide.to(value.dtype) if keep(op) else wide
-
     def all_gather(self, value: Tensor) -> list[Tensor]:
         """The tensors of all ranks in order of rank; their shapes may differ."""
         value = value.detach().contiguous()
@@ -165,10 +157,8 @@ class HorovodGroup(TorchGroup):
     def abandon(self) -> None:
         """Nothing to keep: Horovod tells the other ranks by itself that this one has gone."""
 
-    def _reduce_pair(self, pair: Tensor, op: str) -> Tensor:
-        reduced: Tensor = self._hvd.allreduce(pair, op=self._horovod_op(op))
-        return reduced
-
-    def _horovod_op(self, op: str) -> Any:
+    def _reduce(self, tensor: Tensor, op: str) -> Tensor:
         hvd = self._hvd
-        return {"mean": hvd.Sum, "sum": hvd.Sum, "min": hvd.Min, "max": hvd.Max}[op]
+        op = {"mean": hvd.Sum, "sum": hvd.Sum, "min": hvd.Min, "max": hvd.Max}[op]
+        reduced: Tensor = hvd.allreduce(tensor, op=op)
+        return reduced

@@ -54,13 +54,9 @@ def _wanted_threads() -> int:
 
 def _loaded_libraries() -> list[str]:
     """Return the paths of the OpenBLAS libraries that this process has loaded."""
-    paths: dict[str, None] = {}
     with open("/proc/self/maps") as maps:
-        for line in maps:
-            path = line.rstrip("\n").partition("/")[2]
-            if "openblas" in path.rpartition("/")[2]:
-                paths["/" + path] = None
-    return list(paths)
+        paths = {"/" + line.rstrip("\n").partition("/")[2] for line in maps if "openblas" in line}
+    return [path for path in paths if "openblas" in path.rpartition("/")[2]]
 
 
 def restore_threads() -> None:

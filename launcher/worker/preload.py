@@ -278,7 +278,7 @@ def _absolute(module: str, level: int, package: str) -> str:
     if level == 0:
         return module
     parts = package.split(".") if package else []
-    kept = parts[: len(parts) - level + 1] if level > 1 else parts
+    kept = parts[: len(parts) - level + 1]
     return ".".join([*kept, module] if module else kept)
 
 
@@ -320,15 +320,13 @@ def import_modules(names: list[str], forced: list[str]) -> list[str]:
 
     done: list[str] = []
     for name in [*names, *forced]:
-        if name not in forced and _is_users_own(_root(name)):
-            continue
-        if name not in forced and "." in name and not _may_be_module(name):
+        if name not in forced and (_is_users_own(_root(name)) or not _may_be_module(name)):
             continue
         try:
             importlib.import_module(name)
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
             continue
         done.append(name)
     return done
@@ -351,6 +349,5 @@ def _may_be_module(name: str) -> bool:
     something else.
     """
     parent, _, leaf = name.rpartition(".")
-    module = sys.modules.get(parent)
-    value = getattr(module, leaf, None) if module is not None else None
+    value = getattr(sys.modules.get(parent), leaf, None)
     return value is None or type(value).__name__ == "module"
