@@ -166,14 +166,14 @@ def in_slurm_step(environ: Environ) -> bool:
 
 
 def _has_started(starter: _Starter, environ: Environ) -> bool:
-    if starter.name == "slurm" and not in_slurm_step(environ):
-        return False
     if not all(environ.get(name) for name in starter.needs):
         return False
-    # `srun --mpi=pmi2` speaks MPICH's language as well; the one who started the ranks is Slurm.
-    return starter.name != "mpich" or not _is_slurm_rank(
-        environ["PMI_RANK"], environ.get("PMI_SIZE", ""), environ
-    )
+    if starter.name == "mpich" and in_slurm_step(environ):
+        # `srun --mpi=pmi2` speaks MPICH's language as well: then both name the same rank. Of a
+        # daemon that has started this rank, Slurm gives other numbers.
+        mine = (environ.get("SLURM_PROCID"), environ.get("SLURM_STEP_NUM_TASKS"))
+        return mine != (environ["PMI_RANK"], environ.get("PMI_SIZE", ""))
+    return starter.name != "slurm" or in_slurm_step(environ)
 
 
 def _alone(environ: Environ) -> Place:
@@ -239,14 +239,6 @@ def _add_guesses(found: _Found, environ: Environ) -> None:
     found.setdefault("local_rank", (0, "no variable: one rank per node"))
     found.setdefault("local_world_size", (found["local_rank"][0] + 1, NO_VARIABLE))
     found.setdefault("node_rank", (0, NO_VARIABLE))
-
-
-def _is_slurm_rank(rank: str, world_size: str, environ: Environ) -> bool:
-    """Return whether the numbers of the Slurm step are those of this rank, and not of a daemon that
-    started it.
-    """
-    mine = (environ.get("SLURM_PROCID"), environ.get("SLURM_STEP_NUM_TASKS"))
-    return mine == (rank, world_size) and in_slurm_step(environ)
 
 
 def _add_slurm_place(found: _Found, environ: Environ) -> None:
