@@ -187,7 +187,7 @@ def dry_run(spec: LaunchSpec, place: Place, environ: Mapping[str, str]) -> str:
         )
     if nodes is None:
         variables.update(
-            dict.fromkeys(environment.OF_NODES, "told over MPI, if mpi4py is installed")
+            dict.fromkeys(environment.NODE_VARIABLES, "told over MPI, if mpi4py is installed")
         )
     return render_rank(spec, place, variables)
 

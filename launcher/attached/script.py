@@ -58,7 +58,7 @@ def run_in_place(spec: LaunchSpec, place: Place, args: list[str], port: int) -> 
         failure = Failure(
             place.rank,
             code,
-            bootstrap.describe(error),
+            bootstrap.make_worker_error(error),
             restart_count(os.environ),
             time.monotonic() - began,
         )

@@ -118,7 +118,7 @@ EXPANDED_IN_ARGUMENTS = (
 _NAME_LETTERS = "_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 # What a rank is told about nodes.
-OF_NODES = ("NODE_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE")
+NODE_VARIABLES = ("NODE_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE")
 
 # What python itself reads when it starts.
 _READ_AT_START = {"PYTHONUNBUFFERED": "1"}
@@ -236,11 +236,11 @@ def identity(run: Run, place: Place, attempt: int, master: tuple[str, int]) -> d
     }
     if place.num_nodes is not None:
         of_nodes = (place.node_rank, place.node_rank, place.num_nodes)
-        variables.update(zip(OF_NODES, of_nodes, strict=True))
+        variables.update(zip(NODE_VARIABLES, of_nodes, strict=True))
     return {name: str(value) for name, value in variables.items()}
 
 
-def of_replacement(rank: int, restart_count: int, error_file: str | None) -> dict[str, str]:
+def make_replacement(rank: int, restart_count: int, error_file: str | None) -> dict[str, str]:
     """Return what is different for a worker that takes the place of a lost one (elastic
     Horovod).
     """

@@ -77,10 +77,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _ps(options: argparse.Namespace) -> str:
-    return "\n".join(map(_one_line, _find_runs())) or "no runs on this machine"
+    return "\n".join(map(_render_run, _find_runs())) or "no runs on this machine"
 
 
-def _one_line(run: _Run) -> str:
+def _render_run(run: _Run) -> str:
     status = run.status
     if status is None:
         return f"{run.socket}  does not answer (stopped, or very busy)"
@@ -148,10 +148,10 @@ def _find_runs() -> list[_Run]:
     beginning = beginning_of_names(os.getuid())
     with open("/proc/net/unix") as table:
         names = dict.fromkeys(line.rstrip("\n").partition("@")[2] for line in table)
-    return [_Run(name, _status_of(name)) for name in names if name.startswith(beginning)]
+    return [_Run(name, _ask_status(name)) for name in names if name.startswith(beginning)]
 
 
-def _status_of(name: str) -> messages.RunStatus | None:
+def _ask_status(name: str) -> messages.RunStatus | None:
     try:
         answer = _call(name, messages.AskStatus())
     except LauncherError:

@@ -200,7 +200,7 @@ class Options:
         if values:
             raise TypeError(f"{type(self).__name__} has no field {', '.join(values)}")
         for name, field in self.options.items():
-            field.check(state[name], self.source_of(name))
+            field.check(state[name], self.find_source(name))
         self.validate()
 
     def validate(self) -> None:
@@ -208,7 +208,7 @@ class Options:
         construction.
         """
 
-    def source_of(self, name: str) -> str:
+    def find_source(self, name: str) -> str:
         """The flag or variable a value came from, for messages; the flag when the value is the
         default.
         """
@@ -223,7 +223,7 @@ class Options:
         """Return the error for one field, named as the user gave it; `hint` replaces the usual
         example.
         """
-        error = self.options[name].error(self.source_of(name), getattr(self, name), problem)
+        error = self.options[name].error(self.find_source(name), getattr(self, name), problem)
         return UsageError(error.message, hint=hint or error.hint)
 
     def to_argv(self) -> list[str]:

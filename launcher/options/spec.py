@@ -20,7 +20,7 @@ from launcher.options.syntax import (
     parse_signals,
     parse_streams,
     parse_workers,
-    streams_of,
+    select_streams,
 )
 from launcher.options.table import OptionTable
 from launcher.ranks import format_ranks
@@ -130,8 +130,8 @@ class LaunchSpec(OptionTable):
         visible = self.visible_local_ranks
         if visible is not None and local_rank not in visible:
             return 0
-        redirected = streams_of(parse_streams(self.redirects), local_rank)
-        return (STDOUT | STDERR) & ~redirected | streams_of(parse_streams(self.tee), local_rank)
+        redirected = select_streams(parse_streams(self.redirects), local_rank)
+        return (STDOUT | STDERR) & ~redirected | select_streams(parse_streams(self.tee), local_rank)
 
     @property
     def filters(self) -> dict[str, tuple[bytes, ...]]:
@@ -205,7 +205,7 @@ def _check_devices(spec: LaunchSpec) -> None:
 def _check_script(spec: LaunchSpec) -> None:
     modes = [name for name in ("module", "no_python", "run_path") if getattr(spec, name)]
     if len(modes) > 1:
-        variable = next((s for s in map(spec.source_of, modes) if not s.startswith("-")), None)
+        variable = next((s for s in map(spec.find_source, modes) if not s.startswith("-")), None)
         command = f"{PROG} {_typed(spec, modes[0])} {spec.script}"
         hint = f"Type: unset {variable}" if variable else f"Type: {command}"
         raise _contradiction(spec, modes[0], modes[1], "SCRIPT can be only one of the two", hint)
@@ -226,7 +226,7 @@ def _typed(spec: LaunchSpec, name: str) -> str:
 
 def _given(spec: LaunchSpec, name: str) -> str:
     """Return an option as it was given: `--devices 0,1`, or the variable `PET_DEVICES=0,1`."""
-    source = spec.source_of(name)
+    source = spec.find_source(name)
     if source.startswith("-"):
         return _typed(spec, name)
     return f"{source}={spec.options[name].unparse(getattr(spec, name))}"

@@ -56,7 +56,7 @@ def parse_streams(text: str) -> dict[int, int]:
     return streams
 
 
-def streams_of(streams: dict[int, int], local_rank: int) -> int:
+def select_streams(streams: dict[int, int], local_rank: int) -> int:
     """Return the bits for one local rank; a rank that is not listed has none, as in torchrun."""
     return streams.get(local_rank, streams.get(EVERY_RANK, 0))
 

@@ -153,7 +153,7 @@ def plan_replacement(plan: LaunchPlan, local_rank: int, rank: int, number: int) 
     lost, paths = plan.workers[local_rank], plan.paths
     place = lost.place._replace(rank=rank)
     error_file = paths.error_file(plan.attempt, rank, number) if paths else None
-    env = {**lost.env, **environment.of_replacement(rank, plan.attempt + number, error_file)}
+    env = {**lost.env, **environment.make_replacement(rank, plan.attempt + number, error_file)}
     args = tuple(environment.expand(argument, env) for argument in plan.script_args)
     return lost._replace(
         place=place,

@@ -24,8 +24,8 @@ from launcher.exits import exit_code_of
 from launcher.system.files import write_whole
 from launcher.worker.threads import wait_until_idle as _wait_until_idle
 
-_OUR_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_OUR_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_PACKAGE_PARENT = os.path.dirname(_OUR_DIRECTORY)
 
 # Modules that every program finds loaded; the entry of a worker takes the names down before it
 # imports anything.
@@ -87,7 +87,11 @@ def run(kind: str, target: str, args: list[str], error_file: str | None) -> None
         if kind == "script":
             _run_script(target)
         elif kind == "run_path":
-            _run_path(target)
+            import runpy
+
+            # As torchrun's --run-path: under the name __main__, in a module that lives as long as
+            # the program runs.
+            runpy.run_path(target, run_name="__main__")
         else:
             _run_with_runpy(kind, target)
         has_succeeded = True
@@ -151,14 +155,6 @@ def _run_script(path: str) -> None:
     exec(code, namespace)
 
 
-def _run_path(target: str) -> None:
-    import runpy
-
-    # torchrun's --run-path: the program runs under the name __main__, in a module that lives as
-    # long as it runs.
-    runpy.run_path(target, run_name="__main__")
-
-
 def _load_code(path: str) -> tuple[Any, bool]:
     """Return the program's code, and whether it was compiled before: python knows that by name or
     by content.
@@ -191,9 +187,8 @@ def _run_with_runpy(kind: str, target: str) -> None:
 
 
 def _is_ours(filename: str) -> bool:
-    return filename.startswith((_OUR_DIRECTORY, "<frozen runpy>")) or filename.endswith(
-        os.sep + "runpy.py"
-    )
+    ours = (_OUR_DIRECTORY + os.sep, "<frozen runpy>")
+    return filename.startswith(ours) or filename.endswith(os.sep + "runpy.py")
 
 
 def _without_our_frames(trace: TracebackType | None) -> TracebackType | None:
@@ -221,25 +216,25 @@ def _record(error: BaseException, error_file: str | None) -> None:
     if error_file is None or exit_code_of(error) == 0:
         return
     try:
-        write_whole(error_file, encode(describe(error)))
+        write_whole(error_file, encode(make_worker_error(error)))
     except Exception:  # too deep a recursion, say: the report does without
         return
 
 
-def describe(error: BaseException) -> WorkerError:
+def make_worker_error(error: BaseException) -> WorkerError:
     """Return what there is to say of an exception that has come through `run`, with the moment of
     this call.
     """
     moment = time.monotonic_ns()
     return WorkerError(
         type=_class_name(type(error)),
-        message=_cut(_text_of(error)),
+        message=_cut(_message(error)),
         traceback="" if isinstance(error, SystemExit) else _cut(_format(error)),
         monotonic_ns=moment,
     )
 
 
-def _text_of(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     try:
         return str(error)
     except Exception:

@@ -69,11 +69,11 @@ def init(backend: str = "auto", timeout_s: float | None = None) -> Context:
             )
         return _current
     place = detect(os.environ)
-    _current = Context(place, _join(place, backend, timeout_s))
+    _current = Context(place, _make_group(place, backend, timeout_s))
     return _current
 
 
-def _join(place: Place, backend: str, timeout_s: float | None) -> TorchGroup:
+def _make_group(place: Place, backend: str, timeout_s: float | None) -> TorchGroup:
     if timeout_s is not None and backend in _WITHOUT_TIMEOUT:
         raise UsageError(
             f"timeout_s={timeout_s!r} has no meaning with {_WITHOUT_TIMEOUT[backend]}."
@@ -81,10 +81,10 @@ def _join(place: Place, backend: str, timeout_s: float | None) -> TorchGroup:
     if backend == "horovod":
         from launcher.worker import horovod_group
 
-        return horovod_group.join(place, os.environ)
+        return horovod_group.make_group(place, os.environ)
     from launcher.worker import dist
 
-    return dist.join(place, os.environ, backend, timeout_s)
+    return dist.make_group(place, os.environ, backend, timeout_s)
 
 
 class Context:

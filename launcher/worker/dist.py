@@ -33,14 +33,14 @@ if TYPE_CHECKING:
         "TorchGroup",
         "choose_device",
         "import_torch",
-        "join",
+        "make_group",
     ]
 
 # For so many dimensions the message in which all_gather exchanges shapes, of fixed size, has room.
 _MAX_DIMS = 15
 
 
-def join(
+def make_group(
     place: Place, environ: Mapping[str, str], backend: str, timeout_s: float | None
 ) -> TorchGroup:
     """Bring the ranks together: choose backend and device, initialise the process group if there

@@ -25,7 +25,7 @@ _OBJECT = "launcher.object"
 _BUILD_HINT = "Type, in a checkout of the launcher: scripts/build_horovod"
 
 
-def join(place: Place, environ: Mapping[str, str]) -> TorchGroup:
+def make_group(place: Place, environ: Mapping[str, str]) -> TorchGroup:
     """Bring the ranks together with Horovod; alone there is nothing to bring together."""
     torch = import_torch()
     if place.world_size == 1:

@@ -101,4 +101,4 @@ def test_an_engines_rank_and_a_supervisors_worker_are_told_alike_who_they_are() 
 
 def test_a_rank_is_told_nothing_of_nodes_that_nobody_has_counted() -> None:
     told = environment.identity(environment.Run("id", "", ""), Place("openmpi"), 0, ("a", 1))
-    assert set(told) & set(environment.OF_NODES) == set()
+    assert set(told) & set(environment.NODE_VARIABLES) == set()
