@@ -73,7 +73,7 @@ def _run(argv: list[str]) -> int | Callable[[], int]:
 def _print_only(given: dict[str, Given]) -> bool:
     """Answer --help, --version and --print-completion; return whether one of them was given."""
     from launcher import __version__
-    from launcher.options.arguments import all_options, completion_script, make_parser
+    from launcher.options.arguments import list_options, make_completion, make_parser
     from launcher.options.spec import LaunchSpec
 
     if "help" in given:
@@ -82,8 +82,8 @@ def _print_only(given: dict[str, Given]) -> bool:
         _print(f"launcher {__version__}\n")
     elif "print_completion" in given:
         flag, text = given["print_completion"]
-        shell = str(all_options(LaunchSpec)["print_completion"].parse(text, flag))
-        _print(completion_script(make_parser(LaunchSpec), shell) + "\n")
+        shell = str(list_options(LaunchSpec)["print_completion"].parse(text, flag))
+        _print(make_completion(make_parser(LaunchSpec), shell) + "\n")
     else:
         return False
     return True

@@ -1,9 +1,10 @@
 """The environment contract: every variable that a worker finds, documented by one table.
 
-`common` holds for all workers of a node (the fork server starts with it), `per_rank` differs
-between them; `identity` is the part of it that a rank also gets which somebody else has started.
-What the user has set is never overridden, except the names that say which rank a worker is. Knows
-neither options nor machine: the values of both, and the user's environment, are arguments.
+`make_common` gives what holds for all workers of a node (the fork server starts with it), and
+`make_per_rank` what differs between them; `make_identity` is the part of that which a rank also
+gets when somebody else has started it. What the user has set is never overridden, except the names
+that say which rank a worker is. Knows neither options nor machine: the values of both, and the
+user's environment, are arguments.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ class Run(NamedTuple):
     hang_timeout_s: float = 0.0
 
 
-def at_start(mark: str, user_environ: Mapping[str, str]) -> dict[str, str]:
+def make_for_start(mark: str, user_environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that must be there when a fork server's interpreter starts; the others
     can come later.
     """
@@ -156,7 +157,7 @@ def at_start(mark: str, user_environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def common(
+def make_common(
     run: Run, assignment: Assignment, user_environ: Mapping[str, str], usable_cpus: int
 ) -> dict[str, str]:
     """Return the variables that all workers of this node share."""
@@ -200,12 +201,12 @@ def common(
     return variables
 
 
-def per_rank(
+def make_per_rank(
     run: Run, assignment: Assignment, place: Place, error_file: str | None
 ) -> dict[str, str]:
     """Return what one worker of a supervisor is told alone."""
     master = (assignment.master_addr, assignment.master_port)
-    variables = identity(run, place, assignment.attempt, master)
+    variables = make_identity(run, place, assignment.attempt, master)
     if assignment.horovod_port:
         variables.update(_horovod(run, assignment, place))
     variables.update(_error_files(error_file))
@@ -216,7 +217,7 @@ def per_rank(
     return variables
 
 
-def identity(run: Run, place: Place, attempt: int, master: tuple[str, int]) -> dict[str, str]:
+def make_identity(run: Run, place: Place, attempt: int, master: tuple[str, int]) -> dict[str, str]:
     """Return the variables that tell one rank who it is and where the ranks meet: `master` is the
     address and the port. Those of nodes that nobody has counted are left out.
     """
@@ -269,7 +270,7 @@ def _horovod(run: Run, assignment: Assignment, place: Place) -> dict[str, str]:
     }
 
 
-def removed(given: Set[str], user_environ: Mapping[str, str]) -> tuple[str, ...]:
+def select_removed(given: Set[str], user_environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return the names that a worker must not inherit, given those that it gets from us."""
     of_engines = (name for name in user_environ if name.startswith(_NOT_INHERITED_PREFIXES))
     return tuple(name for name in (*_NOT_INHERITED, *of_engines) if name not in given)

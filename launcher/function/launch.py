@@ -125,7 +125,7 @@ def launch(
     with tempfile.TemporaryDirectory(prefix="launcher-", ignore_cleanup_errors=True) as folder:
         if callable(function):
             command = _send_call(folder, function, tuple(args), dict(kwargs or {}))
-            options += preload_options(function) if start != "spawn" else []
+            options += make_preload_options(function) if start != "spawn" else []
         else:
             command = _as_command(function, args, kwargs)
         argv = [*options, *command]
@@ -259,7 +259,7 @@ def _name(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__qualname__", function))
 
 
-def preload_options(function: Callable[..., Any]) -> list[str]:
+def make_preload_options(function: Callable[..., Any]) -> list[str]:
     """The option that names the heavy modules to which a function's code and globals refer."""
     code: CodeType | None = getattr(function, "__code__", None)
     if code is None:

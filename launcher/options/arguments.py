@@ -43,7 +43,7 @@ for _name, _option in _COMMANDS.items():
     _option.bind(_name, type(_option.default).__name__)
 
 
-def all_options(cls: type[Options]) -> dict[str, Option]:
+def list_options(cls: type[Options]) -> dict[str, Option]:
     """Return every option of the command line by name: the fields with flags, and those that only
     print.
     """
@@ -56,7 +56,7 @@ def read_arguments(cls: type[Options], argv: Sequence[str]) -> tuple[dict[str, G
     UsageError for an unknown flag, a missing value, and a value behind a switch. Values are not
     converted.
     """
-    table = {flag: option for option in all_options(cls).values() for flag in option.spellings}
+    table = {flag: option for option in list_options(cls).values() for flag in option.spellings}
     own, command, used = _split(argv, table)
     parser = _Parser(prog=PROG, formatter_class=_HelpFormatter, add_help=False, allow_abbrev=False)
     for option in used:
@@ -77,7 +77,7 @@ def make_parser(cls: type[Options]) -> argparse.ArgumentParser:
     )
     groups: dict[str, argparse._ArgumentGroup] = {}
     # Those that only print are the last group.
-    for option in sorted(all_options(cls).values(), key=lambda option: not option.group):
+    for option in sorted(list_options(cls).values(), key=lambda option: not option.group):
         title = option.group or "other"
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
@@ -85,7 +85,7 @@ def make_parser(cls: type[Options]) -> argparse.ArgumentParser:
     return parser
 
 
-def help_line(option: Option) -> str:
+def make_help_line(option: Option) -> str:
     """Return what the help and the reference say about an option."""
     if option.ignored:
         return f"No meaning here: {option.ignored}."
@@ -171,7 +171,7 @@ def _add(target: argparse._ActionsContainer, option: Option) -> None:
         nargs=0 if option.is_switch else None,
         metavar=option.metavar
         or ("{" + ",".join(option.choices) + "}" if option.choices else None),
-        help=help_line(option).replace("%", "%%"),
+        help=make_help_line(option).replace("%", "%%"),
     )
 
 
@@ -188,7 +188,7 @@ class _HelpFormatter(argparse.HelpFormatter):
         return ", ".join(flags) if action.nargs == 0 else f"{', '.join(flags)} {action.metavar}"
 
 
-def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
+def make_completion(parser: argparse.ArgumentParser, shell: str) -> str:
     """Return the script that `shell` (bash, zsh or tcsh) reads; LauncherError when shtab is not
     installed.
     """

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Mapping
 
 from launcher.options.spec import LaunchSpec
-from launcher.plan.interpreter import command_line
+from launcher.plan.interpreter import make_command_line
 from launcher.plan.plan import LaunchPlan, WorkerPlan
 from launcher.plan.program import program_kind
 from launcher.ranks import Place, format_ranges
@@ -90,7 +90,7 @@ def _render_worker(worker: WorkerPlan) -> list[str]:
     lines = [
         f"rank {worker.rank}:",
         _render_program(worker.kind, worker.target, worker.args),
-        f"  by exec: {shlex.join(command_line(worker, os.getpid()))}",
+        f"  by exec: {shlex.join(make_command_line(worker, os.getpid()))}",
     ]
     if worker.cpus:
         lines.append(f"  CPUs: {format_ranges(worker.cpus)}")

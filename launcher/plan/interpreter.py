@@ -51,7 +51,7 @@ def python_command() -> list[str]:
     return [os.environ.get("PYTHON_EXEC") or sys.executable, *interpreter_flags()]
 
 
-def command_line(worker: WorkerPlan, parent_pid: int) -> list[str]:
+def make_command_line(worker: WorkerPlan, parent_pid: int) -> list[str]:
     """Return what is executed for one worker."""
     if worker.kind == "command":
         return [

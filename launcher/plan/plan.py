@@ -87,7 +87,7 @@ def make_plan(spec: LaunchSpec, assignment: Assignment, facts: NodeFacts) -> Lau
         virtual_local_rank=spec.virtual_local_rank,
         hang_timeout_s=spec.hang_timeout,
     )
-    common = environment.common(run, assignment, facts.environ, facts.usable_cpus)
+    common = environment.make_common(run, assignment, facts.environ, facts.usable_cpus)
     workers = tuple(
         _plan_worker(spec, assignment, facts, run, common, place) for place in assignment.places()
     )
@@ -120,7 +120,7 @@ def _plan_worker(
 ) -> WorkerPlan:
     attempt, paths = assignment.attempt, facts.paths
     error_file = paths.error_file(attempt, place.rank) if paths else None
-    env = environment.per_rank(run, assignment, place, error_file)
+    env = environment.make_per_rank(run, assignment, place, error_file)
     streams = spec.console_streams(place.local_rank)
     # Under --virtual-local-rank $LOCAL_RANK in an argument is what the environment says, too.
     args = tuple(environment.expand(argument, env) for argument in spec.script_args)
@@ -132,7 +132,7 @@ def _plan_worker(
         args=args,
         common_env=common,
         env=env,
-        unset=environment.removed({*common, *env}, facts.environ),
+        unset=environment.select_removed({*common, *env}, facts.environ),
         error_file=error_file,
         logs={stream: paths.log(attempt, place.rank, stream) for stream in ("out", "err")}
         if paths

@@ -143,11 +143,11 @@ def restart_count(environ: Environ) -> int:
     """
     for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"):
         if environ.get(name):
-            return number(environ, name)
+            return read_number(environ, name)
     return 0
 
 
-def mpi_engine(environ: Environ) -> str:
+def find_mpi_engine(environ: Environ) -> str:
     """Return what has started this process as a rank of MPI, "mpirun" or "srun"; empty where MPI
     would make a world of one.
     """
@@ -186,7 +186,7 @@ def _alone(environ: Environ) -> Place:
             " how many.",
             hint="Start the ranks with mpirun or srun, or set RANK and WORLD_SIZE for each.",
         )
-    if environ.get("WORLD_SIZE") and number(environ, "WORLD_SIZE", least=1) > 1:
+    if environ.get("WORLD_SIZE") and read_number(environ, "WORLD_SIZE", least=1) > 1:
         raise UsageError(
             f"WORLD_SIZE={environ['WORLD_SIZE']} is set, but RANK, the number of this process, is"
             " not.",
@@ -205,8 +205,8 @@ def _read(starter: _Starter, environ: Environ) -> Place:
             f"{starter.rank}={environ[starter.rank]} is set, but {starter.world_size} is not.",
             hint=f"Set both, or `unset {starter.rank}` to run this script alone.",
         )
-    world_size = number(environ, starter.world_size, least=1)
-    rank = number(environ, starter.rank)
+    world_size = read_number(environ, starter.world_size, least=1)
+    rank = read_number(environ, starter.rank)
     if rank >= world_size:
         raise EnvironmentMismatch(
             f"{starter.rank}={rank} does not go with {starter.world_size}={world_size}: ranks are 0"
@@ -215,7 +215,7 @@ def _read(starter: _Starter, environ: Environ) -> Place:
     found: _Found = {"rank": (rank, starter.rank), "world_size": (world_size, starter.world_size)}
     for field in ("local_rank", "local_world_size", "node_rank"):
         for name in filter(environ.get, getattr(starter, field)):
-            found.setdefault(field, (number(environ, name), name))
+            found.setdefault(field, (read_number(environ, name), name))
     if starter.name == "slurm":
         _add_slurm_place(found, environ)
     _add_guesses(found, environ)
@@ -244,7 +244,7 @@ def _add_guesses(found: _Found, environ: Environ) -> None:
 def _add_slurm_place(found: _Found, environ: Environ) -> None:
     """Add the place of a step's task on its node; nodes may have different numbers of tasks."""
     if environ.get("SLURM_LOCALID"):
-        found.setdefault("local_rank", (number(environ, "SLURM_LOCALID"), "SLURM_LOCALID"))
+        found.setdefault("local_rank", (read_number(environ, "SLURM_LOCALID"), "SLURM_LOCALID"))
     nodelist = environ.get("SLURM_STEP_NODELIST")
     nodes = expand_nodes(nodelist) if nodelist else []
     if environ.get("SLURMD_NODENAME") in nodes:
@@ -254,7 +254,7 @@ def _add_slurm_place(found: _Found, environ: Environ) -> None:
             "node_rank", (nodes.index(environ["SLURMD_NODENAME"]), "SLURM_STEP_NODELIST")
         )
     elif environ.get("SLURM_NODEID"):
-        found.setdefault("node_rank", (number(environ, "SLURM_NODEID"), "SLURM_NODEID"))
+        found.setdefault("node_rank", (read_number(environ, "SLURM_NODEID"), "SLURM_NODEID"))
     name = "SLURM_STEP_TASKS_PER_NODE"
     counts = expand_counts(environ[name]) if environ.get(name) else []
     node_rank = found["node_rank"][0] if "node_rank" in found else len(counts)
@@ -288,7 +288,10 @@ def _compare_world_size(place: Place, environ: Environ) -> None:
     """Refuse a WORLD_SIZE, exported without RANK, that is not the number of ranks that were
     started.
     """
-    if environ.get("WORLD_SIZE") and number(environ, "WORLD_SIZE", least=1) != place.world_size:
+    if (
+        environ.get("WORLD_SIZE")
+        and read_number(environ, "WORLD_SIZE", least=1) != place.world_size
+    ):
         raise EnvironmentMismatch(
             f"WORLD_SIZE={environ['WORLD_SIZE']} contradicts"
             f" {place.sources['world_size']}={place.world_size}.",
@@ -296,7 +299,7 @@ def _compare_world_size(place: Place, environ: Environ) -> None:
         )
 
 
-def number(environ: Environ, name: str, *, least: int = 0, most: int = 2**31) -> int:
+def read_number(environ: Environ, name: str, *, least: int = 0, most: int = 2**31) -> int:
     """Return the number that a variable holds; raises UsageError, naming it and its value, where it
     holds none.
     """

@@ -12,7 +12,7 @@ from launcher.errors import LauncherError
 from launcher.ranks import Place
 
 
-def gpu_index(place: Place, num_gpus: int, environ: Mapping[str, str]) -> int:
+def choose_gpu(place: Place, num_gpus: int, environ: Mapping[str, str]) -> int:
     """The index of this rank's GPU among those it sees; raises LauncherError where there is none
     for it.
     """

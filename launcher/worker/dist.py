@@ -11,9 +11,9 @@ from typing import Any
 
 from launcher.errors import LauncherError, UsageError
 from launcher.ranks import Place
-from launcher.starters.meeting import find_master, job_id
+from launcher.starters.meeting import find_job_id, find_master
 from launcher.worker import mpi_world
-from launcher.worker.devices import gpu_index
+from launcher.worker.devices import choose_gpu
 from launcher.worker.threads import wait_until_idle
 
 TYPE_CHECKING = False
@@ -289,7 +289,7 @@ def choose_device(torch: Any, place: Place, backend: str, environ: Mapping[str, 
     if backend != "nccl":
         return torch.device("cpu")
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    device = torch.device("cuda", gpu_index(place, num_gpus, environ))
+    device = torch.device("cuda", choose_gpu(place, num_gpus, environ))
     torch.cuda.set_device(device)
     return device
 
@@ -324,7 +324,7 @@ def _init_process_group(
             backend, method, rank=place.rank, world_size=place.world_size, **options
         )
     except torch.distributed.DistError as error:
-        derived = f"derived from {job_id(place, environ)!r}"
+        derived = f"derived from {find_job_id(place, environ)!r}"
         source = "MASTER_PORT" if environ.get("MASTER_PORT") else derived
         raise LauncherError(
             f"The {place.world_size} ranks did not meet at {address}, port {port} ({source}):"
