@@ -1,5 +1,4 @@
-"""`python -m launcher`: protect the supervisor from the files of the current folder, then run the
-command.
+"""`python -m launcher`: run the command, safe from the files of the current folder.
 
 Python puts the current folder first in `sys.path` for `-m`. A user's `random.py` or `select.py`
 there would be imported in place of the standard library's. Workers get a path of their own; we need

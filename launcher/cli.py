@@ -34,9 +34,7 @@ All options:                {PROG} --help
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command with these arguments, by default those of the process, and return its exit
-    code.
-    """
+    """Run the command with these arguments, or the process's own; return its exit code."""
     try:
         code_or_rank = _run(sys.argv[1:] if argv is None else argv)
     except LauncherError as error:
@@ -146,7 +144,7 @@ def _heed_sigterm() -> None:
 
 
 def _is_rank(spec: LaunchSpec, place: Place) -> bool:
-    """Whether this process is to be a rank itself.
+    """Tell whether this process is to be a rank itself.
 
     An error that all ranks of an engine find alike is raised on rank 0; the others end with its
     exit code only, and a moment later: many an engine kills all ranks when one ends, and rank 0
@@ -167,8 +165,9 @@ def _is_rank(spec: LaunchSpec, place: Place) -> bool:
 
 
 def _hand_back(error: LauncherError) -> bool:
-    """Leave the error to `launcher.launch()`, if that started us: it raises it again. Returns
-    whether it will.
+    """Leave the error to `launcher.launch()` if that started us; return whether that was done.
+
+    It raises the error again.
     """
     path = os.environ.get("LAUNCHER_RESULT_FILE")
     if not path:
@@ -180,9 +179,7 @@ def _hand_back(error: LauncherError) -> bool:
 
 
 def _print(text: str) -> None:
-    """Write to stdout; LauncherError when that fails, but not when the reader, say `head`, is
-    gone.
-    """
+    """Write to stdout; LauncherError when that fails, unless the reader, say `head`, is gone."""
     try:
         _write(sys.stdout, text)
     except OSError as error:

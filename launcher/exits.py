@@ -1,5 +1,6 @@
-"""Exit statuses in words: what `-9` or `127` means for a person, and the code that a shell would
-show. Pure. Return codes are in subprocess form: an exit code, or minus the number of the signal.
+"""Exit statuses in words: what `-9` or `127` means for a person, and what a shell would show.
+
+Return codes are in subprocess form: an exit code, or minus the number of the signal. Pure.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Where workers stand in the whole run: what the coordinator assigns to a node, the place of each
-worker, and ranks in words.
+"""Where workers stand in the run: a node's assignment, each worker's place, ranks in words.
 
 No environment, no clock, no sockets.
 """

@@ -126,8 +126,9 @@ _READ_AT_START = {"PYTHONUNBUFFERED": "1"}
 
 
 class Run(NamedTuple):
-    """The run as its workers are told of it. The defaults are those of a run without a supervisor:
-    an engine has started its ranks.
+    """The run as its workers are told of it.
+
+    The defaults are those of a run without a supervisor: an engine has started its ranks.
     """
 
     run_id: str
@@ -148,9 +149,7 @@ class Run(NamedTuple):
 
 
 def make_for_start(mark: str, user_environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that must be there when a fork server's interpreter starts; the others
-    can come later.
-    """
+    """Return what must be there when a fork server's interpreter starts; the rest can wait."""
     return {
         "LAUNCHER_RUN_MARK": mark,
         **{name: user_environ.get(name, value) for name, value in _READ_AT_START.items()},
@@ -218,8 +217,9 @@ def make_per_rank(
 
 
 def make_identity(run: Run, place: Place, attempt: int, master: tuple[str, int]) -> dict[str, str]:
-    """Return the variables that tell one rank who it is and where the ranks meet: `master` is the
-    address and the port. Those of nodes that nobody has counted are left out.
+    """Return the variables that tell one rank who it is and where the ranks meet.
+
+    `master` is the address and the port. Variables of nodes that nobody has counted are left out.
     """
     variables: dict[str, object] = {
         "RANK": place.rank,
@@ -242,9 +242,7 @@ def make_identity(run: Run, place: Place, attempt: int, master: tuple[str, int])
 
 
 def make_replacement(rank: int, restart_count: int, error_file: str | None) -> dict[str, str]:
-    """Return what is different for a worker that takes the place of a lost one (elastic
-    Horovod).
-    """
+    """Return what is different for a worker that takes a lost one's place (elastic Horovod)."""
     ranks = dict.fromkeys(("RANK", "ROLE_RANK", "HOROVOD_RANK"), str(rank))
     return {**ranks, "TORCHELASTIC_RESTART_COUNT": str(restart_count), **_error_files(error_file)}
 
@@ -277,9 +275,7 @@ def select_removed(given: Set[str], user_environ: Mapping[str, str]) -> tuple[st
 
 
 def expand(argument: str, variables: Mapping[str, str]) -> str:
-    """Replace `$NAME` and `${NAME}` of the contract names in one script argument; other dollars
-    stay.
-    """
+    """Replace `$NAME` and `${NAME}` of the contract in one script argument; other dollars stay."""
     expanded, *pieces = argument.split("$")
     for piece in pieces:
         name, length = _reference(piece)
@@ -291,9 +287,7 @@ def expand(argument: str, variables: Mapping[str, str]) -> str:
 
 
 def _reference(text: str) -> tuple[str, int]:
-    """Return the variable name at the start of `text` (behind a dollar) and how long the reference
-    is.
-    """
+    """Return the name at the start of `text`, behind a dollar, and the length of the reference."""
     if text.startswith("{"):
         end = text.find("}")
         return (text[1:end], end + 1) if end > 0 else ("", 0)

@@ -137,8 +137,9 @@ def _send_packet(sock: socket.socket, data: bytes, descriptors: Sequence[int]) -
 
 
 def receive(sock: socket.socket, *, wait: bool = True) -> tuple[Message, list[int]] | None:
-    """Return the next message with its descriptors (ours to close), or None when the other end has
-    gone. Without `wait`, BlockingIOError when there is none yet.
+    """Return the next message with its descriptors (ours to close), None when the other has gone.
+
+    Without `wait`, BlockingIOError when there is no message yet.
     """
     try:
         data, ancillary, _, _ = sock.recvmsg(

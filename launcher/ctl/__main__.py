@@ -1,5 +1,4 @@
-"""`python -m launcher.ctl`: look at the runs of this machine, and act on them, from another
-terminal.
+"""`python -m launcher.ctl`: look at the runs of this machine, and act on them.
 
     ctl ps                     the runs: id, state, ranks, age, last output
     ctl stacks [RUN]           where every rank is
@@ -44,9 +43,7 @@ class _Run(NamedTuple):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 1 when a run cannot be reached, 2 for a usage
-    error.
-    """
+    """Run one command; return its exit code: 0, 1 for a run out of reach, 2 for a usage error."""
     options = _parser().parse_args(argv)
     try:
         text = _COMMANDS[options.command](options)

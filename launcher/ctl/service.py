@@ -1,5 +1,4 @@
-"""The supervisor's ear for `launcher.ctl`: a socket on which other processes of the same user ask
-and command.
+"""The supervisor's ear for `launcher.ctl`: a socket on which this user's processes ask and command.
 
 An abstract Unix socket: it has no file that could be left behind, and the kernel tells who is
 calling. One line in, one out, then the connection is closed. What the lines say is in messages.py.
@@ -118,7 +117,7 @@ class ControlSocket:
 
 
 def _is_allowed(connection: socket.socket) -> bool:
-    """Only the same user and root may call."""
+    """Tell whether the caller is the same user or root, who alone may call."""
     data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", data)
     return uid in (os.getuid(), 0)

@@ -1,5 +1,4 @@
-"""`launcher.launch()`: run a function or a command on several workers, from a script, a test or a
-notebook.
+"""`launcher.launch()`: run a function or a command on several workers, from any program.
 
 Owns the way there and back: the launcher runs as a child process of its own, so that nothing of the
 caller (event loops, threads, a CUDA context, signal handlers) is forked or touched; the function
@@ -87,8 +86,9 @@ def launch(
     env: Mapping[str, str] | None = None,
     timeout_s: float | None = None,
 ) -> dict[int, Any]:
-    """Run a function, or a command, on `nproc_per_node` workers of this machine; return the results
-    by rank, once all have ended.
+    """Run a function or a command on workers of this machine; return their results by rank.
+
+    It returns when all of them have ended.
 
     function: is called in every worker with `args` and `kwargs`; it may be defined in a notebook or
         in `__main__`, and calls launcher.init() itself if it needs the other ranks. It, its
@@ -200,9 +200,7 @@ def _as_command(
 
 
 def _check(argv: list[str], environ: Mapping[str, str]) -> int:
-    """Let a bad argument raise here instead of failing in the child process; return the number of
-    ranks.
-    """
+    """Raise for a bad argument here, not only in the child process; return the number of ranks."""
     given, command = read_arguments(LaunchSpec, argv)
     if not command:
         raise UsageError(
@@ -245,7 +243,7 @@ def _find_culprit(
     args: Sequence[object],
     kwargs: Mapping[str, object],
 ) -> str:
-    """Say which of them it is that cannot be pickled."""
+    """Name the one of them that cannot be pickled."""
     named = [*enumerate(args), *((f"{name}=", value) for name, value in kwargs.items())]
     for name, value in named:
         try:
@@ -260,7 +258,7 @@ def _name(function: Callable[..., Any]) -> str:
 
 
 def make_preload_options(function: Callable[..., Any]) -> list[str]:
-    """The option that names the heavy modules to which a function's code and globals refer."""
+    """Return the option that names the heavy modules to which code and globals refer."""
     code: CodeType | None = getattr(function, "__code__", None)
     if code is None:
         return []

@@ -44,9 +44,7 @@ for _name, _option in _COMMANDS.items():
 
 
 def list_options(cls: type[Options]) -> dict[str, Option]:
-    """Return every option of the command line by name: the fields with flags, and those that only
-    print.
-    """
+    """Return every option of the command line by name, also those that only print."""
     return _COMMANDS | {name: field for name, field in cls.options.items() if field.flags}
 
 
@@ -97,9 +95,7 @@ def make_help_line(option: Option) -> str:
 def _split(
     argv: Sequence[str], table: Mapping[str, Option]
 ) -> tuple[list[str], list[str], list[Option]]:
-    """Return the launcher's own arguments, the script with its arguments, and the options that were
-    used.
-    """
+    """Return the launcher's own arguments, the script with its own, and the options in use."""
     used: dict[str, Option] = {}
     end = 0
     while end < len(argv) and argv[end].startswith("-") and argv[end] not in ("-", "--"):
@@ -176,9 +172,7 @@ def _add(target: argparse._ActionsContainer, option: Option) -> None:
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """Shows one spelling of each flag; a fixed width, which also saves argparse the import of
-    shutil.
-    """
+    """Help with one spelling of each flag, and of one width: argparse need not import shutil."""
 
     def __init__(self, prog: str, **_: object) -> None:
         super().__init__(prog, max_help_position=_FLAG_WIDTH, width=_HELP_WIDTH)
@@ -189,9 +183,7 @@ class _HelpFormatter(argparse.HelpFormatter):
 
 
 def make_completion(parser: argparse.ArgumentParser, shell: str) -> str:
-    """Return the script that `shell` (bash, zsh or tcsh) reads; LauncherError when shtab is not
-    installed.
-    """
+    """Return the script that `shell` (bash, zsh or tcsh) reads; LauncherError without shtab."""
     try:
         import shtab
     except ImportError:

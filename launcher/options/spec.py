@@ -97,8 +97,9 @@ class LaunchSpec(OptionTable):
         return parse_ranks(self.local_ranks_filter)
 
     def filter_note(self, local_world_size: int) -> str:
-        """Say which ranks of --local-ranks-filter this node does not have; "" when it has them all.
-        Other nodes may.
+        """Say which ranks of --local-ranks-filter this node lacks; "" when it has them all.
+
+        Other nodes may have them.
         """
         missing = sorted(
             rank for rank in self.visible_local_ranks or () if rank >= local_world_size

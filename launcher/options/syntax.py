@@ -1,5 +1,4 @@
-"""The small languages inside option values: node ranges, stream maps, rank lists, signal names,
-text filters.
+"""The small languages inside option values: node ranges, streams, ranks, signals, text filters.
 
 Each function takes the text and returns its parsed form, or raises ValueError whose text ends a
 sentence that begins with the option: "must be ...". Who typed it and what to type instead is added
@@ -44,9 +43,7 @@ def parse_workers(text: str) -> int | str:
 
 
 def parse_streams(text: str) -> dict[int, int]:
-    """Return local rank -> sum of STDOUT and STDERR; the key EVERY_RANK when one number was given
-    for all.
-    """
+    """Return local rank -> sum of STDOUT and STDERR; EVERY_RANK -> it, for one number for all."""
     streams: dict[int, int] = {}
     for pair in [f"{EVERY_RANK}:{text}"] if ":" not in text else text.split(","):
         rank, _, bits = pair.partition(":")
@@ -62,9 +59,7 @@ def select_streams(streams: dict[int, int], local_rank: int) -> int:
 
 
 def parse_ranks(text: str) -> frozenset[int] | None:
-    """Return the local ranks of a comma-separated list, None when the text is empty and all are
-    meant.
-    """
+    """Return the local ranks of a comma-separated list; None for all, when it is empty."""
     if not text:
         return None
     ranks = [rank.strip() for rank in text.split(",")]

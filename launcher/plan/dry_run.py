@@ -1,5 +1,4 @@
-"""What `--dry-run` prints: layout, addresses, command and environment of each rank, and where
-values came from.
+"""What `--dry-run` prints: the layout, and each rank's command and variables with their origin.
 
 Makes text, of a plan, or of the one rank that an engine has started; decides nothing.
 """

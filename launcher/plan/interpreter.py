@@ -18,9 +18,7 @@ _EXEC_ENTRY = os.path.join(_WORKER_DIR, "exec_command.py")
 
 
 def interpreter_flags() -> list[str]:
-    """Return the options with which this interpreter was started, as they were typed, for the
-    workers' interpreters.
-    """
+    """Return the options of this interpreter, as they were typed, for the workers' ones."""
     options: list[str] = []
     arguments = iter(sys.orig_argv[1:])
     for argument in arguments:
@@ -45,9 +43,7 @@ def interpreter_flags() -> list[str]:
 
 
 def python_command() -> list[str]:
-    """Return the interpreter with its options. PYTHON_EXEC names another interpreter, as under
-    torchrun.
-    """
+    """Return the interpreter with its options; PYTHON_EXEC names another, as under torchrun."""
     return [os.environ.get("PYTHON_EXEC") or sys.executable, *interpreter_flags()]
 
 

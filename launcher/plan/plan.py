@@ -1,5 +1,4 @@
-"""What will be done: `make_plan` turns a spec and an assignment into the workers of one attempt on
-this node.
+"""What will be done: `make_plan` makes a spec and an assignment the workers of one attempt.
 
 Pure: the machine's facts (environment, usable CPUs, GPUs) are arguments. `--dry-run` prints a plan,
 tests compare it, and how workers start, what they print and how they stop follows from it alone.
@@ -144,8 +143,9 @@ def _plan_worker(
 
 
 def plan_replacement(plan: LaunchPlan, local_rank: int, rank: int, number: int) -> WorkerPlan:
-    """Return the worker that takes a lost one's place while the others go on; it is the `number`th
-    in this attempt, from 1.
+    """Return the worker that takes a lost one's place while the others go on.
+
+    It is the `number`th in this attempt, from 1.
 
     It has the local rank, and so the device, of the lost one; its rank may be another. Its files
     are its own.

@@ -1,5 +1,4 @@
-"""The program that workers are to run: what kind it is, whether a fork server helps it, and what is
-wrong with it.
+"""The program that workers are to run: its kind, whether a fork server helps it, what is wrong.
 
 It is looked at before anything starts: eight workers that each print "No such file" help nobody.
 Nothing is imported or run here: a module is searched for without importing its parents. Must not
@@ -36,9 +35,7 @@ _OUR_STDIN = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 
 
 def program_kind(spec: LaunchSpec) -> str:
-    """Return how the target is run: command, module, run_path, package (a folder or an archive) or
-    script.
-    """
+    """Return how the target is run: command, module, run_path, package (folder, zip) or script."""
     if spec.no_python:
         return "command"
     if spec.module:
@@ -49,7 +46,7 @@ def program_kind(spec: LaunchSpec) -> str:
 
 
 def _is_archive(path: str) -> bool:
-    """Return whether python would run a file as a zip archive, whatever its name."""
+    """Tell whether python would run a file as a zip archive, whatever its name."""
     if path.endswith((".py", ".pyc")) or not os.path.isfile(path):
         return False
     from zipimport import ZipImportError, zipimporter
@@ -62,8 +59,9 @@ def _is_archive(path: str) -> bool:
 
 
 def starts_warm(spec: LaunchSpec) -> bool:
-    """Return whether to try a fork server. It has nothing to offer to foreign commands, and to one
-    worker that is started once.
+    """Tell whether to try a fork server.
+
+    It has nothing to offer to foreign commands, and to one worker that is started once.
     """
     if program_kind(spec) == "command" or spec.start == "spawn":
         return False
@@ -71,7 +69,7 @@ def starts_warm(spec: LaunchSpec) -> bool:
 
 
 def may_use_horovod(spec: LaunchSpec) -> bool:
-    """Whether to look closer: for all other programs, nothing of launcher/horovod is loaded."""
+    """Tell whether to look closer: all other programs load nothing of launcher/horovod."""
     if spec.backend != "auto":
         return spec.backend == "horovod"
     try:
@@ -82,8 +80,9 @@ def may_use_horovod(spec: LaunchSpec) -> bool:
 
 
 def check_command(spec: LaunchSpec) -> None:
-    """Raise UsageError or SpawnError when the workers could not even begin; see the exit codes of
-    both.
+    """Raise UsageError or SpawnError when the workers could not even begin.
+
+    The exit codes of both say which it is.
     """
     if spec.no_python:
         _check_executable(spec.script)
@@ -94,9 +93,7 @@ def check_command(spec: LaunchSpec) -> None:
 
 
 def check_python(spec: LaunchSpec, environ: Mapping[str, str]) -> None:
-    """Raise SpawnError when PYTHON_EXEC names nothing that can be executed, and the workers are to
-    be run by it.
-    """
+    """Raise SpawnError when PYTHON_EXEC, which is to run the workers, cannot be executed."""
     python = environ.get("PYTHON_EXEC", "")
     if not python or spec.no_python:
         return
@@ -147,7 +144,7 @@ def _check_script(script: str) -> None:
 
 
 def _is_other_language(script: str, start: bytes) -> bool:
-    """Return whether the first line names another interpreter and the text is no Python either."""
+    """Tell whether the first line names another interpreter and the text is no Python either."""
     first_line = start.split(b"\n", 1)[0]
     if not first_line.startswith(b"#!") or b"py" in first_line:
         return False
@@ -209,9 +206,7 @@ def _check_module(name: str) -> None:
 
 
 def _module_problem(name: str) -> str | None:
-    """Return why `python -m name` would find nothing, None when it would, or when only running
-    could tell.
-    """
+    """Return why `python -m name` would find nothing; None when it would, or only it can tell."""
     parts = name.split(".")
     if not all(parts):
         return f"{name!r} is no name of a module."
@@ -232,8 +227,9 @@ def _module_problem(name: str) -> str | None:
 
 
 def _find(name: str, path: list[str] | None) -> ModuleSpec | None:
-    """Ask the import system for a module, importing nothing; `path` is its package's, None on top
-    level.
+    """Ask the import system for a module, importing nothing.
+
+    `path` is its package's, None on top level.
     """
     from importlib.machinery import PathFinder
 
@@ -253,7 +249,7 @@ def _find(name: str, path: list[str] | None) -> ModuleSpec | None:
 
 
 def _changes_its_path(package: ModuleSpec) -> bool:
-    """Return whether a package may find modules in places that only its own code knows."""
+    """Tell whether a package may find modules in places that only its own code knows."""
     try:
         with open(package.origin or "", "rb") as file:
             return b"__path__" in file.read()
@@ -296,9 +292,7 @@ def _is_executable(path: str) -> bool:
 
 
 def _check_interpreter(path: str) -> None:
-    """Raise SpawnError when the first line of a script names an interpreter that cannot be
-    started.
-    """
+    """Raise SpawnError when a script's first line names an interpreter that cannot start."""
     try:
         with open(path, "rb") as file:
             first_line = file.read(_LONGEST_INTERPRETER_LINE).split(b"\n", 1)[0]

@@ -1,5 +1,4 @@
-"""Who started this process, and which place in the run that gives it: other people's environment
-variables as one table.
+"""Who started this process, at which place in the run: other people's variables as one table.
 
 Owns the names that starters set and their order of precedence. Takes the environment as an argument
 and returns values: reads nothing else, writes nothing, never imports MPI (importing it starts it,
@@ -27,9 +26,7 @@ NO_VARIABLE = "no variable"
 
 
 class _Starter(NamedTuple):
-    """How one starter writes the place of a process: for each number its variables, the best
-    first.
-    """
+    """How one starter writes the place of a process: its variables for each number, best first."""
 
     name: str
     needs: tuple[str, ...]
@@ -95,8 +92,7 @@ _STARTERS = (
 
 
 def detect(environ: Environ) -> Place:
-    """Tell this process's place from the variables of whoever started it; rank 0 of 1 when nobody
-    did.
+    """Tell this process's place from its starter's variables; rank 0 of 1 when nobody started it.
 
     Raises UsageError for values that are broken or incomplete, EnvironmentMismatch for values that
     contradict each other.
@@ -113,8 +109,7 @@ def detect(environ: Environ) -> Place:
 
 
 def detect_engine(environ: Environ) -> Place:
-    """Tell, as `detect` does, where an engine has put this process: for the launcher itself, which
-    is no rank without one.
+    """Tell where an engine has put this process; for the launcher, which is no rank without one.
 
     RANK and its like, exported in a shell or left by a service, say nothing then: it sets them for
     its workers. Those that a wrapper has made of the engine's numbers say the same once more.
@@ -138,9 +133,7 @@ def detect_engine(environ: Environ) -> Place:
 
 
 def restart_count(environ: Environ) -> int:
-    """Return how many times the workers were started again: by the launcher or torchrun, or by
-    Slurm's requeue.
-    """
+    """Return how many times the launcher, torchrun or Slurm's requeue started the workers again."""
     for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"):
         if environ.get(name):
             return read_number(environ, name)
@@ -148,8 +141,9 @@ def restart_count(environ: Environ) -> int:
 
 
 def find_mpi_engine(environ: Environ) -> str:
-    """Return what has started this process as a rank of MPI, "mpirun" or "srun"; empty where MPI
-    would make a world of one.
+    """Return what started this process as a rank of MPI, "mpirun" or "srun"; else "".
+
+    Where there is none, MPI would make a world of one.
     """
     if environ.get("OMPI_COMM_WORLD_RANK") or environ.get("MV2_COMM_WORLD_RANK"):
         return "mpirun"
@@ -159,8 +153,9 @@ def find_mpi_engine(environ: Environ) -> str:
 
 
 def in_slurm_step(environ: Environ) -> bool:
-    """Return whether srun has started this process, or one above it; a batch script and a shell of
-    salloc are no steps.
+    """Tell whether srun has started this process, or one above it.
+
+    A batch script and a shell of salloc are no steps.
     """
     return bool(environ.get("SLURM_STEP_ID")) and environ["SLURM_STEP_ID"] not in _NO_STEPS
 
@@ -177,9 +172,7 @@ def _has_started(starter: _Starter, environ: Environ) -> bool:
 
 
 def _alone(environ: Environ) -> Place:
-    """Return rank 0 of 1, unless variables say that there are more ranks and only not which one
-    this is.
-    """
+    """Return rank 0 of 1, unless variables say that there are more ranks, but not which this is."""
     if environ.get("PMIX_RANK"):
         raise UsageError(
             f"PMIX_RANK={environ['PMIX_RANK']} says that this is one rank of several, but not of"
@@ -263,8 +256,7 @@ def _add_slurm_place(found: _Found, environ: Environ) -> None:
 
 
 def _compare_with_mpi(place: Place, others: list[_Starter], environ: Environ) -> None:
-    """Refuse a RANK that was the same for all ranks that MPI started: each would believe to be that
-    one.
+    """Refuse a RANK that is the same for all ranks of MPI: each would believe to be that one.
 
     A script may start ranks of its own below one MPI process per node: then WORLD_SIZE is the
     larger one.
@@ -285,9 +277,7 @@ def _compare_with_mpi(place: Place, others: list[_Starter], environ: Environ) ->
 
 
 def _compare_world_size(place: Place, environ: Environ) -> None:
-    """Refuse a WORLD_SIZE, exported without RANK, that is not the number of ranks that were
-    started.
-    """
+    """Refuse a WORLD_SIZE, exported without RANK, that is not the number of started ranks."""
     if (
         environ.get("WORLD_SIZE")
         and read_number(environ, "WORLD_SIZE", least=1) != place.world_size
@@ -300,9 +290,7 @@ def _compare_world_size(place: Place, environ: Environ) -> None:
 
 
 def read_number(environ: Environ, name: str, *, least: int = 0, most: int = 2**31) -> int:
-    """Return the number that a variable holds; raises UsageError, naming it and its value, where it
-    holds none.
-    """
+    """Return the number that a variable holds; UsageError, with name and value, for none."""
     text = environ[name].strip()
     if not (text.isascii() and text.isdigit()) or not least <= int(text) <= most:
         kind = f"a number from {least}" + (f" to {most}" if most < 2**31 else "")

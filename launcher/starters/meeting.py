@@ -17,8 +17,7 @@ _FIRST_PORT, _NUM_PORTS = 20_000, 12_000
 
 
 def find_master(place: Place, environ: Environ) -> tuple[str, int]:
-    """Return the master address and port: MASTER_ADDR and MASTER_PORT, or what all ranks derive
-    alike.
+    """Return the master address and port: the variables', or what all ranks derive alike.
 
     Raises UsageError, with the command to type, where the starter tells too little to derive it.
     """

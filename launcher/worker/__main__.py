@@ -1,5 +1,4 @@
-"""Entry of every process that the supervisor starts: one worker, or the fork server. Run by path,
-never by a person.
+"""Entry of every process that the supervisor starts, run by path: a worker, or the fork server.
 
 python __main__.py run KIND PARENT_PID TITLE TARGET [ARGS...]      a worker, started by exec
 python __main__.py forkserver SOCKET_FD PARENT_PID ROOM            the fork server

@@ -1,5 +1,4 @@
-"""Runs the user's script in this process as plain `python script.py` would, and leaves a note when
-it fails.
+"""Runs the script as plain `python script.py` would, and leaves a note when it fails.
 
 What a script can see is as under plain python: sys.argv, sys.path[0], __file__, __main__,
 tracebacks, exit. Added to that: the death signal, faulthandler, and the error file that the failure
@@ -39,8 +38,9 @@ _MAX_TEXT = 256 << 10
 
 
 def set_import_path(kind: str, target: str) -> None:
-    """Make sys.path what python makes it for this kind of program: `script`, `module` or `package`
-    (folder or zip).
+    """Make sys.path what python makes it for this kind of program.
+
+    The kinds are those of plan/program.py.
     """
     if kind == "package":
         sys.path.insert(0, _absolute(target))
@@ -57,8 +57,9 @@ def set_import_path(kind: str, target: str) -> None:
 
 
 def _absolute(path: str) -> str:
-    """Return what python makes of a program's path: absolute, with `..` and symbolic links left as
-    they were typed.
+    """Return what python makes of a program's path: absolute, otherwise as it was typed.
+
+    `..` and symbolic links stay.
     """
     try:
         return os.getcwd() if path == "." else os.path.join(os.getcwd(), path)
@@ -105,7 +106,9 @@ def run(kind: str, target: str, args: list[str], error_file: str | None) -> None
 
 
 def _let_threads_rest() -> None:
-    """Without this, a script that did all its work can still die in the last millisecond (see
+    """Wait until the library's threads sleep.
+
+    Without this, a script that did all its work can still die in the last millisecond (see
     worker/threads.py).
     """
     if "torch.distributed" in sys.modules:
@@ -113,8 +116,9 @@ def _let_threads_rest() -> None:
 
 
 def _step_aside_for(first_path: str) -> None:
-    """Forget what we have imported where the user's folder has a module of that name: theirs must
-    win, as under python.
+    """Forget what we have imported where the user's folder has a module of that name.
+
+    Theirs must win, as under python.
     """
     if os.path.abspath(first_path) == _PACKAGE_PARENT:
         return
@@ -156,8 +160,9 @@ def _run_script(path: str) -> None:
 
 
 def _load_code(path: str) -> tuple[Any, bool]:
-    """Return the program's code, and whether it was compiled before: python knows that by name or
-    by content.
+    """Return the program's code, and whether it was compiled before.
+
+    Python knows that by name or by content.
     """
     import io
 
@@ -222,9 +227,7 @@ def _record(error: BaseException, error_file: str | None) -> None:
 
 
 def make_worker_error(error: BaseException) -> WorkerError:
-    """Return what there is to say of an exception that has come through `run`, with the moment of
-    this call.
-    """
+    """Return what there is to say of an exception that has come through `run`, at this moment."""
     moment = time.monotonic_ns()
     return WorkerError(
         type=_class_name(type(error)),
@@ -250,8 +253,9 @@ def _class_name(kind: type[BaseException]) -> str:
 
 
 def _format(error: BaseException) -> str:
-    """Return the traceback as python prints it: by python itself, because `traceback` may be a
-    module of the user's.
+    """Return the traceback as python prints it, and by python itself.
+
+    `traceback` may be a module of the user's.
     """
     from io import StringIO
 

@@ -139,8 +139,9 @@ class Context:
 
     @property
     def mpi(self) -> Any:
-        """mpi4py's COMM_WORLD, for ranks that mpirun or `srun --mpi=pmix` has started; alone, a
-        communicator of one rank.
+        """mpi4py's COMM_WORLD, for ranks that MPI has started; alone, a communicator of one rank.
+
+        Ranks of mpirun and of `srun --mpi=pmix` are such ranks.
 
         Its first use imports mpi4py, which initialises MPI. Raises LauncherError where MPI did not
         start the ranks, mpi4py is missing, or it uses another MPI than mpirun.
@@ -155,8 +156,7 @@ class Context:
         return self.rank == 0
 
     def wrap(self, model: Module, **ddp_kwargs: Any) -> Module:
-        """Return the model on this rank's device, with several ranks in DistributedDataParallel.
-        Collective.
+        """Return the model on its device, for several ranks in DistributedDataParallel. Collective.
 
         ddp_kwargs: go to DistributedDataParallel, for example find_unused_parameters=True;
             gradient_as_bucket_view is True unless it is given.
@@ -167,14 +167,16 @@ class Context:
         return self._group.wrap(model, ddp_kwargs)
 
     def unwrap(self, model: Module) -> Module:
-        """Return the model that was given to wrap(), also through torch.compile: the one whose
-        state_dict() is to be saved.
+        """Return the model that was given to wrap(): the one whose state_dict() is to be saved.
+
+        This goes through torch.compile, too.
         """
         return self._group.unwrap(model)
 
     def wrap_optimizer(self, optimizer: T, model: Module) -> T:
-        """Return the optimizer to use with the wrapped model: Horovod's DistributedOptimizer, else
-        the same one. Collective with Horovod.
+        """Return the optimizer to use with the wrapped model. Collective with Horovod.
+
+        It is Horovod's DistributedOptimizer, or the same one.
 
         model: the one that wrap() has returned. Call this after wrap(), and use what it returns; a
             script that does both runs with every backend.
@@ -220,8 +222,7 @@ class Context:
         return result
 
     def gather_object(self, value: T, dst: int = 0) -> list[T] | None:
-        """Return the objects of all ranks, in order of rank, on rank dst; None elsewhere.
-        Collective.
+        """Return the objects of all ranks, in their order, on rank dst; elsewhere None. Collective.
 
         value: anything that can be pickled. UsageError when there is no rank dst.
         """
@@ -240,8 +241,7 @@ class Context:
             print(*values, sep=sep, end=end, flush=True)
 
     def stopping(self) -> bool:
-        """Tell whether the run was asked to stop, so that the script saves and ends by itself.
-        Collective.
+        """Tell whether the run was asked to stop, so that the script saves and ends. Collective.
 
         The first call takes SIGTERM over: from then on it no longer ends this process but makes
         this method return True, on all ranks in the same call, for good. A script that never calls
@@ -256,8 +256,7 @@ class Context:
         return self._stop.agreed
 
     def heartbeat(self) -> None:
-        """Say that this rank makes progress, whatever it prints and computes; call it once per
-        step.
+        """Say that this rank makes progress, whatever it prints; to be called once per step.
 
         Once a rank has called it, `--hang-timeout` watches these calls instead of output and CPU
         time, until the script ends or calls close(). Costs a system call at most twice a second,
@@ -275,9 +274,7 @@ class Context:
             pass  # a full disk is no reason to end a training
 
     def _end_heartbeat(self) -> None:
-        """Let output and CPU time count again: nobody can call heartbeat() while the interpreter
-        ends.
-        """
+        """Let output and CPU time count again: nobody calls heartbeat() at the end of python."""
         error_file = os.environ.get("LAUNCHER_ERROR_FILE")
         if error_file is None:
             return
@@ -343,7 +340,7 @@ class _StopRequest:
 
 
 def _asked_backend(argument: str, option: str) -> str:
-    """The backend that the script's argument and the command line's option agree on."""
+    """Return the backend on which the script's argument and the command line's option agree."""
     for name, value in (("backend", argument), ("LAUNCHER_BACKEND", option)):
         if value not in BACKENDS:
             raise UsageError(

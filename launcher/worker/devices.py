@@ -13,9 +13,7 @@ from launcher.ranks import Place
 
 
 def choose_gpu(place: Place, num_gpus: int, environ: Mapping[str, str]) -> int:
-    """The index of this rank's GPU among those it sees; raises LauncherError where there is none
-    for it.
-    """
+    """Return the index of this rank's GPU among those it sees; LauncherError if there is none."""
     if num_gpus == 0:
         raise LauncherError(
             "backend='nccl' needs a GPU, and PyTorch sees none here.",

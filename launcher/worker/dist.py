@@ -43,8 +43,7 @@ _MAX_DIMS = 15
 def make_group(
     place: Place, environ: Mapping[str, str], backend: str, timeout_s: float | None
 ) -> TorchGroup:
-    """Bring the ranks together: choose backend and device, initialise the process group if there
-    are several.
+    """Bring the ranks together: choose backend and device; initialise a group of several ranks.
 
     A process group that the script initialised itself is used as it is, and left to the script to
     destroy.
@@ -64,8 +63,7 @@ def make_group(
 
 
 class TorchGroup:
-    """The ranks of this run as torch.distributed sees them; with one rank every collective is the
-    identity.
+    """The ranks of this run as torch.distributed sees them; alone, a collective changes nothing.
 
     Tensors on a GPU travel over NCCL. All else (objects, numbers, barriers, tensors of the CPU)
     goes over Gloo, so that it neither waits for the GPU's queue nor takes memory there.
@@ -81,9 +79,7 @@ class TorchGroup:
         self._cpu_group: Any = None
 
     def wrap(self, model: Module, ddp_kwargs: Mapping[str, Any]) -> Module:
-        """Move a model to this rank's device and, with several ranks, into
-        DistributedDataParallel.
-        """
+        """Move a model to this rank's device; with several ranks, into DistributedDataParallel."""
         ddp = self._torch.nn.parallel.DistributedDataParallel
         if isinstance(model, ddp):
             return model
@@ -103,7 +99,7 @@ class TorchGroup:
         return ddp(model, **options)
 
     def unwrap(self, model: Module) -> Module:
-        """The script's own model inside DistributedDataParallel and torch.compile."""
+        """Return the script's own model inside DistributedDataParallel and torch.compile."""
         while True:
             if isinstance(model, self._torch.nn.parallel.DistributedDataParallel):
                 model = model.module
@@ -142,9 +138,7 @@ class TorchGroup:
         return value / self.world_size if op == "mean" else value
 
     def all_gather(self, value: Tensor) -> list[Tensor]:
-        """The tensors of all ranks in order of rank; their shapes may differ, as those of a last
-        batch do.
-        """
+        """Return the tensors of all ranks in order; shapes may differ, as those of a last batch."""
         value = value.detach().contiguous()
         if self.world_size == 1:
             return [value.clone()]
@@ -160,7 +154,7 @@ class TorchGroup:
         ]
 
     def broadcast_object(self, value: Any, src: int) -> Any:
-        """The object that rank `src` holds, on every rank."""
+        """Return the object that rank `src` holds, on every rank."""
         self._check_rank("src", src)
         if self.world_size == 1:
             return value
@@ -169,7 +163,7 @@ class TorchGroup:
         return box[0]
 
     def gather_object(self, value: Any, dst: int) -> list[Any] | None:
-        """The objects of all ranks in order of rank, on rank `dst`; None on the others."""
+        """Return the objects of all ranks in order of rank, on rank `dst`; None on the others."""
         self._check_rank("dst", dst)
         if self.world_size == 1:
             return [value]
@@ -183,9 +177,7 @@ class TorchGroup:
             self._dist.barrier(group=self._group_for(None))
 
     def close(self) -> None:
-        """Destroy the process group if it is ours; what is still under way in it is finished
-        first.
-        """
+        """Finish what is under way in the process group, and destroy it, if it is ours."""
         self._cpu_group = None
         if self._owned and self._dist.is_initialized():
             self._owned = False
@@ -211,7 +203,7 @@ class TorchGroup:
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
 
     def wrap_optimizer(self, optimizer: Optimizer, model: Module) -> Optimizer:
-        """The optimizer itself: DistributedDataParallel has averaged the gradients already."""
+        """Return the optimizer itself: DistributedDataParallel has averaged the gradients."""
         return optimizer
 
     def _reduce(self, tensor: Tensor, op: str) -> Tensor:
@@ -225,7 +217,7 @@ class TorchGroup:
         return tensor
 
     def _all_shapes(self, value: Tensor) -> list[Any]:
-        """The shapes (torch.Size) of all ranks' tensors, by one small message of fixed size."""
+        """Exchange the shapes (torch.Size) of all tensors by one small message of fixed size."""
         if value.dim() > _MAX_DIMS:
             raise UsageError(
                 f"all_gather takes tensors of at most {_MAX_DIMS} dimensions, not {value.dim()}."
@@ -237,9 +229,7 @@ class TorchGroup:
         return [self._torch.Size(row[1 : 1 + row[0]]) for row in rows]
 
     def _group_for(self, tensor: Tensor | None) -> Any:
-        """The group that can carry a tensor (None: an object): Gloo for the CPU, else the default
-        group.
-        """
+        """Return the group for a tensor (None: an object): Gloo for the CPU, or the default."""
         if (tensor is not None and tensor.is_cuda) or self.backend != "nccl":
             return None
         # All ranks come here in the same collective, as new_group needs it.
@@ -285,7 +275,7 @@ def _adopt(torch: Any, place: Place, backend: str, environ: Mapping[str, str]) -
 
 
 def choose_device(torch: Any, place: Place, backend: str, environ: Mapping[str, str]) -> Device:
-    """nccl: this rank's GPU, made the current one. gloo, mpi: the CPU."""
+    """Return this rank's GPU, made the current one, for nccl; else the CPU."""
     if backend != "nccl":
         return torch.device("cpu")
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -1,5 +1,4 @@
-"""Becomes a command that is no Python script, after asking the kernel that it dies with the
-supervisor.
+"""Becomes a command that is no Python script, and that dies with the supervisor.
 
 python -I -S exec_command.py PARENT_PID COMMAND [ARGS...]
 

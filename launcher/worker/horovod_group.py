@@ -102,8 +102,9 @@ class HorovodGroup(TorchGroup):
         self._hvd = hvd
 
     def wrap(self, model: Module, ddp_kwargs: Mapping[str, Any]) -> Module:
-        """Move a model to this rank's device and make it rank 0's on all ranks; what is meant for
-        DDP has no meaning.
+        """Move a model to this rank's device and make it rank 0's on all ranks.
+
+        What is meant for DDP has no meaning.
         """
         # Horovod sends contiguous tensors only, and gradients have the layout of their parameters.
         model = model.to(self.device, memory_format=self._torch.contiguous_format)
@@ -111,9 +112,7 @@ class HorovodGroup(TorchGroup):
         return model
 
     def wrap_optimizer(self, optimizer: Optimizer, model: Module) -> Optimizer:
-        """Return an optimizer that averages the gradients of all ranks in each step, in rank 0's
-        state.
-        """
+        """Return an optimizer in rank 0's state that averages all gradients in each step."""
         self._hvd.broadcast_optimizer_state(optimizer, root_rank=0)
         named = [
             (name, parameter)
@@ -123,7 +122,7 @@ class HorovodGroup(TorchGroup):
         return self._hvd.DistributedOptimizer(optimizer, named_parameters=named)
 
     def all_gather(self, value: Tensor) -> list[Tensor]:
-        """The tensors of all ranks in order of rank; their shapes may differ."""
+        """Return the tensors of all ranks in order of rank; their shapes may differ."""
         value = value.detach().contiguous()
         shapes = [
             self._torch.Size(shape)
@@ -134,12 +133,12 @@ class HorovodGroup(TorchGroup):
         return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
     def broadcast_object(self, value: Any, src: int) -> Any:
-        """The object that rank `src` holds, on every rank."""
+        """Return the object that rank `src` holds, on every rank."""
         self._check_rank("src", src)
         return self._hvd.broadcast_object(value, root_rank=src, name=_OBJECT)
 
     def gather_object(self, value: Any, dst: int) -> list[Any] | None:
-        """The objects of all ranks in order of rank, on rank `dst`; None on the others."""
+        """Return the objects of all ranks in order of rank, on rank `dst`; None on the others."""
         self._check_rank("dst", dst)
         values: list[Any] = self._hvd.allgather_object(value, name=_OBJECT)
         return values if self.rank == dst else None
@@ -155,7 +154,7 @@ class HorovodGroup(TorchGroup):
             self._hvd.shutdown()
 
     def abandon(self) -> None:
-        """Nothing to keep: Horovod tells the other ranks by itself that this one has gone."""
+        """Do nothing: Horovod tells the other ranks by itself that this one has gone."""
 
     def _reduce(self, tensor: Tensor, op: str) -> Tensor:
         hvd = self._hvd

@@ -34,9 +34,7 @@ def communicator(rank: int, world_size: int, environ: Mapping[str, str]) -> Any:
 
 
 def check_started(what: str, world_size: int, environ: Mapping[str, str]) -> None:
-    """Raise LauncherError where MPI, once initialised, would not find the other ranks or would end
-    this process.
-    """
+    """Raise LauncherError where MPI would not find the other ranks, or would end this process."""
     if find_mpi_engine(environ):
         return
     command = f"python -m launcher {sys.argv[0] or 'train.py'}"
@@ -62,9 +60,7 @@ def check_started(what: str, world_size: int, environ: Mapping[str, str]) -> Non
 def check_same(
     found: tuple[int, int], wanted: tuple[int, int], who: str, environ: Mapping[str, str]
 ) -> None:
-    """Raise LauncherError unless MPI and the environment agree on this rank and the number of
-    ranks.
-    """
+    """Raise LauncherError unless MPI and the environment agree on rank and number of ranks."""
     if found != wanted:
         engine = find_mpi_engine(environ) or "the environment"
         raise LauncherError(

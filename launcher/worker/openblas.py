@@ -60,7 +60,7 @@ def _loaded_libraries() -> list[str]:
 
 
 def restore_threads() -> None:
-    """In a forked worker: set the number of threads that OpenBLAS would have chosen by itself."""
+    """Set, in a forked worker, the number of threads that OpenBLAS would have chosen itself."""
     wanted = _wanted_threads()
     if wanted == 1:
         return

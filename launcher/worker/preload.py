@@ -1,5 +1,4 @@
-"""Which modules a fork server may import before it forks: the heavy ones that the script itself
-imports.
+"""Which modules a fork server may import before it forks: the heavy ones of the script itself.
 
 The script's source, and the source of the local modules that it imports, is parsed, never run. Only
 modules that are known to be heavy and safe to share are preloaded, plus what --preload names. Also
@@ -188,8 +187,9 @@ def _find_source(kind: str, target: str) -> tuple[str, str] | None:
 
 
 def _find_module(name: str) -> tuple[str, str] | None:
-    """Find a module's source by looking at files only: importing parents would run user code in the
-    fork server.
+    """Find a module's source by looking at files only.
+
+    Importing parents would run user code in the fork server.
     """
     relative = name.replace(".", os.sep)
     for entry in sys.path:
@@ -210,8 +210,9 @@ def _is_installed(path: str) -> bool:
 
 
 def _local_sources(imports: list[_Import], own_package: str) -> Iterator[tuple[str, str]]:
-    """Yield the sources of imported modules that are the user's own, parents included; also of an
-    installed `-m` package.
+    """Yield the sources of imported modules that are the user's own, parents included.
+
+    Also of an installed `-m` package.
     """
     for item in imports:
         if (
@@ -310,8 +311,9 @@ def _variables_set(kind: str, node: Any) -> list[str]:
 
 
 def import_modules(names: list[str], forced: list[str]) -> list[str]:
-    """Import what can be imported, and return what was. A module that fails will fail again, in the
-    script, and be seen.
+    """Import what can be imported, and return what was.
+
+    A module that fails will fail again, in the script, and be seen.
 
     A name in the script's own folder is left alone, unless --preload asks for it: it is the user's
     code, and runs in each rank.
@@ -333,9 +335,7 @@ def import_modules(names: list[str], forced: list[str]) -> list[str]:
 
 
 def _is_users_own(root: str) -> bool:
-    """Tell whether the first place that python would look in, the script's folder, has a module of
-    this name.
-    """
+    """Tell whether the script's folder, where python looks first, has a module of this name."""
     found = _find_module(root)
     return (
         found is not None
@@ -345,9 +345,7 @@ def _is_users_own(root: str) -> bool:
 
 
 def _may_be_module(name: str) -> bool:
-    """Tell whether `a.b` may be a module: not when the loaded `a` has an attribute `b` that is
-    something else.
-    """
+    """Tell whether `a.b` may be a module: not when the loaded `a` has another kind of `b`."""
     parent, _, leaf = name.rpartition(".")
     value = getattr(sys.modules.get(parent), leaf, None)
     return value is None or type(value).__name__ == "module"
