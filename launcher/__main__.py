@@ -11,8 +11,7 @@ if __name__ == "__main__":
     if sys.path and not getattr(sys.flags, "safe_path", False):
         _folder = sys.path.pop(0)
         if __file__.startswith(_folder + "/launcher/"):
-            # The package itself lives in the current folder: keep it importable, behind the
-            # standard library.
+            # The package itself lives in the current folder: keep it, behind the standard library.
             sys.path.append(_folder)
     try:
         from launcher.cli import main

@@ -23,8 +23,12 @@ if TYPE_CHECKING:
     from launcher.options.spec import LaunchSpec
     from launcher.ranks import Place
 
-_INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended: 128 + SIGINT
-_SPEAKING_S = 1.0  # how long the other ranks wait for rank 0 to say what is wrong with all of them
+# What shells report for a command that Ctrl-C ended: 128 + SIGINT.
+_INTERRUPTED = 130
+
+# How long the other ranks wait for rank 0 to say what is wrong with all of them.
+_SPEAKING_S = 1.0
+
 _SHORT_HELP = f"""\
 usage: {PROG} [options] SCRIPT [arguments of the script]
 

@@ -87,8 +87,7 @@ def decode(text: str) -> WorkerError | None:
 
 
 def _decode_torch(data: dict[str, object]) -> WorkerError | None:
-    # {"message": {"message": "ValueError: x", "extraInfo": {"py_callstack": "...", "timestamp":
-    # "..."}}}
+    # {"message": {"message": "ValueError: x", "extraInfo": {"py_callstack": "..."}}}
     message = data.get("message")
     if not isinstance(message, dict):
         return None

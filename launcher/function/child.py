@@ -42,8 +42,7 @@ def run(argv: list[str], env: Mapping[str, str], timeout_s: float | None) -> int
         stdin=subprocess.DEVNULL,
         stdout=None if inherit_stdout else subprocess.PIPE,
         stderr=None if inherit_stderr else subprocess.PIPE,
-        # Ctrl-C in a terminal reaches every process of the group; the child is to get it once, from
-        # us.
+        # Ctrl-C in a terminal reaches every process of the group; the child gets it once, from us.
         start_new_session=True,
     )
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -63,8 +62,7 @@ def _environment(env: Mapping[str, str]) -> dict[str, str]:
     environ = {**os.environ, **env, "LAUNCHER_PARENT_PID": str(os.getpid())}
     parent = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     if os.path.basename(parent) not in ("site-packages", "dist-packages"):
-        # A source tree. Installed, we are found without, and site-packages must not come before the
-        # rest.
+        # A source tree. Installed, we are found without, and must not come before all others.
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, (parent, environ.get("PYTHONPATH"))))
     return environ
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from launcher.errors import UsageError
 
-TYPE_CHECKING = False  # the name that type checkers know, without the import of `typing`
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, ClassVar, TypeVar

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 STDOUT = 1
 STDERR = 2
-EVERY_RANK = -1  # the key of a stream map that has one value for all local ranks
+
+# The key of a stream map that has one value for all local ranks.
+EVERY_RANK = -1
 
 _NOT_STREAMS = (
     "must be 0 (none), 1 (stdout), 2 (stderr) or 3 (both) for all workers, or pairs of local rank"

@@ -34,8 +34,7 @@ def interpreter_flags() -> list[str]:
             if letter in "WX":
                 options += ["-" + letter, argument[index + 1 :] or next(arguments)]
                 break
-            # Workers have no terminal to be interactive on, and their entry has no first line to
-            # skip.
+            # Workers have no terminal to be interactive on, and their entry no first line to skip.
             letters += letter if letter not in "ix" else ""
         if letters:
             options.append("-" + letters)

@@ -148,8 +148,7 @@ def _is_other_language(script: str, start: bytes) -> bool:
     first_line = start.split(b"\n", 1)[0]
     if not first_line.startswith(b"#!") or b"py" in first_line:
         return False
-    # Some Python files begin as a shell script that starts Python on itself; Python runs them as
-    # well.
+    # Some Python files begin as a shell script that starts Python on itself.
     try:
         with open(script, "rb") as file:
             compile(file.read(), script, "exec", dont_inherit=True)
@@ -235,8 +234,7 @@ def _find(name: str, path: list[str] | None) -> ModuleSpec | None:
 
     if path is not None:
         return PathFinder.find_spec(name, path)
-    # Workers run with the current folder first, as under `python -m`; the supervisor itself does
-    # not.
+    # Workers run with the current folder first, as under `python -m`; the supervisor does not.
     here = PathFinder.find_spec(name, [os.getcwd()])
     if here is not None and here.loader is not None:
         return here

@@ -15,10 +15,10 @@ from launcher.ranks import Place
 from launcher.starters.slurm import expand_counts, expand_nodes
 
 Environ = Mapping[str, str]
-_Found = dict[str, tuple[int, str]]  # field of Place -> value and the variable it came from
+# Field of Place -> its value, and the variable that it came from.
+_Found = dict[str, tuple[int, str]]
 
-# Slurm's step ids of an interactive shell, a batch script and the external step: none of them is a
-# rank.
+# Slurm's step ids of what is no rank: an interactive shell, a batch script, the external step.
 _NO_STEPS = {"4294967290", "4294967291", "4294967292"}
 
 # Where a number came from that nobody has told.
@@ -46,8 +46,7 @@ _STARTERS = (
     _contract("launcher", "LAUNCHER_RUN_ID"),
     _contract("torchrun", "TORCHELASTIC_RUN_ID"),
     _contract("contract"),
-    # MPI comes before Slurm: under `salloc mpirun` the SLURM_ numbers are those of Open MPI's
-    # daemons.
+    # MPI comes before Slurm: under `salloc mpirun` SLURM_ numbers are of Open MPI's daemons.
     _Starter(
         "openmpi",
         ("OMPI_COMM_WORLD_RANK",),
@@ -241,8 +240,7 @@ def _add_slurm_place(found: _Found, environ: Environ) -> None:
     nodelist = environ.get("SLURM_STEP_NODELIST")
     nodes = expand_nodes(nodelist) if nodelist else []
     if environ.get("SLURMD_NODENAME") in nodes:
-        # Better than SLURM_NODEID, which counts the nodes of the job: a step may use only some of
-        # them.
+        # Better than SLURM_NODEID, which counts the job's nodes: a step may use some of them.
         found.setdefault(
             "node_rank", (nodes.index(environ["SLURMD_NODENAME"]), "SLURM_STEP_NODELIST")
         )

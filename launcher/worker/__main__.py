@@ -17,12 +17,10 @@ _ON_INTERRUPT = signal.getsignal(signal.SIGINT)
 
 
 def _enter() -> None:
-    # Ctrl-C while we prepare ends the process quietly; the script will find python's handler, and
-    # its KeyboardInterrupt.
+    # Ctrl-C while we prepare ends the process quietly; the script will find python's handler.
     if _ON_INTERRUPT is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # Run by path, python has put this folder first on sys.path, where our modules would shadow the
-    # user's.
+    # Run by path, python has put this folder first: our modules would shadow the user's.
     parent = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     if sys.path and os.path.abspath(sys.path[0]) == os.path.dirname(os.path.abspath(__file__)):
         del sys.path[0]

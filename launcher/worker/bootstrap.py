@@ -26,8 +26,7 @@ from launcher.worker.threads import wait_until_idle as _wait_until_idle
 _OUR_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _PACKAGE_PARENT = os.path.dirname(_OUR_DIRECTORY)
 
-# Modules that every program finds loaded; the entry of a worker takes the names down before it
-# imports anything.
+# Modules that every program finds loaded; noted by a worker's entry before it imports any.
 LOADED_BY_PYTHON: set[str] = set()
 
 # Whether the program has ended with 0, as far as it depends on the program itself.
@@ -98,8 +97,7 @@ def run(kind: str, target: str, args: list[str], error_file: str | None) -> None
         has_succeeded = True
     except BaseException as error:
         has_succeeded = exit_code_of(error) == 0
-        # A process that the script has forked comes through here as well: its failure is not this
-        # worker's.
+        # A process that the script has forked comes here as well: its failure is not this worker's.
         _record(error, error_file if os.getpid() == pid else None)
         _hide_our_frames(error)
         raise
@@ -126,8 +124,7 @@ def _step_aside_for(first_path: str) -> None:
         names = {name.removesuffix(".py") for name in os.listdir(first_path or ".")}
     except OSError:
         return
-    # Asked name by name: going through sys.modules would, in a forked worker, copy the pages of all
-    # its keys.
+    # Asked name by name: to go through sys.modules copies, in a forked worker, its pages.
     for root in [name for name in names - LOADED_BY_PYTHON if name in sys.modules]:
         is_theirs = any(
             os.path.isfile(os.path.join(first_path, *path))
@@ -179,8 +176,7 @@ def _load_code(path: str) -> tuple[Any, bool]:
 
 
 def _run_with_runpy(kind: str, target: str) -> None:
-    # The very function that the interpreter calls for `python -m`; it fills the module that is
-    # `__main__` now.
+    # The very function that the interpreter calls for `python -m`; it fills today's `__main__`.
     import runpy
 
     sys.modules["__main__"] = ModuleType("__main__")

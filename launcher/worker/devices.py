@@ -20,8 +20,7 @@ def choose_gpu(place: Place, num_gpus: int, environ: Mapping[str, str]) -> int:
             hint="Use backend='gloo' or 'auto', or look at nvidia-smi and CUDA_VISIBLE_DEVICES.",
         )
     if num_gpus == 1 and _sees_one_by_choice(environ):
-        # A GPU of its own (srun --gpus-per-task=1, --virtual-local-rank): the local rank is no
-        # index.
+        # A GPU of its own (srun --gpus-per-task=1, --virtual-local-rank): no index to look for.
         return 0
     if place.local_rank >= num_gpus:
         raise LauncherError(

@@ -87,8 +87,7 @@ class TorchGroup:
         if self.world_size == 1:
             return model
         if not any(parameter.requires_grad for parameter in model.parameters()):
-            # DDP refuses such a model, as there are no gradients; what remains is to start from the
-            # same weights.
+            # DDP refuses a model without gradients; what remains is to start from the same weights.
             for tensor in [*model.parameters(), *model.buffers()]:
                 self._dist.broadcast(tensor.data, src=0, group=self._group_for(tensor))
             return model
@@ -267,8 +266,7 @@ def _adopt(torch: Any, place: Place, backend: str, environ: Mapping[str, str]) -
         )
     rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     if (rank, world_size) != (place.rank, place.world_size):
-        # The script took its rank from elsewhere than the environment: then the process group is
-        # right.
+        # The script took its rank from elsewhere: then the process group is right.
         place = Place("script", rank, rank, world_size, world_size)
     device = choose_device(torch, place, "nccl" if "nccl" in name else "gloo", environ)
     return TorchGroup(torch, rank, world_size, device, name, owned=False)

@@ -21,8 +21,7 @@ def main() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != parent_pid:
         os._exit(1)
-    # Python ignores SIGPIPE and SIGXFSZ for itself; the command must find them as a shell would
-    # leave them.
+    # Python ignores SIGPIPE and SIGXFSZ for itself; the command must find them as from a shell.
     for signum in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(signum, signal.SIG_DFL)
     try:

@@ -66,8 +66,7 @@ _COMPILER_USERS = frozenset(
     )
 )
 
-# Variables with these beginnings are read when a library is loaded; a script that sets them must
-# come first.
+# Read when a library is loaded, by their beginnings; a script that sets them must come first.
 _READ_WHILE_LOADING = (
     *(
         "OMP_",
@@ -86,7 +85,9 @@ _READ_WHILE_LOADING = (
 
 _MAX_FILES = 300
 _MAX_SOURCE_BYTES = 2 << 20
-_PARSE_ONLY = 0x400  # ast.PyCF_ONLY_AST, without importing ast
+
+# This is ast.PyCF_ONLY_AST, without importing ast.
+_PARSE_ONLY = 0x400
 
 
 class ScanResult(NamedTuple):

@@ -19,7 +19,7 @@ from typing import Any
 from launcher.worker import bootstrap
 
 # Programs that watch a process through its libraries write their results in destructors, which
-# `_leave_quickly` skips.
+# `_leave_quickly` leaves out.
 _WATCHERS = ("LD_PRELOAD", "LD_AUDIT", "CUDA_INJECTION64_PATH", "NVTX_INJECTION64_PATH")
 
 
