@@ -172,10 +172,8 @@ def _call(
         try:
             connection.connect("\0" + name)
             connection.sendall(messages.encode(request))
-            data = b""
-            while piece := connection.recv(65536):
-                data += piece
-            return messages.decode(data)
+            with connection.makefile("rb") as answer:
+                return messages.decode(answer.read())
         except (OSError, ValueError):
             raise LauncherError(
                 "The run does not answer.", hint="It may have ended: python -m launcher.ctl ps"
