@@ -120,19 +120,18 @@ def _supervise(spec: LaunchSpec) -> int:
     from launcher.plan.program import starts_warm
 
     _heed_sigterm()
-    if not starts_warm(spec):
-        from launcher.supervisor import launch
+    server = None
+    if starts_warm(spec):
+        from launcher.start.server import ServerProcess
 
-        return launch(spec).exit_code
-    from launcher.start.server import ServerProcess
-
-    server = ServerProcess()
+        server = ServerProcess()
     try:
         from launcher.supervisor import launch  # meanwhile, the server's interpreter starts
 
         return launch(spec, server).exit_code
     finally:
-        server.close()
+        if server is not None:
+            server.close()
 
 
 def _heed_sigterm() -> None:

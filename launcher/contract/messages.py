@@ -151,14 +151,12 @@ def receive(sock: socket.socket, *, wait: bool = True) -> tuple[Message, list[in
         return None
     if not data:
         return None
-    descriptors: list[int] = []
-    for level, kind, packed in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            whole = len(packed) - len(packed) % _FD_BYTES
-            descriptors.extend(
-                int.from_bytes(packed[at : at + _FD_BYTES], "little")
-                for at in range(0, whole, _FD_BYTES)
-            )
+    # Nothing else can come beside the data: both ends are ours.
+    packed = b"".join(numbers for _, _, numbers in ancillary)
+    descriptors = [
+        int.from_bytes(packed[at : at + _FD_BYTES], "little")
+        for at in range(0, len(packed), _FD_BYTES)
+    ]
     if data[:1] == b"J":
         return decode(data[1:]), descriptors
     with open(descriptors.pop(), "rb") as file:

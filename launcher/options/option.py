@@ -114,10 +114,8 @@ class Option:
         """Return a value given by a program as the field's type; UsageError for another type."""
         if value is None and self.default is None:
             return None
-        if self.kind == "str" and type(value) is int:
-            return str(value)
-        if self.kind == "float" and type(value) is int:
-            return float(value)
+        if self.kind in ("str", "float") and type(value) is int:
+            return _PARSERS[self.kind](str(value))
         if self.kind.startswith("tuple") and isinstance(value, list):
             return tuple(value)
         if self.kind in _TYPES and type(value) is not _TYPES[self.kind]:

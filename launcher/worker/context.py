@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from launcher.contract.files import heartbeat_file
@@ -101,6 +102,8 @@ class Context:
         self._group = group
         self._pid = os.getpid()
         self._last_heartbeat = float("-inf")
+        error_file = os.environ.get("LAUNCHER_ERROR_FILE")
+        self._heartbeat_file = heartbeat_file(error_file) if error_file else ""
         self._stop = _StopRequest()
         self.rank: int = group.rank
         """Index of this worker in the whole run, from 0."""
@@ -263,24 +266,11 @@ class Context:
         and does nothing where `python -m launcher` has not started the ranks. Not collective.
         """
         now = time.monotonic()
-        error_file = os.environ.get("LAUNCHER_ERROR_FILE")
-        if error_file is None or now - self._last_heartbeat < _HEARTBEAT_INTERVAL_S:
+        if not self._heartbeat_file or now - self._last_heartbeat < _HEARTBEAT_INTERVAL_S:
             return
         self._last_heartbeat = now
-        try:
-            with open(heartbeat_file(error_file), "w"):
-                pass  # opening for writing sets the time of the file
-        except OSError:
-            pass  # a full disk is no reason to end a training
-
-    def _end_heartbeat(self) -> None:
-        """Let output and CPU time count again: nobody calls heartbeat() at the end of python."""
-        error_file = os.environ.get("LAUNCHER_ERROR_FILE")
-        if error_file is None:
-            return
-        try:
-            os.unlink(heartbeat_file(error_file))
-        except OSError:
+        # Opening for writing sets the time of the file. A full disk is no reason to end a training.
+        with suppress(OSError), open(self._heartbeat_file, "w"):
             pass
 
     def close(self) -> None:
@@ -296,7 +286,10 @@ class Context:
         import atexit
 
         atexit.unregister(self._at_exit)
-        self._end_heartbeat()
+        if self._heartbeat_file:
+            # Output and CPU time count again: nobody calls heartbeat() while python ends.
+            with suppress(OSError):
+                os.unlink(self._heartbeat_file)
         self._stop.unwatch()  # waiting for the other ranks below can be ended by SIGTERM again
         if _current is self:
             _current = None
@@ -330,10 +323,8 @@ class _StopRequest:
     def unwatch(self) -> None:
         is_ours = self._watched and signal.getsignal(signal.SIGTERM) == self._note
         if is_ours and not sys.is_finalizing():
-            try:
+            with suppress(ValueError):  # not the main thread
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            except ValueError:  # not the main thread
-                pass
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.requested = True

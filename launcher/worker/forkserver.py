@@ -124,10 +124,8 @@ def _serve(
             sys.stderr.flush()
             pid = _fork(sock, request.local_rank)
             if pid == 0:
-                for ours in (wakeup_read, wakeup_write):
+                for ours in (wakeup_read, wakeup_write, sock.detach(), answers.detach()):
                     os.close(ours)
-                sock.close()
-                answers.close()
                 signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
                 return _become_worker(request, server_pid, descriptors)
             for descriptor in descriptors:
