@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _imp
 import atexit
+import io
 import os
 import sys
 import time
@@ -161,8 +162,6 @@ def _load_code(path: str) -> tuple[Any, bool]:
 
     Python knows that by name or by content.
     """
-    import io
-
     with io.open_code(path) as file:
         data = file.read()
     magic = loaders.MAGIC_NUMBER
@@ -253,11 +252,9 @@ def _format(error: BaseException) -> str:
 
     `traceback` may be a module of the user's.
     """
-    from io import StringIO
-
     trimmed = _without_our_frames(error.__traceback__)
     old_trace, old_stderr = error.__traceback__, sys.stderr
-    sys.stderr = text = StringIO()
+    sys.stderr = text = io.StringIO()
     try:
         sys.__excepthook__(type(error), error.with_traceback(trimmed), trimmed)
     finally:

@@ -7,6 +7,7 @@ nothing of signals, of the launcher's own variables or of how the ranks were sta
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from launcher.errors import LauncherError, UsageError
@@ -247,8 +248,6 @@ def import_torch() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        import sys
-
         raise LauncherError(
             "launcher.init() needs PyTorch, which this Python does not have.",
             hint=f"Type: {sys.executable} -m pip install torch",

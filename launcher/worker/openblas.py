@@ -34,9 +34,8 @@ def single_threaded() -> Iterator[None]:
     try:
         yield
     finally:
-        if old is None:
-            del os.environ[_VARIABLE]
-        else:
+        os.environ.pop(_VARIABLE, None)
+        if old is not None:
             os.environ[_VARIABLE] = old
 
 
