@@ -104,16 +104,12 @@ class _Import(NamedTuple):
     line: int
 
 
-class _Setting(NamedTuple):
-    variable: str
-    line: int
-
-
 class _Source(NamedTuple):
     """What one file says."""
 
     imports: list[_Import]
-    settings: list[_Setting]
+    # Variables that it sets, each with the line.
+    settings: list[tuple[str, int]]
     # All names and attributes that occur.
     words: set[str]
 
@@ -152,15 +148,11 @@ def _root(module: str) -> str:
     return module.partition(".")[0]
 
 
-def _find_obstacle(path: str, settings: list[_Setting], shared: list[_Import]) -> str:
+def _find_obstacle(path: str, settings: list[tuple[str, int]], shared: list[_Import]) -> str:
     first_import = min((item.line for item in shared), default=sys.maxsize)
-    for setting in settings:
-        if setting.line < first_import:
-            return (
-                f"{os.path.basename(path)} sets {setting.variable}, which must happen before"
-                " imports"
-            )
-    return ""
+    early = next((variable for variable, line in settings if line < first_import), None)
+    name = os.path.basename(path)
+    return f"{name} sets {early}, which must happen before imports" if early else ""
 
 
 def _to_preload(item: _Import) -> list[str]:
@@ -247,10 +239,8 @@ def _read_source(path: str, package: str) -> _Source:
         _note(node, package, source)
         for field in node._fields:
             value = getattr(node, field, None)
-            if isinstance(value, list):
-                waiting.extend(child for child in value if hasattr(child, "_fields"))
-            elif hasattr(value, "_fields"):
-                waiting.append(value)
+            children = value if isinstance(value, list) else [value]
+            waiting.extend(child for child in children if hasattr(child, "_fields"))
     return source
 
 
@@ -273,7 +263,7 @@ def _note(node: Any, package: str, source: _Source) -> None:
                 _Import(module, tuple(alias.name for alias in node.names), node.lineno)
             )
     elif kind in ("Assign", "AugAssign", "Call"):
-        source.settings.extend(_Setting(name, node.lineno) for name in _variables_set(kind, node))
+        source.settings.extend((name, node.lineno) for name in _variables_set(kind, node))
 
 
 def _absolute(module: str, level: int, package: str) -> str:
