@@ -1,5 +1,4 @@
-"""`python -m launcher`: protect the supervisor from the files of the current folder, then run the
-command.
+"""`python -m launcher`: run the command, safe from the files of the current folder.
 
 Python puts the current folder first in `sys.path` for `-m`. A user's `random.py` or `select.py`
 there would be imported in place of the standard library's. Workers get a path of their own; we need
@@ -12,8 +11,7 @@ if __name__ == "__main__":
     if sys.path and not getattr(sys.flags, "safe_path", False):
         _folder = sys.path.pop(0)
         if __file__.startswith(_folder + "/launcher/"):
-            # The package itself lives in the current folder: keep it importable, behind the
-            # standard library.
+            # The package itself lives in the current folder: keep it, behind the standard library.
             sys.path.append(_folder)
     try:
         from launcher.cli import main

@@ -23,8 +23,12 @@ if TYPE_CHECKING:
     from launcher.options.spec import LaunchSpec
     from launcher.ranks import Place
 
-_INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended: 128 + SIGINT
-_SPEAKING_S = 1.0  # how long the other ranks wait for rank 0 to say what is wrong with all of them
+# What shells report for a command that Ctrl-C ended: 128 + SIGINT.
+_INTERRUPTED = 130
+
+# How long the other ranks wait for rank 0 to say what is wrong with all of them.
+_SPEAKING_S = 1.0
+
 _SHORT_HELP = f"""\
 usage: {PROG} [options] SCRIPT [arguments of the script]
 
@@ -34,9 +38,7 @@ All options:                {PROG} --help
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command with these arguments, by default those of the process, and return its exit
-    code.
-    """
+    """Run the command with these arguments, or the process's own; return its exit code."""
     try:
         code_or_rank = _run(sys.argv[1:] if argv is None else argv)
     except LauncherError as error:
@@ -72,29 +74,21 @@ def _run(argv: list[str]) -> int | Callable[[], int]:
 
 def _print_only(given: dict[str, Given]) -> bool:
     """Answer --help, --version and --print-completion; return whether one of them was given."""
-    if "help" in given:
-        _print(_make_help())
-    elif "version" in given:
-        from launcher import __version__
+    from launcher import __version__
+    from launcher.options.arguments import list_options, make_completion, make_parser
+    from launcher.options.spec import LaunchSpec
 
+    if "help" in given:
+        _print(make_parser(LaunchSpec).format_help())
+    elif "version" in given:
         _print(f"launcher {__version__}\n")
     elif "print_completion" in given:
-        from launcher.options.arguments import all_options, completion_script, make_parser
-        from launcher.options.spec import LaunchSpec
-
         flag, text = given["print_completion"]
-        shell = str(all_options(LaunchSpec)["print_completion"].parse(text, flag))
-        _print(completion_script(make_parser(LaunchSpec), shell) + "\n")
+        shell = str(list_options(LaunchSpec)["print_completion"].parse(text, flag))
+        _print(make_completion(make_parser(LaunchSpec), shell) + "\n")
     else:
         return False
     return True
-
-
-def _make_help() -> str:
-    from launcher.options.arguments import make_parser
-    from launcher.options.spec import LaunchSpec
-
-    return make_parser(LaunchSpec).format_help()
 
 
 def _launch(spec: LaunchSpec) -> int | Callable[[], int]:
@@ -126,19 +120,18 @@ def _supervise(spec: LaunchSpec) -> int:
     from launcher.plan.program import starts_warm
 
     _heed_sigterm()
-    if not starts_warm(spec):
-        from launcher.supervisor import launch
+    server = None
+    if starts_warm(spec):
+        from launcher.start.server import ServerProcess
 
-        return launch(spec).exit_code
-    from launcher.start.server import ServerProcess
-
-    server = ServerProcess()
+        server = ServerProcess()
     try:
         from launcher.supervisor import launch  # meanwhile, the server's interpreter starts
 
         return launch(spec, server).exit_code
     finally:
-        server.close()
+        if server is not None:
+            server.close()
 
 
 def _heed_sigterm() -> None:
@@ -154,7 +147,7 @@ def _heed_sigterm() -> None:
 
 
 def _is_rank(spec: LaunchSpec, place: Place) -> bool:
-    """Whether this process is to be a rank itself.
+    """Tell whether this process is to be a rank itself.
 
     An error that all ranks of an engine find alike is raised on rank 0; the others end with its
     exit code only, and a moment later: many an engine kills all ranks when one ends, and rank 0
@@ -175,8 +168,9 @@ def _is_rank(spec: LaunchSpec, place: Place) -> bool:
 
 
 def _hand_back(error: LauncherError) -> bool:
-    """Leave the error to `launcher.launch()`, if that started us: it raises it again. Returns
-    whether it will.
+    """Leave the error to `launcher.launch()` if that started us; return whether that was done.
+
+    It raises the error again.
     """
     path = os.environ.get("LAUNCHER_RESULT_FILE")
     if not path:
@@ -188,9 +182,7 @@ def _hand_back(error: LauncherError) -> bool:
 
 
 def _print(text: str) -> None:
-    """Write to stdout; LauncherError when that fails, but not when the reader, say `head`, is
-    gone.
-    """
+    """Write to stdout; LauncherError when that fails, unless the reader, say `head`, is gone."""
     try:
         _write(sys.stdout, text)
     except OSError as error:

@@ -43,9 +43,7 @@ class EnvironmentMismatch(UsageError):
 
 
 class SpawnError(LauncherError):
-    """A worker's command cannot be started: 127 when it is not found, 126 when it cannot be
-    executed.
-    """
+    """A worker's command cannot be started: 127, it was not found; 126, it cannot be executed."""
 
     def __init__(self, message: str, *, exit_code: int, hint: str = "") -> None:
         super().__init__(message, hint=hint)

@@ -1,9 +1,11 @@
-"""Exit statuses in words: what `-9` or `127` means for a person, and the code that a shell would
-show. Pure. Return codes are in subprocess form: an exit code, or minus the number of the signal.
+"""Exit statuses in words: what `-9` or `127` means for a person, and what a shell would show.
+
+Return codes are in subprocess form: an exit code, or minus the number of the signal. Pure.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 
 # What the usual reason for a signal is, in a training job. Said as a possibility, never as a fact.
@@ -61,5 +63,4 @@ def exit_code_of(error: BaseException) -> int:
 
 def from_wait_status(si_code: int, si_status: int) -> int:
     """Turn the two fields of `os.waitid` into a return code in subprocess form."""
-    exited_normally = 1  # CLD_EXITED
-    return si_status if si_code == exited_normally else -si_status
+    return si_status if si_code == os.CLD_EXITED else -si_status

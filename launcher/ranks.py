@@ -1,5 +1,4 @@
-"""Where workers stand in the whole run: what the coordinator assigns to a node, the place of each
-worker, and ranks in words.
+"""Where workers stand in the run: a node's assignment, each worker's place, ranks in words.
 
 No environment, no clock, no sockets.
 """
@@ -55,16 +54,13 @@ class Assignment(NamedTuple):
     def world_size(self) -> int:
         return sum(self.local_world_sizes)
 
-    @property
-    def first_rank(self) -> int:
-        return sum(self.local_world_sizes[: self.node_rank])
-
     def places(self) -> tuple[Place, ...]:
         """Return the places of this node's workers, in the order of local rank."""
+        first_rank = sum(self.local_world_sizes[: self.node_rank])
         return tuple(
             Place(
                 "launcher",
-                rank=self.first_rank + local_rank,
+                rank=first_rank + local_rank,
                 local_rank=local_rank,
                 node_rank=self.node_rank,
                 world_size=self.world_size,

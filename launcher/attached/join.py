@@ -19,8 +19,8 @@ from launcher.errors import EnvironmentMismatch, UsageError
 from launcher.options.spec import LaunchSpec
 from launcher.plan.program import may_use_horovod
 from launcher.ranks import Place
-from launcher.starters.detect import mpi_engine
-from launcher.starters.meeting import find_master, job_id
+from launcher.starters.detect import find_mpi_engine
+from launcher.starters.meeting import find_job_id, find_master
 from launcher.system.machine import usable_cpus
 from launcher.system.processes import die_with_parent, process_info
 
@@ -115,7 +115,7 @@ def _per_node(engine: str) -> str:
 
 def check_horovod(spec: LaunchSpec, place: Place, environ: Mapping[str, str]) -> None:
     """Raise UsageError where Horovod finds neither MPI nor a store: ranks would train alone."""
-    if place.starter != "slurm" or mpi_engine(environ) or not may_use_horovod(spec):
+    if place.starter != "slurm" or find_mpi_engine(environ) or not may_use_horovod(spec):
         return
     from launcher.horovod.use import horovod_use
 
@@ -181,7 +181,7 @@ def dry_run(spec: LaunchSpec, place: Place, environ: Mapping[str, str]) -> str:
         )
     if nodes is None:
         variables.update(
-            dict.fromkeys(environment.OF_NODES, "told over MPI, if mpi4py is installed")
+            dict.fromkeys(environment.NODE_VARIABLES, "told over MPI, if mpi4py is installed")
         )
     return render_rank(spec, place, variables)
 
@@ -193,12 +193,12 @@ def make_contract(
 
     What the user has set stays; what nobody knows is not in it.
     """
-    run_id = job_id(place, environ) or f"{place.starter}-{agreed.port}"
+    run_id = find_job_id(place, environ) or f"{place.starter}-{agreed.port}"
     if agreed.nodes is not None:
         place = place._replace(node_rank=agreed.nodes.rank, num_nodes=agreed.nodes.num)
     run = environment.Run(run_id, spec.role, spec.backend)
     attempt = int(environ.get("SLURM_RESTART_COUNT", "0"))
-    values = environment.identity(run, place, attempt, (agreed.address, agreed.port))
+    values = environment.make_identity(run, place, attempt, (agreed.address, agreed.port))
     values.update(LAUNCHER_RUN_ID=run_id, LAUNCHER_BACKEND=spec.backend)
     defaults = {"OMP_NUM_THREADS": str(_threads(place)), "PYTHONUNBUFFERED": "1"}
     if place.local_world_size == place.world_size:

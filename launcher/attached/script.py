@@ -20,7 +20,7 @@ from launcher.plan.program import program_kind
 from launcher.ranks import Place
 from launcher.runs.folder import make_run_folder, new_run_id
 from launcher.starters.detect import restart_count
-from launcher.starters.meeting import job_id
+from launcher.starters.meeting import find_job_id
 from launcher.system.files import write_whole
 
 
@@ -57,7 +57,7 @@ def run_in_place(spec: LaunchSpec, place: Place, args: list[str], port: int) -> 
         failure = Failure(
             place.rank,
             code,
-            bootstrap.describe(error),
+            bootstrap.make_worker_error(error),
             restart_count(os.environ),
             time.monotonic() - began,
         )
@@ -82,7 +82,7 @@ def job_key(place: Place, environ: Mapping[str, str], port: int) -> str:
         for name, value in environ.items()
         if name not in ("LAUNCHER_RUN_ID", "TORCHELASTIC_RUN_ID")
     }
-    return f"{place.starter}-{job_id(place, own)}-{port}-{os.uname().nodename}"
+    return f"{place.starter}-{find_job_id(place, own)}-{port}-{os.uname().nodename}"
 
 
 def _end_well(notes: PeerNotes | None, error: BaseException | None) -> None:

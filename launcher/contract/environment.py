@@ -1,9 +1,10 @@
 """The environment contract: every variable that a worker finds, documented by one table.
 
-`common` holds for all workers of a node (the fork server starts with it), `per_rank` differs
-between them; `identity` is the part of it that a rank also gets which somebody else has started.
-What the user has set is never overridden, except the names that say which rank a worker is. Knows
-neither options nor machine: the values of both, and the user's environment, are arguments.
+`make_common` gives what holds for all workers of a node (the fork server starts with it), and
+`make_per_rank` what differs between them; `make_identity` is the part of that which a rank also
+gets when somebody else has started it. What the user has set is never overridden, except the names
+that say which rank a worker is. Knows neither options nor machine: the values of both, and the
+user's environment, are arguments.
 """
 
 from __future__ import annotations
@@ -114,16 +115,20 @@ EXPANDED_IN_ARGUMENTS = (
 )
 
 
+# What a variable's name consists of.
+_NAME_LETTERS = "_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
 # What a rank is told about nodes.
-OF_NODES = ("NODE_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE")
+NODE_VARIABLES = ("NODE_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE")
 
 # What python itself reads when it starts.
 _READ_AT_START = {"PYTHONUNBUFFERED": "1"}
 
 
 class Run(NamedTuple):
-    """The run as its workers are told of it. The defaults are those of a run without a supervisor:
-    an engine has started its ranks.
+    """The run as its workers are told of it.
+
+    The defaults are those of a run without a supervisor: an engine has started its ranks.
     """
 
     run_id: str
@@ -143,17 +148,15 @@ class Run(NamedTuple):
     hang_timeout_s: float = 0.0
 
 
-def at_start(mark: str, user_environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that must be there when a fork server's interpreter starts; the others
-    can come later.
-    """
+def make_for_start(mark: str, user_environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what must be there when a fork server's interpreter starts; the rest can wait."""
     return {
         "LAUNCHER_RUN_MARK": mark,
         **{name: user_environ.get(name, value) for name, value in _READ_AT_START.items()},
     }
 
 
-def common(
+def make_common(
     run: Run, assignment: Assignment, user_environ: Mapping[str, str], usable_cpus: int
 ) -> dict[str, str]:
     """Return the variables that all workers of this node share."""
@@ -176,11 +179,14 @@ def common(
         if assignment.num_nodes == 1:
             defaults["HOROVOD_GLOO_IFACE"] = "lo"
         if run.hang_timeout_s:
-            defaults["HOROVOD_STALL_CHECK_TIME_SECONDS"] = str(_stall_check_s(run.hang_timeout_s))
+            # Horovod looks once per so many whole seconds, by default 60, and names a tensor that
+            # it has seen before only after up to four such intervals.
+            interval_s = max(1, min(60, int(run.hang_timeout_s / 4)))
+            defaults["HOROVOD_STALL_CHECK_TIME_SECONDS"] = str(interval_s)
     variables = {name: value for name, value in defaults.items() if name not in user_environ}
-    variables["LAUNCHER_RUN_ID"] = run.run_id
-    variables["LAUNCHER_RUN_MARK"] = run.mark
-    variables["LAUNCHER_BACKEND"] = run.backend
+    variables.update(
+        LAUNCHER_RUN_ID=run.run_id, LAUNCHER_RUN_MARK=run.mark, LAUNCHER_BACKEND=run.backend
+    )
     if assignment.is_elastic:
         variables["HOROVOD_ELASTIC"] = "1"
         if "http_proxy" in user_environ or "HTTP_PROXY" in user_environ:
@@ -194,22 +200,12 @@ def common(
     return variables
 
 
-def _stall_check_s(hang_timeout_s: float) -> int:
-    """Return how often Horovod should look for stalls, so that it finds one by then; in whole
-    seconds, it knows no others.
-
-    Horovod counts whole intervals, and up to four for a tensor that it has seen before. 60 is its
-    own default.
-    """
-    return max(1, min(60, int(hang_timeout_s / 4)))
-
-
-def per_rank(
+def make_per_rank(
     run: Run, assignment: Assignment, place: Place, error_file: str | None
 ) -> dict[str, str]:
     """Return what one worker of a supervisor is told alone."""
     master = (assignment.master_addr, assignment.master_port)
-    variables = identity(run, place, assignment.attempt, master)
+    variables = make_identity(run, place, assignment.attempt, master)
     if assignment.horovod_port:
         variables.update(_horovod(run, assignment, place))
     variables.update(_error_files(error_file))
@@ -220,9 +216,10 @@ def per_rank(
     return variables
 
 
-def identity(run: Run, place: Place, attempt: int, master: tuple[str, int]) -> dict[str, str]:
-    """Return the variables that tell one rank who it is and where the ranks meet: `master` is the
-    address and the port. Those of nodes that nobody has counted are left out.
+def make_identity(run: Run, place: Place, attempt: int, master: tuple[str, int]) -> dict[str, str]:
+    """Return the variables that tell one rank who it is and where the ranks meet.
+
+    `master` is the address and the port. Variables of nodes that nobody has counted are left out.
     """
     variables: dict[str, object] = {
         "RANK": place.rank,
@@ -240,14 +237,12 @@ def identity(run: Run, place: Place, attempt: int, master: tuple[str, int]) -> d
     }
     if place.num_nodes is not None:
         of_nodes = (place.node_rank, place.node_rank, place.num_nodes)
-        variables.update(zip(OF_NODES, of_nodes, strict=True))
+        variables.update(zip(NODE_VARIABLES, of_nodes, strict=True))
     return {name: str(value) for name, value in variables.items()}
 
 
-def of_replacement(rank: int, restart_count: int, error_file: str | None) -> dict[str, str]:
-    """Return what is different for a worker that takes the place of a lost one (elastic
-    Horovod).
-    """
+def make_replacement(rank: int, restart_count: int, error_file: str | None) -> dict[str, str]:
+    """Return what is different for a worker that takes a lost one's place (elastic Horovod)."""
     ranks = dict.fromkeys(("RANK", "ROLE_RANK", "HOROVOD_RANK"), str(rank))
     return {**ranks, "TORCHELASTIC_RESTART_COUNT": str(restart_count), **_error_files(error_file)}
 
@@ -273,43 +268,28 @@ def _horovod(run: Run, assignment: Assignment, place: Place) -> dict[str, str]:
     }
 
 
-def removed(given: Set[str], user_environ: Mapping[str, str]) -> tuple[str, ...]:
+def select_removed(given: Set[str], user_environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return the names that a worker must not inherit, given those that it gets from us."""
     of_engines = (name for name in user_environ if name.startswith(_NOT_INHERITED_PREFIXES))
     return tuple(name for name in (*_NOT_INHERITED, *of_engines) if name not in given)
 
 
 def expand(argument: str, variables: Mapping[str, str]) -> str:
-    """Replace `$NAME` and `${NAME}` of the contract names in one script argument; other dollars
-    stay.
-    """
-    if "$" not in argument:
-        return argument
-    pieces: list[str] = []
-    rest = argument
-    while True:
-        before, dollar, rest = rest.partition("$")
-        pieces.append(before)
-        if not dollar:
-            return "".join(pieces)
-        name, length = _reference(rest)
+    """Replace `$NAME` and `${NAME}` of the contract in one script argument; other dollars stay."""
+    expanded, *pieces = argument.split("$")
+    for piece in pieces:
+        name, length = _reference(piece)
         if name in EXPANDED_IN_ARGUMENTS and name in variables:
-            pieces.append(variables[name])
-            rest = rest[length:]
+            expanded += variables[name] + piece[length:]
         else:
-            pieces.append("$")
+            expanded += "$" + piece
+    return expanded
 
 
 def _reference(text: str) -> tuple[str, int]:
-    """Return the variable name at the start of `text` (behind a dollar) and how long the reference
-    is.
-    """
+    """Return the name at the start of `text`, behind a dollar, and the length of the reference."""
     if text.startswith("{"):
         end = text.find("}")
         return (text[1:end], end + 1) if end > 0 else ("", 0)
-    length = 0
-    while length < len(text) and (
-        text[length] == "_" or (text[length].isascii() and text[length].isalnum())
-    ):
-        length += 1
-    return text[:length], length
+    name = text[: len(text) - len(text.lstrip(_NAME_LETTERS))]
+    return name, len(name)

@@ -1,5 +1,4 @@
-"""The note that a failing worker leaves for its supervisor: which exception, when, with which
-traceback.
+"""The note that a failing worker leaves: which exception, when, with which traceback.
 
 One JSON object per file. Torch's `@record` decorator writes a different object under
 TORCHELASTIC_ERROR_FILE; `decode` reads both, and never raises, because a worker can die while it
@@ -39,8 +38,9 @@ class WorkerError(NamedTuple):
 
     @property
     def lost_data_worker(self) -> bool:
-        """Whether a data worker of the rank has died: torch says so, or the connection on which it
-        sends batches broke.
+        """Whether a data worker of the rank has died.
+
+        Torch says so, or the connection on which it sends batches broke.
         """
         if any(
             "DataLoader worker" in line and "is killed by signal" in line
@@ -54,9 +54,7 @@ class WorkerError(NamedTuple):
         )
 
     def messages(self) -> list[str]:
-        """Return the exception's own line, and those of the exceptions that led to it, without
-        source lines.
-        """
+        """Return the exception's own line, and those of the exceptions that led to it."""
         chain = [
             line
             for line in self.traceback.splitlines()
@@ -89,8 +87,7 @@ def decode(text: str) -> WorkerError | None:
 
 
 def _decode_torch(data: dict[str, object]) -> WorkerError | None:
-    # {"message": {"message": "ValueError: x", "extraInfo": {"py_callstack": "...", "timestamp":
-    # "..."}}}
+    # {"message": {"message": "ValueError: x", "extraInfo": {"py_callstack": "..."}}}
     message = data.get("message")
     if not isinstance(message, dict):
         return None

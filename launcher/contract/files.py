@@ -37,14 +37,16 @@ class RunPaths(NamedTuple):
         return self.logs if attempt == 0 else os.path.join(self.logs, f"attempt_{attempt}")
 
     def log(self, attempt: int, rank: int, stream: str, replacement: int = 0) -> str:
-        """Return the log file of a rank; `stream` is `out` or `err`. Replacements of lost workers
-        count from 1.
+        """Return the log file of a rank; `stream` is `out` or `err`.
+
+        Replacements of lost workers count from 1.
         """
         return os.path.join(self.log_dir(attempt), f"{self._rank_name(rank, replacement)}.{stream}")
 
     def filtered_log(self, attempt: int, stream: str) -> str:
-        """Return the file for the lines that --duplicate-stdout-filters selects (torchrun's name
-        for it).
+        """Return the file for the lines that a --duplicate-...-filters option selects.
+
+        Its name is torchrun's.
         """
         return os.path.join(self.log_dir(attempt), f"filtered_std{stream}.log")
 
@@ -60,8 +62,9 @@ class RunPaths(NamedTuple):
 
 
 def torch_error_file(error_file: str) -> str:
-    """Return where torch's @record leaves an exception: not in our own file, because the two are
-    written at different moments.
+    """Return where torch's @record leaves an exception.
+
+    It is not in our own file, because the two are written at different moments.
     """
     return error_file + ".torch"
 

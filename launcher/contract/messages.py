@@ -132,16 +132,14 @@ def send(sock: socket.socket, message: Message, descriptors: Sequence[int] = ())
 
 
 def _send_packet(sock: socket.socket, data: bytes, descriptors: Sequence[int]) -> None:
-    if descriptors:
-        packed = b"".join(fd.to_bytes(_FD_BYTES, "little") for fd in descriptors)
-        sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
-    else:
-        sock.sendmsg([data])
+    packed = b"".join(fd.to_bytes(_FD_BYTES, "little") for fd in descriptors)
+    sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)] if packed else [])
 
 
 def receive(sock: socket.socket, *, wait: bool = True) -> tuple[Message, list[int]] | None:
-    """Return the next message with its descriptors (ours to close), or None when the other end has
-    gone. Without `wait`, BlockingIOError when there is none yet.
+    """Return the next message with its descriptors (ours to close), None when the other has gone.
+
+    Without `wait`, BlockingIOError when there is no message yet.
     """
     try:
         data, ancillary, _, _ = sock.recvmsg(
@@ -153,14 +151,12 @@ def receive(sock: socket.socket, *, wait: bool = True) -> tuple[Message, list[in
         return None
     if not data:
         return None
-    descriptors: list[int] = []
-    for level, kind, packed in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            whole = len(packed) - len(packed) % _FD_BYTES
-            descriptors.extend(
-                int.from_bytes(packed[at : at + _FD_BYTES], "little")
-                for at in range(0, whole, _FD_BYTES)
-            )
+    # Nothing else can come beside the data: both ends are ours.
+    packed = b"".join(numbers for _, _, numbers in ancillary)
+    descriptors = [
+        int.from_bytes(packed[at : at + _FD_BYTES], "little")
+        for at in range(0, len(packed), _FD_BYTES)
+    ]
     if data[:1] == b"J":
         return decode(data[1:]), descriptors
     with open(descriptors.pop(), "rb") as file:

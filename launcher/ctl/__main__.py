@@ -1,5 +1,4 @@
-"""`python -m launcher.ctl`: look at the runs of this machine, and act on them, from another
-terminal.
+"""`python -m launcher.ctl`: look at the runs of this machine, and act on them.
 
     ctl ps                     the runs: id, state, ranks, age, last output
     ctl stacks [RUN]           where every rank is
@@ -44,9 +43,7 @@ class _Run(NamedTuple):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 1 when a run cannot be reached, 2 for a usage
-    error.
-    """
+    """Run one command; return its exit code: 0, 1 for a run out of reach, 2 for a usage error."""
     options = _parser().parse_args(argv)
     try:
         text = _COMMANDS[options.command](options)
@@ -65,29 +62,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("ps", help="list the runs")
-    for name, text in (
-        ("stacks", "show where every rank is"),
-        ("stop", "stop a run, as SIGTERM does"),
-    ):
-        commands.add_parser(name, help=text).add_argument(
-            "run", nargs="?", default="", help="id of the run, its beginning, or the launcher's pid"
-        )
+    stacks = commands.add_parser("stacks", help="show where every rank is")
+    stop = commands.add_parser("stop", help="stop a run, as SIGTERM does")
     send = commands.add_parser("signal", help="send a signal to every rank")
     send.add_argument("name", help="SIGUSR1, USR1 or 10")
-    send.add_argument(
-        "run", nargs="?", default="", help="id of the run, its beginning, or the launcher's pid"
-    )
+    for command in (stacks, stop, send):
+        command.add_argument(
+            "run", nargs="?", default="", help="id of the run, its beginning, or the launcher's pid"
+        )
     return parser
 
 
 def _ps(options: argparse.Namespace) -> str:
-    runs = _find_runs()
-    if not runs:
-        return "no runs on this machine"
-    return "\n".join(_describe(run) for run in runs)
+    return "\n".join(map(_render_run, _find_runs())) or "no runs on this machine"
 
 
-def _describe(run: _Run) -> str:
+def _render_run(run: _Run) -> str:
     status = run.status
     if status is None:
         return f"{run.socket}  does not answer (stopped, or very busy)"
@@ -96,11 +86,8 @@ def _describe(run: _Run) -> str:
     outputs = [worker.last_output_s for worker in workers if worker.last_output_s is not None]
     last = f"last output {_age(min(outputs))} ago" if outputs else "no output yet"
     restarts = f", restart {status.attempt}" if status.attempt else ""
-    head = (
-        f"{run.id}  pid {run.pid}  {running}/{len(workers)} ranks running{restarts} "
-        f" {_age(status.age_s)}  {last}"
-    )
-    return f"{head}  {status.script}"
+    ranks = f"{running}/{len(workers)} ranks running{restarts}"
+    return "  ".join((run.id, f"pid {run.pid}", ranks, _age(status.age_s), last, status.script))
 
 
 def _age(seconds: float) -> str:
@@ -122,19 +109,17 @@ def _stop(options: argparse.Namespace) -> str:
 def _signal(options: argparse.Namespace) -> str:
     name = options.name.upper()
     try:
-        number = (
-            int(name)
-            if name.isdigit()
-            else getattr(signal, name if name.startswith("SIG") else f"SIG{name}")
-        )
-        signal.Signals(number)
-    except (AttributeError, ValueError):
+        if name.isdigit():
+            signum = signal.Signals(int(name))
+        else:
+            signum = signal.Signals[f"SIG{name.removeprefix('SIG')}"]
+    except (KeyError, ValueError):
         raise UsageError(
             f"There is no signal {options.name}.", hint="Type for example: ctl signal SIGUSR1"
         ) from None
     run = _choose(options.run)
-    _tell(run, messages.SendSignal(int(number)))
-    return f"{run.id}: sent {signal.Signals(number).name} to every rank"
+    _tell(run, messages.SendSignal(signum))
+    return f"{run.id}: sent {signum.name} to every rank"
 
 
 _COMMANDS = {"ps": _ps, "stacks": _stacks, "stop": _stop, "signal": _signal}
@@ -158,16 +143,12 @@ def _choose(wanted: str) -> _Run:
 def _find_runs() -> list[_Run]:
     """Return every run that this user may see, with its status."""
     beginning = beginning_of_names(os.getuid())
-    names: dict[str, None] = {}
     with open("/proc/net/unix") as table:
-        for line in table:
-            name = line.rstrip("\n").partition("@")[2]
-            if name.startswith(beginning):
-                names[name] = None
-    return [_Run(name, _status_of(name)) for name in names]
+        names = dict.fromkeys(line.rstrip("\n").partition("@")[2] for line in table)
+    return [_Run(name, _ask_status(name)) for name in names if name.startswith(beginning)]
 
 
-def _status_of(name: str) -> messages.RunStatus | None:
+def _ask_status(name: str) -> messages.RunStatus | None:
     try:
         answer = _call(name, messages.AskStatus())
     except LauncherError:
@@ -191,10 +172,8 @@ def _call(
         try:
             connection.connect("\0" + name)
             connection.sendall(messages.encode(request))
-            data = b""
-            while piece := connection.recv(65536):
-                data += piece
-            return messages.decode(data)
+            with connection.makefile("rb") as answer:
+                return messages.decode(answer.read())
         except (OSError, ValueError):
             raise LauncherError(
                 "The run does not answer.", hint="It may have ended: python -m launcher.ctl ps"

@@ -1,5 +1,4 @@
-"""The supervisor's ear for `launcher.ctl`: a socket on which other processes of the same user ask
-and command.
+"""The supervisor's ear for `launcher.ctl`: a socket on which this user's processes ask and command.
 
 An abstract Unix socket: it has no file that could be left behind, and the kernel tells who is
 calling. One line in, one out, then the connection is closed. What the lines say is in messages.py.
@@ -20,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.attempt.group import Group
     from launcher.attempt.waiting import WaitingRoom
-    from launcher.ctl.messages import Answer, Request, RunStatus
+    from launcher.ctl.messages import Answer, Request
     from launcher.options.spec import LaunchSpec
     from launcher.plan.node import NodeFacts
     from launcher.system.loop import Loop
@@ -89,36 +88,33 @@ class ControlSocket:
         return events
 
     def _answer(self, request: Request | Answer) -> tuple[Answer, list[Event]]:
-        from launcher.ctl.messages import AskStacks, AskStatus, Done, Refused, SendSignal, Stop
+        from launcher.ctl import messages
 
-        if isinstance(request, AskStatus):
-            return self._status(), []
-        if isinstance(request, AskStacks):
-            return Done(self.group.stacks() if self.group else ""), []
-        if isinstance(request, Stop):
-            return Done(), [Signalled(signal.SIGTERM)]
-        if not isinstance(request, SendSignal):
-            return Refused("that is no request"), []
-        if self.group is None:
-            return Refused("there are no ranks yet"), []
-        self.group.signal_all(request.signum)
-        return Done(), []
-
-    def _status(self) -> RunStatus:
-        from launcher.ctl.messages import RunStatus
-
-        return RunStatus(
-            run_id=self._facts.run_id,
-            pid=os.getpid(),
-            script=" ".join([self._spec.script, *self._spec.script_args]),
-            age_s=time.time() - self._started_at,
-            attempt=self.group.plan.attempt if self.group else 0,
-            workers=tuple(self.group.status()) if self.group else (),
-        )
+        group = self.group
+        if isinstance(request, messages.AskStatus):
+            status = messages.RunStatus(
+                run_id=self._facts.run_id,
+                pid=os.getpid(),
+                script=" ".join([self._spec.script, *self._spec.script_args]),
+                age_s=time.time() - self._started_at,
+                attempt=group.plan.attempt if group else 0,
+                workers=tuple(group.status()) if group else (),
+            )
+            return status, []
+        if isinstance(request, messages.AskStacks):
+            return messages.Done(group.stacks() if group else ""), []
+        if isinstance(request, messages.Stop):
+            return messages.Done(), [Signalled(signal.SIGTERM)]
+        if not isinstance(request, messages.SendSignal):
+            return messages.Refused("that is no request"), []
+        if group is None:
+            return messages.Refused("there are no ranks yet"), []
+        group.signal_all(request.signum)
+        return messages.Done(), []
 
 
 def _is_allowed(connection: socket.socket) -> bool:
-    """Only the same user and root may call."""
+    """Tell whether the caller is the same user or root, who alone may call."""
     data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", data)
     return uid in (os.getuid(), 0)
@@ -127,10 +123,5 @@ def _is_allowed(connection: socket.socket) -> bool:
 def _receive(connection: socket.socket) -> Request | Answer:
     from launcher.ctl.messages import decode
 
-    data = b""
-    while not data.endswith(b"\n") and len(data) < _MAX_REQUEST_BYTES:
-        piece = connection.recv(4096)
-        if not piece:
-            break
-        data += piece
-    return decode(data)
+    with connection.makefile("rb") as lines:
+        return decode(lines.readline(_MAX_REQUEST_BYTES))

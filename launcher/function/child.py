@@ -6,19 +6,27 @@ raises. Knows nothing of functions and results.
 
 from __future__ import annotations
 
+import codecs
 import os
+import selectors
 import signal
+import subprocess
 import sys
-from collections.abc import Mapping
-from typing import IO, TYPE_CHECKING, Any
+import time
 
+from launcher.plan.interpreter import interpreter_flags
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import selectors
-    import subprocess
+    from collections.abc import Mapping
+    from typing import IO
 
+# How long the child may take to stop its workers, whose own grace period is 30 s by default.
 _STOP_TIMEOUT_S = 40.0
-"""How long the child may take to stop its workers, whose own grace period is 30 s by default."""
+
 _CHUNK_BYTES = 65536
+
+_TOO_LATE = "launch() was stopped: its timeout_s is over."
 
 
 def run(argv: list[str], env: Mapping[str, str], timeout_s: float | None) -> int:
@@ -27,29 +35,22 @@ def run(argv: list[str], env: Mapping[str, str], timeout_s: float | None) -> int
     KeyboardInterrupt goes to the child as SIGINT, each time, and is raised when the child has
     ended. Raises TimeoutError when it was stopped after timeout_s seconds.
     """
-    import selectors
-    import subprocess
-    import time
-
-    from launcher.plan.interpreter import interpreter_flags
-
-    streams = {1: sys.stdout, 2: sys.stderr}
-    inherit = {number for number, stream in streams.items() if _is_real(stream, number)}
+    inherit_stdout, inherit_stderr = _is_real(sys.stdout, 1), _is_real(sys.stderr, 2)
     process = subprocess.Popen(
         [sys.executable, *interpreter_flags(), "-m", "launcher", *argv],
         env=_environment(env),
         stdin=subprocess.DEVNULL,
-        stdout=None if 1 in inherit else subprocess.PIPE,
-        stderr=None if 2 in inherit else subprocess.PIPE,
-        # Ctrl-C in a terminal reaches every process of the group; the child is to get it once, from
-        # us.
+        stdout=None if inherit_stdout else subprocess.PIPE,
+        stderr=None if inherit_stderr else subprocess.PIPE,
+        # Ctrl-C in a terminal reaches every process of the group; the child gets it once, from us.
         start_new_session=True,
     )
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     with selectors.DefaultSelector() as selector, process:
-        for pipe, stream in ((process.stdout, streams[1]), (process.stderr, streams[2])):
+        for pipe, stream in ((process.stdout, sys.stdout), (process.stderr, sys.stderr)):
             if pipe is not None:
-                selector.register(pipe, selectors.EVENT_READ, _Copy(stream))
+                decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+                selector.register(pipe, selectors.EVENT_READ, (decoder, stream))
         try:
             _follow(process, selector, deadline)
         finally:
@@ -57,42 +58,20 @@ def run(argv: list[str], env: Mapping[str, str], timeout_s: float | None) -> int
     return process.returncode
 
 
-class _Copy:
-    """Bytes of a pipe to a text stream, which may be a notebook's cell or a test's capture."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        import codecs
-
-        self._stream = stream
-        self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
-
-    def read(self, pipe: Any) -> bool:
-        """Copy what is there; False at the end of the pipe."""
-        data = os.read(pipe.fileno(), _CHUNK_BYTES)
-        self._stream.write(self._decoder.decode(data, final=not data))
-        self._stream.flush()
-        return bool(data)
-
-
 def _environment(env: Mapping[str, str]) -> dict[str, str]:
     environ = {**os.environ, **env, "LAUNCHER_PARENT_PID": str(os.getpid())}
     parent = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     if os.path.basename(parent) not in ("site-packages", "dist-packages"):
-        # A source tree. Installed, we are found without, and site-packages must not come before the
-        # rest.
+        # A source tree. Installed, we are found without, and must not come before all others.
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, (parent, environ.get("PYTHONPATH"))))
     return environ
 
 
 def _is_real(stream: IO[str], number: int) -> bool:
-    """True if this is the interpreter's own stream, so that the child can write to it without
-    us.
-    """
+    """Tell whether this is the interpreter's own stream: the child can then write to it itself."""
+    own = sys.__stdout__ if number == 1 else sys.__stderr__
     try:
-        if (
-            stream is not (sys.__stdout__ if number == 1 else sys.__stderr__)
-            or stream.fileno() != number
-        ):
+        if stream is not own or stream.fileno() != number:
             return False
         stream.flush()  # what was printed before comes before
     except (AttributeError, OSError, ValueError):
@@ -103,9 +82,7 @@ def _is_real(stream: IO[str], number: int) -> bool:
 def _follow(
     process: subprocess.Popen[bytes], selector: selectors.BaseSelector, deadline: float | None
 ) -> None:
-    """Copy output until the child ends. An interrupt is passed on and raised again when the child
-    has ended.
-    """
+    """Copy output until the child ends; pass an interrupt on, and raise it again after that."""
     interrupt: KeyboardInterrupt | None = None
     while True:
         try:
@@ -121,33 +98,33 @@ def _follow(
 def _copy_until_end(
     process: subprocess.Popen[bytes], selector: selectors.BaseSelector, deadline: float | None
 ) -> None:
-    import time
+    """Copy output until the child has ended; TimeoutError when that is not before `deadline`.
 
+    The streams may be a notebook's cell or a test's capture, which take text only.
+    """
     while selector.get_map():
-        remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
-        ready = selector.select(remaining)
-        if not ready and remaining is not None:
-            raise TimeoutError("launch() was stopped: its timeout_s is over.")
+        ready = selector.select(_remaining_s(deadline))
+        if not ready and deadline is not None:
+            raise TimeoutError(_TOO_LATE)
         for key, _ in ready:
-            if not key.data.read(key.fileobj):
+            decoder, stream = key.data
+            data = os.read(key.fd, _CHUNK_BYTES)
+            stream.write(decoder.decode(data, final=not data))
+            stream.flush()
+            if not data:
                 selector.unregister(key.fileobj)
-    _wait(process, deadline)
-
-
-def _wait(process: subprocess.Popen[bytes], deadline: float | None) -> None:
-    import subprocess
-    import time
-
     try:
-        process.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        process.wait(_remaining_s(deadline))
     except subprocess.TimeoutExpired:
-        raise TimeoutError("launch() was stopped: its timeout_s is over.") from None
+        raise TimeoutError(_TOO_LATE) from None
+
+
+def _remaining_s(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 def _stop(process: subprocess.Popen[bytes], selector: selectors.BaseSelector) -> None:
     """End a child that still runs: politely, then by force, which ends its workers too."""
-    import time
-
     if process.poll() is not None:
         return
     process.terminate()

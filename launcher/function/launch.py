@@ -1,5 +1,4 @@
-"""`launcher.launch()`: run a function or a command on several workers, from a script, a test or a
-notebook.
+"""`launcher.launch()`: run a function or a command on several workers, from any program.
 
 Owns the way there and back: the launcher runs as a child process of its own, so that nothing of the
 caller (event loops, threads, a CUDA context, signal handlers) is forked or touched; the function
@@ -8,26 +7,35 @@ travels in a private folder, and the results come back in it. Must not know how 
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from reprlib import repr as short_repr
+from typing import Any, TypeVar, overload
 
 from launcher.diagnosis.report import LaunchResult, WorkerFailed
 from launcher.errors import LauncherError, UsageError
+from launcher.function import child
+from launcher.options.arguments import read_arguments
+from launcher.options.spec import LaunchSpec
+from launcher.system.machine import usable_cpus, visible_gpus
+from launcher.worker import call
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import CodeType
 
 T = TypeVar("T")
 Command = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
+# What a warm start imports once for all workers, if the function refers to it.
 _HEAVY = ("numpy", "torch", "torchvision")
-"""What a warm start imports once for all workers, if the function refers to it."""
+
+# What these modules read while they load: a function that sets one must import them itself.
 _READ_WHILE_LOADING = ("OMP_", "MKL_", "OPENBLAS_", "TORCH_", "PYTORCH_")
-"""Variables that these modules read while they load: a function that sets one must import them
-itself.
-"""
 
 
 @overload
@@ -78,8 +86,9 @@ def launch(
     env: Mapping[str, str] | None = None,
     timeout_s: float | None = None,
 ) -> dict[int, Any]:
-    """Run a function, or a command, on `nproc_per_node` workers of this machine; return the results
-    by rank, once all have ended.
+    """Run a function or a command on workers of this machine; return their results by rank.
+
+    It returns when all of them have ended.
 
     function: is called in every worker with `args` and `kwargs`; it may be defined in a notebook or
         in `__main__`, and calls launcher.init() itself if it needs the other ranks. It, its
@@ -101,16 +110,22 @@ def launch(
     or a script that is not there, SpawnError when a command or interpreter cannot be started,
     TimeoutError after timeout_s, and LauncherError when the function or a result cannot be sent.
     """
-    import tempfile
-
     _check_call(function, args, kwargs)
-    options = _options(nproc_per_node, start, max_restarts, devices, backend, run_dir)
-    with tempfile.TemporaryDirectory(
-        prefix="launcher-", ignore_cleanup_errors=True
-    ) as folder:  # for us alone: 0700
+    options = [
+        *("--nproc-per-node", str(nproc_per_node)),
+        *("--start", start),
+        *("--max-restarts", str(max_restarts)),
+        *("--backend", backend),
+    ]
+    if devices is not None:
+        options += ["--devices", ",".join(map(str, devices))]
+    if run_dir is not None:
+        options += ["--run-dir", os.fspath(run_dir)]
+    # A folder for us alone: its mode is 0700.
+    with tempfile.TemporaryDirectory(prefix="launcher-", ignore_cleanup_errors=True) as folder:
         if callable(function):
             command = _send_call(folder, function, tuple(args), dict(kwargs or {}))
-            options += preload_options(function) if start != "spawn" else []
+            options += make_preload_options(function) if start != "spawn" else []
         else:
             command = _as_command(function, args, kwargs)
         argv = [*options, *command]
@@ -125,8 +140,8 @@ def _check_call(function: object, args: object, kwargs: object) -> None:
     """Raise UsageError for what is no function and no command, and for arguments that are none."""
     if not (callable(function) or isinstance(function, os.PathLike) or _is_iterable(function)):
         raise UsageError(
-            f"launch({_shown(function)}): a function is needed, or a command: the path of a script,"
-            " or a list of what would be typed behind `python -m launcher`.",
+            f"launch({short_repr(function)}): a function is needed, or a command: the path of a"
+            " script, or a list of what would be typed behind `python -m launcher`.",
             hint='Use for example launch(["train.py", "--lr", "0.1"]).',
         )
     if isinstance(args, (str, bytes, bytearray)):
@@ -144,10 +159,10 @@ def _check_call(function: object, args: object, kwargs: object) -> None:
     elif not callable(function):
         hint = f'Use for example launch({function!r}, ["--lr", "0.1"]).'
     elif isinstance(args, Mapping):
-        hint = f"Type: launch({_name(function)}, kwargs={_shown(args)})"
+        hint = f"Type: launch({_name(function)}, kwargs={short_repr(args)})"
     else:
-        hint = f"Type: launch({_name(function)}, ({_shown(args)},))"
-    raise UsageError(f"args={_shown(args)} must be a list or a tuple{problem}.", hint=hint)
+        hint = f"Type: launch({_name(function)}, ({short_repr(args)},))"
+    raise UsageError(f"args={short_repr(args)} must be a list or a tuple{problem}.", hint=hint)
 
 
 def _check_kwargs(name: str, kwargs: object) -> None:
@@ -160,7 +175,7 @@ def _check_kwargs(name: str, kwargs: object) -> None:
     else:
         return
     hint = f"Use for example launch({name}, kwargs={{'lr': 0.1}})."
-    raise UsageError(f"kwargs={_shown(kwargs)} {problem}.", hint=hint)
+    raise UsageError(f"kwargs={short_repr(kwargs)} {problem}.", hint=hint)
 
 
 def _is_iterable(value: object) -> bool:
@@ -172,53 +187,20 @@ def _is_iterable(value: object) -> bool:
     return True
 
 
-def _shown(value: object) -> str:
-    """A value as it is typed, or its beginning and end."""
-    from reprlib import repr as short_repr
-
-    return short_repr(value)
-
-
-def _options(
-    nproc_per_node: int | str,
-    start: str,
-    max_restarts: int,
-    devices: Sequence[int | str] | None,
-    backend: str,
-    run_dir: str | os.PathLike[str] | None,
-) -> list[str]:
-    options = [
-        *("--nproc-per-node", str(nproc_per_node)),
-        *("--start", start),
-        *("--max-restarts", str(max_restarts)),
-        *("--backend", backend),
-    ]
-    if devices is not None:
-        options += ["--devices", ",".join(map(str, devices))]
-    if run_dir is not None:
-        options += ["--run-dir", os.fspath(run_dir)]
-    return options
-
-
 def _as_command(
     command: Command, args: Sequence[object], kwargs: Mapping[str, object] | None
 ) -> list[str]:
     if kwargs:
         raise UsageError(
-            f"kwargs={_shown(kwargs)} go to a function; {command!r} is a command.", hint="Use args."
+            f"kwargs={short_repr(kwargs)} go to a function; {command!r} is a command.",
+            hint="Use args.",
         )
     words = [command] if isinstance(command, (str, os.PathLike)) else list(command)
     return [os.fspath(word) for word in words] + [str(arg) for arg in args]
 
 
 def _check(argv: list[str], environ: Mapping[str, str]) -> int:
-    """Let a bad argument raise here instead of failing in the child process; return the number of
-    ranks.
-    """
-    from launcher.options.arguments import read_arguments
-    from launcher.options.spec import LaunchSpec
-    from launcher.system.machine import usable_cpus, visible_gpus
-
+    """Raise for a bad argument here, not only in the child process; return the number of ranks."""
     given, command = read_arguments(LaunchSpec, argv)
     if not command:
         raise UsageError(
@@ -234,10 +216,6 @@ def _send_call(
     folder: str, function: Callable[..., Any], args: tuple[object, ...], kwargs: dict[str, object]
 ) -> list[str]:
     """Put the function and its arguments into the folder; return the command that calls it."""
-    import pickle
-
-    from launcher.worker import call
-
     try:
         import cloudpickle
     except ModuleNotFoundError:
@@ -265,16 +243,13 @@ def _find_culprit(
     args: Sequence[object],
     kwargs: Mapping[str, object],
 ) -> str:
-    """Say which of them it is that cannot be pickled."""
-    named = [
-        (f"Argument {index} ({type(arg).__qualname__})", arg) for index, arg in enumerate(args)
-    ]
-    named += [(f"Argument {name}= ({type(arg).__qualname__})", arg) for name, arg in kwargs.items()]
+    """Name the one of them that cannot be pickled."""
+    named = [*enumerate(args), *((f"{name}=", value) for name, value in kwargs.items())]
     for name, value in named:
         try:
             dumps(value)
         except Exception:
-            return name
+            return f"Argument {name} ({type(value).__qualname__})"
     return f"The function {_name(function)}, or a value that it refers to,"
 
 
@@ -282,8 +257,8 @@ def _name(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__qualname__", function))
 
 
-def preload_options(function: Callable[..., Any]) -> list[str]:
-    """The option that names the heavy modules to which a function's code and globals refer."""
+def make_preload_options(function: Callable[..., Any]) -> list[str]:
+    """Return the option that names the heavy modules to which code and globals refer."""
     code: CodeType | None = getattr(function, "__code__", None)
     if code is None:
         return []
@@ -311,10 +286,6 @@ def preload_options(function: Callable[..., Any]) -> list[str]:
 
 def _run(argv: list[str], folder: str, env: dict[str, str], timeout_s: float | None) -> None:
     """Run the launcher as a child process; raise what it says of its end if that was a failure."""
-    import json
-
-    from launcher.function import child
-
     result_path = os.path.join(folder, "outcome.json")
     code = child.run(argv, {**env, "LAUNCHER_RESULT_FILE": result_path}, timeout_s)
     try:
@@ -335,12 +306,8 @@ def _run(argv: list[str], folder: str, env: dict[str, str], timeout_s: float | N
 
 
 def _receive(folder: str, rank: int) -> Any:
-    import pickle
-
-    from launcher.worker.call import result_file
-
     try:
-        with open(result_file(folder, rank), "rb") as file:
+        with open(call.result_file(folder, rank), "rb") as file:
             return pickle.load(file)
     except FileNotFoundError:
         raise LauncherError(

@@ -43,10 +43,8 @@ for _name, _option in _COMMANDS.items():
     _option.bind(_name, type(_option.default).__name__)
 
 
-def all_options(cls: type[Options]) -> dict[str, Option]:
-    """Return every option of the command line by name: the fields with flags, and those that only
-    print.
-    """
+def list_options(cls: type[Options]) -> dict[str, Option]:
+    """Return every option of the command line by name, also those that only print."""
     return _COMMANDS | {name: field for name, field in cls.options.items() if field.flags}
 
 
@@ -56,7 +54,7 @@ def read_arguments(cls: type[Options], argv: Sequence[str]) -> tuple[dict[str, G
     UsageError for an unknown flag, a missing value, and a value behind a switch. Values are not
     converted.
     """
-    table = {flag: option for option in all_options(cls).values() for flag in option.spellings}
+    table = {flag: option for option in list_options(cls).values() for flag in option.spellings}
     own, command, used = _split(argv, table)
     parser = _Parser(prog=PROG, formatter_class=_HelpFormatter, add_help=False, allow_abbrev=False)
     for option in used:
@@ -76,53 +74,41 @@ def make_parser(cls: type[Options]) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     groups: dict[str, argparse._ArgumentGroup] = {}
-    for option in all_options(cls).values():
+    # Those that only print are the last group.
+    for option in sorted(list_options(cls).values(), key=lambda option: not option.group):
         title = option.group or "other"
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
         _add(groups[title], option)
-    # The group of the options that only print comes last, although it is looked up first.
-    parser._action_groups.append(
-        parser._action_groups.pop(parser._action_groups.index(groups["other"]))
-    )
     return parser
 
 
-def help_line(option: Option) -> str:
+def make_help_line(option: Option) -> str:
     """Return what the help and the reference say about an option."""
     if option.ignored:
         return f"No meaning here: {option.ignored}."
-    shown = (
-        ""
-        if option.is_switch or option.default in ("", (), None)
-        else option.unparse(option.default)
-    )
-    says_default = not shown or "(default:" in option.help
-    return option.help if says_default else f"{option.help} (default: {shown})"
+    if option.is_switch or option.default in ("", (), None) or "(default:" in option.help:
+        return option.help
+    return f"{option.help} (default: {option.unparse(option.default)})"
 
 
 def _split(
     argv: Sequence[str], table: Mapping[str, Option]
 ) -> tuple[list[str], list[str], list[Option]]:
-    """Return the launcher's own arguments, the script with its arguments, and the options that were
-    used.
-    """
+    """Return the launcher's own arguments, the script with its own, and the options in use."""
     used: dict[str, Option] = {}
-    position = 0
-    while position < len(argv):
-        token = argv[position]
-        if token == "--":
-            return list(argv[:position]), list(argv[position + 1 :]), list(used.values())
-        if not token.startswith("-") or token == "-":
-            break
-        position += 1
+    end = 0
+    while end < len(argv) and argv[end].startswith("-") and argv[end] not in ("-", "--"):
+        token = argv[end]
+        end += 1
         for option, value_follows in _options_in(token, table):
             used[option.name] = option
             if value_follows:
-                if position == len(argv):
+                if end == len(argv):
                     raise UsageError(f"{token} needs a value.", hint=f"Type: {PROG} --help")
-                position += 1
-    return list(argv[:position]), list(argv[position:]), list(used.values())
+                end += 1
+    script = argv[end + 1 :] if argv[end : end + 1] == ["--"] else argv[end:]
+    return list(argv[:end]), list(script), list(used.values())
 
 
 def _options_in(token: str, table: Mapping[str, Option]) -> list[tuple[Option, bool]]:
@@ -145,12 +131,10 @@ def _lookup(flag: str, token: str, table: Mapping[str, Option]) -> Option:
         return table[flag]
     import difflib
 
-    shown = [flag for flag in table if "_" not in flag]
     typed = flag.replace("_", "-")
+    shown = [known for known in table if known.startswith("--") and "_" not in known]
     near = [known for known in shown if known.startswith(typed)]
-    near = near or difflib.get_close_matches(
-        typed, [known for known in shown if known.startswith("--")], n=1
-    )
+    near = near or difflib.get_close_matches(typed, shown, n=1)
     hint = f"Did you mean {near[0]}? " if near else ""
     hint += "Options of the script itself stand behind the script."
     raise UsageError(f"{token}: there is no such option.", hint=hint)
@@ -183,14 +167,12 @@ def _add(target: argparse._ActionsContainer, option: Option) -> None:
         nargs=0 if option.is_switch else None,
         metavar=option.metavar
         or ("{" + ",".join(option.choices) + "}" if option.choices else None),
-        help=help_line(option).replace("%", "%%"),
+        help=make_help_line(option).replace("%", "%%"),
     )
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """Shows one spelling of each flag; a fixed width, which also saves argparse the import of
-    shutil.
-    """
+    """Help with one spelling of each flag, and of one width: argparse need not import shutil."""
 
     def __init__(self, prog: str, **_: object) -> None:
         super().__init__(prog, max_help_position=_FLAG_WIDTH, width=_HELP_WIDTH)
@@ -200,10 +182,8 @@ class _HelpFormatter(argparse.HelpFormatter):
         return ", ".join(flags) if action.nargs == 0 else f"{', '.join(flags)} {action.metavar}"
 
 
-def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
-    """Return the script that `shell` (bash, zsh or tcsh) reads; LauncherError when shtab is not
-    installed.
-    """
+def make_completion(parser: argparse.ArgumentParser, shell: str) -> str:
+    """Return the script that `shell` (bash, zsh or tcsh) reads; LauncherError without shtab."""
     try:
         import shtab
     except ImportError:

@@ -1,5 +1,4 @@
-"""Options that are declared once: a class lists its fields, and everything else is derived from
-them.
+"""Options that are declared once: a class lists its fields, all else is derived from them.
 
 A field is `name: type = option("--flag", default=..., help=...)`. From it follow both spellings of
 the flag, the `PET_NAME` variable, the conversion of text, the help line, and the way back to an
@@ -12,7 +11,7 @@ from __future__ import annotations
 
 from launcher.errors import UsageError
 
-TYPE_CHECKING = False  # the name that type checkers know, without the import of `typing`
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, ClassVar, TypeVar
@@ -64,9 +63,7 @@ class Option:
         self.kind = "str"
 
     def bind(self, name: str, kind: str) -> None:
-        """Learn the field's name and its type as in the source, which postponed annotations
-        keep.
-        """
+        """Learn the field's name, and its type as in the source, which annotations keep."""
         self.name = name
         self.kind = kind.replace(" | None", "")
 
@@ -77,9 +74,7 @@ class Option:
 
     @property
     def spellings(self) -> tuple[str, ...]:
-        """Every option string that is accepted; the one with underscores is torchrun's older
-        spelling.
-        """
+        """Every option string that is accepted; torchrun's older spelling has underscores."""
         underscored = "--" + self.flag[2:].replace("-", "_")
         return self.flags if underscored == self.flag else (*self.flags, underscored)
 
@@ -94,9 +89,7 @@ class Option:
         return self.kind == "bool"
 
     def parse(self, text: str | bool, source: str) -> object:
-        """Convert the text behind the flag or in the variable `source`; UsageError when it is not
-        valid.
-        """
+        """Convert the text behind the flag or in the variable `source`; UsageError if not valid."""
         if isinstance(text, bool):
             return text
         try:
@@ -118,15 +111,11 @@ class Option:
             raise self.error(source, value, f"must be {self.minimum:g} or more")
 
     def coerce(self, value: object) -> object:
-        """Return a value given by a program as the field's type; UsageError when it has another
-        type.
-        """
+        """Return a value given by a program as the field's type; UsageError for another type."""
         if value is None and self.default is None:
             return None
-        if self.kind == "str" and type(value) is int:
-            return str(value)
-        if self.kind == "float" and type(value) is int:
-            return float(value)
+        if self.kind in ("str", "float") and type(value) is int:
+            return _PARSERS[self.kind](str(value))
         if self.kind.startswith("tuple") and isinstance(value, list):
             return tuple(value)
         if self.kind in _TYPES and type(value) is not _TYPES[self.kind]:
@@ -137,9 +126,7 @@ class Option:
         return value
 
     def error(self, source: str, value: object, problem: str) -> UsageError:
-        """Return the error that names the flag or variable, its value, what is wrong, and what to
-        type.
-        """
+        """Return the error that names the flag or variable, its value, and what to type."""
         text = self.unparse(value)
         if source.startswith("-"):
             shown = f"{source} {text or repr(text)}"
@@ -164,8 +151,7 @@ class Option:
 
 
 def option(*flags: str, default: _T = _REQUIRED, **details: Any) -> _T:
-    """Declare a field. Without flags it is no option but a plain value; without default it must be
-    given.
+    """Declare a field; without flags it is a plain value, without default it must be given.
 
     `details` are those of `Option`: help, group, metavar, choices, example (a value that works, for
     error messages), minimum, also_env (a variable that counts when the PET_ one is not set),
@@ -200,18 +186,14 @@ class Options:
         if values:
             raise TypeError(f"{type(self).__name__} has no field {', '.join(values)}")
         for name, field in self.options.items():
-            field.check(state[name], self.source_of(name))
+            field.check(state[name], self.find_source(name))
         self.validate()
 
     def validate(self) -> None:
-        """Raise UsageError when values contradict each other; called once, at the end of the
-        construction.
-        """
+        """Raise UsageError when values contradict each other; called once, when all are set."""
 
-    def source_of(self, name: str) -> str:
-        """The flag or variable a value came from, for messages; the flag when the value is the
-        default.
-        """
+    def find_source(self, name: str) -> str:
+        """Return the flag or variable that a value came from; the flag for a default."""
         source = vars(self).get("provenance", {}).get(name, "default")
         return (
             source
@@ -220,16 +202,12 @@ class Options:
         )
 
     def error(self, name: str, problem: str, hint: str = "") -> UsageError:
-        """Return the error for one field, named as the user gave it; `hint` replaces the usual
-        example.
-        """
-        error = self.options[name].error(self.source_of(name), getattr(self, name), problem)
+        """Return the error for one field, named as the user gave it, with `hint` or an example."""
+        error = self.options[name].error(self.find_source(name), getattr(self, name), problem)
         return UsageError(error.message, hint=hint or error.hint)
 
     def to_argv(self) -> list[str]:
-        """Return the options that differ from their default as arguments, the reverse of
-        parsing.
-        """
+        """Return the options that differ from their default as arguments: parsing reversed."""
         argv: list[str] = []
         for name, field in self.options.items():
             value = getattr(self, name)
@@ -265,8 +243,9 @@ class Options:
     def from_sources(
         cls, given: Mapping[str, Given], environ: Mapping[str, str], **plain: object
     ) -> Self:
-        """Build from what was typed, else the environment, else the defaults; remember which of
-        them it was.
+        """Build from what was typed, else the environment, else the defaults.
+
+        It is remembered which of them gave each value.
 
         `given` maps a field's name to the flag as typed and its text; `plain` are fields without a
         flag.
@@ -305,11 +284,5 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "bool": _parse_switch,
     "tuple[str, ...]": _parse_list,
 }
-_TYPES: dict[str, type] = {
-    "str": str,
-    "int": int,
-    "float": float,
-    "bool": bool,
-    "tuple[str, ...]": tuple,
-}
+_TYPES = {"str": str, "int": int, "float": float, "bool": bool, "tuple[str, ...]": tuple}
 _NAMES = {"int": "a whole number", "float": "a number", "bool": "0 or 1"}

@@ -20,7 +20,7 @@ from launcher.options.syntax import (
     parse_signals,
     parse_streams,
     parse_workers,
-    streams_of,
+    select_streams,
 )
 from launcher.options.table import OptionTable
 from launcher.ranks import format_ranks
@@ -44,12 +44,9 @@ class LaunchSpec(OptionTable):
                 parse(getattr(self, name))
             except ValueError as problem:
                 raise self.error(name, str(problem)) from None
-        _check_consistency(self)
-
-    @property
-    def min_nodes(self) -> int:
-        """The number of nodes to start with."""
-        return parse_nodes(self.nnodes)[0]
+        _check_nodes(self)
+        _check_devices(self)
+        _check_script(self)
 
     @property
     def max_nodes(self) -> int:
@@ -100,8 +97,9 @@ class LaunchSpec(OptionTable):
         return parse_ranks(self.local_ranks_filter)
 
     def filter_note(self, local_world_size: int) -> str:
-        """Say which ranks of --local-ranks-filter this node does not have; "" when it has them all.
-        Other nodes may.
+        """Say which ranks of --local-ranks-filter this node lacks; "" when it has them all.
+
+        Other nodes may have them.
         """
         missing = sorted(
             rank for rank in self.visible_local_ranks or () if rank >= local_world_size
@@ -133,22 +131,16 @@ class LaunchSpec(OptionTable):
         visible = self.visible_local_ranks
         if visible is not None and local_rank not in visible:
             return 0
-        redirected = streams_of(parse_streams(self.redirects), local_rank)
-        return (STDOUT | STDERR) & ~redirected | streams_of(parse_streams(self.tee), local_rank)
+        redirected = select_streams(parse_streams(self.redirects), local_rank)
+        return (STDOUT | STDERR) & ~redirected | select_streams(parse_streams(self.tee), local_rank)
 
     @property
-    def stdout_filters(self) -> tuple[str, ...]:
-        """A line of stdout that contains one of these texts is also written to the filtered
-        file.
-        """
-        return parse_filters(self.duplicate_stdout_filters)
-
-    @property
-    def stderr_filters(self) -> tuple[str, ...]:
-        """A line of stderr that contains one of these texts is also written to the filtered
-        file.
-        """
-        return parse_filters(self.duplicate_stderr_filters)
+    def filters(self) -> dict[str, tuple[bytes, ...]]:
+        """The texts of `out` and `err` for whose lines there is one more file for all ranks."""
+        return {
+            "out": parse_filters(self.duplicate_stdout_filters),
+            "err": parse_filters(self.duplicate_stderr_filters),
+        }
 
     @property
     def signals(self) -> tuple[int, ...]:
@@ -183,19 +175,11 @@ _SYNTAX: dict[str, Callable[[str], object]] = {
 }
 
 
-def _check_consistency(spec: LaunchSpec) -> None:
-    """Raise UsageError for the first contradiction, naming both options with their values."""
-    _check_nodes(spec)
-    _check_devices(spec)
-    _check_script(spec)
-
-
 def _check_nodes(spec: LaunchSpec) -> None:
-    if spec.standalone and spec.max_nodes > 1:
-        hint = f"Type: {PROG} --nnodes 1 --nproc-per-node {spec.nproc_per_node} {spec.script}"
-        raise _contradiction(spec, "standalone", "nnodes", "standalone means one node", hint)
     if spec.max_nodes > 1:
         hint = f"Type: {PROG} --nnodes 1 --nproc-per-node {spec.nproc_per_node} {spec.script}"
+        if spec.standalone:
+            raise _contradiction(spec, "standalone", "nnodes", "standalone means one node", hint)
         raise spec.error("nnodes", "is more than one node, and this version runs one", hint)
     if spec.node_rank >= spec.max_nodes:
         hint = f"Type: {PROG} --node-rank 0 {spec.script}"
@@ -222,7 +206,7 @@ def _check_devices(spec: LaunchSpec) -> None:
 def _check_script(spec: LaunchSpec) -> None:
     modes = [name for name in ("module", "no_python", "run_path") if getattr(spec, name)]
     if len(modes) > 1:
-        variable = next((s for s in map(spec.source_of, modes) if not s.startswith("-")), None)
+        variable = next((s for s in map(spec.find_source, modes) if not s.startswith("-")), None)
         command = f"{PROG} {_typed(spec, modes[0])} {spec.script}"
         hint = f"Type: unset {variable}" if variable else f"Type: {command}"
         raise _contradiction(spec, modes[0], modes[1], "SCRIPT can be only one of the two", hint)
@@ -243,7 +227,7 @@ def _typed(spec: LaunchSpec, name: str) -> str:
 
 def _given(spec: LaunchSpec, name: str) -> str:
     """Return an option as it was given: `--devices 0,1`, or the variable `PET_DEVICES=0,1`."""
-    source = spec.source_of(name)
+    source = spec.find_source(name)
     if source.startswith("-"):
         return _typed(spec, name)
     return f"{source}={spec.options[name].unparse(getattr(spec, name))}"

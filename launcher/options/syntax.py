@@ -1,5 +1,4 @@
-"""The small languages inside option values: node ranges, stream maps, rank lists, signal names,
-text filters.
+"""The small languages inside option values: node ranges, streams, ranks, signals, text filters.
 
 Each function takes the text and returns its parsed form, or raises ValueError whose text ends a
 sentence that begins with the option: "must be ...". Who typed it and what to type instead is added
@@ -10,7 +9,9 @@ from __future__ import annotations
 
 STDOUT = 1
 STDERR = 2
-EVERY_RANK = -1  # the key of a stream map that has one value for all local ranks
+
+# The key of a stream map that has one value for all local ranks.
+EVERY_RANK = -1
 
 _NOT_STREAMS = (
     "must be 0 (none), 1 (stdout), 2 (stderr) or 3 (both) for all workers, or pairs of local rank"
@@ -44,9 +45,7 @@ def parse_workers(text: str) -> int | str:
 
 
 def parse_streams(text: str) -> dict[int, int]:
-    """Return local rank -> sum of STDOUT and STDERR; the key EVERY_RANK when one number was given
-    for all.
-    """
+    """Return local rank -> sum of STDOUT and STDERR; EVERY_RANK -> it, for one number for all."""
     streams: dict[int, int] = {}
     for pair in [f"{EVERY_RANK}:{text}"] if ":" not in text else text.split(","):
         rank, _, bits = pair.partition(":")
@@ -56,15 +55,13 @@ def parse_streams(text: str) -> dict[int, int]:
     return streams
 
 
-def streams_of(streams: dict[int, int], local_rank: int) -> int:
+def select_streams(streams: dict[int, int], local_rank: int) -> int:
     """Return the bits for one local rank; a rank that is not listed has none, as in torchrun."""
     return streams.get(local_rank, streams.get(EVERY_RANK, 0))
 
 
 def parse_ranks(text: str) -> frozenset[int] | None:
-    """Return the local ranks of a comma-separated list, None when the text is empty and all are
-    meant.
-    """
+    """Return the local ranks of a comma-separated list; None for all, when it is empty."""
     if not text:
         return None
     ranks = [rank.strip() for rank in text.split(",")]
@@ -73,12 +70,10 @@ def parse_ranks(text: str) -> frozenset[int] | None:
     return frozenset(int(rank) for rank in ranks)
 
 
-def parse_filters(text: str) -> tuple[str, ...]:
-    """Return the texts of a comma-separated list, in which `,,` stands for a comma; no empty
-    ones.
-    """
+def parse_filters(text: str) -> tuple[bytes, ...]:
+    """Return the texts of a comma-separated list but for empty ones; `,,` stands for a comma."""
     texts = text.replace(",,", "\0").split(",")
-    return tuple(part.replace("\0", ",") for part in texts if part)
+    return tuple(part.replace("\0", ",").encode() for part in texts if part)
 
 
 def parse_signals(text: str) -> tuple[int, ...]:

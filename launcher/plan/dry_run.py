@@ -1,5 +1,4 @@
-"""What `--dry-run` prints: layout, addresses, command and environment of each rank, and where
-values came from.
+"""What `--dry-run` prints: the layout, and each rank's command and variables with their origin.
 
 Makes text, of a plan, or of the one rank that an engine has started; decides nothing.
 """
@@ -11,8 +10,9 @@ import shlex
 from collections.abc import Mapping
 
 from launcher.options.spec import LaunchSpec
-from launcher.plan.interpreter import command_line
+from launcher.plan.interpreter import make_command_line
 from launcher.plan.plan import LaunchPlan, WorkerPlan
+from launcher.plan.program import program_kind
 from launcher.ranks import Place, format_ranges
 
 # The values that decide the layout, with the option each one comes from.
@@ -45,9 +45,8 @@ _SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "API_KEY", "CREDENTIAL")
 def render_plan(spec: LaunchSpec, plan: LaunchPlan, method: str) -> str:
     """Return the plan as text. method: `warm` or `spawn`, how the workers would be started."""
     assignment = plan.assignment
-    how = "one exec each"
-    if method == "warm":
-        how = "a fork server that imports the heavy modules once"
+    warm = "a fork server that imports the heavy modules once"
+    how = warm if method == "warm" else "one exec each"
     store = f"store of rank 0: {assignment.master_addr}:{assignment.master_port}"
     lines = [
         f"{assignment.world_size} workers on {assignment.num_nodes} node, started by {how}",
@@ -63,7 +62,8 @@ def render_plan(spec: LaunchSpec, plan: LaunchPlan, method: str) -> str:
         f"  {name}={_shown(name, value)}"
         for name, value in sorted(plan.workers[0].common_env.items())
     ]
-    untouched = _untouched(plan)
+    # What the workers inherit as it is.
+    untouched = os.environ.keys() - plan.workers[0].common_env.keys() - plan.workers[0].env.keys()
     lines += [f"  {name}={os.environ[name]}   (yours, kept)" for name in _KEPT if name in untouched]
     for worker in plan.workers:
         lines += ["", *_render_worker(worker)]
@@ -73,16 +73,11 @@ def render_plan(spec: LaunchSpec, plan: LaunchPlan, method: str) -> str:
 def render_rank(spec: LaunchSpec, place: Place, variables: Mapping[str, str]) -> str:
     """Return what one rank of an engine would run, and its variables, as text."""
     origins = {_PLACE[field]: source for field, source in place.sources.items()}
-    program = [
-        *([] if spec.no_python else ["python"]),
-        *(["-m"] if spec.module else []),
-        spec.script,
-        *spec.script_args,
-    ]
+    here = f"in the process that {place.starter} has started"
     lines = [
-        f"rank {place.rank} of {place.world_size}, in the process that {place.starter} has started:"
+        f"rank {place.rank} of {place.world_size}, {here}:",
+        _render_program(program_kind(spec), spec.script, spec.script_args),
     ]
-    lines.append(f"  command: {shlex.join(program)}")
     for name, value in sorted(variables.items()):
         lines.append(
             f"  {name}={_shown(name, value)}" + (f"   ({origins[name]})" if name in origins else "")
@@ -90,29 +85,22 @@ def render_rank(spec: LaunchSpec, place: Place, variables: Mapping[str, str]) ->
     return "\n".join(lines)
 
 
-def _untouched(plan: LaunchPlan) -> set[str]:
-    """Return the names of this process's variables that the workers inherit as they are."""
-    worker = plan.workers[0]
-    return set(os.environ) - set(worker.common_env) - set(worker.env)
-
-
 def _render_worker(worker: WorkerPlan) -> list[str]:
-    lines = [f"rank {worker.rank}:"]
-    if worker.kind == "command":
-        lines.append(f"  command: {shlex.join((worker.target, *worker.args))}")
-    else:
-        program = [
-            "python",
-            *(["-m"] if worker.kind == "module" else []),
-            worker.target,
-            *worker.args,
-        ]
-        lines.append(f"  command: {shlex.join(program)}")
-    lines.append(f"  by exec: {shlex.join(command_line(worker, os.getpid()))}")
+    lines = [
+        f"rank {worker.rank}:",
+        _render_program(worker.kind, worker.target, worker.args),
+        f"  by exec: {shlex.join(make_command_line(worker, os.getpid()))}",
+    ]
     if worker.cpus:
         lines.append(f"  CPUs: {format_ranges(worker.cpus)}")
     lines += [f"  {name}={_shown(name, value)}" for name, value in sorted(worker.env.items())]
     return lines
+
+
+def _render_program(kind: str, target: str, args: tuple[str, ...]) -> str:
+    """Return the line that says what a rank runs, as one would type it without the launcher."""
+    python = {"command": (), "module": ("python", "-m")}.get(kind, ("python",))
+    return f"  command: {shlex.join((*python, target, *args))}"
 
 
 def _shown(name: str, value: str) -> str:

@@ -18,9 +18,7 @@ _EXEC_ENTRY = os.path.join(_WORKER_DIR, "exec_command.py")
 
 
 def interpreter_flags() -> list[str]:
-    """Return the options with which this interpreter was started, as they were typed, for the
-    workers' interpreters.
-    """
+    """Return the options of this interpreter, as they were typed, for the workers' ones."""
     options: list[str] = []
     arguments = iter(sys.orig_argv[1:])
     for argument in arguments:
@@ -36,8 +34,7 @@ def interpreter_flags() -> list[str]:
             if letter in "WX":
                 options += ["-" + letter, argument[index + 1 :] or next(arguments)]
                 break
-            # Workers have no terminal to be interactive on, and their entry has no first line to
-            # skip.
+            # Workers have no terminal to be interactive on, and their entry no first line to skip.
             letters += letter if letter not in "ix" else ""
         if letters:
             options.append("-" + letters)
@@ -45,13 +42,11 @@ def interpreter_flags() -> list[str]:
 
 
 def python_command() -> list[str]:
-    """Return the interpreter with its options. PYTHON_EXEC names another interpreter, as under
-    torchrun.
-    """
+    """Return the interpreter with its options; PYTHON_EXEC names another, as under torchrun."""
     return [os.environ.get("PYTHON_EXEC") or sys.executable, *interpreter_flags()]
 
 
-def command_line(worker: WorkerPlan, parent_pid: int) -> list[str]:
+def make_command_line(worker: WorkerPlan, parent_pid: int) -> list[str]:
     """Return what is executed for one worker."""
     if worker.kind == "command":
         return [

@@ -36,8 +36,7 @@ class NodeFacts(NamedTuple):
 
 
 def look_at_node(spec: LaunchSpec, mark: str = "") -> NodeFacts:
-    """Find out what this machine has, and give the run its id and its mark (`mark`, if there is one
-    already).
+    """Find out what this machine has; give the run its id, and its mark unless there is one.
 
     Raises LauncherError when the machine cannot hold the workers, UsageError when it has not what
     an option asks for.
@@ -59,8 +58,9 @@ def look_at_node(spec: LaunchSpec, mark: str = "") -> NodeFacts:
 
 
 def _check_open_files(local_world_size: int) -> None:
-    """Raise LauncherError when the limit on open files is too low: before the first worker starts,
-    and not at the one for which it is.
+    """Raise LauncherError when the limit on open files is too low for all workers.
+
+    That is before the first one starts, and not at the one for which it is.
     """
     import resource
 

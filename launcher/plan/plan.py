@@ -1,5 +1,4 @@
-"""What will be done: `make_plan` turns a spec and an assignment into the workers of one attempt on
-this node.
+"""What will be done: `make_plan` makes a spec and an assignment the workers of one attempt.
 
 Pure: the machine's facts (environment, usable CPUs, GPUs) are arguments. `--dry-run` prints a plan,
 tests compare it, and how workers start, what they print and how they stop follows from it alone.
@@ -87,15 +86,11 @@ def make_plan(spec: LaunchSpec, assignment: Assignment, facts: NodeFacts) -> Lau
         virtual_local_rank=spec.virtual_local_rank,
         hang_timeout_s=spec.hang_timeout,
     )
-    common = environment.common(run, assignment, facts.environ, facts.usable_cpus)
+    common = environment.make_common(run, assignment, facts.environ, facts.usable_cpus)
     workers = tuple(
         _plan_worker(spec, assignment, facts, run, common, place) for place in assignment.places()
     )
-    filters = {
-        "out": tuple(text.encode() for text in spec.stdout_filters),
-        "err": tuple(text.encode() for text in spec.stderr_filters),
-    }
-    paths = facts.paths
+    paths, filters = facts.paths, spec.filters
     return LaunchPlan(
         assignment=assignment,
         workers=workers,
@@ -124,7 +119,7 @@ def _plan_worker(
 ) -> WorkerPlan:
     attempt, paths = assignment.attempt, facts.paths
     error_file = paths.error_file(attempt, place.rank) if paths else None
-    env = environment.per_rank(run, assignment, place, error_file)
+    env = environment.make_per_rank(run, assignment, place, error_file)
     streams = spec.console_streams(place.local_rank)
     # Under --virtual-local-rank $LOCAL_RANK in an argument is what the environment says, too.
     args = tuple(environment.expand(argument, env) for argument in spec.script_args)
@@ -136,7 +131,7 @@ def _plan_worker(
         args=args,
         common_env=common,
         env=env,
-        unset=environment.removed({*common, *env}, facts.environ),
+        unset=environment.select_removed({*common, *env}, facts.environ),
         error_file=error_file,
         logs={stream: paths.log(attempt, place.rank, stream) for stream in ("out", "err")}
         if paths
@@ -148,8 +143,9 @@ def _plan_worker(
 
 
 def plan_replacement(plan: LaunchPlan, local_rank: int, rank: int, number: int) -> WorkerPlan:
-    """Return the worker that takes a lost one's place while the others go on; it is the `number`th
-    in this attempt, from 1.
+    """Return the worker that takes a lost one's place while the others go on.
+
+    It is the `number`th in this attempt, from 1.
 
     It has the local rank, and so the device, of the lost one; its rank may be another. Its files
     are its own.
@@ -157,7 +153,7 @@ def plan_replacement(plan: LaunchPlan, local_rank: int, rank: int, number: int) 
     lost, paths = plan.workers[local_rank], plan.paths
     place = lost.place._replace(rank=rank)
     error_file = paths.error_file(plan.attempt, rank, number) if paths else None
-    env = {**lost.env, **environment.of_replacement(rank, plan.attempt + number, error_file)}
+    env = {**lost.env, **environment.make_replacement(rank, plan.attempt + number, error_file)}
     args = tuple(environment.expand(argument, env) for argument in plan.script_args)
     return lost._replace(
         place=place,

@@ -1,5 +1,4 @@
-"""The program that workers are to run: what kind it is, whether a fork server helps it, and what is
-wrong with it.
+"""The program that workers are to run: its kind, whether a fork server helps it, what is wrong.
 
 It is looked at before anything starts: eight workers that each print "No such file" help nobody.
 Nothing is imported or run here: a module is searched for without importing its parents. Must not
@@ -36,9 +35,7 @@ _OUR_STDIN = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 
 
 def program_kind(spec: LaunchSpec) -> str:
-    """Return how the target is run: command, module, run_path, package (a folder or an archive) or
-    script.
-    """
+    """Return how the target is run: command, module, run_path, package (folder, zip) or script."""
     if spec.no_python:
         return "command"
     if spec.module:
@@ -49,7 +46,7 @@ def program_kind(spec: LaunchSpec) -> str:
 
 
 def _is_archive(path: str) -> bool:
-    """Return whether python would run a file as a zip archive, whatever its name."""
+    """Tell whether python would run a file as a zip archive, whatever its name."""
     if path.endswith((".py", ".pyc")) or not os.path.isfile(path):
         return False
     from zipimport import ZipImportError, zipimporter
@@ -62,8 +59,9 @@ def _is_archive(path: str) -> bool:
 
 
 def starts_warm(spec: LaunchSpec) -> bool:
-    """Return whether to try a fork server. It has nothing to offer to foreign commands, and to one
-    worker that is started once.
+    """Tell whether to try a fork server.
+
+    It has nothing to offer to foreign commands, and to one worker that is started once.
     """
     if program_kind(spec) == "command" or spec.start == "spawn":
         return False
@@ -71,7 +69,7 @@ def starts_warm(spec: LaunchSpec) -> bool:
 
 
 def may_use_horovod(spec: LaunchSpec) -> bool:
-    """Whether to look closer: for all other programs, nothing of launcher/horovod is loaded."""
+    """Tell whether to look closer: all other programs load nothing of launcher/horovod."""
     if spec.backend != "auto":
         return spec.backend == "horovod"
     try:
@@ -82,8 +80,9 @@ def may_use_horovod(spec: LaunchSpec) -> bool:
 
 
 def check_command(spec: LaunchSpec) -> None:
-    """Raise UsageError or SpawnError when the workers could not even begin; see the exit codes of
-    both.
+    """Raise UsageError or SpawnError when the workers could not even begin.
+
+    The exit codes of both say which it is.
     """
     if spec.no_python:
         _check_executable(spec.script)
@@ -94,21 +93,19 @@ def check_command(spec: LaunchSpec) -> None:
 
 
 def check_python(spec: LaunchSpec, environ: Mapping[str, str]) -> None:
-    """Raise SpawnError when PYTHON_EXEC names nothing that can be executed, and the workers are to
-    be run by it.
-    """
+    """Raise SpawnError when PYTHON_EXEC, which is to run the workers, cannot be executed."""
     python = environ.get("PYTHON_EXEC", "")
     if not python or spec.no_python:
         return
     path = _search_path(python)
-    if path is not None and os.path.isfile(path) and os.access(path, os.X_OK):
-        _check_interpreter(path)
-        return
-    if path is not None:
-        problem, code = "cannot be executed", _CANNOT_EXECUTE
-    else:
+    if path is None:
         where = "" if os.path.dirname(python) else " in the folders of PATH"
         problem, code = f"was not found{where}", _NOT_FOUND
+    elif not _is_executable(path):
+        problem, code = "cannot be executed", _CANNOT_EXECUTE
+    else:
+        _check_interpreter(path)
+        return
     raise SpawnError(
         f"The interpreter that PYTHON_EXEC={python} names {problem}.",
         exit_code=code,
@@ -147,12 +144,11 @@ def _check_script(script: str) -> None:
 
 
 def _is_other_language(script: str, start: bytes) -> bool:
-    """Return whether the first line names another interpreter and the text is no Python either."""
+    """Tell whether the first line names another interpreter and the text is no Python either."""
     first_line = start.split(b"\n", 1)[0]
     if not first_line.startswith(b"#!") or b"py" in first_line:
         return False
-    # Some Python files begin as a shell script that starts Python on itself; Python runs them as
-    # well.
+    # Some Python files begin as a shell script that starts Python on itself.
     try:
         with open(script, "rb") as file:
             compile(file.read(), script, "exec", dont_inherit=True)
@@ -168,7 +164,8 @@ def _near_hint(script: str) -> str:
     folder, name = os.path.split(script)
     if os.path.isfile(f"{script}.py"):
         return f"Did you mean {script}.py?"
-    if not folder and _is_module(name):
+    is_module_name = not folder and all(part.isidentifier() for part in name.split("."))
+    if is_module_name and _module_problem(name) is None:
         return f"Did you mean the module? Type: {PROG} -m {name}"
     near = _near_file(folder or ".", name)
     if near:
@@ -196,12 +193,6 @@ def _near_file(folder: str, name: str) -> str | None:
     return near[0] if near and near[0] != name else None
 
 
-def _is_module(name: str) -> bool:
-    if not all(part.isidentifier() for part in name.split(".")):
-        return False
-    return _module_problem(name) is None
-
-
 def _check_module(name: str) -> None:
     problem = _module_problem(name)
     if problem is None:
@@ -214,9 +205,7 @@ def _check_module(name: str) -> None:
 
 
 def _module_problem(name: str) -> str | None:
-    """Return why `python -m name` would find nothing, None when it would, or when only running
-    could tell.
-    """
+    """Return why `python -m name` would find nothing; None when it would, or only it can tell."""
     parts = name.split(".")
     if not all(parts):
         return f"{name!r} is no name of a module."
@@ -237,15 +226,15 @@ def _module_problem(name: str) -> str | None:
 
 
 def _find(name: str, path: list[str] | None) -> ModuleSpec | None:
-    """Ask the import system for a module, importing nothing; `path` is its package's, None on top
-    level.
+    """Ask the import system for a module, importing nothing.
+
+    `path` is its package's, None on top level.
     """
     from importlib.machinery import PathFinder
 
     if path is not None:
         return PathFinder.find_spec(name, path)
-    # Workers run with the current folder first, as under `python -m`; the supervisor itself does
-    # not.
+    # Workers run with the current folder first, as under `python -m`; the supervisor does not.
     here = PathFinder.find_spec(name, [os.getcwd()])
     if here is not None and here.loader is not None:
         return here
@@ -258,7 +247,7 @@ def _find(name: str, path: list[str] | None) -> ModuleSpec | None:
 
 
 def _changes_its_path(package: ModuleSpec) -> bool:
-    """Return whether a package may find modules in places that only its own code knows."""
+    """Tell whether a package may find modules in places that only its own code knows."""
     try:
         with open(package.origin or "", "rb") as file:
             return b"__path__" in file.read()
@@ -293,13 +282,15 @@ def _search_path(command: str) -> str | None:
         return command if os.path.exists(command) else None
     found = [os.path.join(folder, command) for folder in os.get_exec_path() if command]
     files = [path for path in found if os.path.isfile(path)]
-    return next((path for path in files if os.access(path, os.X_OK)), files[0] if files else None)
+    return next((path for path in files if _is_executable(path)), files[0] if files else None)
+
+
+def _is_executable(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def _check_interpreter(path: str) -> None:
-    """Raise SpawnError when the first line of a script names an interpreter that cannot be
-    started.
-    """
+    """Raise SpawnError when a script's first line names an interpreter that cannot start."""
     try:
         with open(path, "rb") as file:
             first_line = file.read(_LONGEST_INTERPRETER_LINE).split(b"\n", 1)[0]
@@ -309,7 +300,7 @@ def _check_interpreter(path: str) -> None:
     if not first_line.startswith(b"#!") or not words:
         return
     interpreter = os.fsdecode(words[0])
-    if os.path.isfile(interpreter) and os.access(interpreter, os.X_OK):
+    if _is_executable(interpreter):
         return
     message = (
         f"The first line of {path} names the interpreter {interpreter}, which cannot be executed."

@@ -25,8 +25,9 @@ def new_run_id(wanted: str) -> str:
 def make_run_folder(
     parent: str, log_dir: str | None, run_id: str, world_size: int
 ) -> tuple[RunPaths | None, str]:
-    """Make the run's folder. Returns its paths, None when there is nowhere to make it, and a
-    warning or "".
+    """Make the run's folder; return its paths and a warning or "".
+
+    There are no paths, None, when there is nowhere to make it.
     """
     name = run_id.replace(os.sep, "_")
     while len(os.fsencode(name)) > _LONGEST_NAME:
@@ -72,9 +73,7 @@ def prepare_attempt(paths: RunPaths, attempt: int) -> None:
 
 
 def tidy(paths: RunPaths, attempts: int) -> None:
-    """Remove what stayed empty: stack files that nobody asked for, heartbeats, and then their
-    folders.
-    """
+    """Remove what stayed empty: stack files that nobody asked for, heartbeats, their folders."""
     for attempt in range(attempts):
         folder = paths.error_dir(attempt)
         try:

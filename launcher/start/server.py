@@ -52,7 +52,7 @@ class ServerProcess:
         null = os.open(os.devnull, os.O_RDONLY)
         number = str(theirs.fileno())
         argv = [*python_command(), ENTRY, "forkserver", number, str(os.getpid()), _ROOM]
-        environ = merged_environ(contract.at_start(self.mark, os.environ), ())
+        environ = merged_environ(contract.make_for_start(self.mark, os.environ), ())
         try:
             # Under its own number: 3 and above may be descriptors that the user hands over.
             theirs.set_inheritable(True)

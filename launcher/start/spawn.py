@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from launcher.events import Event, Exited, Started, StartFailed
 from launcher.exits import from_wait_status
-from launcher.plan.interpreter import command_line
+from launcher.plan.interpreter import make_command_line
 from launcher.system.processes import launch_process, merged_environ, start_problem
 
 TYPE_CHECKING = False
@@ -31,7 +31,7 @@ class SpawnStarter:
 
     def start(self, worker: WorkerPlan, descriptors: Sequence[int]) -> Iterable[Event]:
         """Start one worker with these descriptors as its stdin, stdout and stderr."""
-        argv = command_line(worker, os.getpid())
+        argv = make_command_line(worker, os.getpid())
         environ = merged_environ({**worker.common_env, **worker.env}, worker.unset)
         ours = os.sched_getaffinity(0) if worker.cpus else ()
         try:

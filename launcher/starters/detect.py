@@ -1,5 +1,4 @@
-"""Who started this process, and which place in the run that gives it: other people's environment
-variables as one table.
+"""Who started this process, at which place in the run: other people's variables as one table.
 
 Owns the names that starters set and their order of precedence. Takes the environment as an argument
 and returns values: reads nothing else, writes nothing, never imports MPI (importing it starts it,
@@ -16,10 +15,10 @@ from launcher.ranks import Place
 from launcher.starters.slurm import expand_counts, expand_nodes
 
 Environ = Mapping[str, str]
-_Found = dict[str, tuple[int, str]]  # field of Place -> value and the variable it came from
+# Field of Place -> its value, and the variable that it came from.
+_Found = dict[str, tuple[int, str]]
 
-# Slurm's step ids of an interactive shell, a batch script and the external step: none of them is a
-# rank.
+# Slurm's step ids of what is no rank: an interactive shell, a batch script, the external step.
 _NO_STEPS = {"4294967290", "4294967291", "4294967292"}
 
 # Where a number came from that nobody has told.
@@ -27,9 +26,7 @@ NO_VARIABLE = "no variable"
 
 
 class _Starter(NamedTuple):
-    """How one starter writes the place of a process: for each number its variables, the best
-    first.
-    """
+    """How one starter writes the place of a process: its variables for each number, best first."""
 
     name: str
     needs: tuple[str, ...]
@@ -49,8 +46,7 @@ _STARTERS = (
     _contract("launcher", "LAUNCHER_RUN_ID"),
     _contract("torchrun", "TORCHELASTIC_RUN_ID"),
     _contract("contract"),
-    # MPI comes before Slurm: under `salloc mpirun` the SLURM_ numbers are those of Open MPI's
-    # daemons.
+    # MPI comes before Slurm: under `salloc mpirun` SLURM_ numbers are of Open MPI's daemons.
     _Starter(
         "openmpi",
         ("OMPI_COMM_WORLD_RANK",),
@@ -95,8 +91,7 @@ _STARTERS = (
 
 
 def detect(environ: Environ) -> Place:
-    """Tell this process's place from the variables of whoever started it; rank 0 of 1 when nobody
-    did.
+    """Tell this process's place from its starter's variables; rank 0 of 1 when nobody started it.
 
     Raises UsageError for values that are broken or incomplete, EnvironmentMismatch for values that
     contradict each other.
@@ -113,8 +108,7 @@ def detect(environ: Environ) -> Place:
 
 
 def detect_engine(environ: Environ) -> Place:
-    """Tell, as `detect` does, where an engine has put this process: for the launcher itself, which
-    is no rank without one.
+    """Tell where an engine has put this process; for the launcher, which is no rank without one.
 
     RANK and its like, exported in a shell or left by a service, say nothing then: it sets them for
     its workers. Those that a wrapper has made of the engine's numbers say the same once more.
@@ -138,18 +132,17 @@ def detect_engine(environ: Environ) -> Place:
 
 
 def restart_count(environ: Environ) -> int:
-    """Return how many times the workers were started again: by the launcher or torchrun, or by
-    Slurm's requeue.
-    """
+    """Return how many times the launcher, torchrun or Slurm's requeue started the workers again."""
     for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"):
         if environ.get(name):
-            return number(environ, name)
+            return read_number(environ, name)
     return 0
 
 
-def mpi_engine(environ: Environ) -> str:
-    """Return what has started this process as a rank of MPI, "mpirun" or "srun"; empty where MPI
-    would make a world of one.
+def find_mpi_engine(environ: Environ) -> str:
+    """Return what started this process as a rank of MPI, "mpirun" or "srun"; else "".
+
+    Where there is none, MPI would make a world of one.
     """
     if environ.get("OMPI_COMM_WORLD_RANK") or environ.get("MV2_COMM_WORLD_RANK"):
         return "mpirun"
@@ -159,34 +152,33 @@ def mpi_engine(environ: Environ) -> str:
 
 
 def in_slurm_step(environ: Environ) -> bool:
-    """Return whether srun has started this process, or one above it; a batch script and a shell of
-    salloc are no steps.
+    """Tell whether srun has started this process, or one above it.
+
+    A batch script and a shell of salloc are no steps.
     """
     return bool(environ.get("SLURM_STEP_ID")) and environ["SLURM_STEP_ID"] not in _NO_STEPS
 
 
 def _has_started(starter: _Starter, environ: Environ) -> bool:
-    if starter.name == "slurm" and not in_slurm_step(environ):
-        return False
     if not all(environ.get(name) for name in starter.needs):
         return False
-    # `srun --mpi=pmi2` speaks MPICH's language as well; the one who started the ranks is Slurm.
-    return starter.name != "mpich" or not _is_slurm_rank(
-        environ["PMI_RANK"], environ.get("PMI_SIZE", ""), environ
-    )
+    if starter.name == "mpich" and in_slurm_step(environ):
+        # `srun --mpi=pmi2` speaks MPICH's language as well: then both name the same rank. Of a
+        # daemon that has started this rank, Slurm gives other numbers.
+        mine = (environ.get("SLURM_PROCID"), environ.get("SLURM_STEP_NUM_TASKS"))
+        return mine != (environ["PMI_RANK"], environ.get("PMI_SIZE", ""))
+    return starter.name != "slurm" or in_slurm_step(environ)
 
 
 def _alone(environ: Environ) -> Place:
-    """Return rank 0 of 1, unless variables say that there are more ranks and only not which one
-    this is.
-    """
+    """Return rank 0 of 1, unless variables say that there are more ranks, but not which this is."""
     if environ.get("PMIX_RANK"):
         raise UsageError(
             f"PMIX_RANK={environ['PMIX_RANK']} says that this is one rank of several, but not of"
             " how many.",
             hint="Start the ranks with mpirun or srun, or set RANK and WORLD_SIZE for each.",
         )
-    if environ.get("WORLD_SIZE") and number(environ, "WORLD_SIZE", least=1) > 1:
+    if environ.get("WORLD_SIZE") and read_number(environ, "WORLD_SIZE", least=1) > 1:
         raise UsageError(
             f"WORLD_SIZE={environ['WORLD_SIZE']} is set, but RANK, the number of this process, is"
             " not.",
@@ -205,8 +197,8 @@ def _read(starter: _Starter, environ: Environ) -> Place:
             f"{starter.rank}={environ[starter.rank]} is set, but {starter.world_size} is not.",
             hint=f"Set both, or `unset {starter.rank}` to run this script alone.",
         )
-    world_size = number(environ, starter.world_size, least=1)
-    rank = number(environ, starter.rank)
+    world_size = read_number(environ, starter.world_size, least=1)
+    rank = read_number(environ, starter.rank)
     if rank >= world_size:
         raise EnvironmentMismatch(
             f"{starter.rank}={rank} does not go with {starter.world_size}={world_size}: ranks are 0"
@@ -214,9 +206,8 @@ def _read(starter: _Starter, environ: Environ) -> Place:
         )
     found: _Found = {"rank": (rank, starter.rank), "world_size": (world_size, starter.world_size)}
     for field in ("local_rank", "local_world_size", "node_rank"):
-        for name in getattr(starter, field):
-            if environ.get(name):
-                found.setdefault(field, (number(environ, name), name))
+        for name in filter(environ.get, getattr(starter, field)):
+            found.setdefault(field, (read_number(environ, name), name))
     if starter.name == "slurm":
         _add_slurm_place(found, environ)
     _add_guesses(found, environ)
@@ -232,8 +223,7 @@ def _read(starter: _Starter, environ: Environ) -> Place:
 
 def _add_guesses(found: _Found, environ: Environ) -> None:
     """Complete the place on the node where the starter gave only part of it, or nothing."""
-    one_host = environ.get("MASTER_ADDR", "") in ("localhost", "127.0.0.1", "::1")
-    if one_host:
+    if environ.get("MASTER_ADDR") in ("localhost", "127.0.0.1", "::1"):
         found.setdefault("local_rank", (found["rank"][0], "all are on one host"))
         found.setdefault(
             "local_world_size", (found["world_size"][0], "the world size, as all are on one host")
@@ -243,29 +233,19 @@ def _add_guesses(found: _Found, environ: Environ) -> None:
     found.setdefault("node_rank", (0, NO_VARIABLE))
 
 
-def _is_slurm_rank(rank: str, world_size: str, environ: Environ) -> bool:
-    """Return whether the numbers of the Slurm step are those of this rank, and not of a daemon that
-    started it.
-    """
-    mine = (environ.get("SLURM_PROCID"), environ.get("SLURM_STEP_NUM_TASKS"))
-    return mine == (rank, world_size) and in_slurm_step(environ)
-
-
 def _add_slurm_place(found: _Found, environ: Environ) -> None:
     """Add the place of a step's task on its node; nodes may have different numbers of tasks."""
     if environ.get("SLURM_LOCALID"):
-        found.setdefault("local_rank", (number(environ, "SLURM_LOCALID"), "SLURM_LOCALID"))
-    nodes = (
-        expand_nodes(environ["SLURM_STEP_NODELIST"]) if environ.get("SLURM_STEP_NODELIST") else []
-    )
+        found.setdefault("local_rank", (read_number(environ, "SLURM_LOCALID"), "SLURM_LOCALID"))
+    nodelist = environ.get("SLURM_STEP_NODELIST")
+    nodes = expand_nodes(nodelist) if nodelist else []
     if environ.get("SLURMD_NODENAME") in nodes:
-        # Better than SLURM_NODEID, which counts the nodes of the job: a step may use only some of
-        # them.
+        # Better than SLURM_NODEID, which counts the job's nodes: a step may use some of them.
         found.setdefault(
             "node_rank", (nodes.index(environ["SLURMD_NODENAME"]), "SLURM_STEP_NODELIST")
         )
     elif environ.get("SLURM_NODEID"):
-        found.setdefault("node_rank", (number(environ, "SLURM_NODEID"), "SLURM_NODEID"))
+        found.setdefault("node_rank", (read_number(environ, "SLURM_NODEID"), "SLURM_NODEID"))
     name = "SLURM_STEP_TASKS_PER_NODE"
     counts = expand_counts(environ[name]) if environ.get(name) else []
     node_rank = found["node_rank"][0] if "node_rank" in found else len(counts)
@@ -274,8 +254,7 @@ def _add_slurm_place(found: _Found, environ: Environ) -> None:
 
 
 def _compare_with_mpi(place: Place, others: list[_Starter], environ: Environ) -> None:
-    """Refuse a RANK that was the same for all ranks that MPI started: each would believe to be that
-    one.
+    """Refuse a RANK that is the same for all ranks of MPI: each would believe to be that one.
 
     A script may start ranks of its own below one MPI process per node: then WORLD_SIZE is the
     larger one.
@@ -296,10 +275,11 @@ def _compare_with_mpi(place: Place, others: list[_Starter], environ: Environ) ->
 
 
 def _compare_world_size(place: Place, environ: Environ) -> None:
-    """Refuse a WORLD_SIZE, exported without RANK, that is not the number of ranks that were
-    started.
-    """
-    if environ.get("WORLD_SIZE") and number(environ, "WORLD_SIZE", least=1) != place.world_size:
+    """Refuse a WORLD_SIZE, exported without RANK, that is not the number of started ranks."""
+    if (
+        environ.get("WORLD_SIZE")
+        and read_number(environ, "WORLD_SIZE", least=1) != place.world_size
+    ):
         raise EnvironmentMismatch(
             f"WORLD_SIZE={environ['WORLD_SIZE']} contradicts"
             f" {place.sources['world_size']}={place.world_size}.",
@@ -307,10 +287,8 @@ def _compare_world_size(place: Place, environ: Environ) -> None:
         )
 
 
-def number(environ: Environ, name: str, *, least: int = 0, most: int = 2**31) -> int:
-    """Return the number that a variable holds; raises UsageError, naming it and its value, where it
-    holds none.
-    """
+def read_number(environ: Environ, name: str, *, least: int = 0, most: int = 2**31) -> int:
+    """Return the number that a variable holds; UsageError, with name and value, for none."""
     text = environ[name].strip()
     if not (text.isascii() and text.isdigit()) or not least <= int(text) <= most:
         kind = f"a number from {least}" + (f" to {most}" if most < 2**31 else "")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from launcher.errors import UsageError
 from launcher.ranks import Place
-from launcher.starters.detect import Environ, number
+from launcher.starters.detect import Environ, read_number
 from launcher.starters.slurm import expand_nodes
 
 # Derived ports lie below those that the kernel gives to outgoing connections (32768 and up).
@@ -17,15 +17,14 @@ _FIRST_PORT, _NUM_PORTS = 20_000, 12_000
 
 
 def find_master(place: Place, environ: Environ) -> tuple[str, int]:
-    """Return the master address and port: MASTER_ADDR and MASTER_PORT, or what all ranks derive
-    alike.
+    """Return the master address and port: the variables', or what all ranks derive alike.
 
     Raises UsageError, with the command to type, where the starter tells too little to derive it.
     """
     address = environ.get("MASTER_ADDR") or _derived_address(place, environ)
     if environ.get("MASTER_PORT"):
-        return address, number(environ, "MASTER_PORT", most=65535)
-    job = job_id(place, environ)
+        return address, read_number(environ, "MASTER_PORT", most=65535)
+    job = find_job_id(place, environ)
     if not job:
         raise UsageError(
             f"The ranks meet at {address}, but MASTER_PORT is not set, and {place.starter} gives no"
@@ -37,7 +36,7 @@ def find_master(place: Place, environ: Environ) -> tuple[str, int]:
     return address, _FIRST_PORT + crc32(job.encode()) % _NUM_PORTS
 
 
-def job_id(place: Place, environ: Environ) -> str:
+def find_job_id(place: Place, environ: Environ) -> str:
     """Return the starter's name of this run, the same on all its ranks; empty where it has none."""
     run_id = environ.get("LAUNCHER_RUN_ID") or environ.get("TORCHELASTIC_RUN_ID")
     if run_id:

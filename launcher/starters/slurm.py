@@ -13,9 +13,7 @@ MAX_NODES = 100_000
 
 
 def expand_nodes(nodelist: str) -> list[str]:
-    """Write a node list out: "n[1-2,04],m" is n1, n2, n04, m. Raises UsageError for a broken
-    one.
-    """
+    """Write a node list out: "n[1-2,04],m" is n1, n2, n04, m; UsageError for a broken one."""
     names: list[str] = []
     for item in _split(nodelist):
         names += _expand(item, nodelist)

@@ -1,5 +1,4 @@
-"""Entry of every process that the supervisor starts: one worker, or the fork server. Run by path,
-never by a person.
+"""Entry of every process that the supervisor starts, run by path: a worker, or the fork server.
 
 python __main__.py run KIND PARENT_PID TITLE TARGET [ARGS...]      a worker, started by exec
 python __main__.py forkserver SOCKET_FD PARENT_PID ROOM            the fork server
@@ -18,12 +17,10 @@ _ON_INTERRUPT = signal.getsignal(signal.SIGINT)
 
 
 def _enter() -> None:
-    # Ctrl-C while we prepare ends the process quietly; the script will find python's handler, and
-    # its KeyboardInterrupt.
+    # Ctrl-C while we prepare ends the process quietly; the script will find python's handler.
     if _ON_INTERRUPT is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # Run by path, python has put this folder first on sys.path, where our modules would shadow the
-    # user's.
+    # Run by path, python has put this folder first: our modules would shadow the user's.
     parent = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     if sys.path and os.path.abspath(sys.path[0]) == os.path.dirname(os.path.abspath(__file__)):
         del sys.path[0]

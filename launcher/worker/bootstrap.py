@@ -1,5 +1,4 @@
-"""Runs the user's script in this process as plain `python script.py` would, and leaves a note when
-it fails.
+"""Runs the script as plain `python script.py` would, and leaves a note when it fails.
 
 What a script can see is as under plain python: sys.argv, sys.path[0], __file__, __main__,
 tracebacks, exit. Added to that: the death signal, faulthandler, and the error file that the failure
@@ -11,6 +10,7 @@ from __future__ import annotations
 
 import _imp
 import atexit
+import io
 import os
 import sys
 import time
@@ -24,11 +24,10 @@ from launcher.exits import exit_code_of
 from launcher.system.files import write_whole
 from launcher.worker.threads import wait_until_idle as _wait_until_idle
 
-_OUR_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_OUR_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_PACKAGE_PARENT = os.path.dirname(_OUR_DIRECTORY)
 
-# Modules that every program finds loaded; the entry of a worker takes the names down before it
-# imports anything.
+# Modules that every program finds loaded; noted by a worker's entry before it imports any.
 LOADED_BY_PYTHON: set[str] = set()
 
 # Whether the program has ended with 0, as far as it depends on the program itself.
@@ -39,8 +38,9 @@ _MAX_TEXT = 256 << 10
 
 
 def set_import_path(kind: str, target: str) -> None:
-    """Make sys.path what python makes it for this kind of program: `script`, `module` or `package`
-    (folder or zip).
+    """Make sys.path what python makes it for this kind of program.
+
+    The kinds are those of plan/program.py.
     """
     if kind == "package":
         sys.path.insert(0, _absolute(target))
@@ -57,8 +57,9 @@ def set_import_path(kind: str, target: str) -> None:
 
 
 def _absolute(path: str) -> str:
-    """Return what python makes of a program's path: absolute, with `..` and symbolic links left as
-    they were typed.
+    """Return what python makes of a program's path: absolute, otherwise as it was typed.
+
+    `..` and symbolic links stay.
     """
     try:
         return os.getcwd() if path == "." else os.path.join(os.getcwd(), path)
@@ -87,21 +88,26 @@ def run(kind: str, target: str, args: list[str], error_file: str | None) -> None
         if kind == "script":
             _run_script(target)
         elif kind == "run_path":
-            _run_path(target)
+            import runpy
+
+            # As torchrun's --run-path: under the name __main__, in a module that lives as long as
+            # the program runs.
+            runpy.run_path(target, run_name="__main__")
         else:
             _run_with_runpy(kind, target)
         has_succeeded = True
     except BaseException as error:
         has_succeeded = exit_code_of(error) == 0
-        # A process that the script has forked comes through here as well: its failure is not this
-        # worker's.
+        # A process that the script has forked comes here as well: its failure is not this worker's.
         _record(error, error_file if os.getpid() == pid else None)
         _hide_our_frames(error)
         raise
 
 
 def _let_threads_rest() -> None:
-    """Without this, a script that did all its work can still die in the last millisecond (see
+    """Wait until the library's threads sleep.
+
+    Without this, a script that did all its work can still die in the last millisecond (see
     worker/threads.py).
     """
     if "torch.distributed" in sys.modules:
@@ -109,8 +115,9 @@ def _let_threads_rest() -> None:
 
 
 def _step_aside_for(first_path: str) -> None:
-    """Forget what we have imported where the user's folder has a module of that name: theirs must
-    win, as under python.
+    """Forget what we have imported where the user's folder has a module of that name.
+
+    Theirs must win, as under python.
     """
     if os.path.abspath(first_path) == _PACKAGE_PARENT:
         return
@@ -118,8 +125,7 @@ def _step_aside_for(first_path: str) -> None:
         names = {name.removesuffix(".py") for name in os.listdir(first_path or ".")}
     except OSError:
         return
-    # Asked name by name: going through sys.modules would, in a forked worker, copy the pages of all
-    # its keys.
+    # Asked name by name: to go through sys.modules copies, in a forked worker, its pages.
     for root in [name for name in names - LOADED_BY_PYTHON if name in sys.modules]:
         is_theirs = any(
             os.path.isfile(os.path.join(first_path, *path))
@@ -151,20 +157,11 @@ def _run_script(path: str) -> None:
     exec(code, namespace)
 
 
-def _run_path(target: str) -> None:
-    import runpy
-
-    # torchrun's --run-path: the program runs under the name __main__, in a module that lives as
-    # long as it runs.
-    runpy.run_path(target, run_name="__main__")
-
-
 def _load_code(path: str) -> tuple[Any, bool]:
-    """Return the program's code, and whether it was compiled before: python knows that by name or
-    by content.
-    """
-    import io
+    """Return the program's code, and whether it was compiled before.
 
+    Python knows that by name or by content.
+    """
     with io.open_code(path) as file:
         data = file.read()
     magic = loaders.MAGIC_NUMBER
@@ -178,8 +175,7 @@ def _load_code(path: str) -> tuple[Any, bool]:
 
 
 def _run_with_runpy(kind: str, target: str) -> None:
-    # The very function that the interpreter calls for `python -m`; it fills the module that is
-    # `__main__` now.
+    # The very function that the interpreter calls for `python -m`; it fills today's `__main__`.
     import runpy
 
     sys.modules["__main__"] = ModuleType("__main__")
@@ -191,9 +187,8 @@ def _run_with_runpy(kind: str, target: str) -> None:
 
 
 def _is_ours(filename: str) -> bool:
-    return filename.startswith((_OUR_DIRECTORY, "<frozen runpy>")) or filename.endswith(
-        os.sep + "runpy.py"
-    )
+    ours = (_OUR_DIRECTORY + os.sep, "<frozen runpy>")
+    return filename.startswith(ours) or filename.endswith(os.sep + "runpy.py")
 
 
 def _without_our_frames(trace: TracebackType | None) -> TracebackType | None:
@@ -221,25 +216,23 @@ def _record(error: BaseException, error_file: str | None) -> None:
     if error_file is None or exit_code_of(error) == 0:
         return
     try:
-        write_whole(error_file, encode(describe(error)))
+        write_whole(error_file, encode(make_worker_error(error)))
     except Exception:  # too deep a recursion, say: the report does without
         return
 
 
-def describe(error: BaseException) -> WorkerError:
-    """Return what there is to say of an exception that has come through `run`, with the moment of
-    this call.
-    """
+def make_worker_error(error: BaseException) -> WorkerError:
+    """Return what there is to say of an exception that has come through `run`, at this moment."""
     moment = time.monotonic_ns()
     return WorkerError(
         type=_class_name(type(error)),
-        message=_cut(_text_of(error)),
+        message=_cut(_message(error)),
         traceback="" if isinstance(error, SystemExit) else _cut(_format(error)),
         monotonic_ns=moment,
     )
 
 
-def _text_of(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     try:
         return str(error)
     except Exception:
@@ -255,14 +248,13 @@ def _class_name(kind: type[BaseException]) -> str:
 
 
 def _format(error: BaseException) -> str:
-    """Return the traceback as python prints it: by python itself, because `traceback` may be a
-    module of the user's.
-    """
-    from io import StringIO
+    """Return the traceback as python prints it, and by python itself.
 
+    `traceback` may be a module of the user's.
+    """
     trimmed = _without_our_frames(error.__traceback__)
     old_trace, old_stderr = error.__traceback__, sys.stderr
-    sys.stderr = text = StringIO()
+    sys.stderr = text = io.StringIO()
     try:
         sys.__excepthook__(type(error), error.with_traceback(trimmed), trimmed)
     finally:

@@ -19,7 +19,7 @@ CALL_FILE = "call.pickle"
 
 
 def result_file(folder: str, rank: int) -> str:
-    """Where this rank leaves what the function returned; the file appears whole or not at all."""
+    """Return where this rank leaves what the function returned, whole or not at all."""
     return os.path.join(folder, f"result_{rank}.pickle")
 
 

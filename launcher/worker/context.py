@@ -11,12 +11,14 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from launcher.contract.files import heartbeat_file
 from launcher.errors import UsageError
 from launcher.starters.detect import detect, restart_count
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
 
@@ -30,6 +32,12 @@ T = TypeVar("T")
 BACKENDS = ("auto", "nccl", "gloo", "mpi", "horovod")
 _HEARTBEAT_INTERVAL_S = 0.5
 _OPS = ("mean", "sum", "min", "max")
+
+# Backends that take no timeout, and what to do without.
+_WITHOUT_TIMEOUT = {
+    "horovod": "Horovod; set HOROVOD_GLOO_TIMEOUT_SECONDS",
+    "mpi": "MPI, which waits without end; leave it out",
+}
 
 _current: Context | None = None
 
@@ -62,28 +70,22 @@ def init(backend: str = "auto", timeout_s: float | None = None) -> Context:
             )
         return _current
     place = detect(os.environ)
-    _current = Context(place, _join(place, backend, timeout_s))
+    _current = Context(place, _make_group(place, backend, timeout_s))
     return _current
 
 
-def _join(place: Place, backend: str, timeout_s: float | None) -> TorchGroup:
+def _make_group(place: Place, backend: str, timeout_s: float | None) -> TorchGroup:
+    if timeout_s is not None and backend in _WITHOUT_TIMEOUT:
+        raise UsageError(
+            f"timeout_s={timeout_s!r} has no meaning with {_WITHOUT_TIMEOUT[backend]}."
+        )
     if backend == "horovod":
-        if timeout_s is not None:
-            raise UsageError(
-                f"timeout_s={timeout_s!r} has no meaning with Horovod; set"
-                " HOROVOD_GLOO_TIMEOUT_SECONDS."
-            )
         from launcher.worker import horovod_group
 
-        return horovod_group.join(place, os.environ)
-    if backend == "mpi" and timeout_s is not None:
-        raise UsageError(
-            f"timeout_s={timeout_s!r} has no meaning with MPI, which waits without end; leave it"
-            " out."
-        )
+        return horovod_group.make_group(place, os.environ)
     from launcher.worker import dist
 
-    return dist.join(place, os.environ, backend, timeout_s)
+    return dist.make_group(place, os.environ, backend, timeout_s)
 
 
 class Context:
@@ -100,6 +102,8 @@ class Context:
         self._group = group
         self._pid = os.getpid()
         self._last_heartbeat = float("-inf")
+        error_file = os.environ.get("LAUNCHER_ERROR_FILE")
+        self._heartbeat_file = heartbeat_file(error_file) if error_file else ""
         self._stop = _StopRequest()
         self.rank: int = group.rank
         """Index of this worker in the whole run, from 0."""
@@ -138,8 +142,9 @@ class Context:
 
     @property
     def mpi(self) -> Any:
-        """mpi4py's COMM_WORLD, for ranks that mpirun or `srun --mpi=pmix` has started; alone, a
-        communicator of one rank.
+        """mpi4py's COMM_WORLD, for ranks that MPI has started; alone, a communicator of one rank.
+
+        Ranks of mpirun and of `srun --mpi=pmix` are such ranks.
 
         Its first use imports mpi4py, which initialises MPI. Raises LauncherError where MPI did not
         start the ranks, mpi4py is missing, or it uses another MPI than mpirun.
@@ -154,8 +159,7 @@ class Context:
         return self.rank == 0
 
     def wrap(self, model: Module, **ddp_kwargs: Any) -> Module:
-        """Return the model on this rank's device, with several ranks in DistributedDataParallel.
-        Collective.
+        """Return the model on its device, for several ranks in DistributedDataParallel. Collective.
 
         ddp_kwargs: go to DistributedDataParallel, for example find_unused_parameters=True;
             gradient_as_bucket_view is True unless it is given.
@@ -166,14 +170,16 @@ class Context:
         return self._group.wrap(model, ddp_kwargs)
 
     def unwrap(self, model: Module) -> Module:
-        """Return the model that was given to wrap(), also through torch.compile: the one whose
-        state_dict() is to be saved.
+        """Return the model that was given to wrap(): the one whose state_dict() is to be saved.
+
+        This goes through torch.compile, too.
         """
         return self._group.unwrap(model)
 
     def wrap_optimizer(self, optimizer: T, model: Module) -> T:
-        """Return the optimizer to use with the wrapped model: Horovod's DistributedOptimizer, else
-        the same one. Collective with Horovod.
+        """Return the optimizer to use with the wrapped model. Collective with Horovod.
+
+        It is Horovod's DistributedOptimizer, or the same one.
 
         model: the one that wrap() has returned. Call this after wrap(), and use what it returns; a
             script that does both runs with every backend.
@@ -219,8 +225,7 @@ class Context:
         return result
 
     def gather_object(self, value: T, dst: int = 0) -> list[T] | None:
-        """Return the objects of all ranks, in order of rank, on rank dst; None elsewhere.
-        Collective.
+        """Return the objects of all ranks, in their order, on rank dst; elsewhere None. Collective.
 
         value: anything that can be pickled. UsageError when there is no rank dst.
         """
@@ -239,8 +244,7 @@ class Context:
             print(*values, sep=sep, end=end, flush=True)
 
     def stopping(self) -> bool:
-        """Tell whether the run was asked to stop, so that the script saves and ends by itself.
-        Collective.
+        """Tell whether the run was asked to stop, so that the script saves and ends. Collective.
 
         The first call takes SIGTERM over: from then on it no longer ends this process but makes
         this method return True, on all ranks in the same call, for good. A script that never calls
@@ -255,34 +259,18 @@ class Context:
         return self._stop.agreed
 
     def heartbeat(self) -> None:
-        """Say that this rank makes progress, whatever it prints and computes; call it once per
-        step.
+        """Say that this rank makes progress, whatever it prints; to be called once per step.
 
         Once a rank has called it, `--hang-timeout` watches these calls instead of output and CPU
         time, until the script ends or calls close(). Costs a system call at most twice a second,
         and does nothing where `python -m launcher` has not started the ranks. Not collective.
         """
         now = time.monotonic()
-        error_file = os.environ.get("LAUNCHER_ERROR_FILE")
-        if error_file is None or now - self._last_heartbeat < _HEARTBEAT_INTERVAL_S:
+        if not self._heartbeat_file or now - self._last_heartbeat < _HEARTBEAT_INTERVAL_S:
             return
         self._last_heartbeat = now
-        try:
-            with open(heartbeat_file(error_file), "w"):
-                pass  # opening for writing sets the time of the file
-        except OSError:
-            pass  # a full disk is no reason to end a training
-
-    def _end_heartbeat(self) -> None:
-        """Let output and CPU time count again: nobody can call heartbeat() while the interpreter
-        ends.
-        """
-        error_file = os.environ.get("LAUNCHER_ERROR_FILE")
-        if error_file is None:
-            return
-        try:
-            os.unlink(heartbeat_file(error_file))
-        except OSError:
+        # Opening for writing sets the time of the file. A full disk is no reason to end a training.
+        with suppress(OSError), open(self._heartbeat_file, "w"):
             pass
 
     def close(self) -> None:
@@ -298,7 +286,10 @@ class Context:
         import atexit
 
         atexit.unregister(self._at_exit)
-        self._end_heartbeat()
+        if self._heartbeat_file:
+            # Output and CPU time count again: nobody calls heartbeat() while python ends.
+            with suppress(OSError):
+                os.unlink(self._heartbeat_file)
         self._stop.unwatch()  # waiting for the other ranks below can be ended by SIGTERM again
         if _current is self:
             _current = None
@@ -330,22 +321,17 @@ class _StopRequest:
             signal.signal(signal.SIGTERM, self._note)
 
     def unwatch(self) -> None:
-        if (
-            self._watched
-            and signal.getsignal(signal.SIGTERM) == self._note
-            and not sys.is_finalizing()
-        ):
-            try:
+        is_ours = self._watched and signal.getsignal(signal.SIGTERM) == self._note
+        if is_ours and not sys.is_finalizing():
+            with suppress(ValueError):  # not the main thread
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            except ValueError:  # not the main thread
-                pass
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
 
 
 def _asked_backend(argument: str, option: str) -> str:
-    """The backend that the script's argument and the command line's option agree on."""
+    """Return the backend on which the script's argument and the command line's option agree."""
     for name, value in (("backend", argument), ("LAUNCHER_BACKEND", option)):
         if value not in BACKENDS:
             raise UsageError(

@@ -12,18 +12,15 @@ from launcher.errors import LauncherError
 from launcher.ranks import Place
 
 
-def gpu_index(place: Place, num_gpus: int, environ: Mapping[str, str]) -> int:
-    """The index of this rank's GPU among those it sees; raises LauncherError where there is none
-    for it.
-    """
+def choose_gpu(place: Place, num_gpus: int, environ: Mapping[str, str]) -> int:
+    """Return the index of this rank's GPU among those it sees; LauncherError if there is none."""
     if num_gpus == 0:
         raise LauncherError(
             "backend='nccl' needs a GPU, and PyTorch sees none here.",
             hint="Use backend='gloo' or 'auto', or look at nvidia-smi and CUDA_VISIBLE_DEVICES.",
         )
     if num_gpus == 1 and _sees_one_by_choice(environ):
-        # A GPU of its own (srun --gpus-per-task=1, --virtual-local-rank): the local rank is no
-        # index.
+        # A GPU of its own (srun --gpus-per-task=1, --virtual-local-rank): no index to look for.
         return 0
     if place.local_rank >= num_gpus:
         raise LauncherError(

@@ -15,17 +15,12 @@ from launcher.system.files import move_out_of_the_way
 
 def arm(error_file: str | None) -> None:
     """Install the crash handler on stderr, and the stack dump on the private signal."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     try:
         faulthandler.enable()
+        if error_file is not None:
+            # Kept open for the life of the process: a signal handler can open nothing.
+            fd = move_out_of_the_way(os.open(stack_file(error_file), flags, 0o644))
+            faulthandler.register(STACK_SIGNAL, file=fd, all_threads=True)
     except (OSError, ValueError, RuntimeError):
-        return  # stderr is closed
-    if error_file is None:
-        return
-    try:
-        # Kept open for the life of the process: a signal handler can open nothing.
-        fd = os.open(
-            stack_file(error_file), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644
-        )
-        faulthandler.register(STACK_SIGNAL, file=move_out_of_the_way(fd), all_threads=True)
-    except (OSError, ValueError, RuntimeError):
-        return  # a full disk: then there are no stacks
+        pass  # stderr is closed, or the disk is full: then there are no stacks

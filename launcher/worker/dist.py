@@ -7,17 +7,19 @@ nothing of signals, of the launcher's own variables or of how the ranks were sta
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import Any
 
 from launcher.errors import LauncherError, UsageError
 from launcher.ranks import Place
-from launcher.starters.meeting import find_master, job_id
+from launcher.starters.meeting import find_job_id, find_master
 from launcher.worker import mpi_world
-from launcher.worker.devices import gpu_index
+from launcher.worker.devices import choose_gpu
 from launcher.worker.threads import wait_until_idle
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from torch import Tensor
     from torch import device as Device  # noqa: N812
@@ -32,20 +34,17 @@ if TYPE_CHECKING:
         "TorchGroup",
         "choose_device",
         "import_torch",
-        "join",
+        "make_group",
     ]
 
+# For so many dimensions the message in which all_gather exchanges shapes, of fixed size, has room.
 _MAX_DIMS = 15
-"""Dimensions for which the exchange of shapes before an all_gather has room; its message has a
-fixed size.
-"""
 
 
-def join(
+def make_group(
     place: Place, environ: Mapping[str, str], backend: str, timeout_s: float | None
 ) -> TorchGroup:
-    """Bring the ranks together: choose backend and device, initialise the process group if there
-    are several.
+    """Bring the ranks together: choose backend and device; initialise a group of several ranks.
 
     A process group that the script initialised itself is used as it is, and left to the script to
     destroy.
@@ -65,8 +64,7 @@ def join(
 
 
 class TorchGroup:
-    """The ranks of this run as torch.distributed sees them; with one rank every collective is the
-    identity.
+    """The ranks of this run as torch.distributed sees them; alone, a collective changes nothing.
 
     Tensors on a GPU travel over NCCL. All else (objects, numbers, barriers, tensors of the CPU)
     goes over Gloo, so that it neither waits for the GPU's queue nor takes memory there.
@@ -82,9 +80,7 @@ class TorchGroup:
         self._cpu_group: Any = None
 
     def wrap(self, model: Module, ddp_kwargs: Mapping[str, Any]) -> Module:
-        """Move a model to this rank's device and, with several ranks, into
-        DistributedDataParallel.
-        """
+        """Move a model to this rank's device; with several ranks, into DistributedDataParallel."""
         ddp = self._torch.nn.parallel.DistributedDataParallel
         if isinstance(model, ddp):
             return model
@@ -92,21 +88,18 @@ class TorchGroup:
         if self.world_size == 1:
             return model
         if not any(parameter.requires_grad for parameter in model.parameters()):
-            # DDP refuses such a model, as there are no gradients; what remains is to start from the
-            # same weights.
+            # DDP refuses a model without gradients; what remains is to start from the same weights.
             for tensor in [*model.parameters(), *model.buffers()]:
                 self._dist.broadcast(tensor.data, src=0, group=self._group_for(tensor))
             return model
-        options = {
-            "gradient_as_bucket_view": True,
-            **ddp_kwargs,
-        }  # one copy of the gradients instead of two
+        # One copy of the gradients instead of two.
+        options = {"gradient_as_bucket_view": True, **ddp_kwargs}
         if self.device.type == "cuda":
             options.setdefault("device_ids", [self.device])
         return ddp(model, **options)
 
     def unwrap(self, model: Module) -> Module:
-        """The script's own model inside DistributedDataParallel and torch.compile."""
+        """Return the script's own model inside DistributedDataParallel and torch.compile."""
         while True:
             if isinstance(model, self._torch.nn.parallel.DistributedDataParallel):
                 model = model.module
@@ -117,20 +110,9 @@ class TorchGroup:
 
     def reduce_tensor(self, value: Tensor, op: str) -> Tensor:
         """Combine a tensor of each rank into a new one, without gradient."""
-        if self.world_size == 1:
-            value = value.detach()
-            return value.true_divide(1) if op == "mean" else value.clone()
-        wide, keep = self._widened(value)
-        self._dist.all_reduce(wide, self._reduce_op(op), group=self._group_for(wide))
-        if op == "mean":
-            wide = wide.true_divide(self.world_size)
-        return wide.to(value.dtype) if keep(op) else wide
-
-    def _widened(self, value: Tensor) -> tuple[Tensor, Callable[[str], bool]]:
-        """A copy in which sums are exact enough, and whether the result of an operation goes back
-        to the old type.
-        """
         torch, value = self._torch, value.detach()
+        if self.world_size == 1:
+            return value.true_divide(1) if op == "mean" else value.clone()
         # Sums of many ranks in half precision lose digits; truth values have no sum.
         wider = {
             torch.float16: torch.float32,
@@ -138,8 +120,11 @@ class TorchGroup:
             torch.bool: torch.int64,
         }
         wide = value.to(wider.get(value.dtype, value.dtype), copy=True).contiguous()
-        is_float, is_truth = value.is_floating_point(), value.dtype is torch.bool
-        return wide, lambda op: is_float or (is_truth and op in ("min", "max"))
+        result = self._reduce(wide, op)
+        if op == "mean":
+            result = result.true_divide(self.world_size)
+        is_truth = value.dtype is torch.bool and op in ("min", "max")
+        return result.to(value.dtype) if value.is_floating_point() or is_truth else result
 
     def reduce_number(self, value: float, op: str) -> float:
         """Combine a number of each rank; an integer if it is one on all ranks. Exact up to 2^53."""
@@ -148,14 +133,12 @@ class TorchGroup:
             # theirs is a float.
             is_float = isinstance(value, float) * (-1 if op == "min" else 1)
             pair = self._torch.tensor([value, is_float], dtype=self._torch.float64)
-            number, any_float = self._reduce_pair(pair, op).tolist()
+            number, any_float = self._reduce(pair, op).tolist()
             value = number if any_float else int(number)
         return value / self.world_size if op == "mean" else value
 
     def all_gather(self, value: Tensor) -> list[Tensor]:
-        """The tensors of all ranks in order of rank; their shapes may differ, as those of a last
-        batch do.
-        """
+        """Return the tensors of all ranks in order; shapes may differ, as those of a last batch."""
         value = value.detach().contiguous()
         if self.world_size == 1:
             return [value.clone()]
@@ -171,7 +154,7 @@ class TorchGroup:
         ]
 
     def broadcast_object(self, value: Any, src: int) -> Any:
-        """The object that rank `src` holds, on every rank."""
+        """Return the object that rank `src` holds, on every rank."""
         self._check_rank("src", src)
         if self.world_size == 1:
             return value
@@ -180,7 +163,7 @@ class TorchGroup:
         return box[0]
 
     def gather_object(self, value: Any, dst: int) -> list[Any] | None:
-        """The objects of all ranks in order of rank, on rank `dst`; None on the others."""
+        """Return the objects of all ranks in order of rank, on rank `dst`; None on the others."""
         self._check_rank("dst", dst)
         if self.world_size == 1:
             return [value]
@@ -194,18 +177,14 @@ class TorchGroup:
             self._dist.barrier(group=self._group_for(None))
 
     def close(self) -> None:
-        """Destroy the process group if it is ours; what is still under way in it is finished
-        first.
-        """
+        """Finish what is under way in the process group, and destroy it, if it is ours."""
         self._cpu_group = None
         if self._owned and self._dist.is_initialized():
             self._owned = False
             try:
                 self._dist.destroy_process_group()
-            except (
-                Exception
-            ):  # a peer died: that rank's failure is what the user must see, and not this one
-                pass
+            except Exception:
+                pass  # a peer died: that rank's failure is what the user must see, and not this one
         if self.world_size > 1:
             wait_until_idle()
 
@@ -220,20 +199,25 @@ class TorchGroup:
         if self._owned:
             self._owned = False
             for group in self._dist.distributed_c10d._world.pg_map:
-                ctypes.pythonapi.Py_IncRef(
-                    ctypes.py_object(group)
-                )  # never comes to its last reference
+                # It never comes to its last reference.
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
 
     def wrap_optimizer(self, optimizer: Optimizer, model: Module) -> Optimizer:
-        """The optimizer itself: DistributedDataParallel has averaged the gradients already."""
+        """Return the optimizer itself: DistributedDataParallel has averaged the gradients."""
         return optimizer
 
-    def _reduce_pair(self, pair: Tensor, op: str) -> Tensor:
-        self._dist.all_reduce(pair, self._reduce_op(op), group=self._group_for(None))
-        return pair
+    def _reduce(self, tensor: Tensor, op: str) -> Tensor:
+        """Return the sum (also for a mean), minimum or maximum of all ranks' tensors.
+
+        The tensor may be overwritten.
+        """
+        ops = self._dist.ReduceOp
+        op = {"mean": ops.SUM, "sum": ops.SUM, "min": ops.MIN, "max": ops.MAX}[op]
+        self._dist.all_reduce(tensor, op, group=self._group_for(tensor))
+        return tensor
 
     def _all_shapes(self, value: Tensor) -> list[Any]:
-        """The shapes (torch.Size) of all ranks' tensors, by one small message of fixed size."""
+        """Exchange the shapes (torch.Size) of all tensors by one small message of fixed size."""
         if value.dim() > _MAX_DIMS:
             raise UsageError(
                 f"all_gather takes tensors of at most {_MAX_DIMS} dimensions, not {value.dim()}."
@@ -244,19 +228,12 @@ class TorchGroup:
         rows = [sizes.tolist() for sizes in received]
         return [self._torch.Size(row[1 : 1 + row[0]]) for row in rows]
 
-    def _reduce_op(self, op: str) -> Any:
-        ops = self._dist.ReduceOp
-        return {"mean": ops.SUM, "sum": ops.SUM, "min": ops.MIN, "max": ops.MAX}[op]
-
     def _group_for(self, tensor: Tensor | None) -> Any:
-        """The group that can carry a tensor (None: an object): Gloo for the CPU, else the default
-        group.
-        """
+        """Return the group for a tensor (None: an object): Gloo for the CPU, or the default."""
         if (tensor is not None and tensor.is_cuda) or self.backend != "nccl":
             return None
-        if (
-            self._cpu_group is None
-        ):  # all ranks come here in the same collective, as new_group needs it
+        # All ranks come here in the same collective, as new_group needs it.
+        if self._cpu_group is None:
             self._cpu_group = self._dist.new_group(backend="gloo")
         return self._cpu_group
 
@@ -271,8 +248,6 @@ def import_torch() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        import sys
-
         raise LauncherError(
             "launcher.init() needs PyTorch, which this Python does not have.",
             hint=f"Type: {sys.executable} -m pip install torch",
@@ -290,19 +265,18 @@ def _adopt(torch: Any, place: Place, backend: str, environ: Mapping[str, str]) -
         )
     rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     if (rank, world_size) != (place.rank, place.world_size):
-        # The script took its rank from elsewhere than the environment: then the process group is
-        # right.
+        # The script took its rank from elsewhere: then the process group is right.
         place = Place("script", rank, rank, world_size, world_size)
     device = choose_device(torch, place, "nccl" if "nccl" in name else "gloo", environ)
     return TorchGroup(torch, rank, world_size, device, name, owned=False)
 
 
 def choose_device(torch: Any, place: Place, backend: str, environ: Mapping[str, str]) -> Device:
-    """nccl: this rank's GPU, made the current one. gloo, mpi: the CPU."""
+    """Return this rank's GPU, made the current one, for nccl; else the CPU."""
     if backend != "nccl":
         return torch.device("cpu")
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    device = torch.device("cuda", gpu_index(place, num_gpus, environ))
+    device = torch.device("cuda", choose_gpu(place, num_gpus, environ))
     torch.cuda.set_device(device)
     return device
 
@@ -323,25 +297,22 @@ def _init_process_group(
         mpi_world.check_same(found, (place.rank, place.world_size), "torch's MPI", environ)
         return
     address, port = find_master(place, environ)
-    options: dict[str, Any] = {"rank": place.rank, "world_size": place.world_size}
-    if environ.get("MASTER_ADDR") and environ.get("MASTER_PORT"):
-        options["init_method"] = "env://"  # knows also of a store that torchrun's agent keeps
-    else:
-        options["init_method"] = f"tcp://{address}:{port}"
+    options: dict[str, Any] = {}
     if timeout_s is not None:
         options["timeout"] = timedelta(seconds=timeout_s)
     if backend == "nccl":
-        options["device_id"] = (
-            device  # connects now: a broken link shows here and not in the first step
-        )
+        # Connects now: a broken link shows here and not in the first step.
+        options["device_id"] = device
+    # env:// knows also of a store that torchrun's agent keeps.
+    is_told = environ.get("MASTER_ADDR") and environ.get("MASTER_PORT")
+    method = "env://" if is_told else f"tcp://{address}:{port}"
     try:
-        torch.distributed.init_process_group(backend, **options)
-    except torch.distributed.DistError as error:
-        source = (
-            "MASTER_PORT"
-            if environ.get("MASTER_PORT")
-            else f"derived from {job_id(place, environ)!r}"
+        torch.distributed.init_process_group(
+            backend, method, rank=place.rank, world_size=place.world_size, **options
         )
+    except torch.distributed.DistError as error:
+        derived = f"derived from {find_job_id(place, environ)!r}"
+        source = "MASTER_PORT" if environ.get("MASTER_PORT") else derived
         raise LauncherError(
             f"The {place.world_size} ranks did not meet at {address}, port {port} ({source}):"
             f" {error}",
@@ -357,7 +328,7 @@ def _check_backend(torch: Any, place: Place, environ: Mapping[str, str], backend
             hint="Install one that has it (python -m pip install --force-reinstall torch).",
         )
     if backend == "mpi":
-        if not torch.distributed.is_available() or not torch.distributed.is_mpi_available():
+        if not (torch.distributed.is_available() and torch.distributed.is_mpi_available()):
             raise LauncherError(
                 "backend='mpi', but this PyTorch was built without MPI"
                 " (torch.distributed.is_mpi_available() is False), as all that pip installs are.",

@@ -1,5 +1,4 @@
-"""Becomes a command that is no Python script, after asking the kernel that it dies with the
-supervisor.
+"""Becomes a command that is no Python script, and that dies with the supervisor.
 
 python -I -S exec_command.py PARENT_PID COMMAND [ARGS...]
 
@@ -22,22 +21,15 @@ def main() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != parent_pid:
         os._exit(1)
-    # Python ignores SIGPIPE and SIGXFSZ for itself; the command must find them as a shell would
-    # leave them.
+    # Python ignores SIGPIPE and SIGXFSZ for itself; the command must find them as from a shell.
     for signum in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(signum, signal.SIG_DFL)
     try:
         os.execvp(command[0], command)
-    except FileNotFoundError as error:
-        _fail(f"{command[0]}: {error.strerror}", 127)
     except OSError as error:
-        _fail(f"{command[0]}: {error.strerror}", 126)
-
-
-def _fail(message: str, code: int) -> None:
-    sys.stderr.write(f"launcher: cannot execute {message}\n")
-    sys.stderr.flush()
-    os._exit(code)
+        sys.stderr.write(f"launcher: cannot execute {command[0]}: {error.strerror}\n")
+        sys.stderr.flush()
+        os._exit(127 if isinstance(error, FileNotFoundError) else 126)
 
 
 main()

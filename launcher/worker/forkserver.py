@@ -1,5 +1,4 @@
-"""The fork server: imports the heavy modules once, then forks one worker process for each request
-of the supervisor.
+"""The fork server: imports the heavy modules once, then forks a worker for each request.
 
 It has one thread and no CUDA context when it forks; it checks both, and says so if not. It reports
 every start and every exit at once, and keeps a dead worker as a zombie until the supervisor has
@@ -34,8 +33,9 @@ _FOR_WORKERS = (
 
 
 def main(socket_fd: int, parent_pid: int) -> messages.Start | None:
-    """Serve until the supervisor has gone. Returns in each forked worker what it has to run, and
-    None in the server itself.
+    """Serve until the supervisor has gone; return in each forked worker what it has to run.
+
+    In the server itself that is None.
     """
     old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_WORKERS)
     if not die_with_parent(signal.SIGKILL, parent_pid):
@@ -59,9 +59,7 @@ def main(socket_fd: int, parent_pid: int) -> messages.Start | None:
 
 
 def _preload(config: messages.Configure) -> tuple[str, list[str]]:
-    """Import what the script will import. Returns (reason not to fork, modules that were
-    imported).
-    """
+    """Import what the script will; return the reason not to fork, and what was imported."""
     from launcher.worker import preload
 
     scan = preload.scan(config.kind, config.target)
@@ -99,9 +97,7 @@ def _serve(
     gc.freeze()
     gc.enable()
     server_pid = os.getpid()
-    wakeup_read, wakeup_write = os.pipe()
-    os.set_blocking(wakeup_read, False)
-    os.set_blocking(wakeup_write, False)
+    wakeup_read, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda signum, frame: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
@@ -128,10 +124,8 @@ def _serve(
             sys.stderr.flush()
             pid = _fork(sock, request.local_rank)
             if pid == 0:
-                for ours in (wakeup_read, wakeup_write):
+                for ours in (wakeup_read, wakeup_write, sock.detach(), answers.detach()):
                     os.close(ours)
-                sock.close()
-                answers.close()
                 signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
                 return _become_worker(request, server_pid, descriptors)
             for descriptor in descriptors:
@@ -142,8 +136,9 @@ def _serve(
 
 
 def _fork(sock: socket.socket, local_rank: int) -> int:
-    """Fork; -1 when the system refuses, which the supervisor is told: the workers that run need
-    this server.
+    """Fork; -1 when the system refuses.
+
+    The supervisor is told: the workers that run need this server.
     """
     try:
         return os.fork()
@@ -205,8 +200,9 @@ def _renew_stdin() -> None:
 
 
 def _renew_randomness() -> None:
-    """Give this worker secrets and random numbers of its own. (`random` does it by itself after a
-    fork.)
+    """Give this worker secrets and random numbers of its own.
+
+    (`random` does it by itself after a fork.)
     """
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:

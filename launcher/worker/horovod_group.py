@@ -25,7 +25,7 @@ _OBJECT = "launcher.object"
 _BUILD_HINT = "Type, in a checkout of the launcher: scripts/build_horovod"
 
 
-def join(place: Place, environ: Mapping[str, str]) -> TorchGroup:
+def make_group(place: Place, environ: Mapping[str, str]) -> TorchGroup:
     """Bring the ranks together with Horovod; alone there is nothing to bring together."""
     torch = import_torch()
     if place.world_size == 1:
@@ -102,8 +102,9 @@ class HorovodGroup(TorchGroup):
         self._hvd = hvd
 
     def wrap(self, model: Module, ddp_kwargs: Mapping[str, Any]) -> Module:
-        """Move a model to this rank's device and make it rank 0's on all ranks; what is meant for
-        DDP has no meaning.
+        """Move a model to this rank's device and make it rank 0's on all ranks.
+
+        What is meant for DDP has no meaning.
         """
         # Horovod sends contiguous tensors only, and gradients have the layout of their parameters.
         model = model.to(self.device, memory_format=self._torch.contiguous_format)
@@ -111,9 +112,7 @@ class HorovodGroup(TorchGroup):
         return model
 
     def wrap_optimizer(self, optimizer: Optimizer, model: Module) -> Optimizer:
-        """Return an optimizer that averages the gradients of all ranks in each step, in rank 0's
-        state.
-        """
+        """Return an optimizer in rank 0's state that averages all gradients in each step."""
         self._hvd.broadcast_optimizer_state(optimizer, root_rank=0)
         named = [
             (name, parameter)
@@ -122,16 +121,8 @@ class HorovodGroup(TorchGroup):
         ]
         return self._hvd.DistributedOptimizer(optimizer, named_parameters=named)
 
-    def reduce_tensor(self, value: Tensor, op: str) -> Tensor:
-        """Combine a tensor of each rank into a new one, without gradient."""
-        wide, keep = self._widened(value)
-        wide = self._hvd.allreduce(wide, op=self._horovod_op(op))
-        if op == "mean":
-            wide = wide.true_divide(self.world_size)
-        return wide.to(value.dtype) if keep(op) else wide
-
     def all_gather(self, value: Tensor) -> list[Tensor]:
-        """The tensors of all ranks in order of rank; their shapes may differ."""
+        """Return the tensors of all ranks in order of rank; their shapes may differ."""
         value = value.detach().contiguous()
         shapes = [
             self._torch.Size(shape)
@@ -142,12 +133,12 @@ class HorovodGroup(TorchGroup):
         return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
     def broadcast_object(self, value: Any, src: int) -> Any:
-        """The object that rank `src` holds, on every rank."""
+        """Return the object that rank `src` holds, on every rank."""
         self._check_rank("src", src)
         return self._hvd.broadcast_object(value, root_rank=src, name=_OBJECT)
 
     def gather_object(self, value: Any, dst: int) -> list[Any] | None:
-        """The objects of all ranks in order of rank, on rank `dst`; None on the others."""
+        """Return the objects of all ranks in order of rank, on rank `dst`; None on the others."""
         self._check_rank("dst", dst)
         values: list[Any] = self._hvd.allgather_object(value, name=_OBJECT)
         return values if self.rank == dst else None
@@ -163,12 +154,10 @@ class HorovodGroup(TorchGroup):
             self._hvd.shutdown()
 
     def abandon(self) -> None:
-        """Nothing to keep: Horovod tells the other ranks by itself that this one has gone."""
+        """Do nothing: Horovod tells the other ranks by itself that this one has gone."""
 
-    def _reduce_pair(self, pair: Tensor, op: str) -> Tensor:
-        reduced: Tensor = self._hvd.allreduce(pair, op=self._horovod_op(op))
-        return reduced
-
-    def _horovod_op(self, op: str) -> Any:
+    def _reduce(self, tensor: Tensor, op: str) -> Tensor:
         hvd = self._hvd
-        return {"mean": hvd.Sum, "sum": hvd.Sum, "min": hvd.Min, "max": hvd.Max}[op]
+        op = {"mean": hvd.Sum, "sum": hvd.Sum, "min": hvd.Min, "max": hvd.Max}[op]
+        reduced: Tensor = hvd.allreduce(tensor, op=op)
+        return reduced

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from launcher.errors import LauncherError
-from launcher.starters.detect import in_slurm_step, mpi_engine
+from launcher.starters.detect import find_mpi_engine, in_slurm_step
 
 
 def communicator(rank: int, world_size: int, environ: Mapping[str, str]) -> Any:
@@ -34,10 +34,8 @@ def communicator(rank: int, world_size: int, environ: Mapping[str, str]) -> Any:
 
 
 def check_started(what: str, world_size: int, environ: Mapping[str, str]) -> None:
-    """Raise LauncherError where MPI, once initialised, would not find the other ranks or would end
-    this process.
-    """
-    if mpi_engine(environ):
+    """Raise LauncherError where MPI would not find the other ranks, or would end this process."""
+    if find_mpi_engine(environ):
         return
     command = f"python -m launcher {sys.argv[0] or 'train.py'}"
     if in_slurm_step(
@@ -62,11 +60,9 @@ def check_started(what: str, world_size: int, environ: Mapping[str, str]) -> Non
 def check_same(
     found: tuple[int, int], wanted: tuple[int, int], who: str, environ: Mapping[str, str]
 ) -> None:
-    """Raise LauncherError unless MPI and the environment agree on this rank and the number of
-    ranks.
-    """
+    """Raise LauncherError unless MPI and the environment agree on rank and number of ranks."""
     if found != wanted:
-        engine = mpi_engine(environ) or "the environment"
+        engine = find_mpi_engine(environ) or "the environment"
         raise LauncherError(
             f"{who} says rank {found[0]} of {found[1]}, and {engine} says rank {wanted[0]} of"
             f" {wanted[1]}.",

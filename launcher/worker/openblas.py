@@ -34,9 +34,8 @@ def single_threaded() -> Iterator[None]:
     try:
         yield
     finally:
-        if old is None:
-            del os.environ[_VARIABLE]
-        else:
+        os.environ.pop(_VARIABLE, None)
+        if old is not None:
             os.environ[_VARIABLE] = old
 
 
@@ -54,17 +53,13 @@ def _wanted_threads() -> int:
 
 def _loaded_libraries() -> list[str]:
     """Return the paths of the OpenBLAS libraries that this process has loaded."""
-    paths: dict[str, None] = {}
     with open("/proc/self/maps") as maps:
-        for line in maps:
-            path = line.rstrip("\n").partition("/")[2]
-            if "openblas" in path.rpartition("/")[2]:
-                paths["/" + path] = None
-    return list(paths)
+        paths = {"/" + line.rstrip("\n").partition("/")[2] for line in maps if "openblas" in line}
+    return [path for path in paths if "openblas" in path.rpartition("/")[2]]
 
 
 def restore_threads() -> None:
-    """In a forked worker: set the number of threads that OpenBLAS would have chosen by itself."""
+    """Set, in a forked worker, the number of threads that OpenBLAS would have chosen itself."""
     wanted = _wanted_threads()
     if wanted == 1:
         return

@@ -1,5 +1,4 @@
-"""Which modules a fork server may import before it forks: the heavy ones that the script itself
-imports.
+"""Which modules a fork server may import before it forks: the heavy ones of the script itself.
 
 The script's source, and the source of the local modules that it imports, is parsed, never run. Only
 modules that are known to be heavy and safe to share are preloaded, plus what --preload names. Also
@@ -67,8 +66,7 @@ _COMPILER_USERS = frozenset(
     )
 )
 
-# Variables with these beginnings are read when a library is loaded; a script that sets them must
-# come first.
+# Read when a library is loaded, by their beginnings; a script that sets them must come first.
 _READ_WHILE_LOADING = (
     *(
         "OMP_",
@@ -87,7 +85,9 @@ _READ_WHILE_LOADING = (
 
 _MAX_FILES = 300
 _MAX_SOURCE_BYTES = 2 << 20
-_PARSE_ONLY = 0x400  # ast.PyCF_ONLY_AST, without importing ast
+
+# This is ast.PyCF_ONLY_AST, without importing ast.
+_PARSE_ONLY = 0x400
 
 
 class ScanResult(NamedTuple):
@@ -104,16 +104,12 @@ class _Import(NamedTuple):
     line: int
 
 
-class _Setting(NamedTuple):
-    variable: str
-    line: int
-
-
 class _Source(NamedTuple):
     """What one file says."""
 
     imports: list[_Import]
-    settings: list[_Setting]
+    # Variables that it sets, each with the line.
+    settings: list[tuple[str, int]]
     # All names and attributes that occur.
     words: set[str]
 
@@ -152,15 +148,11 @@ def _root(module: str) -> str:
     return module.partition(".")[0]
 
 
-def _find_obstacle(path: str, settings: list[_Setting], shared: list[_Import]) -> str:
+def _find_obstacle(path: str, settings: list[tuple[str, int]], shared: list[_Import]) -> str:
     first_import = min((item.line for item in shared), default=sys.maxsize)
-    for setting in settings:
-        if setting.line < first_import:
-            return (
-                f"{os.path.basename(path)} sets {setting.variable}, which must happen before"
-                " imports"
-            )
-    return ""
+    early = next((variable for variable, line in settings if line < first_import), None)
+    name = os.path.basename(path)
+    return f"{name} sets {early}, which must happen before imports" if early else ""
 
 
 def _to_preload(item: _Import) -> list[str]:
@@ -188,8 +180,9 @@ def _find_source(kind: str, target: str) -> tuple[str, str] | None:
 
 
 def _find_module(name: str) -> tuple[str, str] | None:
-    """Find a module's source by looking at files only: importing parents would run user code in the
-    fork server.
+    """Find a module's source by looking at files only.
+
+    Importing parents would run user code in the fork server.
     """
     relative = name.replace(".", os.sep)
     for entry in sys.path:
@@ -210,8 +203,9 @@ def _is_installed(path: str) -> bool:
 
 
 def _local_sources(imports: list[_Import], own_package: str) -> Iterator[tuple[str, str]]:
-    """Yield the sources of imported modules that are the user's own, parents included; also of an
-    installed `-m` package.
+    """Yield the sources of imported modules that are the user's own, parents included.
+
+    Also of an installed `-m` package.
     """
     for item in imports:
         if (
@@ -245,10 +239,8 @@ def _read_source(path: str, package: str) -> _Source:
         _note(node, package, source)
         for field in node._fields:
             value = getattr(node, field, None)
-            if isinstance(value, list):
-                waiting.extend(child for child in value if hasattr(child, "_fields"))
-            elif hasattr(value, "_fields"):
-                waiting.append(value)
+            children = value if isinstance(value, list) else [value]
+            waiting.extend(child for child in children if hasattr(child, "_fields"))
     return source
 
 
@@ -271,14 +263,14 @@ def _note(node: Any, package: str, source: _Source) -> None:
                 _Import(module, tuple(alias.name for alias in node.names), node.lineno)
             )
     elif kind in ("Assign", "AugAssign", "Call"):
-        source.settings.extend(_Setting(name, node.lineno) for name in _variables_set(kind, node))
+        source.settings.extend((name, node.lineno) for name in _variables_set(kind, node))
 
 
 def _absolute(module: str, level: int, package: str) -> str:
     if level == 0:
         return module
     parts = package.split(".") if package else []
-    kept = parts[: len(parts) - level + 1] if level > 1 else parts
+    kept = parts[: len(parts) - level + 1]
     return ".".join([*kept, module] if module else kept)
 
 
@@ -310,8 +302,9 @@ def _variables_set(kind: str, node: Any) -> list[str]:
 
 
 def import_modules(names: list[str], forced: list[str]) -> list[str]:
-    """Import what can be imported, and return what was. A module that fails will fail again, in the
-    script, and be seen.
+    """Import what can be imported, and return what was.
+
+    A module that fails will fail again, in the script, and be seen.
 
     A name in the script's own folder is left alone, unless --preload asks for it: it is the user's
     code, and runs in each rank.
@@ -320,24 +313,20 @@ def import_modules(names: list[str], forced: list[str]) -> list[str]:
 
     done: list[str] = []
     for name in [*names, *forced]:
-        if name not in forced and _is_users_own(_root(name)):
-            continue
-        if name not in forced and "." in name and not _may_be_module(name):
+        if name not in forced and (_is_users_own(_root(name)) or not _may_be_module(name)):
             continue
         try:
             importlib.import_module(name)
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
             continue
         done.append(name)
     return done
 
 
 def _is_users_own(root: str) -> bool:
-    """Tell whether the first place that python would look in, the script's folder, has a module of
-    this name.
-    """
+    """Tell whether the script's folder, where python looks first, has a module of this name."""
     found = _find_module(root)
     return (
         found is not None
@@ -347,10 +336,7 @@ def _is_users_own(root: str) -> bool:
 
 
 def _may_be_module(name: str) -> bool:
-    """Tell whether `a.b` may be a module: not when the loaded `a` has an attribute `b` that is
-    something else.
-    """
+    """Tell whether `a.b` may be a module: not when the loaded `a` has another kind of `b`."""
     parent, _, leaf = name.rpartition(".")
-    module = sys.modules.get(parent)
-    value = getattr(module, leaf, None) if module is not None else None
+    value = getattr(sys.modules.get(parent), leaf, None)
     return value is None or type(value).__name__ == "module"

@@ -19,13 +19,14 @@ from typing import Any
 from launcher.worker import bootstrap
 
 # Programs that watch a process through its libraries write their results in destructors, which
-# `_leave_quickly` skips.
+# `_leave_quickly` leaves out.
 _WATCHERS = ("LD_PRELOAD", "LD_AUDIT", "CUDA_INJECTION64_PATH", "NVTX_INJECTION64_PATH")
 
 
 def plan_quick_exit() -> None:
-    """Let workers skip the tear-down of the modules that they share. To be called before these are
-    imported: then it happens after all other atexit functions.
+    """Let workers skip the tear-down of the modules that they share.
+
+    To be called before these are imported: then it happens after all other atexit functions.
     """
     if any(os.environ.get(name) for name in _WATCHERS):
         return
@@ -48,16 +49,18 @@ def plan_quick_exit() -> None:
 
 
 def mark_shared_modules() -> None:
-    """Let the modules that all workers share end with this one; what the interpreter treats in its
-    own way comes behind.
+    """Let the modules that all workers share end with this one.
+
+    What the interpreter treats in its own way comes behind.
     """
     for name in (__name__, "sys", "builtins", "__main__"):
         sys.modules[name] = sys.modules.pop(name)
 
 
 def keep_operators() -> None:
-    """Let no worker take back, at its exit, what torch's own modules have registered: 5000 copied
-    pages for nothing.
+    """Let no worker take back, at its exit, what torch's own modules have registered.
+
+    That would copy 5000 pages for nothing.
     """
     weakref = sys.modules.get("weakref")
     for finalizer in list(getattr(getattr(weakref, "finalize", None), "_registry", ())):
@@ -67,8 +70,9 @@ def keep_operators() -> None:
 
 
 def _take_shared_modules() -> list[tuple[str, ModuleType]]:
-    """Take the modules that all workers share out of sys.modules; none when the script has removed
-    the mark among them.
+    """Take the modules that all workers share out of sys.modules.
+
+    There are none when the script has removed the mark among them.
 
     As pairs, which alone leaves names and modules untouched: to look at a thousand of them copies a
     thousand pages.

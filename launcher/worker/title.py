@@ -14,9 +14,7 @@ _PR_SET_NAME = 15
 
 
 def set_title(title: str) -> None:
-    """Overwrite this process's arguments as other programs see them; does nothing where that cannot
-    be done.
-    """
+    """Overwrite this process's arguments as other programs see them, where that can be done."""
     try:
         fields = stat_fields("/proc/self/stat")
         start, end = int(fields[48]), int(fields[49])

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from launcher.options.arguments import all_options
+from launcher.options.arguments import list_options
 from launcher.options.spec import LaunchSpec
 from tests.conftest import ROOT, Run, Script
 
@@ -25,7 +25,7 @@ def test_every_flag_of_torchrun_is_accepted_in_every_spelling(run_command: Run) 
     )
     torchrun = run_command([sys.executable, "-c", code])
     ours = {
-        flag: option for option in all_options(LaunchSpec).values() for flag in option.spellings
+        flag: option for option in list_options(LaunchSpec).values() for flag in option.spellings
     }
     lines = [line.split() for line in torchrun.out.splitlines()]
     assert len(lines) > 60, torchrun.err

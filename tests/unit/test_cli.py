@@ -7,7 +7,7 @@ import pytest
 
 from launcher import cli
 from launcher.errors import UsageError
-from launcher.options.arguments import all_options, make_parser, read_arguments
+from launcher.options.arguments import list_options, make_parser, read_arguments
 from launcher.options.spec import LaunchSpec
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -25,7 +25,7 @@ FLAGS = """
 
 
 def test_there_are_exactly_these_flags():
-    assert sorted(option.flag for option in all_options(LaunchSpec).values()) == FLAGS
+    assert sorted(option.flag for option in list_options(LaunchSpec).values()) == FLAGS
 
 
 def test_help_is_the_golden_text(capsys):

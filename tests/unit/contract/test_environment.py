@@ -42,7 +42,9 @@ def test_contract_names_are_expanded_and_other_dollars_stay(argument: str, expan
 def stall_check(hang_timeout_s: float, port: int = 1, **environ: str) -> str | None:
     run = environment.Run("id", "default", "auto", hang_timeout_s=hang_timeout_s)
     assignment = Assignment(0, 0, (2,), "127.0.0.1", 5000, "127.0.0.1" if port else "", port)
-    return environment.common(run, assignment, environ, 4).get("HOROVOD_STALL_CHECK_TIME_SECONDS")
+    return environment.make_common(run, assignment, environ, 4).get(
+        "HOROVOD_STALL_CHECK_TIME_SECONDS"
+    )
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,7 @@ def test_horovod_keeps_its_own_interval_unless_there_is_a_reason_to_change_it() 
 def elastic(environ: dict[str, str], is_elastic: bool = True) -> dict[str, str]:
     assignment = Assignment(0, 0, (2,), "127.0.0.1", 1, "127.0.0.1:2/secret", 2, is_elastic)
     run = environment.Run("id", "default", "auto", max_restarts=1)
-    return environment.common(run, assignment, environ, 2)
+    return environment.make_common(run, assignment, environ, 2)
 
 
 def test_elastic_ranks_notice_soon_that_another_has_gone() -> None:
@@ -94,11 +96,11 @@ def test_an_engines_rank_and_a_supervisors_worker_are_told_alike_who_they_are() 
     run = environment.Run("id", "default", "auto", mark="mark", hostname="here")
     assignment = Assignment(2, 1, (2, 3), "10.0.0.1", 5000)
     place = assignment.places()[1]
-    told = environment.identity(run, place, 2, ("10.0.0.1", 5000))
-    assert environment.per_rank(run, assignment, place, None) == told
+    told = environment.make_identity(run, place, 2, ("10.0.0.1", 5000))
+    assert environment.make_per_rank(run, assignment, place, None) == told
     assert (told["RANK"], told["NODE_RANK"], told["GROUP_WORLD_SIZE"]) == ("3", "1", "2")
 
 
 def test_a_rank_is_told_nothing_of_nodes_that_nobody_has_counted() -> None:
-    told = environment.identity(environment.Run("id", "", ""), Place("openmpi"), 0, ("a", 1))
-    assert set(told) & set(environment.OF_NODES) == set()
+    told = environment.make_identity(environment.Run("id", "", ""), Place("openmpi"), 0, ("a", 1))
+    assert set(told) & set(environment.NODE_VARIABLES) == set()

@@ -12,7 +12,7 @@ import pytest
 
 import launcher
 from launcher.errors import UsageError
-from launcher.function.launch import launch, preload_options
+from launcher.function.launch import launch, make_preload_options
 
 
 def place(*args: object) -> tuple[object, ...]:
@@ -111,4 +111,4 @@ def sets_threads() -> None:
 def test_only_what_the_function_needs_is_imported_beforehand(
     function: Callable[..., Any], options: list[str]
 ) -> None:
-    assert preload_options(function) == options
+    assert make_preload_options(function) == options

@@ -105,7 +105,7 @@ def test_script_arguments_come_back_from_the_argument_list():
 
 def test_defaults_are_torchruns():
     spec = spec_of()
-    assert (spec.nproc, spec.min_nodes, spec.max_nodes, spec.max_restarts) == (1, 1, 1, 0)
+    assert (spec.nproc, syntax.parse_nodes(spec.nnodes), spec.max_restarts) == (1, (1, 1), 0)
     assert (spec.shutdown_timeout, spec.master_port, spec.role) == (30.0, None, "default")
     assert spec.signals == (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
@@ -312,8 +312,7 @@ def test_devices_on_a_machine_without_a_gpu_are_noted(argv, environ, given):
 
 def test_a_double_comma_is_a_comma_in_filters():
     spec = spec_of("--duplicate-stdout-filters", "a,,b,c", "--duplicate-stderr-filters", "")
-    assert spec.stdout_filters == ("a,b", "c")
-    assert spec.stderr_filters == ()
+    assert spec.filters == {"out": (b"a,b", b"c"), "err": ()}
 
 
 def test_torchruns_own_variables_count_too():

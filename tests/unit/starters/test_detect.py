@@ -7,8 +7,8 @@ import pytest
 from launcher.attached.agreement import Nodes, known_nodes
 from launcher.errors import EnvironmentMismatch, UsageError
 from launcher.ranks import Place
-from launcher.starters.detect import detect, detect_engine, mpi_engine, restart_count
-from launcher.starters.meeting import find_master, job_id
+from launcher.starters.detect import detect, detect_engine, find_mpi_engine, restart_count
+from launcher.starters.meeting import find_job_id, find_master
 
 # What one rank of each starter finds; MASTER_* and the like left out where they do not matter.
 LAUNCHER = {
@@ -269,7 +269,7 @@ def test_a_given_address_and_port_are_used() -> None:
 
 def test_two_steps_of_a_job_and_a_requeued_job_meet_at_other_ports() -> None:
     variants = [SLURM, {**SLURM, "SLURM_STEP_ID": "1"}, {**SLURM, "SLURM_RESTART_COUNT": "1"}]
-    assert len({job_id(detect(environ), environ) for environ in variants}) == 3
+    assert len({find_job_id(detect(environ), environ) for environ in variants}) == 3
     assert len({find_master(detect(environ), environ)[1] for environ in variants}) == 3
 
 
@@ -329,7 +329,7 @@ def test_restarts_are_counted_by_launcher_or_scheduler(environ: dict[str, str], 
 def test_mpi_is_there_where_an_engine_has_started_the_rank_for_it(
     environ: dict[str, str], engine: str
 ) -> None:
-    assert mpi_engine(environ) == engine
+    assert find_mpi_engine(environ) == engine
 
 
 def test_the_nodes_of_a_slurm_step_are_counted_alike_on_nodes_with_more_and_with_fewer_ranks() -> (

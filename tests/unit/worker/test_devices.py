@@ -6,7 +6,7 @@ import pytest
 
 from launcher.errors import LauncherError
 from launcher.ranks import Place
-from launcher.worker.devices import gpu_index
+from launcher.worker.devices import choose_gpu
 
 ONE, TWO = {"CUDA_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "2,3"}
 
@@ -26,7 +26,7 @@ def test_a_rank_takes_the_gpu_of_its_local_rank_or_the_only_one_shown_to_it(
     local_rank: int, num_gpus: int, environ: dict[str, str], index: int
 ) -> None:
     assert (
-        gpu_index(Place("contract", local_rank=local_rank, world_size=8), num_gpus, environ)
+        choose_gpu(Place("contract", local_rank=local_rank, world_size=8), num_gpus, environ)
         == index
     )
 
@@ -39,6 +39,6 @@ def test_a_rank_without_a_gpu_is_told_what_works(
     local_rank: int, num_gpus: int, words: list[str]
 ) -> None:
     with pytest.raises(LauncherError) as caught:
-        gpu_index(Place("contract", local_rank=local_rank, world_size=8), num_gpus, {})
+        choose_gpu(Place("contract", local_rank=local_rank, world_size=8), num_gpus, {})
     for word in words:
         assert word in str(caught.value)

@@ -52,23 +52,23 @@ def mpi4py(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return world
 
 
-def _join(
+def _make_group(
     monkeypatch: pytest.MonkeyPatch, torch: _Torch, place: Place, environ: dict[str, str]
 ) -> dist.TorchGroup:
     monkeypatch.setitem(sys.modules, "torch", torch)
-    return dist.join(place, environ, "mpi", None)
+    return dist.make_group(place, environ, "mpi", None)
 
 
 def test_torch_with_mpi_takes_ranks_and_addresses_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = _Torch(has_mpi=True)
-    group = _join(monkeypatch, torch, PLACE, OPENMPI)
+    group = _make_group(monkeypatch, torch, PLACE, OPENMPI)
     assert torch.calls == [("mpi", {})]
     assert (group.rank, group.world_size, group.backend, group.device) == (1, 2, "mpi", "cpu")
 
 
 def test_one_rank_alone_needs_no_process_group(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = _Torch(has_mpi=True)
-    assert _join(monkeypatch, torch, Place("none"), {}).world_size == 1
+    assert _make_group(monkeypatch, torch, Place("none"), {}).world_size == 1
     assert torch.calls == []
 
 
@@ -78,7 +78,7 @@ def test_torch_without_mpi_is_refused_with_what_works(
 ) -> None:
     torch = _Torch(has_mpi=False)
     with pytest.raises(LauncherError) as caught:
-        _join(monkeypatch, torch, place, OPENMPI)
+        _make_group(monkeypatch, torch, place, OPENMPI)
     for word in ("is_mpi_available() is False", "'gloo'", "'nccl'", "'horovod'", "ctx.mpi"):
         assert word in str(caught.value)
     assert torch.calls == []
@@ -89,7 +89,7 @@ def test_ranks_that_mpi_has_not_started_are_refused_before_torch_starts_it(
 ) -> None:
     torch = _Torch(has_mpi=True)
     with pytest.raises(LauncherError, match="mpirun -np 2 python -m launcher"):
-        _join(monkeypatch, torch, PLACE, {"RANK": "1", "WORLD_SIZE": "2"})
+        _make_group(monkeypatch, torch, PLACE, {"RANK": "1", "WORLD_SIZE": "2"})
     assert torch.calls == []
 
 
@@ -99,7 +99,7 @@ def test_a_torch_that_was_built_for_another_mpi_sees_itself_alone_and_is_refused
     with pytest.raises(
         LauncherError, match="torch's MPI says rank 0 of 1, and mpirun says rank 1 of 2"
     ):
-        _join(monkeypatch, _Torch(has_mpi=True, world=(0, 1)), PLACE, OPENMPI)
+        _make_group(monkeypatch, _Torch(has_mpi=True, world=(0, 1)), PLACE, OPENMPI)
 
 
 def test_the_communicator_is_mpi4pys_world(mpi4py: SimpleNamespace) -> None:
