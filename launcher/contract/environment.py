@@ -207,8 +207,8 @@ def make_per_rank(
     master = (assignment.master_addr, assignment.master_port)
     variables = make_identity(run, place, assignment.attempt, master)
     if assignment.horovod_port:
-        variables.update(_horovod(run, assignment, place))
-    variables.update(_error_files(error_file))
+        variables.update(_make_horovod(run, assignment, place))
+    variables.update(_make_error_files(error_file))
     if run.virtual_local_rank:
         variables["LOCAL_RANK"] = "0"
         if place.local_rank < len(run.gpus):
@@ -244,16 +244,20 @@ def make_identity(run: Run, place: Place, attempt: int, master: tuple[str, int])
 def make_replacement(rank: int, restart_count: int, error_file: str | None) -> dict[str, str]:
     """Return what is different for a worker that takes a lost one's place (elastic Horovod)."""
     ranks = dict.fromkeys(("RANK", "ROLE_RANK", "HOROVOD_RANK"), str(rank))
-    return {**ranks, "TORCHELASTIC_RESTART_COUNT": str(restart_count), **_error_files(error_file)}
+    return {
+        **ranks,
+        "TORCHELASTIC_RESTART_COUNT": str(restart_count),
+        **_make_error_files(error_file),
+    }
 
 
-def _error_files(path: str | None) -> dict[str, str]:
+def _make_error_files(path: str | None) -> dict[str, str]:
     if path is None:
         return {}
     return {"LAUNCHER_ERROR_FILE": path, "TORCHELASTIC_ERROR_FILE": torch_error_file(path)}
 
 
-def _horovod(run: Run, assignment: Assignment, place: Place) -> dict[str, str]:
+def _make_horovod(run: Run, assignment: Assignment, place: Place) -> dict[str, str]:
     """Return what Horovod's Gloo controller reads when hvd.init() is called."""
     return {
         "HOROVOD_RANK": str(place.rank),
@@ -278,7 +282,7 @@ def expand(argument: str, variables: Mapping[str, str]) -> str:
     """Replace `$NAME` and `${NAME}` of the contract in one script argument; other dollars stay."""
     expanded, *pieces = argument.split("$")
     for piece in pieces:
-        name, length = _reference(piece)
+        name, length = _read_reference(piece)
         if name in EXPANDED_IN_ARGUMENTS and name in variables:
             expanded += variables[name] + piece[length:]
         else:
@@ -286,7 +290,7 @@ def expand(argument: str, variables: Mapping[str, str]) -> str:
     return expanded
 
 
-def _reference(text: str) -> tuple[str, int]:
+def _read_reference(text: str) -> tuple[str, int]:
     """Return the name at the start of `text`, behind a dollar, and the length of the reference."""
     if text.startswith("{"):
         end = text.find("}")

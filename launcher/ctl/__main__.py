@@ -19,7 +19,7 @@ import sys
 from typing import NamedTuple
 
 from launcher.ctl import messages
-from launcher.ctl.service import beginning_of_names
+from launcher.ctl.service import make_name_prefix
 from launcher.errors import LauncherError, UsageError
 
 # How long a run may take to answer. Ranks that are stuck need time to say where.
@@ -44,7 +44,7 @@ class _Run(NamedTuple):
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return its exit code: 0, 1 for a run out of reach, 2 for a usage error."""
-    options = _parser().parse_args(argv)
+    options = _make_parser().parse_args(argv)
     try:
         text = _COMMANDS[options.command](options)
     except LauncherError as error:
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m launcher.ctl", description="Look at runs of this machine and act on them."
     )
@@ -84,13 +84,15 @@ def _render_run(run: _Run) -> str:
     workers = status.workers
     running = sum(worker.state == "running" for worker in workers)
     outputs = [worker.last_output_s for worker in workers if worker.last_output_s is not None]
-    last = f"last output {_age(min(outputs))} ago" if outputs else "no output yet"
+    last = f"last output {_show_age(min(outputs))} ago" if outputs else "no output yet"
     restarts = f", restart {status.attempt}" if status.attempt else ""
     ranks = f"{running}/{len(workers)} ranks running{restarts}"
-    return "  ".join((run.id, f"pid {run.pid}", ranks, _age(status.age_s), last, status.script))
+    return "  ".join(
+        (run.id, f"pid {run.pid}", ranks, _show_age(status.age_s), last, status.script)
+    )
 
 
-def _age(seconds: float) -> str:
+def _show_age(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
@@ -142,7 +144,7 @@ def _choose(wanted: str) -> _Run:
 
 def _find_runs() -> list[_Run]:
     """Return every run that this user may see, with its status."""
-    beginning = beginning_of_names(os.getuid())
+    beginning = make_name_prefix(os.getuid())
     with open("/proc/net/unix") as table:
         names = dict.fromkeys(line.rstrip("\n").partition("@")[2] for line in table)
     return [_Run(name, _ask_status(name)) for name in names if name.startswith(beginning)]

@@ -29,14 +29,14 @@ _CALL_S = 0.5
 _MAX_REQUEST_BYTES = 1 << 16
 
 
-def socket_name(uid: int, mark: str) -> str:
+def make_socket_name(uid: int, mark: str) -> str:
     """Return the abstract name of a run's socket."""
     return f"launcher/{uid}/{mark}"
 
 
-def beginning_of_names(uid: int) -> str:
+def make_name_prefix(uid: int) -> str:
     """Return how the names of the runs begin that a user may see: root may see all."""
-    return "launcher/" if uid == 0 else socket_name(uid, "")
+    return "launcher/" if uid == 0 else make_socket_name(uid, "")
 
 
 class ControlSocket:
@@ -53,7 +53,7 @@ class ControlSocket:
     def __enter__(self) -> ControlSocket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            listener.bind("\0" + socket_name(os.getuid(), self._facts.mark))
+            listener.bind("\0" + make_socket_name(os.getuid(), self._facts.mark))
         except OSError:
             listener.close()
             return self  # no abstract sockets here: the run goes on without

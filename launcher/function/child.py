@@ -38,7 +38,7 @@ def run(argv: list[str], env: Mapping[str, str], timeout_s: float | None) -> int
     inherit_stdout, inherit_stderr = _is_real(sys.stdout, 1), _is_real(sys.stderr, 2)
     process = subprocess.Popen(
         [sys.executable, *interpreter_flags(), "-m", "launcher", *argv],
-        env=_environment(env),
+        env=_make_environment(env),
         stdin=subprocess.DEVNULL,
         stdout=None if inherit_stdout else subprocess.PIPE,
         stderr=None if inherit_stderr else subprocess.PIPE,
@@ -58,7 +58,7 @@ def run(argv: list[str], env: Mapping[str, str], timeout_s: float | None) -> int
     return process.returncode
 
 
-def _environment(env: Mapping[str, str]) -> dict[str, str]:
+def _make_environment(env: Mapping[str, str]) -> dict[str, str]:
     environ = {**os.environ, **env, "LAUNCHER_PARENT_PID": str(os.getpid())}
     parent = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     if os.path.basename(parent) not in ("site-packages", "dist-packages"):

@@ -101,7 +101,7 @@ def _split(
     while end < len(argv) and argv[end].startswith("-") and argv[end] not in ("-", "--"):
         token = argv[end]
         end += 1
-        for option, value_follows in _options_in(token, table):
+        for option, value_follows in _find_options(token, table):
             used[option.name] = option
             if value_follows:
                 if end == len(argv):
@@ -111,22 +111,22 @@ def _split(
     return list(argv[:end]), list(script), list(used.values())
 
 
-def _options_in(token: str, table: Mapping[str, Option]) -> list[tuple[Option, bool]]:
+def _find_options(token: str, table: Mapping[str, Option]) -> list[tuple[Option, bool]]:
     """Return the options of one argument, and of each whether its value is the next argument."""
     if token.startswith("--"):
         flag, equals, _ = token.partition("=")
-        option = _lookup(flag, token, table)
+        option = _look_up(flag, token, table)
         return [(option, not equals and not option.is_switch)]
     found = []
     for index, letter in enumerate(token[1:], start=1):
-        option = _lookup(f"-{letter}", token, table)
+        option = _look_up(f"-{letter}", token, table)
         found.append((option, not option.is_switch and index == len(token) - 1))
         if not option.is_switch:
             break
     return found
 
 
-def _lookup(flag: str, token: str, table: Mapping[str, Option]) -> Option:
+def _look_up(flag: str, token: str, table: Mapping[str, Option]) -> Option:
     if flag in table:
         return table[flag]
     import difflib

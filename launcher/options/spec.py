@@ -122,7 +122,7 @@ class LaunchSpec(OptionTable):
         if not self.devices or machine_gpus:
             return ""
         return (
-            f"{_given(self, 'devices')}: this machine shows no NVIDIA GPU;"
+            f"{_show_given(self, 'devices')}: this machine shows no NVIDIA GPU;"
             " CUDA_VISIBLE_DEVICES is set for the ranks all the same"
         )
 
@@ -194,11 +194,11 @@ def _check_devices(spec: LaunchSpec) -> None:
     wanted, count = spec.nproc, len(spec.devices)
     if count and isinstance(wanted, int) and wanted > count:
         reason = f"{wanted} workers cannot have a GPU each"
-        hint = f"Type: {PROG} {_typed(spec, 'devices')} --nproc-per-node {count} {spec.script}"
+        hint = f"Type: {PROG} {_show_typed(spec, 'devices')} --nproc-per-node {count} {spec.script}"
         raise _contradiction(spec, "devices", "nproc_per_node", reason, hint)
     for name in ("devices", "virtual_local_rank"):
         if wanted == "cpu" and getattr(spec, name):
-            hint = f"Type: {PROG} {_typed(spec, name)} --nproc-per-node gpu {spec.script}"
+            hint = f"Type: {PROG} {_show_typed(spec, name)} --nproc-per-node gpu {spec.script}"
             reason = "one is about GPUs, the other counts CPUs"
             raise _contradiction(spec, name, "nproc_per_node", reason, hint)
 
@@ -207,7 +207,7 @@ def _check_script(spec: LaunchSpec) -> None:
     modes = [name for name in ("module", "no_python", "run_path") if getattr(spec, name)]
     if len(modes) > 1:
         variable = next((s for s in map(spec.find_source, modes) if not s.startswith("-")), None)
-        command = f"{PROG} {_typed(spec, modes[0])} {spec.script}"
+        command = f"{PROG} {_show_typed(spec, modes[0])} {spec.script}"
         hint = f"Type: unset {variable}" if variable else f"Type: {command}"
         raise _contradiction(spec, modes[0], modes[1], "SCRIPT can be only one of the two", hint)
     if spec.no_python and spec.start == "warm":
@@ -219,20 +219,20 @@ def _check_script(spec: LaunchSpec) -> None:
         raise spec.error("preload", "must be names of modules with commas between them")
 
 
-def _typed(spec: LaunchSpec, name: str) -> str:
+def _show_typed(spec: LaunchSpec, name: str) -> str:
     """Return an option as it would be typed: `--start warm`, `--no-python`."""
     field = spec.options[name]
     return field.flag if field.is_switch else f"{field.flag} {field.unparse(getattr(spec, name))}"
 
 
-def _given(spec: LaunchSpec, name: str) -> str:
+def _show_given(spec: LaunchSpec, name: str) -> str:
     """Return an option as it was given: `--devices 0,1`, or the variable `PET_DEVICES=0,1`."""
     source = spec.find_source(name)
     if source.startswith("-"):
-        return _typed(spec, name)
+        return _show_typed(spec, name)
     return f"{source}={spec.options[name].unparse(getattr(spec, name))}"
 
 
 def _contradiction(spec: LaunchSpec, first: str, second: str, reason: str, hint: str) -> UsageError:
-    both = f"{_given(spec, first)} and {_given(spec, second)}"
+    both = f"{_show_given(spec, first)} and {_show_given(spec, second)}"
     return UsageError(f"{both} contradict each other: {reason}.", hint=hint)

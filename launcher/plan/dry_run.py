@@ -59,7 +59,7 @@ def render_plan(spec: LaunchSpec, plan: LaunchPlan, method: str) -> str:
         lines.append(f"  {name} = {getattr(spec, name)}   ({origin})")
     lines += ["", "environment of all ranks:"]
     lines += [
-        f"  {name}={_shown(name, value)}"
+        f"  {name}={_hide_secret(name, value)}"
         for name, value in sorted(plan.workers[0].common_env.items())
     ]
     # What the workers inherit as it is.
@@ -80,7 +80,8 @@ def render_rank(spec: LaunchSpec, place: Place, variables: Mapping[str, str]) ->
     ]
     for name, value in sorted(variables.items()):
         lines.append(
-            f"  {name}={_shown(name, value)}" + (f"   ({origins[name]})" if name in origins else "")
+            f"  {name}={_hide_secret(name, value)}"
+            + (f"   ({origins[name]})" if name in origins else "")
         )
     return "\n".join(lines)
 
@@ -93,7 +94,7 @@ def _render_worker(worker: WorkerPlan) -> list[str]:
     ]
     if worker.cpus:
         lines.append(f"  CPUs: {format_ranges(worker.cpus)}")
-    lines += [f"  {name}={_shown(name, value)}" for name, value in sorted(worker.env.items())]
+    lines += [f"  {name}={_hide_secret(name, value)}" for name, value in sorted(worker.env.items())]
     return lines
 
 
@@ -103,5 +104,5 @@ def _render_program(kind: str, target: str, args: tuple[str, ...]) -> str:
     return f"  command: {shlex.join((*python, target, *args))}"
 
 
-def _shown(name: str, value: str) -> str:
+def _hide_secret(name: str, value: str) -> str:
     return "***" if any(word in name.upper() for word in _SECRET_WORDS) else value

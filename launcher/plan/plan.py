@@ -137,7 +137,7 @@ def _plan_worker(
         if paths
         else {},
         shown={"out": bool(streams & STDOUT), "err": bool(streams & STDERR)},
-        title=_title(kind, place, spec.script, args),
+        title=_make_title(kind, place, spec.script, args),
         cpus=facts.cpus[place.local_rank] if facts.cpus else None,
     )
 
@@ -163,11 +163,11 @@ def plan_replacement(plan: LaunchPlan, local_rank: int, rank: int, number: int) 
         logs={stream: paths.log(plan.attempt, rank, stream, number) for stream in lost.logs}
         if paths
         else {},
-        title=_title(lost.kind, place, lost.target, args),
+        title=_make_title(lost.kind, place, lost.target, args),
     )
 
 
-def _title(kind: str, place: Place, target: str, args: tuple[str, ...]) -> str:
+def _make_title(kind: str, place: Place, target: str, args: tuple[str, ...]) -> str:
     program = {"command": "", "module": "python -m "}.get(kind, "python ")
     title = f"[rank {place.rank}/{place.world_size}] {program}{' '.join((target, *args))}"
     return title[:_MAX_TITLE]

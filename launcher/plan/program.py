@@ -121,7 +121,7 @@ def _check_script(script: str) -> None:
             raise UsageError(f"The folder {script} has no file __main__.py to run.", hint=hint)
         return
     if not os.path.exists(script):
-        raise UsageError(f"There is no file {script or repr(script)}.", hint=_near_hint(script))
+        raise UsageError(f"There is no file {script or repr(script)}.", hint=_make_hint(script))
     # A file under our stdin is not enough: the stdin of all workers but the first is empty.
     if not os.path.isfile(script) or os.path.abspath(script) in _OUR_STDIN:
         problem = (
@@ -157,7 +157,7 @@ def _is_other_language(script: str, start: bytes) -> bool:
     return False
 
 
-def _near_hint(script: str) -> str:
+def _make_hint(script: str) -> str:
     """Return what the user may have meant instead of a script that is not there."""
     if not script:
         return f"Type for example: {PROG} train.py"
@@ -165,9 +165,9 @@ def _near_hint(script: str) -> str:
     if os.path.isfile(f"{script}.py"):
         return f"Did you mean {script}.py?"
     is_module_name = not folder and all(part.isidentifier() for part in name.split("."))
-    if is_module_name and _module_problem(name) is None:
+    if is_module_name and _find_module_problem(name) is None:
         return f"Did you mean the module? Type: {PROG} -m {name}"
-    near = _near_file(folder or ".", name)
+    near = _find_near_file(folder or ".", name)
     if near:
         return f"Did you mean {os.path.join(folder, near)}?"
     if not folder and name.rstrip("0123456789.") == "python":
@@ -179,7 +179,7 @@ def _near_hint(script: str) -> str:
     return f"The current folder is {os.getcwd()}."
 
 
-def _near_file(folder: str, name: str) -> str | None:
+def _find_near_file(folder: str, name: str) -> str | None:
     import difflib
 
     try:
@@ -194,7 +194,7 @@ def _near_file(folder: str, name: str) -> str | None:
 
 
 def _check_module(name: str) -> None:
-    problem = _module_problem(name)
+    problem = _find_module_problem(name)
     if problem is None:
         return
     if os.path.isfile(name):
@@ -204,7 +204,7 @@ def _check_module(name: str) -> None:
     raise UsageError(problem, hint=f"To see what Python says: {sys.executable} -m {name}")
 
 
-def _module_problem(name: str) -> str | None:
+def _find_module_problem(name: str) -> str | None:
     """Return why `python -m name` would find nothing; None when it would, or only it can tell."""
     parts = name.split(".")
     if not all(parts):
@@ -212,20 +212,20 @@ def _module_problem(name: str) -> str | None:
     found: ModuleSpec | None = None
     for depth, part in enumerate(parts):
         path = None if found is None else list(found.submodule_search_locations or [])
-        parent, found = found, _find(part, path)
+        parent, found = found, _find_module(part, path)
         if found is None:
             if parent is not None and _changes_its_path(parent):
                 return None
             package = ".".join(parts[:depth])
             return f"{f'The package {package} has' if package else 'There is'} no module {part}."
     if found is not None and found.submodule_search_locations is not None:
-        main = _find("__main__", list(found.submodule_search_locations))
+        main = _find_module("__main__", list(found.submodule_search_locations))
         if main is None and not _changes_its_path(found):
             return f"The package {name} has no module __main__ and cannot be run by itself."
     return None
 
 
-def _find(name: str, path: list[str] | None) -> ModuleSpec | None:
+def _find_module(name: str, path: list[str] | None) -> ModuleSpec | None:
     """Ask the import system for a module, importing nothing.
 
     `path` is its package's, None on top level.

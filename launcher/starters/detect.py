@@ -98,7 +98,7 @@ def detect(environ: Environ) -> Place:
     """
     found = [starter for starter in _STARTERS if _has_started(starter, environ)]
     if not found:
-        return _alone(environ)
+        return _read_alone(environ)
     best = _read(found[0], environ)
     if best.starter == "contract":
         _compare_with_mpi(best, found[1:], environ)
@@ -170,7 +170,7 @@ def _has_started(starter: _Starter, environ: Environ) -> bool:
     return starter.name != "slurm" or in_slurm_step(environ)
 
 
-def _alone(environ: Environ) -> Place:
+def _read_alone(environ: Environ) -> Place:
     """Return rank 0 of 1, unless variables say that there are more ranks, but not which this is."""
     if environ.get("PMIX_RANK"):
         raise UsageError(

@@ -21,7 +21,7 @@ def find_master(place: Place, environ: Environ) -> tuple[str, int]:
 
     Raises UsageError, with the command to type, where the starter tells too little to derive it.
     """
-    address = environ.get("MASTER_ADDR") or _derived_address(place, environ)
+    address = environ.get("MASTER_ADDR") or _derive_address(place, environ)
     if environ.get("MASTER_PORT"):
         return address, read_number(environ, "MASTER_PORT", most=65535)
     job = find_job_id(place, environ)
@@ -29,7 +29,7 @@ def find_master(place: Place, environ: Environ) -> tuple[str, int]:
         raise UsageError(
             f"The ranks meet at {address}, but MASTER_PORT is not set, and {place.starter} gives no"
             " job id that it could be derived from.",
-            hint=_hint(place, "MASTER_PORT=29500"),
+            hint=_make_hint(place, "MASTER_PORT=29500"),
         )
     from binascii import crc32
 
@@ -53,7 +53,7 @@ def find_job_id(place: Place, environ: Environ) -> str:
     return ".".join(environ[name] for name in names if environ.get(name))
 
 
-def _derived_address(place: Place, environ: Environ) -> str:
+def _derive_address(place: Place, environ: Environ) -> str:
     if place.starter == "slurm" and environ.get("SLURM_STEP_NODELIST"):
         nodes = expand_nodes(environ["SLURM_STEP_NODELIST"])
         return nodes[0] if len(nodes) > 1 else "127.0.0.1"
@@ -62,11 +62,11 @@ def _derived_address(place: Place, environ: Environ) -> str:
     raise UsageError(
         f"The {place.world_size} ranks are on several nodes, {place.local_world_size} of them here,"
         f" and neither MASTER_ADDR nor {place.starter} says where rank 0 is.",
-        hint=_hint(place, "MASTER_ADDR=<host of rank 0>", "MASTER_PORT=29500"),
+        hint=_make_hint(place, "MASTER_ADDR=<host of rank 0>", "MASTER_PORT=29500"),
     )
 
 
-def _hint(place: Place, *settings: str) -> str:
+def _make_hint(place: Place, *settings: str) -> str:
     if place.starter == "openmpi":
         return "Type: mpirun " + " ".join(f"-x {setting}" for setting in settings) + " ..."
     return "Set " + " and ".join(settings) + ", the same for all ranks."

@@ -56,13 +56,15 @@ def _expand(item: str, nodelist: str) -> list[str]:
         return [item]
     inside, _, tail = rest.partition("]")
     tails = _expand(tail, nodelist)
-    numbers = [number for part in inside.split(",") for number in _range(part.strip(), nodelist)]
+    numbers = [
+        number for part in inside.split(",") for number in _expand_range(part.strip(), nodelist)
+    ]
     if len(numbers) * len(tails) > MAX_NODES:
         raise _broken(nodelist)
     return [head + number + end for number in numbers for end in tails]
 
 
-def _range(part: str, nodelist: str) -> list[str]:
+def _expand_range(part: str, nodelist: str) -> list[str]:
     """Return the numbers of "5" or "08-11", with as many leading zeros as the first one has."""
     first, dash, last = part.partition("-")
     last = last if dash else first

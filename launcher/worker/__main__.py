@@ -35,7 +35,7 @@ def _enter() -> None:
     bootstrap.LOADED_BY_PYTHON = _LOADED_BY_PYTHON
 
 
-def _worker_of_exec(arguments: list[str]) -> tuple[str, str, list[str], str | None]:
+def _prepare_after_exec(arguments: list[str]) -> tuple[str, str, list[str], str | None]:
     from launcher.system.processes import die_with_parent
     from launcher.worker import bootstrap, diagnose, title
 
@@ -49,7 +49,7 @@ def _worker_of_exec(arguments: list[str]) -> tuple[str, str, list[str], str | No
     return kind, target, args, error_file
 
 
-def _worker_of_fork(socket_fd: str, parent_pid: str) -> tuple[str, str, list[str], str | None]:
+def _prepare_after_fork(socket_fd: str, parent_pid: str) -> tuple[str, str, list[str], str | None]:
     from launcher.worker import forkserver
 
     request = forkserver.main(int(socket_fd), int(parent_pid))
@@ -61,7 +61,9 @@ def _worker_of_fork(socket_fd: str, parent_pid: str) -> tuple[str, str, list[str
 if __name__ == "__main__":
     _enter()
     _mode, *_arguments = sys.argv[1:]
-    _job = _worker_of_exec(_arguments) if _mode == "run" else _worker_of_fork(*_arguments[:2])
+    _job = (
+        _prepare_after_exec(_arguments) if _mode == "run" else _prepare_after_fork(*_arguments[:2])
+    )
     from launcher.worker.bootstrap import run
 
     signal.signal(signal.SIGINT, _ON_INTERRUPT)

@@ -226,13 +226,13 @@ def make_worker_error(error: BaseException) -> WorkerError:
     moment = time.monotonic_ns()
     return WorkerError(
         type=_class_name(type(error)),
-        message=_cut(_message(error)),
+        message=_cut(_read_message(error)),
         traceback="" if isinstance(error, SystemExit) else _cut(_format(error)),
         monotonic_ns=moment,
     )
 
 
-def _message(error: BaseException) -> str:
+def _read_message(error: BaseException) -> str:
     try:
         return str(error)
     except Exception:

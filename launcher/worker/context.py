@@ -60,7 +60,7 @@ def init(backend: str = "auto", timeout_s: float | None = None) -> Context:
     LauncherError when torch, a GPU or the other ranks are missing.
     """
     global _current
-    backend = _asked_backend(backend, os.environ.get("LAUNCHER_BACKEND") or "auto")
+    backend = _agree_on_backend(backend, os.environ.get("LAUNCHER_BACKEND") or "auto")
     if timeout_s is not None and not timeout_s > 0:
         raise UsageError(f"timeout_s={timeout_s!r} must be more than 0 seconds.")
     if _current is not None:
@@ -330,7 +330,7 @@ class _StopRequest:
         self.requested = True
 
 
-def _asked_backend(argument: str, option: str) -> str:
+def _agree_on_backend(argument: str, option: str) -> str:
     """Return the backend on which the script's argument and the command line's option agree."""
     for name, value in (("backend", argument), ("LAUNCHER_BACKEND", option)):
         if value not in BACKENDS:

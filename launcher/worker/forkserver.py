@@ -74,10 +74,10 @@ def _preload(config: messages.Configure) -> tuple[str, list[str]]:
         preloaded = preload.import_modules(list(scan.modules), list(config.preload))
     quick_exit.mark_shared_modules()
     quick_exit.keep_operators()
-    return _why_not_fork(), preloaded
+    return _find_obstacle(), preloaded
 
 
-def _why_not_fork() -> str:
+def _find_obstacle() -> str:
     threads = num_threads()
     if threads != 1:
         return f"a preloaded module has started threads ({threads} are running)"

@@ -39,7 +39,7 @@ def single_threaded() -> Iterator[None]:
             os.environ[_VARIABLE] = old
 
 
-def _wanted_threads() -> int:
+def _choose_threads() -> int:
     usable = len(os.sched_getaffinity(0))
     for name in _SOURCES:
         try:
@@ -51,7 +51,7 @@ def _wanted_threads() -> int:
     return usable
 
 
-def _loaded_libraries() -> list[str]:
+def _find_libraries() -> list[str]:
     """Return the paths of the OpenBLAS libraries that this process has loaded."""
     with open("/proc/self/maps") as maps:
         paths = {"/" + line.rstrip("\n").partition("/")[2] for line in maps if "openblas" in line}
@@ -60,10 +60,10 @@ def _loaded_libraries() -> list[str]:
 
 def restore_threads() -> None:
     """Set, in a forked worker, the number of threads that OpenBLAS would have chosen itself."""
-    wanted = _wanted_threads()
+    wanted = _choose_threads()
     if wanted == 1:
         return
-    for path in _loaded_libraries():
+    for path in _find_libraries():
         library = ctypes.CDLL(path)
         for name in _SETTERS:
             setter = getattr(library, name, None)

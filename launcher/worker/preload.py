@@ -263,7 +263,7 @@ def _note(node: Any, package: str, source: _Source) -> None:
                 _Import(module, tuple(alias.name for alias in node.names), node.lineno)
             )
     elif kind in ("Assign", "AugAssign", "Call"):
-        source.settings.extend((name, node.lineno) for name in _variables_set(kind, node))
+        source.settings.extend((name, node.lineno) for name in _find_variables(kind, node))
 
 
 def _absolute(module: str, level: int, package: str) -> str:
@@ -274,7 +274,7 @@ def _absolute(module: str, level: int, package: str) -> str:
     return ".".join([*kept, module] if module else kept)
 
 
-def _variables_set(kind: str, node: Any) -> list[str]:
+def _find_variables(kind: str, node: Any) -> list[str]:
     """Return the variables that a statement may set.
 
     Known are `environ["X"] = ...`, `environ.setdefault("X", ...)`, `putenv("X", ...)`,

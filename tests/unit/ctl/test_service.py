@@ -13,7 +13,7 @@ import pytest
 
 from launcher.attempt.worker import WorkerStatus
 from launcher.ctl import messages
-from launcher.ctl.service import ControlSocket, beginning_of_names, socket_name
+from launcher.ctl.service import ControlSocket, make_name_prefix, make_socket_name
 from launcher.events import Event, Signalled
 from launcher.system.loop import Loop
 
@@ -45,7 +45,7 @@ def control() -> Iterator[ControlSocket]:
     facts: Any = SimpleNamespace(mark=os.urandom(8).hex(), run_id="20260101-a1")
     spec: Any = SimpleNamespace(script="train.py", script_args=("--lr", "0.1"))
     with Loop(()) as loop, ControlSocket(loop, facts, spec) as control:
-        control.loop, control.name = loop, socket_name(os.getuid(), facts.mark)  # type: ignore[attr-defined]
+        control.loop, control.name = loop, make_socket_name(os.getuid(), facts.mark)  # type: ignore[attr-defined]
         yield control
 
 
@@ -118,6 +118,6 @@ def test_an_answer_is_no_request(ask: Ask) -> None:
 
 
 def test_root_sees_the_runs_of_everybody_and_others_their_own() -> None:
-    assert all(socket_name(uid, "a1").startswith(beginning_of_names(0)) for uid in (0, 7, 70))
-    assert socket_name(7, "a1").startswith(beginning_of_names(7))
-    assert not socket_name(70, "a1").startswith(beginning_of_names(7))
+    assert all(make_socket_name(uid, "a1").startswith(make_name_prefix(0)) for uid in (0, 7, 70))
+    assert make_socket_name(7, "a1").startswith(make_name_prefix(7))
+    assert not make_socket_name(70, "a1").startswith(make_name_prefix(7))
