@@ -120,7 +120,12 @@ def version(python: str, name: str) -> str:
 
 def shown(command: Sequence[str]) -> str:
     """Return a command for the results file, without the paths of this machine."""
-    return " ".join(os.path.basename(word) if os.path.isabs(word) else word for word in command)
+    return " ".join(_without_folders(word) for word in command)
+
+
+def _without_folders(word: str) -> str:
+    name, equals, value = word.rpartition("=")
+    return name + equals + (os.path.basename(value) if os.path.isabs(value) else value)
 
 
 def environment() -> dict[str, str]:
