@@ -57,9 +57,7 @@ class Reap(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """The server has imported these modules, and may fork."""
-
-    preloaded: Sequence[str]
+    """The server has imported its modules, and may fork."""
 
 
 class Unsafe(NamedTuple):

@@ -50,31 +50,31 @@ def main(socket_fd: int, parent_pid: int) -> messages.Start | None:
     # Libraries read some of these when they are loaded.
     _set_variables(config)
     bootstrap.set_import_path(config.kind, config.target)
-    obstacle, preloaded = _preload(config)
+    obstacle = _preload(config)
     if obstacle:
         messages.send(sock, messages.Unsafe(obstacle))
         return None
-    messages.send(sock, messages.Ready(preloaded))
+    messages.send(sock, messages.Ready())
     return _serve(sock, socket.socket(fileno=answers_fd), old_mask)
 
 
-def _preload(config: messages.Configure) -> tuple[str, list[str]]:
-    """Import what the script will; return the reason not to fork, and what was imported."""
+def _preload(config: messages.Configure) -> str:
+    """Import what the script will; return the reason not to fork, or ""."""
     from launcher.worker import preload
 
     scan = preload.scan(config.kind, config.target)
     if scan.obstacle and not config.forced:
-        return scan.obstacle, []
+        return scan.obstacle
     quick_exit.plan_quick_exit()
     # Imports make hundreds of thousands of objects that stay: looking through them again and again
     # for garbage costs a sixth of the time, and even once at the end costs more than the megabyte
     # that would come of it.
     gc.disable()
     with openblas.single_threaded():
-        preloaded = preload.import_modules(list(scan.modules), list(config.preload))
+        preload.import_modules(list(scan.modules), list(config.preload))
     quick_exit.mark_shared_modules()
     quick_exit.keep_operators()
-    return _find_obstacle(), preloaded
+    return _find_obstacle()
 
 
 def _find_obstacle() -> str:

@@ -40,7 +40,7 @@ def test_it_reads_the_messages_of_its_parent() -> None:
         messages.send(server.socket, config, [server.socket.fileno()])
         server.socket.settimeout(20)
         received = messages.receive(server.socket)
-        assert received == (messages.Ready([]), []), server.output.read()
+        assert received == (messages.Ready(), []), server.output.read()
         server.close()
 
 

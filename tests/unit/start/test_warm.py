@@ -116,7 +116,7 @@ def warmed() -> Iterator[Warm]:
 
 def test_the_server_says_when_workers_may_be_started(warmed: Warm) -> None:
     assert not warmed.starter.is_ready
-    warmed.server.say(messages.Ready(["numpy"]))
+    warmed.server.say(messages.Ready())
     assert events_of(warmed.loop) == []
     assert warmed.starter.is_ready
     assert warmed.starter.pid == 4711
@@ -194,7 +194,7 @@ def test_a_fork_that_the_system_refuses_is_a_failed_start_of_that_rank_only(warm
 
 
 def test_what_the_server_said_before_it_died_counts(warmed: Warm) -> None:
-    warmed.server.say(messages.Ready([]), messages.Started(0, 70), messages.Exited(70, 1, 3))
+    warmed.server.say(messages.Ready(), messages.Started(0, 70), messages.Exited(70, 1, 3))
     os.write(warmed.server.writes, b"a last word\n")
     assert warmed.starter.collect_exits() == []
     warmed.server.die(-9)
