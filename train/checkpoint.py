@@ -39,6 +39,8 @@ SAME_RECIPE = (
     "lr_gamma",
     "seed",
 )
+# What model.pt must hold to be of use.
+MODEL_KEYS = {"model", "arch", "classes", "image_size", "resize", "mean", "std"}
 
 
 @dataclass
@@ -305,12 +307,8 @@ def _is_same_run(state: Mapping[str, Any], ctx: Context) -> bool:
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        with zipfile.ZipFile(path) as file:
-            damaged = file.testzip()  # torch does not look at the check sums
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"the check sum of {damaged} in it is wrong")
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the unpickler meets in a damaged file
+        state = _load_whole(path)
+    except Exception as error:
         raise TrainerError(
             f"the checkpoint {path} cannot be read ({one_line(error)}). "
             "Start anew with `--resume no`, or name another folder with `--output-dir`."
@@ -321,6 +319,15 @@ def _read(path: str) -> dict[str, Any]:
             " no`."
         )
     return state
+
+
+def _load_whole(path: str) -> Any:
+    """The content of a file of torch.save; raises whatever the unpickler meets in a damaged one."""
+    with zipfile.ZipFile(path) as file:
+        damaged = file.testzip()  # torch does not look at the check sums
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"the check sum of {damaged} in it is wrong")
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _require_same_recipe(
@@ -358,3 +365,34 @@ def model_content(
         "accuracy": accuracy,
         "epoch": epoch,
     }
+
+
+def load_model(path: str) -> dict[str, Any]:
+    """What model_content() has put into the file; raises TrainerError for any other file."""
+    if path.endswith(".onnx"):
+        raise TrainerError(
+            f"{path} is an ONNX file, which cannot be used here yet. Give the model.pt that the"
+            " training wrote."
+        )
+    if not os.path.isfile(path):
+        hint = " Did you mean the model.pt in it?" if os.path.isdir(path) else ""
+        raise TrainerError(f"there is no model file {path}.{hint}")
+    if not zipfile.is_zipfile(path):
+        raise TrainerError(
+            f"{path} is of an unknown type: it is not a model.pt that the training wrote."
+        )
+    try:
+        content = _load_whole(path)
+    except Exception as error:
+        raise TrainerError(
+            f"the model file {path} cannot be read ({one_line(error)}). Copy it again, or train"
+            " again."
+        ) from error
+    missing = MODEL_KEYS - set(content if isinstance(content, dict) else ())
+    if missing:
+        what = "a checkpoint" if "model" not in missing and "optimizer" in content else "another"
+        raise TrainerError(
+            f"{path} is not a model.pt that the training wrote, but {what} file of torch"
+            f" (without {', '.join(sorted(missing))}). model.pt lies beside the checkpoint."
+        )
+    return content

@@ -11,7 +11,7 @@ import os
 import random
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -37,25 +37,36 @@ VALIDATION_BATCH = 32  # pictures per rank and step; the figures do not depend o
 
 
 class Batch(NamedTuple):
-    """This rank's part of one batch: bytes (N, H, W, 3), class numbers (N), and the size of the
-    whole batch.
+    """This rank's part of one batch: bytes (N, H, W, 3), class numbers (N), the size of the whole
+    batch, and the N pictures.
     """
 
     images: Tensor
     labels: Tensor
     whole: int
+    pictures: Sequence[Picture]
 
 
 class Loader:
     """Turns lists of pictures into batches, on threads when there are processors for them."""
 
     def __init__(
-        self, ctx: Context, folder: Folder, cache: PictureCache, image_size: int, workers: int | str
+        self,
+        ctx: Context,
+        folder: Folder,
+        cache: PictureCache,
+        image_size: int,
+        workers: int | str,
+        *,
+        resize: int | None = None,
+        report: Callable[[Picture, Unreadable], None] | None = None,
     ) -> None:
         """`workers` is a number of threads, or "auto": none when the network itself needs the
-        processors.
+        processors. `resize` is the shorter side that validation cuts from, unless the recipe's;
+        `report` is told once of each unreadable picture, instead of stderr.
         """
         self._ctx, self._folder, self._cache, self._size = ctx, folder, cache, image_size
+        self._resize, self._tell = resize, report or _print_skipped
         auto = min(MOST_THREADS, cpus_per_rank(ctx)) if ctx.device.type == "cuda" else 0
         threads = auto if workers == "auto" else int(workers)
         self._pool = ThreadPoolExecutor(threads) if threads else None
@@ -113,7 +124,7 @@ class Loader:
                 self._report(picture, error)
                 return None
         if draw is None:
-            return validation_crop(image, self._size)
+            return validation_crop(image, self._size, self._resize)
         return training_crop(
             image, self._size, random.Random(b"%d %d " % draw + os.fsencode(picture.path))
         )
@@ -121,13 +132,13 @@ class Loader:
     def _report(self, picture: Picture, error: Unreadable) -> None:
         if picture.key not in self._reported:
             self._reported.add(picture.key)
-            print(f"skipped: {shown(picture.path)}: {error}", file=sys.stderr, flush=True)
+            self._tell(picture, error)
 
     def _collate(
         self, pictures: Sequence[Picture], images: Sequence[Image.Image | None], whole: int
     ) -> Batch:
         good = [
-            (image, picture.label)
+            (image, picture)
             for image, picture in zip(images, pictures, strict=True)
             if image is not None
         ]
@@ -135,7 +146,13 @@ class Loader:
         into = pixels.numpy()
         for row, (image, _) in enumerate(good):
             into[row] = np.asarray(image)
-        return Batch(pixels, torch.tensor([label for _, label in good], dtype=torch.long), whole)
+        kept = [picture for _, picture in good]
+        labels = torch.tensor([picture.label for picture in kept], dtype=torch.long)
+        return Batch(pixels, labels, whole, kept)
+
+
+def _print_skipped(picture: Picture, error: Unreadable) -> None:
+    print(f"skipped: {shown(picture.path)}: {error}", file=sys.stderr, flush=True)
 
 
 def training_batches(
@@ -154,13 +171,15 @@ def cut(pictures: Sequence[Picture], size: int) -> list[Sequence[Picture]]:
     return [pictures[i : i + size] for i in range(0, len(pictures), size)]
 
 
-def to_network(images: Tensor, device: torch.device) -> Tensor:
+def to_network(
+    images: Tensor, device: torch.device, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
+) -> Tensor:
     """Bytes (N, H, W, 3) -> normalised float32 (N, 3, H, W) on the device, in memory still channels
     last.
     """
     images = images.to(device, non_blocking=True).permute(0, 3, 1, 2)
-    scale = torch.tensor([1 / (255 * s) for s in STD], device=device).view(1, 3, 1, 1)
-    shift = torch.tensor([m / s for m, s in zip(MEAN, STD, strict=True)], device=device).view(
+    scale = torch.tensor([1 / (255 * s) for s in std], device=device).view(1, 3, 1, 1)
+    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=device).view(
         1, 3, 1, 1
     )
     return images.float().mul_(scale).sub_(shift)

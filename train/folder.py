@@ -114,7 +114,7 @@ def _list(root: str) -> tuple[tuple[str, ...], list[Picture], list[Picture]]:
         [
             (path, label)
             for label, name in enumerate(classes)
-            for path in _files(root, f"{split}/{name}")
+            for path in list_files(root, f"{split}/{name}")
         ]
         for split in SPLITS
     ]
@@ -158,7 +158,7 @@ def _wrong_shape(root: str, split: str) -> str:
     )
 
 
-def _files(root: str, folder: str) -> Iterator[str]:
+def list_files(root: str, folder: str) -> Iterator[str]:
     """All files below one class folder, sorted, as paths below `root`; hidden ones are nobody's
     pictures.
 

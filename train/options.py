@@ -8,30 +8,40 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from train.errors import TrainerError
 
 MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 # A ResNet shrinks the picture 32 times; batch normalisation needs more than one value at the end.
 SMALLEST_IMAGE = 33
+# Spellings of the articles that describe this workload: the same options, which help and messages
+# show under one name.
+ALIASES = {"--num_epochs": "--epochs", "--learning_rate": "--lr", "--output_dir": "--output-dir"}
 
 
-class _Help(argparse.ArgumentDefaultsHelpFormatter):
+class Help(argparse.ArgumentDefaultsHelpFormatter):
     """Show each default, and keep the lines of the epilog."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "".join(indent + line for line in text.splitlines(keepends=True))
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Raises instead of leaving, so that all ranks leave together and one of them says why."""
 
     def error(self, message: str) -> NoReturn:
-        raise TrainerError(f"{message}. `python -m train --help` shows the options.")
+        raise TrainerError(f"{message}. `python -m {self.prog} --help` shows the options.")
+
+    def _get_option_tuples(self, option_string: str) -> list[Any]:
+        """What an abbreviation can mean; Python 3.11 and others take two spellings of one option
+        for two options, and `--output` for ambiguous.
+        """
+        found = super()._get_option_tuples(option_string)
+        return found[:1] if len({id(action) for action, *_ in found}) == 1 else found
 
 
-def _number(
+def number(
     kind: type[int] | type[float], low: float, high: float = float("inf"), *, above: bool = False
 ) -> Callable[[str], float]:
     """An argparse type: a number from `low` (or above it) to `high`."""
@@ -50,29 +60,30 @@ def _number(
 
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = _Parser(
+    parser = Parser(
         prog="train",
-        formatter_class=_Help,
+        formatter_class=Help,
         description="Train a ResNet on a folder of pictures (transfer learning).",
         epilog=(
             "DIR holds train/<class>/*.jpg and val/<class>/*.jpg. The defaults are the recipe of"
-            " PyTorch's transfer\nlearning tutorial. Exit codes: 0 trained, or stopped by a signal"
-            " with a checkpoint saved; 1 the result could\nnot be written; 2 wrong options or data,"
-            " said before the first step."
+            " PyTorch's transfer\nlearning tutorial. --num_epochs, --learning_rate and --output_dir"
+            " are understood, too. Exit codes: 0 trained,\nor stopped by a signal with a checkpoint"
+            " saved; 1 the result could not be written; 2 wrong options or\ndata, said before the"
+            " first step. `python -m train.predict` uses the model."
         ),
     )
     data = parser.add_argument_group("data")
     data.add_argument("--data", required=True, metavar="DIR", help="folder with train/ and val/")
     data.add_argument(
         "--image-size",
-        type=_number(int, SMALLEST_IMAGE),
+        type=number(int, SMALLEST_IMAGE),
         default=224,
         metavar="PIXELS",
         help="side of the square the network sees",
     )
     data.add_argument(
         "--cache-mb",
-        type=_number(int, 0),
+        type=number(int, 0),
         default=2048,
         metavar="MB",
         help=(
@@ -82,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     data.add_argument(
         "--workers",
-        type=_workers,
+        type=workers,
         default="auto",
         metavar="N",
         help="threads per rank that prepare pictures ahead; auto: none on a CPU, up to 8 for a GPU",
@@ -102,29 +113,27 @@ def build_parser() -> argparse.ArgumentParser:
     )
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument(
-        "--epochs", type=_number(int, 1), default=25, help="times through the training pictures"
+        "--epochs", type=number(int, 1), default=25, help="times through the training pictures"
     )
     recipe.add_argument(
         "--batch-size",
-        type=_number(int, 1),
+        type=number(int, 1),
         default=4,
         help="pictures per step of the WHOLE run, shared among the ranks: more ranks, same numbers",
     )
     recipe.add_argument(
-        "--lr", type=_number(float, 0, above=True), default=0.001, help="learning rate of SGD"
+        "--lr", type=number(float, 0, above=True), default=0.001, help="learning rate of SGD"
     )
-    recipe.add_argument(
-        "--momentum", type=_number(float, 0, 1), default=0.9, help="momentum of SGD"
-    )
+    recipe.add_argument("--momentum", type=number(float, 0, 1), default=0.9, help="momentum of SGD")
     recipe.add_argument(
         "--lr-step",
-        type=_number(int, 1),
+        type=number(int, 1),
         default=7,
         metavar="EPOCHS",
         help="decay the rate so often",
     )
     recipe.add_argument(
-        "--lr-gamma", type=_number(float, 0, 1, above=True), default=0.1, help="by this factor"
+        "--lr-gamma", type=number(float, 0, 1, above=True), default=0.1, help="by this factor"
     )
     recipe.add_argument(
         "--batch-norm",
@@ -143,7 +152,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     recipe.add_argument(
         "--seed",
-        type=_number(int, 0, 2**63 - 1),
+        type=number(int, 0, 2**63 - 1),
         default=0,
         help="of the order, the crops and the new weights",
     )
@@ -165,11 +174,14 @@ def build_parser() -> argparse.ArgumentParser:
             " restarted the job"
         ),
     )
+    flags = parser._option_string_actions
+    flags.update({alias: flags[flag] for alias, flag in ALIASES.items()})
     return parser
 
 
-def _workers(text: str) -> int | str:
-    return text if text == "auto" else int(_number(int, 0)(text))
+def workers(text: str) -> int | str:
+    """An argparse type: a number of threads, or "auto"."""
+    return text if text == "auto" else int(number(int, 0)(text))
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -7,6 +7,7 @@ networks; no torch here.
 
 from __future__ import annotations
 
+import io
 import math
 import mmap
 import os
@@ -57,17 +58,29 @@ def decode(path: str, image_size: int) -> Image.Image:
 
     Raises Unreadable, whatever is wrong with the file.
     """
-    bound = KEPT_PER_RESIZE * resized_side(image_size)
     try:
         if not stat.S_ISREG(
             os.stat(path).st_mode
         ):  # opening a pipe would wait for somebody who writes to it
             raise Unreadable("no regular file")
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise Unreadable(_first_line(error, path)) from error
+    return _decode(path, image_size)
+
+
+def decode_bytes(data: bytes, image_size: int) -> Image.Image:
+    """Read the content of a picture file as decode() reads the file."""
+    return _decode(io.BytesIO(data), image_size)
+
+
+def _decode(source: str | io.BytesIO, image_size: int) -> Image.Image:
+    bound = KEPT_PER_RESIZE * resized_side(image_size)
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
             )  # odd palettes and EXIF blocks: the pixels are what counts
-            with Image.open(path) as image:
+            with Image.open(source) as image:
                 if image.format not in FORMATS:
                     raise Unreadable(f"a {image.format}, which is not one of {', '.join(FORMATS)}")
                 image.draft(
@@ -81,9 +94,13 @@ def decode(path: str, image_size: int) -> Image.Image:
     except (
         Exception
     ) as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        text = str(error) or type(error).__name__
-        raise Unreadable(text.splitlines()[0].replace(repr(path), "the file")) from error
+        raise Unreadable(_first_line(error, source)) from error
     return _shrink(picture, bound)
+
+
+def _first_line(error: Exception, source: object) -> str:
+    text = str(error) or type(error).__name__
+    return text.splitlines()[0].replace(repr(source), "the file")
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -143,11 +160,11 @@ def _random_box(width: int, height: int, rng: random.Random) -> tuple[int, int, 
     return (width - w) // 2, (height - h) // 2, w, h
 
 
-def validation_crop(picture: Image.Image, image_size: int) -> Image.Image:
-    """The centre of the picture, after its shorter side was resized (Resize and CenterCrop of the
-    recipe).
+def validation_crop(picture: Image.Image, image_size: int, side: int | None = None) -> Image.Image:
+    """The centre of the picture, after its shorter side was resized to `side`, or as the recipe
+    says (its Resize and CenterCrop).
     """
-    side = resized_side(image_size)
+    side = side or resized_side(image_size)
     if picture.width <= picture.height:
         size = (side, int(side * picture.height / picture.width))
     else:

@@ -92,18 +92,46 @@ def alone(
 
     monkeypatch.chdir(tmp_path)
 
-    def run(*args: object) -> Done:
-        capfd.readouterr()
-        try:
-            code = main([*SMALL, *map(str, args)])
-        except SystemExit as end:
-            code = end.code
-        finally:
-            launcher.init().close()
-        return Done(code, *capfd.readouterr())
-
-    yield run
+    yield lambda *args: _run_here(capfd, main, *SMALL, *args)
     launcher.init().close()
+
+
+def _run_here(
+    capfd: pytest.CaptureFixture[str], main: Callable[[list[str]], int], *args: object
+) -> Done:
+    import launcher
+
+    capfd.readouterr()
+    try:
+        code = main(list(map(str, args)))
+    except SystemExit as end:
+        code = end.code
+    finally:
+        launcher.init().close()
+    return Done(code, *capfd.readouterr())
+
+
+@pytest.fixture
+def trained(alone: Callable[..., Done], drawn_birds: Path) -> Path:
+    """The output folder of two epochs on the drawn birds, the same for all tests. Not to be
+    changed.
+    """
+    folder = drawn_birds.parent / f"{drawn_birds.name}-trained"
+    if not folder.exists():
+        done = alone("--data", drawn_birds, "--epochs", 2, "--output-dir", folder)
+        assert done.code == 0, done.err
+    return folder
+
+
+@pytest.fixture
+def predict(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Done]:
+    """Predict as one process, here."""
+    from train.prediction import main
+
+    monkeypatch.chdir(tmp_path)
+    return lambda *args: _run_here(capfd, main, *args)
 
 
 @pytest.fixture

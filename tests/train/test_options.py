@@ -62,6 +62,44 @@ def test_the_defaults_are_the_tutorial_s_recipe() -> None:
     )
 
 
+def test_the_articles_spelling_works() -> None:
+    line = "--data x --num_epochs 30 --output_dir ./outputs --learning_rate 0.01 --momentum=0.8"
+    args = parse_args(line.split())
+    assert (args.epochs, args.output_dir, args.lr, args.momentum) == (30, "./outputs", 0.01, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        ("--epochs 3 --num_epochs 30", "epochs", 30),
+        ("--num_epochs=30 --epochs=3", "epochs", 3),
+        ("--learning 0.5", "lr", 0.5),
+        ("--lr 0.1 --learning_rate 0.2", "lr", 0.2),
+        ("--output there", "output_dir", "there"),
+        ("--out=there", "output_dir", "there"),
+        ("--num_e 7", "epochs", 7),
+    ],
+)
+def test_of_two_spellings_the_last_wins_and_either_can_be_abbreviated(
+    line: str, name: str, value: object
+) -> None:
+    assert getattr(parse_args(["--data", "x", *line.split()]), name) == value
+
+
+def test_an_abbreviation_of_two_options_is_still_ambiguous() -> None:
+    with pytest.raises(TrainerError, match="ambiguous option: --lr-"):
+        parse_args(["--data", "x", "--lr-", "1"])
+
+
+def test_help_and_messages_show_one_spelling_of_each_option() -> None:
+    text = build_parser().format_help()
+    assert "  --epochs EPOCHS " in text and "  --output-dir DIR " in text and "  --lr LR " in text
+    assert "--num_epochs" not in text.partition("PyTorch's transfer")[0]
+    assert "--num_epochs, --learning_rate and --output_dir are understood" in text
+    with pytest.raises(TrainerError, match="argument --lr: invalid number value: 'fast'"):
+        parse_args(["--data", "x", "--learning_rate", "fast"])
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -1,0 +1,74 @@
+"""A trained model that answers: its network, its class names, and how it wants a picture prepared.
+
+Owns how model.pt becomes a network again. Everything about the pixels comes from that file. Knows
+nothing of ranks, files of pictures, and what is done with an answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from train.checkpoint import load_model
+from train.data import to_network
+from train.errors import TrainerError, one_line
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network in evaluation mode, on its device."""
+
+    network: nn.Module
+    classes: tuple[str, ...]
+    image_size: int
+    resize: int
+    """The shorter side of a picture before its centre is cut out."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    device: torch.device
+    precision: torch.dtype
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Bytes (N, H, W, 3) as probabilities() takes them."""
+        return to_network(images, self.device, self.mean, self.std)
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def probabilities(self, images: Tensor) -> Tensor:
+        """The probability of each class (N, classes) for normalised pictures (N, 3, H, W)."""
+        images = images.to(self.device)
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16
+        ):
+            logits = self.network(images)
+        return logits.float().softmax(1).cpu()
+
+
+def load_classifier(
+    path: str, device: torch.device, precision: torch.dtype = torch.float32
+) -> Classifier:
+    """Make the network of a model.pt; raises TrainerError if the file is none or is damaged."""
+    content = load_model(path)
+    try:
+        classes = tuple(map(str, content["classes"]))
+        with torch.device("meta"):  # the values come from the file: none need be drawn
+            network = torchvision.models.get_model(
+                content["arch"], weights=None, num_classes=len(classes)
+            )
+        network.load_state_dict(content["model"], assign=True)
+        return Classifier(
+            network.to(device, memory_format=torch.channels_last).eval(),
+            classes,
+            int(content["image_size"]),
+            int(content["resize"]),
+            tuple(map(float, content["mean"])),
+            tuple(map(float, content["std"])),
+            device,
+            precision,
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise TrainerError(
+            f"the model file {path} does not fit together ({one_line(error)})."
+        ) from error
