@@ -37,13 +37,14 @@ VALIDATION_BATCH = 32  # pictures per rank and step; the figures do not depend o
 
 
 class Batch(NamedTuple):
-    """This rank's part of one batch: bytes (N, H, W, 3), class numbers (N), and the size of the
-    whole batch.
+    """This rank's part of one batch: bytes (N, H, W, 3), class numbers (N), the size of the whole
+    batch, and which pictures these are.
     """
 
     images: Tensor
     labels: Tensor
     whole: int
+    pictures: tuple[Picture, ...]
 
 
 class Loader:
@@ -127,7 +128,7 @@ class Loader:
         self, pictures: Sequence[Picture], images: Sequence[Image.Image | None], whole: int
     ) -> Batch:
         good = [
-            (image, picture.label)
+            (image, picture)
             for image, picture in zip(images, pictures, strict=True)
             if image is not None
         ]
@@ -135,7 +136,8 @@ class Loader:
         into = pixels.numpy()
         for row, (image, _) in enumerate(good):
             into[row] = np.asarray(image)
-        return Batch(pixels, torch.tensor([label for _, label in good], dtype=torch.long), whole)
+        labels = torch.tensor([picture.label for _, picture in good], dtype=torch.long)
+        return Batch(pixels, labels, whole, tuple(picture for _, picture in good))
 
 
 def training_batches(
