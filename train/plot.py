@@ -104,6 +104,7 @@ def draw(folder: str) -> list[str]:
 
 def _save(path: str, draw_one: Callable[[Figure, Any], None], content: object) -> None:
     """Draw one picture and write it, whole or not at all."""
+    os.environ["MPLBACKEND"] = "agg"  # a name that matplotlib does not know would stop its import
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -121,6 +122,8 @@ def _save(path: str, draw_one: Callable[[Figure, Any], None], content: object) -
             whole.write(file.getvalue())
         os.replace(f"{path}.tmp", path)
     except OSError as error:
+        if os.path.exists(f"{path}.tmp"):
+            os.unlink(f"{path}.tmp")
         raise TrainerError(f"{path} cannot be written ({error.strerror or error}).") from error
 
 

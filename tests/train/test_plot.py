@@ -89,13 +89,8 @@ def test_the_curves_need_the_metrics_only(
     ids=["two", "odd names", "many"],
 )
 def test_all_three_are_drawn_whatever_the_classes_are_called(
-    outputs: Path,
-    drawn_birds: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    classes: list[str],
+    outputs: Path, drawn_birds: Path, capsys: pytest.CaptureFixture[str], classes: list[str]
 ) -> None:
-    monkeypatch.setenv("MPLBACKEND", "TkAgg")  # of a shell with a screen: there is none here
     predictions(outputs, classes, drawn_birds)  # with 7 crows: the other files are not there
     assert main([str(outputs)]) == 0
     assert all(is_drawn(outputs / name) for name in ALL)
@@ -185,7 +180,19 @@ def test_a_failure_to_draw_is_one_line_after_a_training(
     assert capsys.readouterr().out == f"pictures    none ({why})\n"
 
 
-def test_neither_torch_nor_matplotlib_is_loaded_too_early(outputs: Path) -> None:
+def test_a_picture_that_cannot_be_written_is_one_message(
+    outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (outputs / "curves.png").mkdir()
+    assert main([str(outputs)]) == 2
+    assert f"{outputs}/curves.png cannot be written (Is a directory)" in capsys.readouterr().err
+    assert not (outputs / "curves.png.tmp").exists()
+
+
+def test_neither_torch_nor_matplotlib_is_loaded_too_early(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MPLBACKEND", "not a backend")
     code = (
         "import sys, train.plot\nassert 'matplotlib' not in sys.modules\n"
         "assert train.plot.main(sys.argv[1:]) == 0\n"
