@@ -99,6 +99,11 @@ class Output:
         return os.path.join(self.folder, "metrics.jsonl")
 
     @property
+    def predictions(self) -> str:
+        """What that model said about each validation picture."""
+        return os.path.join(self.folder, "predictions.json")
+
+    @property
     def skipped(self) -> str:
         """Files of the data folder that were left out, with the reason."""
         return os.path.join(self.folder, "skipped.txt")
@@ -111,7 +116,7 @@ class Output:
             with tempfile.TemporaryFile(dir=self.folder) as file:
                 file.write(b"\0" * 4096)
             self._lock = _lock_folder(self.folder)
-            for path in (self.checkpoint, self.model):
+            for path in (self.checkpoint, self.model, self.predictions):
                 if os.path.exists(f"{path}.tmp"):  # of a run that was killed while it wrote
                     os.unlink(f"{path}.tmp")
         except OSError as error:

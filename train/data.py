@@ -44,7 +44,7 @@ class Batch(NamedTuple):
     images: Tensor
     labels: Tensor
     whole: int
-    pictures: Sequence[Picture]
+    pictures: tuple[Picture, ...]
 
 
 class Loader:
@@ -146,7 +146,7 @@ class Loader:
         into = pixels.numpy()
         for row, (image, _) in enumerate(good):
             into[row] = np.asarray(image)
-        kept = [picture for _, picture in good]
+        kept = tuple(picture for _, picture in good)
         labels = torch.tensor([picture.label for picture in kept], dtype=torch.long)
         return Batch(pixels, labels, whole, kept)
 

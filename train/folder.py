@@ -88,6 +88,12 @@ def cpus_per_rank(ctx: Context) -> int:
     return max(1, len(os.sched_getaffinity(0)) // ctx.local_world_size)
 
 
+def list_folder(root: str) -> Folder:
+    """The folder as it is, without a look into its files; raises TrainerError for a wrong shape."""
+    classes, train, val = _list(root)
+    return Folder(root, classes, tuple(train), tuple(val), ())
+
+
 def _list(root: str) -> tuple[tuple[str, ...], list[Picture], list[Picture]]:
     """Class names and all files below train/ and val/; raises TrainerError for a folder of the
     wrong shape.

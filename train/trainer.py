@@ -34,6 +34,8 @@ from train.model import (
 )
 from train.options import parse_args
 from train.pictures import PictureCache, resized_side
+from train.plot import draw_at_the_end
+from train.predictions import Predictions
 
 
 @dataclass
@@ -123,8 +125,10 @@ def train_epoch(t: Training, meter: Meter) -> bool:
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def validate(t: Training) -> Result | None:
-    """The figures of the validation pictures; None if a stop was asked for on the way."""
+def validate(t: Training, predictions: Predictions) -> Result | None:
+    """The figures of the validation pictures, each noted in `predictions`; None if a stop was asked
+    for on the way.
+    """
     t.model.eval()
     meter = Meter(t.ctx.device)
     with progress_bar(t.ctx, "validation", len(t.folder.val)) as bar:
@@ -132,6 +136,7 @@ def validate(t: Training) -> Result | None:
             labels = batch.labels.to(t.ctx.device)
             logits, loss_sum = forward(t, batch.images, labels)
             meter.add(loss_sum, logits, labels)
+            predictions.add(batch.pictures, logits, labels)
             bar.update(batch.whole)
             t.ctx.heartbeat()
             if t.ctx.stopping():
@@ -156,7 +161,8 @@ def run_epoch(t: Training, sums: Tensor | None, metrics: MetricsFile) -> bool:
         meter.restore(sums)
     finished = train_epoch(t, meter)
     trained = meter.result(t.ctx)
-    validated = validate(t) if finished else None
+    predictions = Predictions()
+    validated = validate(t, predictions) if finished else None
     if validated is None:
         save_checkpoint(t, meter.sums)
         return False
@@ -172,6 +178,8 @@ def run_epoch(t: Training, sums: Tensor | None, metrics: MetricsFile) -> bool:
     together(t.ctx, lambda: require_finite(trained, validated, number))
     if validated.accuracy > p.best_accuracy and save_model(t, validated.accuracy, number):
         p.best_accuracy, p.best_epoch = validated.accuracy, number
+        path = t.output.predictions
+        predictions.save(t.ctx, path, t.folder, epoch=number, image_size=t.args.image_size)
     p.epoch, p.step = number, 0
     save_checkpoint(t, torch.zeros_like(meter.sums))
     return True
@@ -227,6 +235,8 @@ def finish(t: Training, *, stopped: bool) -> int:
         t.ctx.print(f"model       {output.model}")
     t.ctx.print(f"checkpoint  {output.checkpoint}")
     t.ctx.print(f"metrics     {output.metrics}")
+    if not stopped:
+        draw_at_the_end(t.ctx, output.folder)
     if t.ctx.run_dir:
         t.ctx.print(f"logs        {os.path.join(t.ctx.run_dir, 'logs')}")
     return 0

@@ -85,12 +85,13 @@ def alone(
     capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Done]]:
     """Run the trainer as one process, here; its output folder is `tmp_path`/outputs unless the test
-    names another.
+    names another. It draws no pictures, which would take most of the time.
     """
     import launcher
     from train.trainer import main
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("train.trainer.draw_at_the_end", lambda *_: None)
 
     yield lambda *args: _run_here(capfd, main, *SMALL, *args)
     launcher.init().close()

@@ -48,6 +48,7 @@ def forward(t, images, labels):
     return logits, F.cross_entropy(logits, labels, reduction="sum")
 
 trainer.forward = forward
+trainer.draw_at_the_end = lambda *_: None
 raise SystemExit(trainer.main(sys.argv[1:]))
 """
 
@@ -159,6 +160,7 @@ def counted(self, *args):
         ACTION
 
 trainer.Meter.add = counted
+trainer.draw_at_the_end = lambda *_: None
 raise SystemExit(trainer.main(sys.argv[1:]))
 """
 CRASH = HOOK.replace("BATCH", "10").replace("ACTION", "os._exit(3)")

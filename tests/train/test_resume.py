@@ -201,11 +201,11 @@ def test_what_a_killed_run_left_half_written_is_removed(
     alone: Alone, drawn_birds: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "outputs").mkdir()
-    for name in ("checkpoint.pt.tmp", "model.pt.tmp"):
+    for name in ("checkpoint.pt.tmp", "model.pt.tmp", "predictions.json.tmp"):
         (tmp_path / "outputs" / name).write_bytes(b"half")
     (tmp_path / "outputs" / "skipped.txt").write_text("of an earlier folder\n")
     assert alone("--data", drawn_birds, "--epochs", 1).code == 0
-    names = ["checkpoint.pt", "metrics.jsonl", "model.pt", "skipped.txt"]
+    names = ["checkpoint.pt", "metrics.jsonl", "model.pt", "predictions.json", "skipped.txt"]
     assert sorted(p.name for p in (tmp_path / "outputs").iterdir()) == names
     assert (tmp_path / "outputs" / "skipped.txt").read_text() == ""
 
@@ -219,6 +219,7 @@ def test_the_end_says_where_everything_is(alone: Alone, drawn_birds: Path, tmp_p
         "checkpoint.pt",
         "metrics.jsonl",
         "model.pt",
+        "predictions.json",
     ]
 
 
@@ -298,7 +299,8 @@ def test_a_disk_that_fills_up_later_costs_the_files_and_not_the_run(
     )
     assert len(re.findall(full, done.out)) == 2
     assert f"error: {small_disk}/checkpoint.pt is not up to date" in done.out
-    assert sorted(p.name for p in small_disk.iterdir()) == ["metrics.jsonl", "model.pt"]
+    names = ["metrics.jsonl", "model.pt", "predictions.json"]
+    assert sorted(p.name for p in small_disk.iterdir()) == names
 
 
 def test_a_disk_without_room_for_a_whole_line_of_metrics_gets_none_of_it(
