@@ -160,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         if args.data is not None:
-            from train.predictions import predict_again
+            from train.validation import predict_again
 
             predict_again(args.folder, args.data)
         made = draw(args.folder)

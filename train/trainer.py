@@ -35,7 +35,7 @@ from train.model import (
 from train.options import parse_args
 from train.pictures import PictureCache, resized_side
 from train.plot import draw_at_the_end
-from train.predictions import Predictions
+from train.validation import Predictions
 
 
 @dataclass
