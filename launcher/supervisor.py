@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from launcher.attempt.group import Group
 from launcher.attempt.node import NodeServices
-from launcher.attempt.stop import Kernel, StopRequest
+from launcher.attempt.stop import FORWARDED_SIGNALS, Kernel, StopRequest
 from launcher.attempt.waiting import WaitingRoom
 from launcher.ctl.service import ControlSocket
 from launcher.diagnosis.evidence import Evidence
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from launcher.horovod.service import HorovodService
 
 # Taken over besides the signals that stop: the forwarded ones, and Ctrl-Z.
-_OTHER_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP)
+_OTHER_SIGNALS = (*FORWARDED_SIGNALS, signal.SIGTSTP)
 
 
 def launch(spec: LaunchSpec, server: ServerProcess | None = None) -> LaunchResult:

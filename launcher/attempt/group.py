@@ -14,12 +14,11 @@ from contextlib import ExitStack
 
 from launcher.attempt.autopsy import Autopsy
 from launcher.attempt.node import NodeServices
-from launcher.attempt.stop import Stop, Sweep
-from launcher.attempt.waiting import FORWARDED_SIGNALS
+from launcher.attempt.stop import FORWARDED_SIGNALS, Stop, Sweep
 from launcher.attempt.watch import Watch
 from launcher.attempt.worker import Worker, WorkerStatus
 from launcher.diagnosis.hang import Hang
-from launcher.diagnosis.outcome import AttemptOutcome
+from launcher.diagnosis.outcome import AttemptOutcome, WorkerOutcome
 from launcher.events import (
     Asked,
     ChildrenChanged,
@@ -262,17 +261,17 @@ class Group:
             return
         if returncode != 0 and will_hit_all(outcome):
             self._loop.set_timer(self._stop_after_failure, SAME_ERROR_S)
-        elif returncode != 0 and not self._can_go_on_without(worker):
+        elif returncode != 0 and not self._can_go_on_without(outcome, local_rank):
             self._stop_after_failure()
         elif self._replacing:
             if returncode == 0:
                 self._replacing.finish(local_rank)
             self._replace_lost()
 
-    def _can_go_on_without(self, worker: Worker) -> bool:
+    def _can_go_on_without(self, outcome: WorkerOutcome, local_rank: int) -> bool:
         if self._replacing is None or self._node_failure:
             return False
-        return self._replacing.lose(worker.plan.local_rank, self._autopsy.outcome_of(worker))
+        return self._replacing.lose(local_rank, outcome)
 
     def _replace_lost(self) -> None:
         """Replace those that elastic Horovod has lost, once the others have come back."""

@@ -17,6 +17,9 @@ from launcher.exits import signal_name
 from launcher.system import processes
 from launcher.system.loop import Loop
 
+# They do not stop: they go to every worker.
+FORWARDED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
+
 # A worker that is stuck in a collective cannot notice SIGINT; after this share of the grace period
 # it gets SIGTERM as well.
 _ESCALATE_SHARE = 0.25
@@ -47,11 +50,10 @@ class Kernel:
                 _reap(pid)
 
     def left_behind(self, known: Collection[int], sessions: Collection[int] | None) -> list[int]:
-        """Return what still runs below us and is not known; what has ended is let go.
+        """Return what still runs below us and is not known, all of it or in these sessions.
 
-        All of it, or what is in these sessions.
-
-        As a sub-reaper we are the parent of every process whose own parent has ended.
+        What has ended is let go. As a sub-reaper we are the parent of every process whose own
+        parent has ended.
         """
         found: list[int] = []
         for child in processes.child_pids(os.getpid()):

@@ -9,15 +9,13 @@ from __future__ import annotations
 import signal
 
 from launcher.attempt.node import NodeServices
+from launcher.attempt.stop import FORWARDED_SIGNALS
 from launcher.attempt.worker import WorkerStatus
 from launcher.events import ChildrenChanged, Event, ForkServerLost, ForkServerUnsafe, Signalled
 from launcher.exits import describe
 from launcher.plan.plan import LaunchPlan
 from launcher.start.spawn import SpawnStarter
 from launcher.start.starter import Starter
-
-# They go to the workers, of which there are none here.
-FORWARDED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 class WaitingRoom:
@@ -73,7 +71,7 @@ class WaitingRoom:
     def _on_signal(self, signum: int) -> None:
         if signum == signal.SIGTSTP:
             self._node.kernel.stop_ourselves()
-        elif signum not in FORWARDED_SIGNALS:
+        elif signum not in FORWARDED_SIGNALS:  # those are for workers, of which there are none
             self._node.stop_request.note(signum)
 
     def _end_pause(self) -> None:
