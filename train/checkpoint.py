@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from train.errors import TrainerError, one_line, together
+from train.files import whole_file
 
 if TYPE_CHECKING:
     from launcher import Context
@@ -40,7 +41,7 @@ SAME_RECIPE = (
     "seed",
 )
 # What model.pt must hold to be of use.
-MODEL_KEYS = {"model", "arch", "classes", "image_size", "resize", "mean", "std"}
+MODEL_KEYS = {"model", "arch", "classes", "image_size", "resize", "mean", "std", "epoch"}
 
 
 @dataclass
@@ -218,19 +219,12 @@ def save_atomically(path: str, content: Mapping[str, Any]) -> None:
     """torch.save to a temporary file beside `path`, then rename it; raises OSError, and leaves the
     old file then.
     """
-    temporary = f"{path}.tmp"
     try:
-        with open(temporary, "wb") as file:
+        with whole_file(path) as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the new name with nothing in it
-        os.replace(temporary, path)
     except BaseException as error:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        if isinstance(
-            error.__context__, OSError
-        ):  # torch's zip writer covers it with an error of its own
+        # torch's zip writer covers it with an error of its own.
+        if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
 

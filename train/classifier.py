@@ -28,6 +28,8 @@ class Classifier:
     """The shorter side of a picture before its centre is cut out."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    epoch: int
+    """The one after which it was the best."""
     device: torch.device
     precision: torch.dtype
 
@@ -65,6 +67,7 @@ def load_classifier(
             int(content["resize"]),
             tuple(map(float, content["mean"])),
             tuple(map(float, content["std"])),
+            int(content["epoch"]),
             device,
             precision,
         )

@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from train.errors import TrainerError
+from train.files import whole_file
 
 if TYPE_CHECKING:
     from launcher import Context
@@ -86,9 +87,8 @@ class MetricsFile:
             return
         try:
             kept = [line for line in _lines(path) if _epoch(line) <= keep_epochs]
-            with open(f"{path}.tmp", "w", encoding="utf-8") as file:
-                file.writelines(kept)
-            os.replace(f"{path}.tmp", path)
+            with whole_file(path) as file:
+                file.writelines(line.encode() for line in kept)
         except OSError as error:
             raise TrainerError(
                 f"the metrics file {path} cannot be written ({error.strerror or error})."

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from train.errors import EXIT_USAGE, TrainerError, one_line
+from train.files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -118,12 +119,9 @@ def _save(path: str, draw_one: Callable[[Figure, Any], None], content: object) -
         draw_one(figure, content)
         FigureCanvasAgg(figure).print_png(file)
     try:
-        with open(f"{path}.tmp", "wb") as whole:
+        with whole_file(path) as whole:
             whole.write(file.getvalue())
-        os.replace(f"{path}.tmp", path)
     except OSError as error:
-        if os.path.exists(f"{path}.tmp"):
-            os.unlink(f"{path}.tmp")
         raise TrainerError(f"{path} cannot be written ({error.strerror or error}).") from error
 
 

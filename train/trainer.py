@@ -136,7 +136,7 @@ def validate(t: Training, predictions: Predictions) -> Result | None:
             labels = batch.labels.to(t.ctx.device)
             logits, loss_sum = forward(t, batch.images, labels)
             meter.add(loss_sum, logits, labels)
-            predictions.add(batch.pictures, logits, labels)
+            predictions.add(batch.pictures, logits.float().softmax(1), labels)
             bar.update(batch.whole)
             t.ctx.heartbeat()
             if t.ctx.stopping():

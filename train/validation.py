@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-import torchvision
 from torch import Tensor
 
 import launcher
-from train.data import Loader, to_network
-from train.errors import TrainerError, one_line
+from train.classifier import load_classifier
+from train.data import Loader
+from train.errors import TrainerError
+from train.files import whole_file
 from train.folder import Folder, Picture, list_folder
 from train.pictures import PictureCache
 
@@ -32,9 +33,8 @@ class Predictions:
         self._pictures: list[Picture] = []
         self._said: list[Tensor] = []
 
-    def add(self, pictures: Sequence[Picture], logits: Tensor, labels: Tensor) -> None:
-        """Note one batch; waits for no GPU."""
-        chances = logits.detach().float().softmax(1)
+    def add(self, pictures: Sequence[Picture], chances: Tensor, labels: Tensor) -> None:
+        """Note one batch, with the probability of each class (N, classes); waits for no GPU."""
         highest, number = chances.max(1)
         of_label = chances.gather(1, labels[:, None]).squeeze(1)
         self._pictures += pictures
@@ -73,9 +73,8 @@ class Predictions:
         # One picture to a line, for people and grep; one JSON object all the same.
         text = json.dumps(head)[:-1] + ', "pictures": [\n' + ",\n".join(lines) + "\n]}\n"
         try:
-            with open(f"{path}.tmp", "w", encoding="ascii") as file:
-                file.write(text)
-            os.replace(f"{path}.tmp", path)
+            with whole_file(path) as file:
+                file.write(text.encode("ascii"))
         except OSError as error:
             ctx.print(f"train: warning: {path} could not be written ({error.strerror or error})")
 
@@ -86,30 +85,23 @@ def predict_again(output_folder: str, data: str) -> None:
     Raises TrainerError if the model or the data cannot be used.
     """
     path = os.path.join(output_folder, "model.pt")
+    ctx = launcher.init()
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        size, names, epoch = content["image_size"], tuple(content["classes"]), content["epoch"]
-        model = torchvision.models.get_model(content["arch"], weights=None, num_classes=len(names))
-        model.load_state_dict(content["model"])
-    except Exception as error:  # whatever torch meets in a damaged file, or in one of others
-        raise TrainerError(f"{path} is no model of this trainer ({one_line(error)}).") from error
+        classifier = load_classifier(path, ctx.device)
+    except TrainerError as error:
+        raise TrainerError(f"{path} is no model of this trainer ({error})") from error
     folder = list_folder(data)
-    if folder.classes != names:
+    if folder.classes != classifier.classes:
         raise TrainerError(
             f"{data} has the classes {', '.join(folder.classes)}, and {path} was trained on"
-            f" {', '.join(names)}."
+            f" {', '.join(classifier.classes)}."
         )
-    ctx = launcher.init()
-    with PictureCache(0) as cache, torch.inference_mode():
-        model = model.to(ctx.device, memory_format=torch.channels_last).eval()
-        predictions = Predictions()
-        for batch in Loader(ctx, folder, cache, size, "auto").validation():
-            logits = model(to_network(batch.images, ctx.device))
-            predictions.add(batch.pictures, logits, batch.labels.to(ctx.device))
-        predictions.save(
-            ctx,
-            os.path.join(output_folder, "predictions.json"),
-            folder,
-            epoch=epoch,
-            image_size=size,
-        )
+    size = classifier.image_size
+    predictions = Predictions()
+    with PictureCache(0) as cache:
+        loader = Loader(ctx, folder, cache, size, "auto", resize=classifier.resize)
+        for batch in loader.validation():
+            chances = classifier.probabilities(classifier.normalise(batch.images))
+            predictions.add(batch.pictures, chances, batch.labels)
+    path = os.path.join(output_folder, "predictions.json")
+    predictions.save(ctx, path, folder, epoch=classifier.epoch, image_size=size)

@@ -241,6 +241,7 @@ def test_other_classes_and_no_model_are_one_message(
     assert "model.pt is no model of this trainer" in capsys.readouterr().err
     state = torchvision.models.resnet18(num_classes=2).state_dict()
     content = {"model": state, "arch": "resnet18", "classes": ["ants", "bees"], "epoch": 1}
-    torch.save({**content, "image_size": 48}, outputs / "model.pt")
+    pixels = {"image_size": 48, "resize": 55, "mean": [0.5] * 3, "std": [0.2] * 3}
+    torch.save({**content, **pixels}, outputs / "model.pt")
     assert main([str(outputs), "--data", str(drawn_birds)]) == 2
     assert "has the classes crow, robin, and" in capsys.readouterr().err

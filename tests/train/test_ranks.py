@@ -13,19 +13,9 @@ from typing import Any
 import pytest
 import torch
 
+from tests.train.conftest import SMALL
+
 Run = Callable[..., Any]
-SMALL = (
-    "--weights",
-    "none",
-    "--image-size",
-    "48",
-    "--batch-size",
-    "4",
-    "--lr",
-    "0.001",
-    "--precision",
-    "fp32",
-)
 Figures = Callable[[Path], list[dict[str, Any]]]
 TIMEOUT_S = 120.0  # several ranks import torch and share what processors there are
 PHOTOGRAPHS = Path(__file__).resolve().parents[3] / "shared" / "data" / "hymenoptera"
