@@ -27,7 +27,7 @@ from launcher.options.spec import LaunchSpec
 from launcher.output.console import Console
 from launcher.plan.node import NodeFacts, look_at_node
 from launcher.plan.plan import LaunchPlan, make_plan
-from launcher.plan.program import may_use_horovod, starts_warm
+from launcher.plan.program import horovod_use, starts_warm
 from launcher.ranks import format_ranks
 from launcher.runs import folder as run_folder
 from launcher.start.server import ServerProcess
@@ -156,10 +156,6 @@ def _make_coordinator(
 
 def _make_horovod(spec: LaunchSpec, facts: NodeFacts, loop: Loop) -> HorovodService | None:
     """Make what a program that uses Horovod needs; None for every other."""
-    if not may_use_horovod(spec):
-        return None
-    from launcher.horovod.use import horovod_use
-
     use = horovod_use(spec, facts.environ)
     if not use:
         return None

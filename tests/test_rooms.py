@@ -26,15 +26,13 @@ ROOMS = {
     "options": "errors ranks",
     "runs": "contract",
     "worker": "contract errors exits ranks starters system",
-    "horovod": "events options ranks system",
+    "horovod": "events ranks system",
     "diagnosis": "contract errors exits ranks system",
-    "plan": "contract errors options ranks runs system",
+    "plan": "contract errors horovod options ranks runs system",
     "output": "plan system",
     "nodes": "diagnosis horovod ranks system",
     "function": "diagnosis errors options plan system worker",
-    "attached": (
-        "contract diagnosis errors exits horovod options plan ranks runs starters system worker"
-    ),
+    "attached": ("contract diagnosis errors exits options plan ranks runs starters system worker"),
     "start": "contract errors events exits output plan system",
     "attempt": "contract diagnosis events exits horovod nodes output plan ranks start system",
     "ctl": "attempt errors events options plan system",

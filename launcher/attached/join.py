@@ -17,7 +17,7 @@ from launcher.attached.script import run_in_place
 from launcher.contract import environment
 from launcher.errors import EnvironmentMismatch, UsageError
 from launcher.options.spec import LaunchSpec
-from launcher.plan.program import may_use_horovod
+from launcher.plan.program import horovod_use
 from launcher.ranks import Place
 from launcher.starters.detect import find_mpi_engine
 from launcher.starters.meeting import find_job_id, find_master
@@ -115,11 +115,7 @@ def _per_node(engine: str) -> str:
 
 def check_horovod(spec: LaunchSpec, place: Place, environ: Mapping[str, str]) -> None:
     """Raise UsageError where Horovod finds neither MPI nor a store: ranks would train alone."""
-    if place.starter != "slurm" or find_mpi_engine(environ) or not may_use_horovod(spec):
-        return
-    from launcher.horovod.use import horovod_use
-
-    if not horovod_use(spec, environ):
+    if place.starter != "slurm" or find_mpi_engine(environ) or not horovod_use(spec, environ):
         return
     why = (
         "--backend horovod"

@@ -1,30 +1,17 @@
-"""Whether a program uses Horovod, and how: said by its options, or seen in its script.
-
-The script is read only where the options leave it open, and never run. What follows from the answer
-is the callers' matter: the supervisor serves a store, a rank of an engine needs MPI.
-"""
+"""Whether a script uses Horovod, and how: seen in its text, which is never run. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from launcher.options.spec import LaunchSpec
 
-# How much of a script is searched for an import of Horovod.
-_SEARCHED_BYTES = 1 << 20
+def find_use(script: bytes, environ: Mapping[str, str], *, is_certain: bool) -> str:
+    """Return `elastic` or `fixed`; "" where the script does not use Horovod.
 
-
-def horovod_use(spec: LaunchSpec, environ: Mapping[str, str]) -> str:
-    """Return `elastic` where the program uses hvd.elastic, `fixed` where Horovod without it, and ""
-    where none.
-
-    It must be known before the ranks start: without Horovod's store, or MPI, each would train
-    alone.
+    is_certain: that it does is known from elsewhere.
     """
-    if spec.backend not in ("auto", "horovod"):
-        return ""
-    lines = [] if spec.no_python or spec.module or spec.run_path else _script_lines(spec)
-    if spec.backend == "auto" and not any(_names_horovod(line) for line in lines):
+    lines = [line.strip() for line in script.split(b"\n")]
+    if not is_certain and not any(_names_horovod(line) for line in lines):
         return ""
     said = environ.get("HOROVOD_ELASTIC", "").lower()
     is_elastic = said in ("1", "true") if said else any(_names_elastic(line) for line in lines)
@@ -45,12 +32,3 @@ def _names_elastic(line: bytes) -> bool:
     if code.startswith((b"import ", b"from ")):
         return b"horovod" in code and b"elastic" in code
     return any(b"elastic." + name in code for name in (b"run", b"TorchState", b"ElasticSampler"))
-
-
-def _script_lines(spec: LaunchSpec) -> list[bytes]:
-    """Return the lines of the script, stripped; none of a folder, or of a script that has gone."""
-    try:
-        with open(spec.script, "rb") as file:
-            return [line.strip() for line in file.read(_SEARCHED_BYTES).split(b"\n")]
-    except OSError:
-        return []

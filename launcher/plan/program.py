@@ -68,15 +68,29 @@ def starts_warm(spec: LaunchSpec) -> bool:
     return spec.start == "warm" or spec.nproc != 1 or spec.max_restarts > 0
 
 
-def may_use_horovod(spec: LaunchSpec) -> bool:
-    """Tell whether to look closer: all other programs load nothing of launcher/horovod."""
-    if spec.backend != "auto":
-        return spec.backend == "horovod"
+def horovod_use(spec: LaunchSpec, environ: Mapping[str, str]) -> str:
+    """Return `elastic` for a program that uses hvd.elastic, `fixed` for Horovod without it, or "".
+
+    It must be known before the ranks start: without Horovod's store, or MPI, each would train
+    alone. Programs whose text does not name Horovod load nothing of its room.
+    """
+    if spec.backend not in ("auto", "horovod"):
+        return ""
+    has_script = not (spec.no_python or spec.module or spec.run_path)
+    script = _read_beginning(spec.script) if has_script else b""
+    if spec.backend == "auto" and b"horovod" not in script:
+        return ""
+    from launcher.horovod.use import find_use
+
+    return find_use(script, environ, is_certain=spec.backend == "horovod")
+
+
+def _read_beginning(path: str) -> bytes:
     try:
-        with open(spec.script, "rb") as file:
-            return b"horovod" in file.read(_SEARCHED_BYTES)
-    except OSError:  # a module's name, a folder
-        return False
+        with open(path, "rb") as file:
+            return file.read(_SEARCHED_BYTES)
+    except OSError:  # a folder, or a script that has gone
+        return b""
 
 
 def check_command(spec: LaunchSpec) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from launcher.horovod.use import horovod_use
 from launcher.options.spec import LaunchSpec
+from launcher.plan.program import horovod_use
 
 _IMPORT = "import horovod.torch as hvd\n"
 
