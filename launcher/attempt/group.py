@@ -28,6 +28,8 @@ from launcher.events import (
     Signalled,
     Started,
     StartFailed,
+    TaskLost,
+    TaskSignalled,
 )
 from launcher.exits import describe
 from launcher.nodes.coordinator import Elastic
@@ -59,7 +61,7 @@ class Group:
         self._console = console = node.console
         self.workers = [Worker(worker) for worker in plan.workers]
         listener = self._hear if plan.assignment.horovod_port else None
-        self._pipes = WorkerPipes(plan, loop, console, listener)
+        self._pipes = WorkerPipes(plan, loop, node.consoles or (console,), listener)
         self._autopsy = Autopsy(node.evidence, self._pipes, node.kernel)
         self._stop = Stop(
             self.workers, loop, node.kernel, plan.shutdown_timeout_s, self._tell_who_stays
@@ -77,6 +79,11 @@ class Group:
         self._hang: Hang | None = None
         # Why elastic ranks cannot go on, when no rank has failed.
         self._obstacle = ""
+        self._relay = None
+        if node.crew is not None:
+            from launcher.attempt.relay import Relay
+
+            self._relay = Relay(node.crew, self.workers, loop, node.kernel, plan.stop_signals)
         self._replacing = None
         if elastic is not None:
             from launcher.attempt.replacing import Replacing
@@ -108,6 +115,8 @@ class Group:
         Returns what is known then.
         """
         self._watch.begin()
+        if self._relay:
+            self._relay.begin()
         for worker in self.workers:
             self._start(worker)
         while not (self._all_ended or self._is_understood or self._stop.has_given_up):
@@ -190,6 +199,8 @@ class Group:
         self._watch.end()
         if self._sweep:
             self._sweep.end()
+        if self._relay:
+            self._relay.end()
         if self._replacing:
             self._replacing.end()
         for timer in (self._end_gathering, self._stop_after_failure):
@@ -230,6 +241,10 @@ class Group:
             self._on_children_changed()
         elif isinstance(event, Signalled):
             self._on_signal(event.signum)
+        elif isinstance(event, TaskSignalled) and self._relay:
+            self._relay.pass_on(event.local_rank, event.signum)
+        elif isinstance(event, TaskLost) and self._relay:
+            self._relay.lose(event.local_rank)
         elif isinstance(event, StartFailed):
             self.workers[event.local_rank].start_failure = event.message
             self._on_exit(event.local_rank, event.exit_code)
@@ -245,6 +260,8 @@ class Group:
         self._node.keeper.add_session(event.pid)
         if self._stop.has_begun:
             self._stop.ask(worker)
+        if self._relay and self._relay.has_lost(event.local_rank):
+            self._relay.lose(event.local_rank)
 
     def _on_exit(self, local_rank: int, returncode: int) -> None:
         worker = self.workers[local_rank]
@@ -255,11 +272,20 @@ class Group:
         worker.returncode = returncode
         worker.ended_at = self._loop.clock()
         worker.order = self._num_ended
+        signum = self._told_signum(worker)
+        if signum is not None and worker.asked_to_stop_at is None:
+            worker.asked_to_stop_at = worker.told_at
         was_forced = worker.asked_to_stop_at is not None and self._stop.has_forced
         outcome = self._autopsy.examine(worker, self._starter, was_forced=was_forced)
+        if self._relay:
+            self._tell_engine(worker)
         if self._stop.has_begun:
             return
-        if returncode != 0 and will_hit_all(outcome):
+        if returncode != 0 and signum is not None:
+            self._node.stop_request.note_end(signum, worker.plan.rank)
+            self._signum = signum
+            self._begin_stop(signal.SIGTERM)
+        elif returncode != 0 and will_hit_all(outcome):
             self._loop.set_timer(self._stop_after_failure, SAME_ERROR_S)
         elif returncode != 0 and not self._can_go_on_without(outcome, local_rank):
             self._stop_after_failure()
@@ -267,6 +293,22 @@ class Group:
             if returncode == 0:
                 self._replacing.finish(local_rank)
             self._replace_lost()
+
+    def _told_signum(self, worker: Worker) -> int | None:
+        """Return the signal by which its engine has told a worker to end, not long ago."""
+        is_old = self._loop.clock() - worker.told_at > self.plan.shutdown_timeout_s
+        return None if is_old else worker.told_signum
+
+    def _tell_engine(self, worker: Worker) -> None:
+        """Let the worker's process know; it may end at once where the worker will not come again.
+
+        After a failure it stays until the report is out.
+        """
+        assert self._relay is not None
+        is_final = worker.returncode == 0 and self.plan.is_last
+        if is_final:
+            self._pipes.end_lines(worker.plan.local_rank)
+        self._relay.tell_end(worker, is_final=is_final)
 
     def _can_go_on_without(self, outcome: WorkerOutcome, local_rank: int) -> bool:
         if self._replacing is None or self._node_failure:
@@ -298,7 +340,9 @@ class Group:
             self._sweep.look()
 
     def _on_signal(self, signum: int) -> None:
-        if signum in FORWARDED_SIGNALS:
+        if signum in FORWARDED_SIGNALS and self._relay:
+            self._relay.note_own(signum)
+        elif signum in FORWARDED_SIGNALS:
             self.signal_all(signum)
         elif signum == signal.SIGTSTP:
             self._pause()

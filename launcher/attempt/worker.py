@@ -32,6 +32,11 @@ class Worker:
         self.order = 0
         self.asked_to_stop_at: float | None = None
         self.start_failure = ""
+        # The signal by which its engine has told it to end, and when.
+        self.told_signum: int | None = None
+        self.told_at = 0.0
+        # Why it ended, where the kernel need not be asked.
+        self.known_cause = ""
         self.is_reaped = False
 
     @property

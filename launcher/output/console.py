@@ -135,11 +135,19 @@ def _open_nonblocking(fd: int) -> tuple[int, bool, bool]:
 
 
 class Console:
-    """stdout and stderr of the launcher: `say` is our own voice, `show` that of workers."""
+    """A pair of stdout and stderr: `say` is our own voice, `show` that of workers."""
 
-    def __init__(self, loop: Loop, environ: Mapping[str, str]) -> None:
-        out = StreamWriter(1, loop)
-        err = StreamWriter(2, loop)
+    def __init__(
+        self,
+        loop: Loop,
+        environ: Mapping[str, str],
+        descriptors: tuple[int, int] = (1, 2),
+        *,
+        is_plain: bool = False,
+    ) -> None:
+        """is_plain: what is written goes to a program, also where that gives us a terminal."""
+        out, err = (StreamWriter(fd, loop) for fd in descriptors)
+        out.is_tty, err.is_tty = (w.is_tty and not is_plain for w in (out, err))
         self._writers = {"out": out, "err": err}
         self.colour = _wants_colour(environ, out.is_tty and err.is_tty)
         # The live line: whose it is, the stream that it stands on, and what it shows.

@@ -7,9 +7,10 @@ nothing of ranks or workers.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 _PR_SET_PDEATHSIG = 1
@@ -17,6 +18,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 # Python ignores these for itself; a child must find them as a shell would leave them.
 _RESTORED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
+
+# No descriptor that a process inherits has so high a number.
+_HIGH_NUMBER = 200
 
 # The signals that were blocked when we were started: workers get them so, whatever the loop does.
 _INHERITED_MASK = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -177,12 +181,17 @@ def kill_sessions(session_ids: Iterable[int]) -> None:
 
 
 def launch_process(
-    argv: Sequence[str], environ: Mapping[str, str], descriptors: Mapping[int, int]
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    descriptors: Mapping[int, int],
+    prepare: Callable[[], None] | None = None,
 ) -> int:
-    """Execute a command in a session of its own, and return its pid.
+    """Execute a command in a session of its own, and return its pid; OSError when that fails.
 
-    descriptors: its descriptor numbers -> ours.
+    descriptors: its descriptor numbers -> ours. prepare: is called in the new process before.
     """
+    if prepare is not None:
+        return _fork_and_execute(argv, environ, descriptors, prepare)
     actions = [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in descriptors.items()]
     return os.posix_spawnp(
         argv[0],
@@ -193,6 +202,43 @@ def launch_process(
         setsigdef=list(_RESTORED_SIGNALS),
         setsigmask=list(_INHERITED_MASK),
     )
+
+
+def _fork_and_execute(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    descriptors: Mapping[int, int],
+    prepare: Callable[[], None],
+) -> int:
+    # It is closed when the command begins; before, it tells why it does not.
+    problem_read, problem_write = os.pipe()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.set_wakeup_fd(-1)  # what arrives here is not for our loop
+            # Away from the numbers that `prepare` may give.
+            problem_write = fcntl.fcntl(problem_write, fcntl.F_DUPFD_CLOEXEC, _HIGH_NUMBER)
+            os.setsid()
+            for signum in _RESTORED_SIGNALS:
+                signal.signal(signum, signal.SIG_DFL)
+            for theirs, ours in descriptors.items():
+                os.dup2(ours, theirs)
+            prepare()
+            signal.pthread_sigmask(signal.SIG_SETMASK, _INHERITED_MASK)
+            os.execvpe(argv[0], list(argv), dict(environ))
+        except OSError as error:
+            os.write(problem_write, str(error.errno).encode())
+        finally:
+            os._exit(127)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    os.close(problem_write)
+    with open(problem_read, "rb") as pipe:
+        number = pipe.read()
+    if number:
+        os.waitpid(pid, 0)
+        raise OSError(int(number), os.strerror(int(number)))
+    return pid
 
 
 def merged_environ(additions: Mapping[str, str], removed: Sequence[str]) -> dict[str, str]:

@@ -1,0 +1,276 @@
+"""The supervisor's side of the processes that an engine has started here, one for each rank.
+
+Each has handed over what makes it its rank, and waits at the other end of a connection (proxy.py).
+What becomes of the ranks is decided elsewhere: this file brings signals, hears of processes that
+have gone, and tells each one how its rank has ended.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from collections.abc import Callable, Iterable, Sequence
+
+from launcher.attached import proxy
+from launcher.attached.obstacles import Facts, read_facts
+from launcher.events import Event, TaskLost, TaskSignalled
+from launcher.exits import shell_code
+from launcher.plan.task import Task
+from launcher.starters.detect import detect_engine
+from launcher.system.inheritance import read_inheritance
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.system.loop import Loop
+
+# How long to wait for the next process of this host, in seconds: an engine starts them at once, but
+# a busy machine or a slow file system may hold some back. And when to say so.
+PATIENCE_S = 30.0
+_SAY_AFTER_S = 5.0
+
+# How long one that has come may take for its first words, which it says at once.
+_HELLO_S = 5.0
+
+# How long the process of the first cause may take to end before the others are let go.
+_FIRST_S = 1.0
+
+_MOST_BYTES = 4096
+_MOST_DESCRIPTORS = 253
+
+# For a process whose rank has never been started.
+_NEVER = 1
+
+
+class Link:
+    """The connection to one process, and what that has handed over."""
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        facts: Facts,
+        descriptors: Sequence[int],
+        numbers: Sequence[int],
+    ) -> None:
+        """descriptors: copies of its stdin, stdout and stderr, and those with the numbers."""
+        self.connection = connection
+        self.facts = facts
+        self.place = detect_engine(facts.environ)
+        self._descriptors = list(descriptors)
+        self._numbers = numbers
+        # Signals that came before there was anybody to take them.
+        self.early: list[int] = []
+        self.has_gone = False
+        # Of its rank, in subprocess form; None while it has not ended.
+        self.returncode: int | None = None
+        self.is_released = False
+
+    def send(self, word: bytes) -> None:
+        try:
+            self.connection.send(word)
+        except OSError:
+            pass  # it has gone
+
+    def receive(self) -> int | None:
+        """Return the signal that has come, 0 for none; None when the process has gone."""
+        try:
+            word = self.connection.recv(_MOST_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            word = b""
+        return int(word[1:]) if word[:1] == proxy.PASSED_SIGNAL else None
+
+    def make_task(self, args: Sequence[str]) -> Task:
+        """Return what makes a worker the rank of this process; OSError when it has ended.
+
+        args: those of the script.
+        """
+        folder = os.open(f"/proc/{self.facts.pid}/cwd", os.O_PATH | os.O_DIRECTORY)
+        self._descriptors.append(folder)
+        stdin, stdout, stderr, *others, _ = self._descriptors
+        return Task(
+            self.place,
+            tuple(args),
+            self.facts.environ,
+            read_inheritance(self.facts.pid, self._numbers),
+            (stdin, stdout, stderr),
+            (folder, *others),
+        )
+
+    def close(self) -> None:
+        """Let go of everything that it has handed over: the engine waits for some of it."""
+        self.connection.close()
+        for fd in self._descriptors:
+            os.close(fd)
+        self._descriptors.clear()
+
+
+class Crew:
+    """All processes of this host that an engine has started for one job."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        # In the order of local rank, once all have come.
+        self.links: list[Link] = []
+        self._loop: Loop | None = None
+
+    def gather(self, expected: int, say: Callable[[str], None]) -> bool:
+        """Wait for so many processes; return whether they came, in the order of local rank.
+
+        `say` is called once where that takes long, with how many have come.
+        """
+        poller = select.poll()
+        poller.register(self._listener, select.POLLIN)
+        waited_s = 0.0
+        while len(self.links) < expected and waited_s < PATIENCE_S:
+            ready = poller.poll(_SAY_AFTER_S * 1000)
+            if not ready:
+                if not waited_s:
+                    say(f"{len(self.links)} of {expected}")
+                waited_s += _SAY_AFTER_S
+            for fd, _ in ready:
+                if fd == self._listener.fileno():
+                    waited_s = 0.0
+                    link = self._accept()
+                    if link is not None:
+                        poller.register(link.connection, select.POLLIN)
+                elif self._listen_early(fd):
+                    poller.unregister(fd)
+            if self.links and all(link.has_gone for link in self.links):
+                return False
+        self.links.sort(key=lambda link: link.place.local_rank)
+        return [link.place.local_rank for link in self.links] == list(range(expected))
+
+    def _accept(self) -> Link | None:
+        connection, _ = self._listener.accept()
+        connection.settimeout(_HELLO_S)
+        try:
+            data, ancillary, _, _ = connection.recvmsg(
+                _MOST_BYTES, socket.CMSG_SPACE(_MOST_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
+            )
+        except OSError:
+            data = b""
+        # An unseen one would get the number 0.
+        peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        pid, uid = int.from_bytes(peer[:4], "little"), int.from_bytes(peer[4:8], "little")
+        if data[:1] != proxy.HELLO or uid != os.geteuid():  # it has gone, or is a stranger
+            connection.close()
+            return None
+        packed = b"".join(part for _, _, part in ancillary)
+        fds = [int.from_bytes(packed[at : at + 4], "little") for at in range(0, len(packed), 4)]
+        num_arguments, *numbers = map(int, data[1:].split())
+        try:
+            facts = read_facts(pid, num_arguments)
+        except OSError:  # it is not ours to look at
+            facts = Facts(0)
+        link = Link(connection, facts, fds, numbers)
+        self.links.append(link)
+        return link
+
+    def _listen_early(self, fd: int) -> bool:
+        """Take what a process says before the ranks exist; return whether it has gone."""
+        link = next(link for link in self.links if link.connection.fileno() == fd)
+        signum = link.receive()
+        if signum:
+            link.early.append(signum)
+        link.has_gone = signum is None
+        return link.has_gone
+
+    def send_away(self, reason: str, port: int = 0) -> None:
+        """Let each one do the work itself: as a rank, for that reason; without one, alone."""
+        word = proxy.IN_PLACE + f"{port} {reason}".encode() if reason else proxy.ALONE
+        for link in self.links:
+            link.send(word[:_MOST_BYTES])
+            link.is_released = True
+        # Those that have not come yet are told as they come.
+        self._listener.setblocking(False)
+        while True:
+            try:
+                if (late := self._accept()) is not None:
+                    late.send(word[:_MOST_BYTES])
+                    late.is_released = True
+            except OSError:
+                return
+
+    def open(self, loop: Loop) -> None:
+        """Hear of them from now on: signals and losses become events of the loop."""
+        self._loop = loop
+        for local_rank, link in enumerate(self.links):
+            loop.watch(link.connection.fileno(), self._make_reader(local_rank, link))
+
+    def _make_reader(self, local_rank: int, link: Link) -> Callable[[], Iterable[Event]]:
+        def read() -> Iterable[Event]:
+            signum = link.receive()
+            if signum is None:
+                self._forget(link)
+                link.has_gone = True
+                return [TaskLost(local_rank)]
+            return [TaskSignalled(local_rank, signum)] if signum else []
+
+        return read
+
+    def take_early(self) -> list[Event]:
+        """Return what came before the loop was there."""
+        events: list[Event] = []
+        for local_rank, link in enumerate(self.links):
+            events += [TaskSignalled(local_rank, signum) for signum in link.early]
+            link.early.clear()
+        return events
+
+    @property
+    def have_all_gone(self) -> bool:
+        return all(link.has_gone for link in self.links)
+
+    def note_end(self, local_rank: int, returncode: int) -> None:
+        """Remember how the rank of one has ended; None of them hears of it yet."""
+        self.links[local_rank].returncode = returncode
+
+    def release(self, local_rank: int) -> None:
+        """Tell one how its rank has ended: it ends in the same way, and the engine hears of it."""
+        link = self.links[local_rank]
+        self._forget(link)
+        self._tell(link, _NEVER if link.returncode is None else link.returncode)
+        link.close()
+
+    def dismiss(self, exit_code: int, first_rank: int | None = None) -> None:
+        """Tell all that are left how their ranks have ended.
+
+        first_rank: the one of the first cause: it ends first, and so it is the one that the engine
+        names; those that had to end because of it do so with the same exit code.
+        """
+        waiting = [link for link in self.links if not link.is_released]
+        for link in waiting:
+            self._forget(link)
+        if first_rank is not None:
+            for link in waiting:
+                if link.place.rank == first_rank:
+                    self._tell(link, exit_code if link.returncode is None else link.returncode)
+                    _wait_for_end(link.connection)
+        for link in waiting:
+            if link.is_released:
+                continue
+            code = exit_code if link.returncode is None else link.returncode
+            if first_rank is None:
+                self._tell(link, code)
+            else:
+                self._tell(link, exit_code if code else 0, proxy.AFTER_ANOTHER)
+        for link in self.links:
+            link.close()
+        self._listener.close()
+
+    def _tell(self, link: Link, returncode: int, more: bytes = b"") -> None:
+        # Not by the signal itself: at a process that a signal has ended, engines kill the others.
+        link.is_released = True
+        link.send(proxy.EXITED + str(shell_code(returncode)).encode() + more)
+
+    def _forget(self, link: Link) -> None:
+        if self._loop is not None and link.connection.fileno() >= 0:
+            self._loop.unwatch(link.connection.fileno())
+
+
+def _wait_for_end(connection: socket.socket) -> None:
+    """Wait until the process at the other end has ended: its end closes the connection."""
+    poller = select.poll()
+    poller.register(connection, select.POLLHUP)
+    poller.poll(_FIRST_S * 1000)

@@ -1,0 +1,187 @@
+"""Puts together the ranks that one supervisor starts for the processes of this host.
+
+All of them have to be there, and to run one program; what they have that differs must be such that
+it can be handed over. Where that is not so, each process is told to be its rank itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from launcher.attached.crew import Crew, Link
+from launcher.attached.engine import check_horovod, engine_name
+from launcher.attached.obstacles import Facts, find_import_obstacle, find_obstacle
+from launcher.errors import UsageError
+from launcher.options.arguments import read_arguments
+from launcher.options.spec import LaunchSpec
+from launcher.plan.program import starts_warm
+from launcher.plan.task import Task
+from launcher.ranks import Place
+from launcher.starters.detect import NO_VARIABLE
+from launcher.starters.meeting import find_job_id, find_master, find_nodes
+from launcher.system import inheritance
+from launcher.system.network import check_name, reserve_port
+from launcher.worker.agreement import needs_agreement
+
+
+class Together(NamedTuple):
+    """The ranks of this host, and what their engine says about all of them."""
+
+    crew: Crew
+    # By local rank.
+    tasks: tuple[Task, ...]
+    # Address and port at which the ranks of all hosts meet; None where the supervisor chooses,
+    # an empty address where the ranks agree on it among themselves.
+    master: tuple[str, int] | None
+    # Given where several hosts need the same one.
+    run_id: str = ""
+
+
+class Apart(Exception):
+    """The processes are ranks themselves, and why."""
+
+
+def assemble(
+    crew: Crew, spec: LaunchSpec, place: Place, say: Callable[[str], None]
+) -> tuple[LaunchSpec, Together]:
+    """Wait for all processes of this host; return their ranks, and the options that go with them.
+
+    place: that of any of them. `say` prints a line for the user. Raises Apart where they must be
+    ranks themselves.
+    """
+    engine = engine_name(place)
+    reason = _reason_before(spec, place, engine)
+    if reason:
+        raise Apart(reason)
+    _gather(crew, place, engine, say)
+    links = crew.links
+    facts = {link.place.rank: link.facts for link in links}
+    reason = find_obstacle(facts) or _find_other_cpus(links)
+    if reason:
+        raise Apart(reason)
+    tasks = tuple(
+        _make_task(link, args) for link, args in zip(links, _arguments(facts, spec), strict=True)
+    )
+    for task in tasks:
+        reason = inheritance.find_obstacle(task.inheritance)
+        if reason:
+            raise Apart(f"rank {task.place.rank} has {reason}")
+    if starts_warm(spec, len(tasks)) and spec.start == "auto":
+        reason = find_import_obstacle(facts)
+        if reason:
+            say(f"starting each rank with its own interpreter (--start spawn): {reason}")
+            spec = spec.replace(start="spawn")
+    one_host = place.world_size == place.local_world_size
+    run_id = "" if one_host else f"{find_job_id(place, os.environ)}.{os.uname().nodename}"
+    if not one_host:
+        check_horovod(spec, place, os.environ)
+        if spec.max_restarts:
+            say("--max-restarts has no effect: the ranks are on several hosts")
+            spec = spec.replace(max_restarts=0)
+    return spec, Together(crew, tasks, _find_master(place), run_id)
+
+
+def find_free_port() -> int:
+    """Return a port for ranks that start at once: nobody keeps it for them."""
+    with reserve_port("127.0.0.1") as reserved:
+        return int(reserved.getsockname()[1])
+
+
+def _reason_before(spec: LaunchSpec, place: Place, engine: str) -> str:
+    """Return why there is no need to wait for the others, or ""."""
+    if spec.start == "in-place":
+        return "--start in-place"
+    if place.starter == "horovod" and os.environ.get("HOROVOD_ELASTIC") == "1":
+        return "horovodrun's elastic mode starts and ends ranks while others go on"
+    if place.sources.get("local_world_size", NO_VARIABLE) == NO_VARIABLE:
+        return f"{engine} does not say how many ranks this host has"
+    return ""
+
+
+def _gather(crew: Crew, place: Place, engine: str, say: Callable[[str], None]) -> None:
+    def say_how_many(number: str) -> None:
+        say(
+            f"{number} processes that {engine} has started on this host have come; waiting for the"
+            " others (--start in-place waits for nobody)"
+        )
+
+    if not crew.gather(place.local_world_size, say_how_many):
+        if crew.have_all_gone:
+            raise SystemExit(1)  # nobody is left to tell
+        raise Apart(
+            f"of the {place.local_world_size} processes that {engine} has started on this host,"
+            f" {len(crew.links)} are launchers of this job"
+        )
+
+
+def _arguments(found: Mapping[int, Facts], spec: LaunchSpec) -> list[tuple[str, ...]]:
+    """Return the script's arguments of each; Apart where they run different programs."""
+    first_rank, first = next(iter(found.items()))
+    result: list[tuple[str, ...]] = []
+    for rank, facts in found.items():
+        if facts.arguments == first.arguments and facts.folder == first.folder and result:
+            result.append(result[0])  # as nearly always: there is nothing to read
+            continue
+        try:
+            given, command = read_arguments(LaunchSpec, list(facts.arguments))
+            other = LaunchSpec.from_sources(
+                given, facts.environ, script=command[0], script_args=spec.script_args
+            )
+        except (UsageError, IndexError):
+            raise Apart(f"rank {rank} has other options than rank {first_rank}") from None
+        if other.script != spec.script or _file_of(other, facts.folder) != _file_of(
+            other, first.folder
+        ):
+            raise Apart(f"rank {rank} runs another program than rank {first_rank}")
+        if other != spec:
+            raise Apart(f"rank {rank} has other options than rank {first_rank}")
+        result.append(tuple(command[1:]))
+    return result
+
+
+def _file_of(spec: LaunchSpec, folder: str) -> object:
+    """Return what the program is for a process in a folder: a file, or the folder of a module."""
+    if spec.module:
+        return folder
+    try:
+        found = os.stat(os.path.join(folder, spec.script))
+    except OSError:  # a command that is looked for in PATH
+        return spec.script
+    return found.st_dev, found.st_ino
+
+
+def _make_task(link: Link, args: tuple[str, ...]) -> Task:
+    try:
+        task = link.make_task(args)
+    except OSError:
+        raise Apart("one of the processes has ended") from None
+    nodes = find_nodes(task.place, task.environ)
+    if nodes is None:
+        return task
+    return task._replace(place=task.place._replace(node_rank=nodes[0], num_nodes=nodes[1]))
+
+
+def _find_other_cpus(links: list[Link]) -> str:
+    """Return that a process has CPUs which this one may not use, or ""; take on those of all."""
+    wanted = {cpu for link in links for cpu in os.sched_getaffinity(link.facts.pid)}
+    try:
+        os.sched_setaffinity(0, wanted)
+    except OSError:
+        return "ranks have CPUs that rank 0's cgroup excludes"
+    return "" if os.sched_getaffinity(0) == wanted else "ranks have CPUs of their own (a cpuset)"
+
+
+def _find_master(place: Place) -> tuple[str, int] | None:
+    environ = os.environ
+    if environ.get("MASTER_ADDR") and environ.get("MASTER_PORT"):
+        return find_master(place, environ)
+    if place.world_size == place.local_world_size:
+        return None
+    if needs_agreement(place, environ):
+        return "", 0
+    address, port = find_master(place, environ)
+    if not environ.get("MASTER_ADDR"):
+        check_name(address)
+    return address, port

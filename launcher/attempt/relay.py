@@ -1,0 +1,125 @@
+"""Between the processes that an engine has started and the workers that stand in their place.
+
+A signal to a process is one to its worker, a process that is killed takes its worker along, one
+that is stopped stops it. And the other way: how a worker ends, its process hears.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+
+from launcher.attempt.stop import FORWARDED_SIGNALS, Kernel
+from launcher.attempt.worker import Worker
+from launcher.system.loop import Loop
+from launcher.system.processes import process_info
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.attached.crew import Crew
+
+# Slurm may send a signal to every process below its daemon: to the workers, too, and to us. So long
+# we wait for our own copy before a worker is sent what its process has got.
+_OWN_COPY_S = 0.05
+
+# Nobody tells us when a process of the engine is stopped: its state is read so often.
+_LOOK_S = 0.5
+
+
+class Relay:
+    """What passes between processes and workers in one attempt."""
+
+    def __init__(
+        self,
+        crew: Crew,
+        workers: Sequence[Worker],
+        loop: Loop,
+        kernel: Kernel,
+        stopping: Sequence[int],
+    ) -> None:
+        """`stopping` are the signals after which a worker ends because it was told to."""
+        self._crew = crew
+        self._workers = workers
+        self._loop = loop
+        self._kernel = kernel
+        self._stopping = frozenset(stopping)
+        self._waiting: list[tuple[int, int]] = []  # local rank and signal
+        self._own: dict[int, float] = {}  # signals that came to us, and when
+        self._stopped: set[int] = set()
+
+    def begin(self) -> None:
+        """Start to look after the processes."""
+        self._loop.set_timer(self._look, _LOOK_S)
+
+    def end(self) -> None:
+        """Look no more: all workers have ended."""
+        for timer in (self._look, self._deliver):
+            self._loop.cancel_timer(timer)
+
+    def note_own(self, signum: int) -> None:
+        """Note that a signal has come to the supervisor itself, and so to the workers as well."""
+        self._own[signum] = self._loop.clock()
+
+    def pass_on(self, local_rank: int, signum: int) -> None:
+        """Let the worker have a signal that its process has got."""
+        worker = self._workers[local_rank]
+        if signum == signal.SIGCONT:
+            self._stopped.discard(local_rank)
+            self._send_group(worker, signal.SIGCONT)
+        elif signum == signal.SIGTSTP:
+            self._stop(local_rank)
+        else:
+            self._waiting.append((local_rank, signum))
+            self._loop.set_timer(self._deliver, _OWN_COPY_S)
+
+    def lose(self, local_rank: int) -> None:
+        """End the worker whose process has been killed."""
+        worker = self._workers[local_rank]
+        pid = self._crew.links[local_rank].facts.pid
+        worker.known_cause = f"the process that stood for it (pid {pid}) was killed"
+        if worker.is_running:
+            self._kernel.kill_sessions([worker.pid])
+
+    def has_lost(self, local_rank: int) -> bool:
+        """Tell whether the process of a worker was killed."""
+        return self._crew.links[local_rank].has_gone
+
+    def tell_end(self, worker: Worker, *, is_final: bool) -> None:
+        """Note how a worker has ended; is_final: the engine may hear of it now."""
+        assert worker.returncode is not None
+        self._crew.note_end(worker.plan.local_rank, worker.returncode)
+        if is_final:
+            self._crew.release(worker.plan.local_rank)
+
+    def _deliver(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        now = self._loop.clock()
+        for local_rank, signum in waiting:
+            worker = self._workers[local_rank]
+            if now - self._own.get(signum, -1.0) <= 2 * _OWN_COPY_S:
+                continue
+            if signum in self._stopping:
+                worker.told_signum, worker.told_at = signum, now
+            if worker.is_running:
+                is_command = worker.plan.kind == "command" and signum not in FORWARDED_SIGNALS
+                send = self._kernel.signal_group if is_command else self._kernel.signal
+                send(worker.pid, signum)
+
+    def _look(self) -> None:
+        self._loop.set_timer(self._look, _LOOK_S)
+        for local_rank, link in enumerate(self._crew.links):
+            info = None if link.is_released else process_info(link.facts.pid)
+            is_stopped = info is not None and info.state == "T"
+            if is_stopped and local_rank not in self._stopped:
+                self._stop(local_rank)
+            elif not is_stopped and local_rank in self._stopped:
+                self._stopped.discard(local_rank)
+                self._send_group(self._workers[local_rank], signal.SIGCONT)
+
+    def _stop(self, local_rank: int) -> None:
+        self._stopped.add(local_rank)
+        self._send_group(self._workers[local_rank], signal.SIGSTOP)
+
+    def _send_group(self, worker: Worker, signum: int) -> None:
+        if worker.is_running:
+            self._kernel.signal_group(worker.pid, signum)
