@@ -84,12 +84,11 @@ def _run(argv: list[str], alone: proxy.GoOn) -> int | Callable[[], int]:
     from launcher.starters.detect import detect_engine
 
     place = detect_engine(os.environ)
-    if alone.reason:
-        return _become_rank(spec, place, alone)
     if place.starter != "none":
         from launcher.attached import engine, in_place
 
-        engine.is_rank(spec, place)  # raises where the flags do not go with the engine
+        if engine.is_rank(spec, place):  # also the only rank of `mpirun -np 1 ... --backend mpi`
+            return _become_rank(spec, place, alone)
         in_place.end_with_engine(is_rank=False)
     if spec.start == "in-place":
         raise spec.error("start", "is for processes that mpirun or srun has started as ranks")
@@ -139,7 +138,7 @@ def _become_rank(spec: LaunchSpec, place: Place, alone: proxy.GoOn) -> int | Cal
     if spec.dry_run:
         _print(in_place.dry_run(spec, place, os.environ) + "\n")
         return 0
-    if place.local_rank == 0:
+    if place.local_rank == 0 and alone.reason:
         _say(f"each rank runs in the process that its engine has started: {alone.reason}")
     in_place.end_with_engine(is_rank=True)
     return in_place.become_rank(spec, place, alone.port)

@@ -23,7 +23,6 @@ from launcher.starters.detect import NO_VARIABLE
 from launcher.starters.meeting import find_job_id, find_master, find_nodes
 from launcher.system import inheritance
 from launcher.system.network import check_name, reserve_port
-from launcher.worker.agreement import needs_agreement
 
 
 class Together(NamedTuple):
@@ -179,6 +178,8 @@ def _find_master(place: Place) -> tuple[str, int] | None:
         return find_master(place, environ)
     if place.world_size == place.local_world_size:
         return None
+    from launcher.worker.agreement import needs_agreement
+
     if needs_agreement(place, environ):
         return "", 0
     address, port = find_master(place, environ)

@@ -17,7 +17,7 @@ from launcher.contract.files import RunPaths
 from launcher.events import ChildrenChanged, Event, Exited, Started
 from launcher.options.spec import LaunchSpec
 from launcher.plan.plan import LaunchPlan, NodeFacts, WorkerPlan, make_plan
-from launcher.ranks import Assignment
+from launcher.ranks import Assignment, make_places
 
 # Above what the kernel gives to any process: nobody can be hit by accident.
 FIRST_PID = 1 << 23
@@ -248,4 +248,4 @@ def plan(num_workers: int = 2, paths: RunPaths | None = None, **options: Any) ->
         environ={},
         local_world_size=num_workers,
     )
-    return make_plan(spec, Assignment(0, 0, (num_workers,), "127.0.0.1", 5000), facts)
+    return make_plan(spec, Assignment(0, make_places(0, (num_workers,)), "127.0.0.1", 5000), facts)
