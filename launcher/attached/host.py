@@ -106,7 +106,7 @@ def _gather(crew: Crew, place: Place, engine: str, say: Callable[[str], None]) -
             " others (--start in-place waits for nobody)"
         )
 
-    if not crew.gather(place.local_world_size, say_how_many):
+    if not crew.gather(say_how_many):
         if crew.have_all_gone:
             raise SystemExit(1)  # nobody is left to tell
         raise Apart(
