@@ -136,9 +136,9 @@ class Crew:
             for fd, _ in ready:
                 if fd == self._listener.fileno():
                     waited_s = 0.0
-                    link = self._accept()
-                    if link is not None:
-                        poller.register(link.connection, select.POLLIN)
+                    newcomer = self._accept()
+                    if newcomer is not None:
+                        poller.register(newcomer.connection, select.POLLIN)
                 elif self._listen_early(fd):
                     poller.unregister(fd)
             if self.links and all(link.has_gone for link in self.links):
