@@ -98,13 +98,6 @@ class Link:
             (folder, *others),
         )
 
-    def close(self) -> None:
-        """Let go of everything that it has handed over: the engine waits for some of it."""
-        self.connection.close()
-        for fd in self._descriptors:
-            os.close(fd)
-        self._descriptors.clear()
-
 
 class Crew:
     """All processes of this host that an engine has started for one job."""
@@ -163,9 +156,10 @@ class Crew:
             return None
         packed = b"".join(part for _, _, part in ancillary)
         fds = [int.from_bytes(packed[at : at + 4], "little") for at in range(0, len(packed), 4)]
-        num_arguments, *numbers = map(int, data[1:].split())
+        text, gpus, *rest = data[1:].split()
+        num_arguments, numbers = int(text), [int(number) for number in rest]
         try:
-            facts = read_facts(pid, num_arguments)
+            facts = read_facts(pid, num_arguments)._replace(gpus=gpus.decode())
         except OSError:  # it is not ours to look at
             facts = Facts(0)
         link = Link(connection, facts, fds, numbers)
@@ -235,13 +229,14 @@ class Crew:
         link = self.links[local_rank]
         self._forget(link)
         self._tell(link, _NEVER if link.returncode is None else link.returncode)
-        link.close()
+        _let_go(link.connection)
 
     def dismiss(self, exit_code: int, first_rank: int | None = None) -> None:
         """Tell all that are left how their ranks have ended.
 
         first_rank: the one of the first cause: it ends first, and so it is the one that the engine
-        names; those that had to end because of it do so with the same exit code.
+        names; those that had to end because of it do so with the same exit code. They all wait for
+        the end of this process, which must follow at once.
         """
         if not any(link.is_released for link in self.links):
             # Those that come a moment later would begin anew.
@@ -252,7 +247,8 @@ class Crew:
         if first_rank is not None:
             for link in waiting:
                 if link.place.rank == first_rank:
-                    self._tell(link, exit_code if link.returncode is None else link.returncode)
+                    self._tell(link, exit_code)
+                    _let_go(link.connection)
                     _wait_for_end(link.connection)
         for link in waiting:
             if link.is_released:
@@ -262,9 +258,6 @@ class Crew:
                 self._tell(link, code)
             else:
                 self._tell(link, exit_code if code else 0, proxy.AFTER_ANOTHER)
-        for link in self.links:
-            link.close()
-        self._listener.close()
 
     def _tell(self, link: Link, returncode: int, more: bytes = b"") -> None:
         # Not by the signal itself: at a process that a signal has ended, engines kill the others.
@@ -274,6 +267,14 @@ class Crew:
     def _forget(self, link: Link) -> None:
         if self._loop is not None and link.connection.fileno() >= 0:
             self._loop.unwatch(link.connection.fileno())
+
+
+def _let_go(connection: socket.socket) -> None:
+    """Let the process at the other end see the end of the connection, before ours has ended."""
+    try:
+        connection.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # it has gone
 
 
 def _wait_for_end(connection: socket.socket) -> None:
