@@ -117,7 +117,7 @@ class Crew:
         """
         poller = select.poll()
         poller.register(self._listener, select.POLLIN)
-        waited_s = 0.0
+        waited_s, founder_pid = 0.0, os.getppid()
         for link in self.links:
             poller.register(link.connection, select.POLLIN)
         while len(self.links) < self.expected and waited_s < patience_s:
@@ -134,7 +134,7 @@ class Crew:
                         poller.register(newcomer.connection, select.POLLIN)
                 elif self._listen_early(fd):
                     poller.unregister(fd)
-            if self.links and all(link.has_gone for link in self.links):
+            if self.have_all_gone and (self.links or os.getppid() != founder_pid):
                 return False
         self.links.sort(key=lambda link: link.place.local_rank)
         return [link.place.local_rank for link in self.links] == list(range(self.expected))
