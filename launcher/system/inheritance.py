@@ -47,9 +47,7 @@ def read_inheritance(pid: int, numbers: Sequence[int]) -> Inheritance:
 
 
 def find_obstacle(inheritance: Inheritance) -> str:
-    """Return what of it this process could not take on, or ""."""
-    if os.geteuid() == 0:
-        return ""
+    """Return what of it this process could not take on, or ""; in a container not even root may."""
     if inheritance.nice < os.getpriority(os.PRIO_PROCESS, 0):
         return f"a niceness of {inheritance.nice}"
     names = {getattr(resource, name): name for name in dir(resource) if name.startswith("RLIMIT_")}
