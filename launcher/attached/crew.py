@@ -176,20 +176,18 @@ class Crew:
         return link.has_gone
 
     def send_away(self, reason: str, port: int = 0) -> None:
-        """Let each one do the work itself: as a rank, for that reason; without one, alone."""
+        """Let each one do the work itself: as a rank, for that reason; without one, alone.
+
+        port: one for all of them. Who comes too late would meet nobody here, and begin anew with
+        another one: where some have not come in a moment, no port is told.
+        """
+        self.gather(lambda number: None, _SAY_AFTER_S)
+        if len(self.links) < self.expected:
+            port = 0
         word = proxy.IN_PLACE + f"{port} {reason}".encode() if reason else proxy.ALONE
         for link in self.links:
             link.send(word[:_MOST_BYTES])
             link.is_released = True
-        # Those that have not come yet are told as they come.
-        self._listener.setblocking(False)
-        while True:
-            try:
-                if (late := self._accept()) is not None:
-                    late.send(word[:_MOST_BYTES])
-                    late.is_released = True
-            except OSError:
-                return
 
     def open(self, loop: Loop) -> None:
         """Hear of them from now on: signals and losses become events of the loop."""

@@ -103,7 +103,7 @@ def _gather(crew: Crew, place: Place, engine: str, say: Callable[[str], None]) -
     def say_how_many(number: str) -> None:
         say(
             f"{number} processes that {engine} has started on this host have come; waiting for the"
-            " others (--start in-place waits for nobody)"
+            " others (--start in-place goes on without them)"
         )
 
     if not crew.gather(say_how_many):
