@@ -58,8 +58,6 @@ class Link:
         self.place = detect_engine(facts.environ)
         self._descriptors = list(descriptors)
         self._numbers = numbers
-        # Signals that came before there was anybody to take them.
-        self.early: list[int] = []
         self.has_gone = False
         # Of its rank, in subprocess form; None while it has not ended.
         self.returncode: int | None = None
@@ -117,9 +115,11 @@ class Crew:
         """
         poller = select.poll()
         poller.register(self._listener, select.POLLIN)
-        waited_s = 0.0
-        for link in self.links:
-            poller.register(link.connection, select.POLLIN)
+        waited_s, founder_pid = 0.0, os.getppid()
+        # Of those that have come, only losses: signals wait until there is somebody to take them.
+        come = {link.connection.fileno(): link for link in self.links}
+        for fd in come:
+            poller.register(fd, 0)
         while len(self.links) < self.expected and waited_s < patience_s:
             ready = poller.poll(_SAY_AFTER_S * 1000)
             if not ready:
@@ -131,10 +131,12 @@ class Crew:
                     waited_s = 0.0
                     newcomer = self._accept()
                     if newcomer is not None:
-                        poller.register(newcomer.connection, select.POLLIN)
-                elif self._listen_early(fd):
+                        come[newcomer.connection.fileno()] = newcomer
+                        poller.register(newcomer.connection, 0)
+                else:
+                    come[fd].has_gone = True
                     poller.unregister(fd)
-            if self.links and all(link.has_gone for link in self.links):
+            if self.have_all_gone and (self.links or os.getppid() != founder_pid):
                 return False
         self.links.sort(key=lambda link: link.place.local_rank)
         return [link.place.local_rank for link in self.links] == list(range(self.expected))
@@ -166,15 +168,6 @@ class Crew:
         self.links.append(link)
         return link
 
-    def _listen_early(self, fd: int) -> bool:
-        """Take what a process says before the ranks exist; return whether it has gone."""
-        link = next(link for link in self.links if link.connection.fileno() == fd)
-        signum = link.receive()
-        if signum:
-            link.early.append(signum)
-        link.has_gone = signum is None
-        return link.has_gone
-
     def send_away(self, reason: str, port: int = 0) -> None:
         """Let each one do the work itself: as a rank, for that reason; without one, alone.
 
@@ -205,14 +198,6 @@ class Crew:
             return [TaskSignalled(local_rank, signum)] if signum else []
 
         return read
-
-    def take_early(self) -> list[Event]:
-        """Return what came before the loop was there."""
-        events: list[Event] = []
-        for local_rank, link in enumerate(self.links):
-            events += [TaskSignalled(local_rank, signum) for signum in link.early]
-            link.early.clear()
-        return events
 
     @property
     def have_all_gone(self) -> bool:

@@ -153,9 +153,11 @@ def meet(environ: Mapping[str, str], num_arguments: int) -> int | Founder:
             found.leave_everything()
             return found
         connection, supervisor_pid = found
-        with connection:
+        try:
             _say_hello(connection, num_arguments)
             return _stand(connection, supervisor_pid, signals)
+        finally:
+            connection.close()
     except GoOn:
         signals.restore()
         raise
@@ -344,10 +346,10 @@ def _say_last_words() -> None:
     if _HYDRA_VARIABLE not in os.environ or not os.environ.get("PMI_FD", "").isdigit():
         return
     try:
-        with _socket.socket(fileno=os.dup(int(os.environ["PMI_FD"]))) as pmi:
-            pmi.settimeout(_SPEAKING_S)
-            pmi.send(_LAST_WORDS)
-            pmi.recv(_MOST_BYTES)
+        pmi = _socket.socket(fileno=os.dup(int(os.environ["PMI_FD"])))
+        pmi.settimeout(_SPEAKING_S)
+        pmi.send(_LAST_WORDS)
+        pmi.recv(_MOST_BYTES)
     except OSError:
         pass  # the rank has said them
 

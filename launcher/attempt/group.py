@@ -303,10 +303,10 @@ class Group:
     def _tell_engine(self, worker: Worker) -> None:
         """Let the worker's process know; it may end at once where the worker will not come again.
 
-        After a failure it stays until the report is out.
+        After a failure it stays until the report is out; and the last one stays until we have gone.
         """
         assert self._relay is not None
-        is_final = worker.returncode == 0 and self.plan.is_last
+        is_final = worker.returncode == 0 and self.plan.is_last and not self._all_ended
         if is_final:
             self._pipes.end_lines(worker.plan.local_rank)
         self._relay.tell_end(worker, is_final=is_final)
