@@ -35,6 +35,9 @@ _HELLO_S = 5.0
 # How long the process of the first cause may take to end before the others are let go.
 _FIRST_S = 1.0
 
+# How long to wait for those that are to be told something else than a rank's end.
+_LATE_S = 0.5
+
 _MOST_BYTES = 4096
 _MOST_DESCRIPTORS = 253
 
@@ -121,7 +124,7 @@ class Crew:
         for fd in come:
             poller.register(fd, 0)
         while len(self.links) < self.expected and waited_s < patience_s:
-            ready = poller.poll(_SAY_AFTER_S * 1000)
+            ready = poller.poll(min(_SAY_AFTER_S, patience_s) * 1000)
             if not ready:
                 if not waited_s:
                     say(f"{len(self.links)} of {self.expected}")
@@ -139,6 +142,8 @@ class Crew:
             if self.have_all_gone and (self.links or os.getppid() != founder_pid):
                 return False
         self.links.sort(key=lambda link: link.place.local_rank)
+        if len(self.links) == self.expected:
+            self._listener.close()  # who comes now begins anew: a wrapper's next command
         return [link.place.local_rank for link in self.links] == list(range(self.expected))
 
     def _accept(self) -> Link | None:
@@ -171,11 +176,12 @@ class Crew:
     def send_away(self, reason: str, port: int = 0) -> None:
         """Let each one do the work itself: as a rank, for that reason; without one, alone.
 
-        port: one for all of them. Who comes too late would meet nobody here, and begin anew with
-        another one: where some have not come in a moment, no port is told.
+        port: one for all of them; none is told where some have not come, who would be told another.
+        These will come to the same end.
         """
-        self.gather(lambda number: None, _SAY_AFTER_S)
-        if len(self.links) < self.expected:
+        if not self.are_complete:
+            self.gather(lambda number: None, _LATE_S)
+        if not self.are_complete:
             port = 0
         word = proxy.IN_PLACE + f"{port} {reason}".encode() if reason else proxy.ALONE
         for link in self.links:
@@ -200,19 +206,16 @@ class Crew:
         return read
 
     @property
+    def are_complete(self) -> bool:
+        return len(self.links) >= self.expected
+
+    @property
     def have_all_gone(self) -> bool:
         return all(link.has_gone for link in self.links)
 
     def note_end(self, local_rank: int, returncode: int) -> None:
         """Remember how the rank of one has ended; None of them hears of it yet."""
         self.links[local_rank].returncode = returncode
-
-    def release(self, local_rank: int) -> None:
-        """Tell one how its rank has ended: it ends in the same way, and the engine hears of it."""
-        link = self.links[local_rank]
-        self._forget(link)
-        self._tell(link, _NEVER if link.returncode is None else link.returncode)
-        _let_go(link.connection)
 
     def dismiss(self, exit_code: int, first_rank: int | None = None) -> None:
         """Tell all that are left how their ranks have ended.
@@ -221,7 +224,7 @@ class Crew:
         names; those that had to end because of it do so with the same exit code. They all wait for
         the end of this process, which must follow at once.
         """
-        if not any(link.is_released for link in self.links):
+        if not self.are_complete:
             # Those that come a moment later would begin anew.
             self.gather(lambda number: None, _SAY_AFTER_S)
         waiting = [link for link in self.links if not link.is_released]

@@ -47,7 +47,7 @@ def test_all_of_them_are_told_the_same_port(sockets: ExitStack) -> None:
 def test_no_port_is_told_where_one_may_come_later_who_would_be_told_another(
     sockets: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crew, "_SAY_AFTER_S", 0.01)
+    monkeypatch.setattr(crew, "_LATE_S", 0.01)
     made, come = _make_crew(3, sockets)
     made.send_away("a reason", 4711)
     assert [connection.recv(100) for connection in come] == [b"P0 a reason"] * 2
