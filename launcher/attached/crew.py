@@ -176,10 +176,13 @@ class Crew:
     def send_away(self, reason: str, port: int = 0) -> None:
         """Let each one do the work itself: as a rank, for that reason; without one, alone.
 
-        Those that have not come yet will come to the same end.
+        port: one for all of them; none is told where some have not come, who would be told another.
+        These will come to the same end.
         """
         if not self.are_complete:
             self.gather(lambda number: None, _LATE_S)
+        if not self.are_complete:
+            port = 0
         word = proxy.IN_PLACE + f"{port} {reason}".encode() if reason else proxy.ALONE
         for link in self.links:
             link.send(word[:_MOST_BYTES])

@@ -103,7 +103,7 @@ def _gather(crew: Crew, place: Place, engine: str, say: Callable[[str], None]) -
     def say_how_many(number: str) -> None:
         say(
             f"{number} processes that {engine} has started on this host have come; waiting for the"
-            " others (--start in-place waits for nobody)"
+            " others (--start in-place goes on without them)"
         )
 
     if not crew.gather(say_how_many):
@@ -177,13 +177,14 @@ def _find_other_cpus(links: list[Link]) -> str:
 
 def _find_master(place: Place) -> tuple[str, int] | None:
     environ = os.environ
-    if environ.get("MASTER_ADDR") and environ.get("MASTER_PORT"):
-        return find_master(place, environ)
     if place.world_size == place.local_world_size:
-        return None
+        is_set = environ.get("MASTER_ADDR") and environ.get("MASTER_PORT")
+        return find_master(place, environ) if is_set else None
+    from importlib.util import find_spec
+
     from launcher.worker.agreement import needs_agreement
 
-    if needs_agreement(place, environ):
+    if needs_agreement(place, environ) and find_spec("mpi4py"):
         return "", 0
     address, port = find_master(place, environ)
     if not environ.get("MASTER_ADDR"):

@@ -73,18 +73,40 @@ def test_each_rank_knows_its_node_and_how_many_there_are(
     assert said() == [f"h{int(node) + 1} {node} {node} 2" for node in nodes]
 
 
-def test_without_mpi4py_no_number_is_given_rather_than_a_wrong_one(
-    on_hosts: Any, said: Any, tmp_path: Path
-) -> None:
+@pytest.fixture
+def without_mpi4py(tmp_path: Path) -> tuple[str, ...]:
+    """Flags of mpirun with which its ranks find no mpi4py."""
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     (hidden / "mpi4py.py").write_text("raise ImportError('hidden by a test')\n")
-    path = f"{hidden}{os.pathsep}{os.environ['PYTHONPATH']}"
-    done = on_hosts(
-        "h1:2,h2:2", SAY_NODE, "-x", "MASTER_ADDR=127.0.0.1", "-x", f"PYTHONPATH={path}"
-    )
+    return ("-x", f"PYTHONPATH={hidden}{os.pathsep}{os.environ['PYTHONPATH']}")
+
+
+def test_without_mpi4py_no_number_is_given_rather_than_a_wrong_one(
+    on_hosts: Any, said: Any, without_mpi4py: tuple[str, ...]
+) -> None:
+    done = on_hosts("h1:2,h2:2", SAY_NODE, "-x", "MASTER_ADDR=127.0.0.1", *without_mpi4py)
     assert (done.code, done.err) == (0, "")
     assert said() == [f"{host} - - -" for host in ("h1", "h1", "h2", "h2")]
+
+
+SAY_MASTER = """
+import os
+with open("said_" + os.environ["RANK"], "w") as file:
+    file.write(os.environ["MASTER_ADDR"] + " " + os.environ["MASTER_PORT"])
+"""
+
+
+@pytest.mark.parametrize("has_mpi4py", [True, False])
+def test_an_address_of_the_users_is_kept_and_all_derive_the_same_port(
+    on_hosts: Any, said: Any, without_mpi4py: tuple[str, ...], has_mpi4py: bool
+) -> None:
+    more = () if has_mpi4py else without_mpi4py
+    done = on_hosts("h1:2,h2:2", SAY_MASTER, "-x", "MASTER_ADDR=127.0.0.1", *more)
+    assert (done.code, done.err) == (0, "")
+    addresses, ports = zip(*(line.split() for line in said()), strict=True)
+    assert set(addresses) == {"127.0.0.1"}
+    assert ports[0].isdigit() and set(ports) == {ports[0]}
 
 
 def test_a_failure_on_the_second_host_is_reported_once_and_ends_the_first(on_hosts: Any) -> None:
