@@ -47,16 +47,27 @@ def read_inheritance(pid: int, numbers: Sequence[int]) -> Inheritance:
 
 
 def find_obstacle(inheritance: Inheritance) -> str:
-    """Return what of it this process could not take on, or ""."""
-    if os.geteuid() == 0:
-        return ""
-    if inheritance.nice < os.getpriority(os.PRIO_PROCESS, 0):
-        return f"a niceness of {inheritance.nice}"
+    """Return what of it this process could not take on, or "".
+
+    That is tried: root has not every right in a container.
+    """
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    if inheritance.nice < ours:
+        try:
+            os.setpriority(os.PRIO_PROCESS, 0, inheritance.nice)
+        except OSError:
+            return f"a niceness of {inheritance.nice}"
+        os.setpriority(os.PRIO_PROCESS, 0, ours)
     names = {getattr(resource, name): name for name in dir(resource) if name.startswith("RLIMIT_")}
     for kind, _, hard in inheritance.limits:
-        ours = resource.getrlimit(kind)[1]
-        if ours != resource.RLIM_INFINITY and not 0 <= hard <= ours:
+        soft, most = resource.getrlimit(kind)
+        if most == resource.RLIM_INFINITY or 0 <= hard <= most:
+            continue
+        try:
+            resource.setrlimit(kind, (soft, hard))
+        except (ValueError, OSError):
             return f"a limit of its own ({names[kind]})"
+        resource.setrlimit(kind, (soft, most))
     return ""
 
 
