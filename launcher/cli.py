@@ -54,8 +54,13 @@ def main(argv: list[str] | None = None) -> int:
 def _lead(founder: proxy.Founder, arguments: list[str]) -> int:
     """Be the supervisor of the ranks that an engine has started on this host."""
     from launcher.attached.crew import Crew
+    from launcher.starters.detect import detect_engine
 
-    crew = Crew(founder.listener)
+    try:
+        expected = detect_engine(os.environ).local_world_size
+    except LauncherError:
+        expected = 1  # it is raised again where it can be said
+    crew = Crew(founder.listener, expected)
     code = _run_safely(lambda: _run_for(crew, arguments))
     crew.dismiss(code)
     return code

@@ -109,38 +109,42 @@ class Link:
 class Crew:
     """All processes of this host that an engine has started for one job."""
 
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, listener: socket.socket, expected: int) -> None:
+        """expected: how many processes the engine has started on this host."""
         self._listener = listener
+        self.expected = expected
         # In the order of local rank, once all have come.
         self.links: list[Link] = []
         self._loop: Loop | None = None
 
-    def gather(self, expected: int, say: Callable[[str], None]) -> bool:
-        """Wait for so many processes; return whether they came, in the order of local rank.
+    def gather(self, say: Callable[[str], None], patience_s: float = PATIENCE_S) -> bool:
+        """Wait for all processes; return whether they came, in the order of local rank.
 
         `say` is called once where that takes long, with how many have come.
         """
         poller = select.poll()
         poller.register(self._listener, select.POLLIN)
         waited_s = 0.0
-        while len(self.links) < expected and waited_s < PATIENCE_S:
+        for link in self.links:
+            poller.register(link.connection, select.POLLIN)
+        while len(self.links) < self.expected and waited_s < patience_s:
             ready = poller.poll(_SAY_AFTER_S * 1000)
             if not ready:
                 if not waited_s:
-                    say(f"{len(self.links)} of {expected}")
+                    say(f"{len(self.links)} of {self.expected}")
                 waited_s += _SAY_AFTER_S
             for fd, _ in ready:
                 if fd == self._listener.fileno():
                     waited_s = 0.0
-                    link = self._accept()
-                    if link is not None:
-                        poller.register(link.connection, select.POLLIN)
+                    newcomer = self._accept()
+                    if newcomer is not None:
+                        poller.register(newcomer.connection, select.POLLIN)
                 elif self._listen_early(fd):
                     poller.unregister(fd)
             if self.links and all(link.has_gone for link in self.links):
                 return False
         self.links.sort(key=lambda link: link.place.local_rank)
-        return [link.place.local_rank for link in self.links] == list(range(expected))
+        return [link.place.local_rank for link in self.links] == list(range(self.expected))
 
     def _accept(self) -> Link | None:
         connection, _ = self._listener.accept()
@@ -239,6 +243,9 @@ class Crew:
         first_rank: the one of the first cause: it ends first, and so it is the one that the engine
         names; those that had to end because of it do so with the same exit code.
         """
+        if not any(link.is_released for link in self.links):
+            # Those that come a moment later would begin anew.
+            self.gather(lambda number: None, _SAY_AFTER_S)
         waiting = [link for link in self.links if not link.is_released]
         for link in waiting:
             self._forget(link)

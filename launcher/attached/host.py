@@ -106,7 +106,7 @@ def _gather(crew: Crew, place: Place, engine: str, say: Callable[[str], None]) -
             " others (--start in-place waits for nobody)"
         )
 
-    if not crew.gather(place.local_world_size, say_how_many):
+    if not crew.gather(say_how_many):
         if crew.have_all_gone:
             raise SystemExit(1)  # nobody is left to tell
         raise Apart(
@@ -117,9 +117,9 @@ def _gather(crew: Crew, place: Place, engine: str, say: Callable[[str], None]) -
 
 def _arguments(found: Mapping[int, Facts], spec: LaunchSpec) -> list[tuple[str, ...]]:
     """Return the script's arguments of each; Apart where they run different programs."""
-    first_rank, first = next(iter(found.items()))
+    first = next(iter(found.values()))
     result: list[tuple[str, ...]] = []
-    for rank, facts in found.items():
+    for facts in found.values():
         if facts.arguments == first.arguments and facts.folder == first.folder and result:
             result.append(result[0])  # as nearly always: there is nothing to read
             continue
@@ -129,13 +129,13 @@ def _arguments(found: Mapping[int, Facts], spec: LaunchSpec) -> list[tuple[str, 
                 given, facts.environ, script=command[0], script_args=spec.script_args
             )
         except (UsageError, IndexError):
-            raise Apart(f"rank {rank} has other options than rank {first_rank}") from None
+            raise Apart("they have different options") from None
         if other.script != spec.script or _file_of(other, facts.folder) != _file_of(
             other, first.folder
         ):
-            raise Apart(f"rank {rank} runs another program than rank {first_rank}")
+            raise Apart("they run different programs")
         if other != spec:
-            raise Apart(f"rank {rank} has other options than rank {first_rank}")
+            raise Apart("they have different options")
         result.append(tuple(command[1:]))
     return result
 

@@ -77,8 +77,8 @@ class Group:
         self._signum: int | None = None
         self._node_failure = ""
         self._hang: Hang | None = None
-        # Why elastic ranks cannot go on, when no rank has failed.
-        self._obstacle = ""
+        # Why elastic ranks cannot go on, when no rank has failed; why none can start again.
+        self._obstacle = self._restart_obstacle = ""
         self._relay = None
         if node.crew is not None:
             from launcher.attempt.relay import Relay
@@ -132,6 +132,7 @@ class Group:
             node_failure=self._node_failure or self._obstacle,
             hang=self._hang,
             duration_s=self._loop.clock() - self._began_at,
+            obstacle=self._restart_obstacle,
             replaced=tuple(self._replacing.replaced) if self._replacing else (),
         )
 
@@ -374,6 +375,8 @@ class Group:
         self._stop.begin(signum)
 
     def _stop_after_failure(self) -> None:
+        if self._relay and not self.plan.is_last:
+            self._restart_obstacle = self._relay.find_restart_obstacle()
         self._begin_stop(signal.SIGTERM)
         self._loop.set_timer(self._end_gathering, GATHER_S)
 

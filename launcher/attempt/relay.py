@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from launcher.attempt.stop import FORWARDED_SIGNALS, Kernel
 from launcher.attempt.worker import Worker
 from launcher.system.loop import Loop
-from launcher.system.processes import process_info
+from launcher.system.processes import maps_library, process_info
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,6 +90,13 @@ class Relay:
         self._crew.note_end(worker.plan.local_rank, worker.returncode)
         if is_final:
             self._crew.release(worker.plan.local_rank)
+
+    def find_restart_obstacle(self) -> str:
+        """Return why ranks of this engine cannot be started again, or ""; asked while some run."""
+        for worker in self._workers:
+            if worker.is_running and maps_library(worker.pid, "libmpi"):
+                return "the ranks use MPI, which their engine lets them initialise only once"
+        return ""
 
     def _deliver(self) -> None:
         waiting, self._waiting = self._waiting, []

@@ -152,6 +152,15 @@ def carries_mark(pid: int, mark: bytes) -> bool:
         return False
 
 
+def maps_library(pid: int, name: str) -> bool:
+    """Tell whether a process has loaded a shared library whose file name begins so."""
+    try:
+        with open(f"/proc/{pid}/maps", errors="replace") as file:
+            return any(f"/{name}" in line for line in file)
+    except OSError:
+        return False
+
+
 def send_signal(pid: int, signum: int) -> None:
     """Send a signal; nothing happens when the process does not exist or is not ours."""
     try:
