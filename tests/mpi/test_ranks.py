@@ -55,20 +55,17 @@ rank=$OMPI_COMM_WORLD_RANK
 mkdir folder$rank && cd folder$rank
 umask 02$rank
 ulimit -S -n $((300 + rank))
-ulimit -H -c $((rank * 100))
 exec 7<../input$rank
 export OWN=value$rank
-trap '' USR2
 exec nice -n $((rank + 1)) taskset -c ${CPUS[rank]} "$@" --own $rank
 """
 
 SAY_WHAT_IT_HAS = """
-import json, os, resource, signal, sys
+import json, os, resource, sys
 facts = [
     os.path.basename(os.getcwd()),
     os.umask(0),
     resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-    resource.getrlimit(resource.RLIMIT_CORE)[1],
     os.read(7, 100).decode(),
     os.environ["OWN"],
     os.getpriority(os.PRIO_PROCESS, 0),
@@ -102,7 +99,6 @@ def test_what_a_wrapper_gives_each_process_arrives_in_its_rank(
             f"folder{rank}",
             0o020 + rank,
             300 + rank,
-            rank * 100 * 1024,
             f"for rank {rank}",
             f"value{rank}",
             niceness + rank + 1,
