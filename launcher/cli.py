@@ -60,7 +60,7 @@ def _lead(founder: proxy.Founder, arguments: list[str]) -> int:
         expected = detect_engine(os.environ).local_world_size
     except LauncherError:
         expected = 1  # it is raised again where it can be said
-    crew = Crew(founder.listener, expected)
+    crew = Crew(founder.take_listener(), expected)
     code = _run_safely(lambda: _run_for(crew, arguments))
     crew.dismiss(code)
     return code
@@ -123,7 +123,8 @@ def _run_for(crew: Crew, argv: list[str]) -> int:
             spec, together = host.assemble(crew, spec, place, _say)
         except host.Apart as apart:
             engine.check_horovod(spec, place, os.environ)
-            crew.send_away(str(apart), host.find_free_port())
+            # Alike for all, or none: those that have not come are told nothing.
+            crew.send_away(str(apart), host.find_free_port() if crew.are_complete else 0)
             return 0
         if spec.dry_run:
             _print(supervisor.dry_run(spec, together) + "\n")

@@ -155,7 +155,7 @@ def _make_task(link: Link, args: tuple[str, ...]) -> Task:
     try:
         task = link.make_task(args)
     except OSError:
-        raise Apart("one of the processes has ended") from None
+        raise Apart("one of them has ended") from None
     nodes = find_nodes(task.place, task.environ)
     if nodes is None:
         return task
@@ -164,7 +164,10 @@ def _make_task(link: Link, args: tuple[str, ...]) -> Task:
 
 def _find_other_cpus(links: list[Link]) -> str:
     """Return that a process has CPUs which this one may not use, or ""; take on those of all."""
-    wanted = {cpu for link in links for cpu in os.sched_getaffinity(link.facts.pid)}
+    try:
+        wanted = {cpu for link in links for cpu in os.sched_getaffinity(link.facts.pid)}
+    except OSError:
+        raise Apart("one of them has ended") from None
     try:
         os.sched_setaffinity(0, wanted)
     except OSError:

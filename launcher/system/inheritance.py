@@ -12,10 +12,8 @@ import resource
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-# Every limit that this system knows.
-_LIMITS = tuple(
-    sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
-)
+# Every limit that this system knows, and its name.
+_NAMES = {getattr(resource, name): name for name in dir(resource) if name.startswith("RLIMIT_")}
 
 
 class Inheritance(NamedTuple):
@@ -41,33 +39,31 @@ def read_inheritance(pid: int, numbers: Sequence[int]) -> Inheritance:
         umask=int(umask, 8) if umask else _own_umask(),  # a kernel before 4.7 does not show it
         nice=os.getpriority(os.PRIO_PROCESS, pid),
         cpus=sorted(os.sched_getaffinity(pid)),
-        limits=[(kind, *resource.prlimit(pid, kind)) for kind in _LIMITS],
+        limits=[(kind, *resource.prlimit(pid, kind)) for kind in _NAMES],
         numbers=list(numbers),
     )
 
 
 def find_obstacle(inheritance: Inheritance) -> str:
-    """Return what of it this process could not take on, or "".
+    """Return what of it this process could not take on, or ""; what root may differs, so it tries.
 
-    That is tried: root has not every right in a container.
+    Nothing of this process is changed.
     """
-    ours = os.getpriority(os.PRIO_PROCESS, 0)
-    if inheritance.nice < ours:
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    if inheritance.nice < nice:
         try:
             os.setpriority(os.PRIO_PROCESS, 0, inheritance.nice)
+            os.setpriority(os.PRIO_PROCESS, 0, nice)
         except OSError:
             return f"a niceness of {inheritance.nice}"
-        os.setpriority(os.PRIO_PROCESS, 0, ours)
-    names = {getattr(resource, name): name for name in dir(resource) if name.startswith("RLIMIT_")}
     for kind, _, hard in inheritance.limits:
-        soft, most = resource.getrlimit(kind)
-        if most == resource.RLIM_INFINITY or 0 <= hard <= most:
-            continue
-        try:
-            resource.setrlimit(kind, (soft, hard))
-        except (ValueError, OSError):
-            return f"a limit of its own ({names[kind]})"
-        resource.setrlimit(kind, (soft, most))
+        ours = resource.getrlimit(kind)
+        if ours[1] != resource.RLIM_INFINITY and not 0 <= hard <= ours[1]:
+            try:
+                resource.setrlimit(kind, (ours[0], hard))
+                resource.setrlimit(kind, ours)
+            except (OSError, ValueError):
+                return f"a higher limit than others ({_NAMES[kind]})"
     return ""
 
 
