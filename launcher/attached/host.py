@@ -177,13 +177,12 @@ def _find_other_cpus(links: list[Link]) -> str:
 
 def _find_master(place: Place) -> tuple[str, int] | None:
     environ = os.environ
-    if environ.get("MASTER_ADDR") and environ.get("MASTER_PORT"):
-        return find_master(place, environ)
     if place.world_size == place.local_world_size:
-        return None
+        is_set = environ.get("MASTER_ADDR") and environ.get("MASTER_PORT")
+        return find_master(place, environ) if is_set else None
     from launcher.worker.agreement import needs_agreement
 
-    if needs_agreement(place, environ):
+    if needs_agreement(place, environ):  # on their nodes also where the user gives the address
         return "", 0
     address, port = find_master(place, environ)
     if not environ.get("MASTER_ADDR"):

@@ -1,4 +1,4 @@
-"""Each process of an engine's job killed in turn: the others end, nothing is left, nothing hangs."""
+"""Each process of an engine's job is killed in turn: all others end, nothing is left or hangs."""
 
 from __future__ import annotations
 

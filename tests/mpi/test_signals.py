@@ -1,5 +1,5 @@
-"""Signals to mpirun and to one of the processes that stand for ranks: each arrives in the rank, once,
-and a rank has its time to save.
+"""Signals to mpirun and to one of the processes that stand for ranks: each arrives in the rank,
+once, and a rank has its time to save.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def test_a_higher_limit_is_an_obstacle_where_it_may_not_be_raised(
     assert tried == [(resource.RLIMIT_CORE, (0, hard)), (resource.RLIMIT_CORE, (0, 100))]
     # As root in a container may not.
     monkeypatch.setattr(resource, "setrlimit", _refuse)
-    assert find_obstacle(higher) == "a limit of its own (RLIMIT_CORE)"
+    assert find_obstacle(higher) == "a higher limit than others (RLIMIT_CORE)"
 
 
 def test_a_higher_priority_is_an_obstacle_where_it_may_not_be_had(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import kill_leftovers, wait_until
 from tests.engines import needs_mpirun
+from tests.mpi.conftest import GONE_S
 
 pytestmark = needs_mpirun
 
@@ -35,8 +38,8 @@ with open("said_" + os.environ["RANK"], "w") as file:
 
 
 @pytest.fixture
-def on_hosts(mpirun: Any, tmp_path: Path) -> Callable[..., Any]:
-    """Run a script's text on 4 ranks of hosts that exist in name only, `h1:3,h2:1` for example."""
+def start_on_hosts(start_mpirun: Any, tmp_path: Path) -> Callable[..., Any]:
+    """Start a script's text on 4 ranks of hosts that exist in name only: `h1:3,h2:1`, say."""
     can_rename = (
         shutil.which("unshare")
         and subprocess.run(["unshare", "--uts", "true"], check=False).returncode == 0
@@ -49,10 +52,16 @@ def on_hosts(mpirun: Any, tmp_path: Path) -> Callable[..., Any]:
     loopback = ("--mca", "oob_tcp_if_include", "lo", "--mca", "btl_tcp_if_include", "lo")
     flags = ("--mca", "plm_rsh_agent", str(agent), *loopback)
 
-    def run(hosts: str, text: str, *more_flags: str, env: Any = None) -> Any:
-        return mpirun(4, text, env=env, flags=(*flags, "--host", hosts, *more_flags))
+    def start(hosts: str, text: str, *more_flags: str, **how: Any) -> Any:
+        return start_mpirun(4, text, flags=(*flags, "--host", hosts, *more_flags), **how)
 
-    return run
+    return start
+
+
+@pytest.fixture
+def on_hosts(start_on_hosts: Any) -> Callable[..., Any]:
+    """Run it to its end."""
+    return lambda *args, **how: start_on_hosts(*args, **how).finish(120.0)
 
 
 @pytest.mark.parametrize(
@@ -74,26 +83,56 @@ def test_each_rank_knows_its_node_and_how_many_there_are(
 
 
 def test_without_mpi4py_no_number_is_given_rather_than_a_wrong_one(
-    on_hosts: Any, said: Any, tmp_path: Path
+    on_hosts: Any, said: Any, without_mpi4py: Any
 ) -> None:
-    hidden = tmp_path / "hidden"
-    hidden.mkdir()
-    (hidden / "mpi4py.py").write_text("raise ImportError('hidden by a test')\n")
-    path = f"{hidden}{os.pathsep}{os.environ['PYTHONPATH']}"
-    done = on_hosts(
-        "h1:2,h2:2", SAY_NODE, "-x", "MASTER_ADDR=127.0.0.1", "-x", f"PYTHONPATH={path}"
-    )
+    path = f"PYTHONPATH={without_mpi4py['PYTHONPATH']}"
+    done = on_hosts("h1:2,h2:2", SAY_NODE, "-x", "MASTER_ADDR=127.0.0.1", "-x", path)
     assert (done.code, done.err) == (0, "")
     assert said() == [f"{host} - - -" for host in ("h1", "h1", "h2", "h2")]
 
 
 def test_a_failure_on_the_second_host_is_reported_once_and_ends_the_first(on_hosts: Any) -> None:
     text = (
-        "from mpi4py import MPI\nif MPI.COMM_WORLD.rank == 3: raise ValueError('only"
-        " here')\nMPI.COMM_WORLD.barrier()\n"
+        "from mpi4py import MPI\n"
+        "if MPI.COMM_WORLD.rank == 3: raise ValueError('only here')\n"
+        "MPI.COMM_WORLD.barrier()\n"
     )
     done = on_hosts("h1:2,h2:2", text)
     assert done.code == 1
     assert done.err.count("FAILED:") == 1, done.err
     assert "FAILED: rank 3 (pid " in done.err
     assert " on h2): exit code 1" in done.err
+
+
+# Without MPI, which would notice by itself.
+WAIT = "import signal\nsignal.pause()\n"
+ADDRESS = ("-x", "MASTER_ADDR=127.0.0.1", "-x", "MASTER_PORT=29500")
+
+
+@pytest.mark.parametrize("kind", ["daemon", "supervisor", "server", "keeper", "proxies", "ranks"])
+def test_whoever_is_killed_on_the_second_host_all_ends_on_both(
+    start_on_hosts: Any, find_families: Any, suite_mark: str, kind: str
+) -> None:
+    job = start_on_hosts("h1:2,h2:2", WAIT, *ADDRESS)
+    families = find_families(4, hosts=2)
+    (second,) = [family for family in families if family.daemon != job.pid]
+    victim = getattr(second, kind)
+    os.kill(victim[0] if isinstance(victim, list) else victim, signal.SIGKILL)
+    if kind == "keeper":  # another takes its place, and all goes on until somebody ends it
+        wait_until(
+            lambda: second.keeper not in [family.keeper for family in find_families(4, hosts=2)],
+            "another keeper",
+        )
+        job.send(signal.SIGTERM)
+    assert job.finish().code != 0
+    assert kill_leftovers(suite_mark, GONE_S) == {}
+
+
+def test_nothing_outlives_an_mpirun_that_was_killed_on_any_host(
+    start_on_hosts: Any, find_families: Any, suite_mark: str
+) -> None:
+    job = start_on_hosts("h1:2,h2:2", WAIT, *ADDRESS)
+    find_families(4, hosts=2)
+    job.process.kill()
+    job.finish()
+    assert kill_leftovers(suite_mark, GONE_S) == {}
