@@ -64,6 +64,11 @@ def on_hosts(start_on_hosts: Any) -> Callable[..., Any]:
     return lambda *args, **how: start_on_hosts(*args, **how).finish(120.0)
 
 
+def _without_warning(text: str) -> str:
+    """Return what mpirun has printed without its word that a child was quicker than itself."""
+    return "\n".join(line for line in text.splitlines() if "plm:rsh: Warning" not in line)
+
+
 @pytest.mark.parametrize(
     ("hosts", "flags", "nodes"),
     [
@@ -78,7 +83,7 @@ def test_each_rank_knows_its_node_and_how_many_there_are(
     on_hosts: Any, said: Any, hosts: str, flags: tuple[str, ...], nodes: str
 ) -> None:
     done = on_hosts(hosts, SAY_NODE, *flags)
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, _without_warning(done.err)) == (0, "")
     assert said() == [f"h{int(node) + 1} {node} {node} 2" for node in nodes]
 
 
@@ -87,7 +92,7 @@ def test_without_mpi4py_no_number_is_given_rather_than_a_wrong_one(
 ) -> None:
     path = f"PYTHONPATH={without_mpi4py['PYTHONPATH']}"
     done = on_hosts("h1:2,h2:2", SAY_NODE, "-x", "MASTER_ADDR=127.0.0.1", "-x", path)
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, _without_warning(done.err)) == (0, "")
     assert said() == [f"{host} - - -" for host in ("h1", "h1", "h2", "h2")]
 
 
@@ -104,18 +109,33 @@ def test_a_failure_on_the_second_host_is_reported_once_and_ends_the_first(on_hos
     assert " on h2): exit code 1" in done.err
 
 
-# Without MPI, which would notice by itself.
-WAIT = "import signal\nsignal.pause()\n"
-ADDRESS = ("-x", "MASTER_ADDR=127.0.0.1", "-x", "MASTER_PORT=29500")
+WAIT = "import signal\nwhile True: signal.pause()\n"
+
+
+@pytest.fixture
+def start_waiting(
+    start_on_hosts: Any, find_families: Any, without_mpi4py: Any
+) -> Callable[[], tuple[Any, Any, Any]]:
+    """Start ranks without MPI, which would notice lost ones by itself; return both families."""
+
+    def start() -> tuple[Any, Any, Any]:
+        path = f"PYTHONPATH={without_mpi4py['PYTHONPATH']}"
+        job = start_on_hosts("h1:2,h2:2", WAIT, "-x", "MASTER_ADDR=127.0.0.1", "-x", path)
+        first, second = sorted(find_families(4, hosts=2), key=_first_rank)
+        return job, first, second
+
+    return start
+
+
+def _first_rank(family: Any) -> str:
+    return Path(f"/proc/{family.ranks[0]}/cmdline").read_text()
 
 
 @pytest.mark.parametrize("kind", ["daemon", "supervisor", "server", "keeper", "proxies", "ranks"])
 def test_whoever_is_killed_on_the_second_host_all_ends_on_both(
-    start_on_hosts: Any, find_families: Any, suite_mark: str, kind: str
+    start_waiting: Any, find_families: Any, suite_mark: str, kind: str
 ) -> None:
-    job = start_on_hosts("h1:2,h2:2", WAIT, *ADDRESS)
-    families = find_families(4, hosts=2)
-    (second,) = [family for family in families if family.daemon != job.pid]
+    job, _, second = start_waiting()
     victim = getattr(second, kind)
     os.kill(victim[0] if isinstance(victim, list) else victim, signal.SIGKILL)
     if kind == "keeper":  # another takes its place, and all goes on until somebody ends it
@@ -129,10 +149,9 @@ def test_whoever_is_killed_on_the_second_host_all_ends_on_both(
 
 
 def test_nothing_outlives_an_mpirun_that_was_killed_on_any_host(
-    start_on_hosts: Any, find_families: Any, suite_mark: str
+    start_waiting: Any, suite_mark: str
 ) -> None:
-    job = start_on_hosts("h1:2,h2:2", WAIT, *ADDRESS)
-    find_families(4, hosts=2)
+    job, _, _ = start_waiting()
     job.process.kill()
     job.finish()
     assert kill_leftovers(suite_mark, GONE_S) == {}
