@@ -13,7 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 # Every limit that this system knows, and its name.
-_NAMES = {getattr(resource, name): name for name in dir(resource) if name.startswith("RLIMIT_")}
+_NAMES = {
+    getattr(resource, name): name
+    for name in dir(resource)
+    if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"
+}
 
 
 class Inheritance(NamedTuple):
