@@ -102,7 +102,7 @@ def test_sigterm_to_one_process_ends_its_rank_and_the_others_go_on_if_it_ends_we
 ) -> None:
     job, heard = start_heard(0)
     os.kill(heard.family.proxies[1], signal.SIGTERM)
-    wait_until(lambda: not is_alive(heard.family.proxies[1]), "the end of one")
+    wait_until(lambda: not is_alive(heard.family.ranks[1]), "the end of one")
     assert heard.look() == [["ready"], ["ready", "SIGTERM"], ["ready"]]
     assert is_alive(heard.family.ranks[0])
     assert is_alive(heard.family.ranks[2])
