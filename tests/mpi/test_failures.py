@@ -120,7 +120,7 @@ def test_the_exit_code_is_that_of_the_rank_that_failed(
 
 
 @needs_mpich
-def test_under_mpich_too(start_mpich: Any) -> None:
+def test_under_mpich_report_and_exit_code_are_the_same(start_mpich: Any) -> None:
     done = start_mpich(3, WAIT.format(how="raise SystemExit(3)")).finish()
     assert done.code == 3
     assert done.err.startswith("FAILED: rank 1 (pid "), done.err

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.engines import needs_mpirun
+from tests.engines import needs_mpi4py, needs_mpirun
 
 pytestmark = needs_mpirun
 
@@ -107,6 +107,20 @@ def test_ranks_without_mpi_are_started_again(mpirun: Any, said: Any, tmp_path: P
     assert "FAILED" not in done.err
     # The second attempt leaves by the same processes.
     assert done.out.count("attempt 1\n") == 2
+
+
+@needs_mpi4py
+def test_ranks_that_use_mpi_are_not_started_again_and_the_report_says_why(start_ranks: Any) -> None:
+    text = (
+        "from mpi4py import MPI\n"
+        "MPI.COMM_WORLD.Barrier()\n"
+        "if MPI.COMM_WORLD.rank == 1: raise SystemExit(3)\n"
+        "MPI.COMM_WORLD.Barrier()\n"
+    )
+    done = start_ranks(2, text, "--max-restarts", "2").finish()
+    assert done.code == 3
+    assert done.err.count("FAILED: rank 1 (pid ") == 1, done.err
+    assert "not restarted: the ranks use MPI, which their engine lets them initialise" in done.err
 
 
 def test_a_hang_is_noticed_and_the_odd_rank_named(mpirun: Any) -> None:
