@@ -68,27 +68,29 @@ def test_where_they_run_two_programs(
 
 
 @pytest.fixture
-def limited_cgroup() -> Iterator[Path]:
-    """A memory cgroup with a limit."""
-    root = Path("/sys/fs/cgroup/memory")
-    folder = root / f"launcher-test-{os.getpid()}"
-    try:
-        folder.mkdir()
-        (folder / "memory.limit_in_bytes").write_text("2G")
-    except OSError:
-        pytest.skip("a cgroup of its own needs root, and cgroups of version 1")
-    yield folder
-    folder.rmdir()
+def limit() -> Iterator[Path]:
+    """The file of a memory cgroup's limit, in whichever version of cgroups this machine has."""
+    for root, name in (("/memory", "memory.limit_in_bytes"), ("", "memory.max")):
+        folder = Path(f"/sys/fs/cgroup{root}/launcher-test-{os.getpid()}")
+        try:
+            folder.mkdir()
+            (folder / name).write_text("2G")
+        except OSError:
+            if folder.exists():
+                folder.rmdir()
+            continue
+        yield folder / name
+        folder.rmdir()
+        return
+    pytest.skip("needs the right to make a memory cgroup")
 
 
-def test_where_a_rank_has_a_memory_limit_of_its_own(
-    mpirun: Any, said: Any, limited_cgroup: Path
-) -> None:
-    text = f'[ $OMPI_COMM_WORLD_RANK = 1 ] && echo $$ >{limited_cgroup}/cgroup.procs; exec "$@"'
+def test_where_a_rank_has_a_memory_limit_of_its_own(mpirun: Any, said: Any, limit: Path) -> None:
+    text = f'[ $OMPI_COMM_WORLD_RANK = 1 ] && echo $$ >{limit.parent}/cgroup.procs; exec "$@"'
     done = mpirun(2, SAY_WHO, wrapper=["sh", "-c", text, "sh"])
     assert done.code == 0, done.err
     assert done.err.count(_WHY) == 1
-    assert "has a cgroup of its own with a limit (memory.limit_in_bytes)" in done.err
+    assert f"has a cgroup of its own with a limit ({limit.name})" in done.err
     assert said() == _said(2)
 
 
