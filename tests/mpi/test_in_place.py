@@ -27,6 +27,7 @@ names = "RANK LOCAL_RANK WORLD_SIZE MASTER_ADDR".split()
 with open("said_" + os.environ["RANK"], "w") as file:
     parent = open(f"/proc/{os.getppid()}/comm").read().strip()
     file.write(" ".join([*(os.environ[name] for name in names), parent, *sys.argv[1:]]))
+open("port_" + os.environ["MASTER_PORT"], "w").close()
 """
 
 
@@ -39,7 +40,18 @@ def test_where_the_user_asks_for_it(mpirun: Any, said: Any, tmp_path: Path) -> N
     done = mpirun(3, SAY_WHO, "--start", "in-place", args=["of $WORLD_SIZE"])
     assert (done.code, done.err) == (0, f"{_WHY}--start in-place\n")
     assert said() == _said(3, "of 3")
+    assert len(list(tmp_path.glob("port_*"))) == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_shows_each_rank_and_runs_nothing(mpirun: Any) -> None:
+    done = mpirun(2, "print('never')\n", "--start", "in-place", "--dry-run")
+    assert done.code == 0, done.err
+    for rank in range(2):
+        words = f"rank {rank} of 2, in the process that openmpi has started:"
+        assert done.out.count(words) == 1
+        assert f"  LOCAL_RANK={rank}   (OMPI_COMM_WORLD_LOCAL_RANK)\n" in done.out
+    assert "never" not in done.out
 
 
 def _start_two(start_command: Any, first: list[str], second: list[str], env: Any) -> Any:
