@@ -1,22 +1,31 @@
-"""The engines that some tests need and not every machine has: what skips such a test, and what
-mpirun is told in all of them.
+"""The engines that some tests need and not every machine has: what skips such a test, and what they
+are told in all of them.
 """
 
 from __future__ import annotations
 
+import ctypes.util
 import importlib.util
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+# By its full name: Debian has Open MPI's beside it.
+MPICH = "mpiexec.mpich"
+
 needs_mpirun = pytest.mark.skipif(
     shutil.which("mpirun") is None, reason="mpirun is not installed: apt-get install openmpi-bin"
 )
-# Debian keeps mpirun and mpiexec for Open MPI where both are installed.
-MPICH = "mpiexec.mpich"
 needs_mpich = pytest.mark.skipif(
-    shutil.which(MPICH) is None, reason="MPICH is not installed: apt-get install mpich"
+    shutil.which(MPICH) is None, reason=f"{MPICH} is not installed: apt-get install mpich"
+)
+needs_mpi4py = pytest.mark.skipif(
+    importlib.util.find_spec("mpi4py") is None, reason="mpi4py is not installed"
+)
+needs_torch = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None, reason="torch is not installed"
 )
 needs_horovod = pytest.mark.skipif(
     importlib.util.find_spec("horovod") is None,
@@ -32,13 +41,16 @@ MPI_SETTINGS = {
 }
 
 
-def mpich_settings(folder: Path) -> dict[str, str]:
-    """Return variables for MPICH's mpiexec by which mpi4py loads MPICH.
+def make_mpich_settings(folder: Path) -> dict[str, str]:
+    """Return the variables with which mpi4py takes MPICH's library; folder: a new one for its name.
 
-    mpi4py looks for libmpi.so.12, the name that all relatives of MPICH agreed on; Debian calls it
-    libmpich.so.12. So `folder` gets a link of the common name.
+    mpi4py looks for the name that both libraries have by the standard, which is Open MPI's here.
     """
-    folder.mkdir(exist_ok=True)
-    for library in Path("/usr/lib").glob("*/libmpich.so.12"):
-        (folder / "libmpi.so.12").symlink_to(library)
-    return {"MPI4PY_MPIABI": "mpich", "LD_LIBRARY_PATH": str(folder)}
+    name = "libmpich.so.12"
+    found = next(Path("/usr/lib").glob(f"*/{name}"), None) or ctypes.util.find_library("mpich")
+    if found is None:
+        pytest.skip(f"{name} is not installed: apt-get install libmpich12")
+    folder.mkdir()
+    (folder / "libmpi.so.12").symlink_to(found)
+    paths = [str(folder), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
+    return {"MPI4PY_MPIABI": "mpich", "LD_LIBRARY_PATH": os.pathsep.join(paths)}
