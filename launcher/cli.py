@@ -123,8 +123,7 @@ def _run_for(crew: Crew, argv: list[str]) -> int:
             spec, together = host.assemble(crew, spec, place, _say)
         except host.Apart as apart:
             engine.check_horovod(spec, place, os.environ)
-            # Alike for all, or none: those that have not come are told nothing.
-            crew.send_away(str(apart), host.find_free_port() if crew.are_complete else 0)
+            crew.send_away(str(apart), host.find_port(crew, place))
             return 0
         if spec.dry_run:
             _print(supervisor.dry_run(spec, together) + "\n")

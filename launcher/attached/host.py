@@ -20,7 +20,7 @@ from launcher.plan.program import starts_warm
 from launcher.plan.task import Task
 from launcher.ranks import Place
 from launcher.starters.detect import NO_VARIABLE
-from launcher.starters.meeting import find_job_id, find_master, find_nodes
+from launcher.starters.meeting import derive_port, find_job_id, find_master, find_nodes
 from launcher.system import inheritance
 from launcher.system.network import check_name, reserve_port
 
@@ -57,7 +57,7 @@ def assemble(
     _gather(crew, place, engine, say)
     links = crew.links
     facts = {link.place.rank: link.facts for link in links}
-    reason = find_obstacle(facts) or _find_other_cpus(links)
+    reason = find_obstacle(facts) or crew.find_file_limit() or _find_other_cpus(links)
     if reason:
         raise Apart(reason)
     tasks = tuple(
@@ -82,8 +82,14 @@ def assemble(
     return spec, Together(crew, tasks, _find_master(place), run_id)
 
 
-def find_free_port() -> int:
-    """Return a port for ranks that start at once: nobody keeps it for them."""
+def find_port(crew: Crew, place: Place) -> int:
+    """Return a port for ranks that start at once: nobody keeps it for them.
+
+    Where some have not come, it is none of our choice: those will meet another supervisor, which
+    has to name the same one. 0 where each finds it by itself.
+    """
+    if not crew.are_complete:
+        return 0 if find_job_id(place, os.environ) else derive_port(crew.name)
     with reserve_port("127.0.0.1") as reserved:
         return int(reserved.getsockname()[1])
 

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -31,6 +32,19 @@ def fill_standard_descriptors() -> None:
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(fd)
+
+
+def allow_open_files() -> int:
+    """Raise our limit on open files as far as we may; return it.
+
+    The usual one is for programs that call `select`, whatever the administrator allows.
+    """
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
 
 
 def die_with_parent(signum: int, parent_pid: int) -> bool:
