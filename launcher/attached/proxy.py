@@ -309,6 +309,8 @@ def _stand(connection: _socket.socket, supervisor_pid: int, signals: _Signals) -
                     select.select((connection,), (), (), _SPEAKING_S)
                     return int(word[1:].rstrip(AFTER_ANOTHER))
                 if word[:1] in (ALONE, IN_PLACE):
+                    if daemon is not None:
+                        os.close(daemon)
                     if supervisor_pid:
                         os.waitpid(supervisor_pid, 0)  # the script must not find a child
                     port, _, reason = word[1:].decode().partition(" ")
@@ -359,11 +361,16 @@ def _say_last_words() -> None:
         return
     try:
         pmi = _socket.socket(fileno=os.dup(int(os.environ["PMI_FD"])))
+    except OSError:
+        return
+    try:
         pmi.settimeout(_SPEAKING_S)
         pmi.send(_LAST_WORDS)
         pmi.recv(_MOST_BYTES)
     except OSError:
         pass  # the rank has said them
+    finally:
+        pmi.close()
 
 
 def _hurry_mpirun(signals: _Signals) -> None:
