@@ -52,7 +52,8 @@ def agree(place: Place, environ: MutableMapping[str, str]) -> None:
     """Put what the ranks have agreed on into `environ`. Waits for all of them where MPI is used."""
     world = _world_communicator(place.world_size) if needs_agreement(place, environ) else None
     if world is None:
-        find_master(place, environ)  # raises where nobody can know it
+        _, port = find_master(place, environ)  # raises where nobody can know it
+        environ["MASTER_PORT"] = str(port)
         return
     if find_nodes(place, environ) is None:
         rank, number = _agree_on_nodes(world)
@@ -66,7 +67,8 @@ def agree(place: Place, environ: MutableMapping[str, str]) -> None:
         _reserved = reserve_port("")
         answer = (own_address(), _reserved.getsockname()[1])
     address, port = world.bcast(answer, root=0)
-    environ.update(MASTER_ADDR=address, MASTER_PORT=str(port))
+    for name, value in (("MASTER_ADDR", address), ("MASTER_PORT", str(port))):
+        environ[name] = environ.get(name) or value
 
 
 def _world_communicator(num_ranks: int) -> Any:
