@@ -24,13 +24,13 @@ class Library:
         self._states = is_initialized, is_finalized
         self.num_finalized = 0
 
-    def Is_initialized(self) -> bool:
+    def Is_initialized(self) -> bool:  # noqa: N802  (mpi4py's name)
         return self._states[0]
 
-    def Is_finalized(self) -> bool:
+    def Is_finalized(self) -> bool:  # noqa: N802  (mpi4py's name)
         return self._states[1]
 
-    def Finalize(self) -> None:
+    def Finalize(self) -> None:  # noqa: N802  (mpi4py's name)
         self.num_finalized += 1
 
 
