@@ -107,9 +107,11 @@ def find_obstacle(found: Mapping[int, Facts]) -> str:
             return f"rank {rank} has another interpreter than rank {first_rank}, or other flags"
         if facts.gpus != first.gpus:
             return f"rank {rank} may use other GPUs than rank {first_rank}"
-        limit = _limit_of_its_own(facts, first)
-        if limit:
-            return f"rank {rank} has a cgroup of its own with a limit ({limit})"
+        # Either may be the one in whose cgroup all ranks would run.
+        for owner, its, others in ((rank, facts, first), (first_rank, first, facts)):
+            limit = _limit_of_its_own(its, others)
+            if limit:
+                return f"rank {owner} has a cgroup of its own with a limit ({limit})"
     return ""
 
 
