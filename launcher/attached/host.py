@@ -115,6 +115,8 @@ def _gather(crew: Crew, place: Place, engine: str, say: Callable[[str], None]) -
     if not crew.gather(say_how_many):
         if crew.have_all_gone:
             raise SystemExit(1)  # nobody is left to tell
+        if any(link.facts.pid == 0 for link in crew.links):
+            raise Apart("one of them is in a process namespace of its own")
         raise Apart(
             f"of the {place.local_world_size} processes that {engine} has started on this host,"
             f" {len(crew.links)} are launchers of this job"
@@ -126,7 +128,7 @@ def _arguments(found: Mapping[int, Facts], spec: LaunchSpec) -> list[tuple[str, 
     first = next(iter(found.values()))
     result: list[tuple[str, ...]] = []
     for facts in found.values():
-        if facts.arguments == first.arguments and facts.folder == first.folder and result:
+        if result and _is_called_alike(facts, first):
             result.append(result[0])  # as nearly always: there is nothing to read
             continue
         try:
@@ -144,6 +146,19 @@ def _arguments(found: Mapping[int, Facts], spec: LaunchSpec) -> list[tuple[str, 
             raise Apart("they have different options")
         result.append(tuple(command[1:]))
     return result
+
+
+def _is_called_alike(one: Facts, other: Facts) -> bool:
+    """Tell whether two processes have the same arguments, folder and variables for options."""
+    variables = [
+        {name: value for name, value in facts.environ.items() if name.startswith("PET_")}
+        for facts in (one, other)
+    ]
+    return (one.arguments, one.folder, variables[0]) == (
+        other.arguments,
+        other.folder,
+        variables[1],
+    )
 
 
 def _file_of(spec: LaunchSpec, folder: str) -> object:
