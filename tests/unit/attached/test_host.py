@@ -183,7 +183,7 @@ def test_nobody_is_waited_for_where_there_is_nothing_to_put_together(
 
 
 def test_who_has_not_come_is_counted(folder: str) -> None:
-    with pytest.raises(Apart, match="of the 2 processes .* on this host, 1 are launchers"):
+    with pytest.raises(Apart, match=r"of the 2 processes .* on this host, 1 are launchers"):
         put_together(Crew([facts(0, folder)]))
 
 
