@@ -191,13 +191,16 @@ class Crew:
         self.links.append(link)
         return link
 
-    def send_away(self, reason: str, port: int = 0) -> None:
+    def send_away(self, reason: str, port: int = 0, common_port: int = 0) -> None:
         """Let each one do the work itself: as a rank, for that reason; without one, alone.
 
-        Those that have not come yet will come to the same end.
+        port: one for all of them. Where some have not come, who would be told another, all are
+        told `common_port`. These will come to the same end.
         """
         if not self.are_complete:
             self.gather(lambda number: None, _LATE_S)
+        if not self.are_complete:
+            port = common_port
         word = proxy.IN_PLACE + f"{port} {reason}".encode() if reason else proxy.ALONE
         for link in self.links:
             link.send(word[:_MOST_BYTES])

@@ -82,16 +82,18 @@ def assemble(
     return spec, Together(crew, tasks, _find_master(place), run_id)
 
 
-def find_port(crew: Crew, place: Place) -> int:
-    """Return a port for ranks that start at once: nobody keeps it for them.
-
-    Where some have not come, it is none of our choice: those will meet another supervisor, which
-    has to name the same one. 0 where each finds it by itself.
-    """
-    if not crew.are_complete:
-        return 0 if find_job_id(place, os.environ) else derive_port(crew.name)
+def find_free_port() -> int:
+    """Return a port for ranks that start at once: nobody keeps it for them."""
     with reserve_port("127.0.0.1") as reserved:
         return int(reserved.getsockname()[1])
+
+
+def find_common_port(crew: Crew, place: Place) -> int:
+    """Return a port that every supervisor of this job on this host would name.
+
+    0 where each rank derives one by itself.
+    """
+    return 0 if find_job_id(place, os.environ) else derive_port(crew.name)
 
 
 def _reason_before(spec: LaunchSpec, place: Place, engine: str) -> str:
@@ -109,7 +111,7 @@ def _gather(crew: Crew, place: Place, engine: str, say: Callable[[str], None]) -
     def say_how_many(number: str) -> None:
         say(
             f"{number} processes that {engine} has started on this host have come; waiting for the"
-            " others (--start in-place waits for nobody)"
+            " others (--start in-place goes on without them)"
         )
 
     if not crew.gather(say_how_many):
@@ -198,13 +200,14 @@ def _find_other_cpus(links: list[Link]) -> str:
 
 def _find_master(place: Place) -> tuple[str, int] | None:
     environ = os.environ
-    if environ.get("MASTER_ADDR") and environ.get("MASTER_PORT"):
-        return find_master(place, environ)
     if place.world_size == place.local_world_size:
-        return None
+        is_set = environ.get("MASTER_ADDR") and environ.get("MASTER_PORT")
+        return find_master(place, environ) if is_set else None
+    from importlib.util import find_spec
+
     from launcher.worker.agreement import needs_agreement
 
-    if needs_agreement(place, environ):
+    if needs_agreement(place, environ) and find_spec("mpi4py"):
         return "", 0
     address, port = find_master(place, environ)
     if not environ.get("MASTER_ADDR"):

@@ -266,14 +266,15 @@ def test_a_process_that_says_nothing_has_not_gone(make_host: Callable[[int], Hos
 
 
 @pytest.mark.usefixtures("no_patience")
+@pytest.mark.parametrize(("expected", "port"), [(1, b"4000"), (2, b"5000")])
 def test_processes_that_are_ranks_themselves_are_told_why_and_at_which_port(
-    make_host: Callable[[int], Host],
+    make_host: Callable[[int], Host], expected: int, port: bytes
 ) -> None:
-    host = make_host(2)
+    host = make_host(expected)
     first = host.come(0)
-    host.crew.send_away("a container", 4000)
+    host.crew.send_away("a container", 4000, 5000)
     host.crew.dismiss(0)
-    assert first.recv(100) == proxy.IN_PLACE + b"4000 a container"
+    assert first.recv(100) == proxy.IN_PLACE + port + b" a container"
 
 
 @pytest.mark.usefixtures("no_patience")

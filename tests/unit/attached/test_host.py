@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from launcher.attached import host
-from launcher.attached.host import Apart, assemble, find_port
+from launcher.attached.host import Apart, assemble, find_common_port
 from launcher.attached.obstacles import Facts
 from launcher.options.arguments import read_arguments
 from launcher.options.spec import LaunchSpec
@@ -220,16 +220,21 @@ def test_too_many_files_for_one_process_keep_the_ranks_apart(folder: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("environ", "master"),
+    ("has_mpi4py", "environ", "master"),
     [
-        ({"MASTER_ADDR": "head", "MASTER_PORT": "29500"}, ("head", 29500)),
-        ({}, ("", 0)),  # the ranks agree over MPI
-        ({"MASTER_ADDR": "head"}, ("", 0)),
+        (True, {}, ("", 0)),  # the ranks agree, also on the number of their nodes
+        (True, {"MASTER_ADDR": "head", "MASTER_PORT": "29500"}, ("", 0)),
+        (False, {"MASTER_ADDR": "head", "MASTER_PORT": "29500"}, ("head", 29500)),
     ],
 )
 def test_ranks_of_several_hosts_meet_where_the_variables_say_or_they_agree(
-    folder: str, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], master: tuple[str, int]
+    folder: str,
+    monkeypatch: pytest.MonkeyPatch,
+    has_mpi4py: bool,
+    environ: dict[str, str],
+    master: tuple[str, int],
 ) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: has_mpi4py or None)
     several = {**variables(0, size=4), "PMIX_NAMESPACE": "job", **environ}
     for name, value in several.items():
         monkeypatch.setenv(name, value)
@@ -243,14 +248,12 @@ def test_ranks_of_several_hosts_meet_where_the_variables_say_or_they_agree(
     assert said[-1].startswith("--max-restarts has no effect")
 
 
-def test_a_port_is_chosen_where_all_hear_of_it_and_derived_where_some_will_ask_another(
+def test_supervisors_of_one_job_name_one_port_where_ranks_cannot_derive_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     place = detect_engine({"PMI_RANK": "0", "PMI_SIZE": "2", "MPI_LOCALNRANKS": "2"})
-    complete: Any = Crew([Facts(0, environ=variables(rank)) for rank in (0, 1)])
-    late: Any = Crew([])
-    ports = {find_port(complete, place) for _ in range(3)}
-    assert all(1024 < port < 65536 for port in ports)
-    assert find_port(late, place) == find_port(late, place) > 1024
+    first: Any = Crew([])
+    second: Any = Crew([])
+    assert find_common_port(first, place) == find_common_port(second, place) > 1024
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    assert find_port(late, place) == 0
+    assert find_common_port(first, place) == 0

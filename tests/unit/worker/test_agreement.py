@@ -84,7 +84,6 @@ def test_rank_0_keeps_the_port_that_it_names(monkeypatch: pytest.MonkeyPatch) ->
     ("given", "expected"),
     [
         ({"MASTER_ADDR": "head", "MASTER_PORT": "1"}, ("head", "1")),
-        ({"MASTER_ADDR": "head"}, ("head", "4000")),
         ({"MASTER_PORT": "29500"}, ("10.0.0.1", "29500")),
     ],
 )
@@ -92,6 +91,16 @@ def test_what_the_user_has_set_stays(given: dict[str, str], expected: tuple[str,
     environ = dict(given)
     agreement.agree(place(), environ)
     assert (environ["MASTER_ADDR"], environ["MASTER_PORT"]) == expected
+
+
+@pytest.mark.usefixtures("world")
+def test_beside_an_address_of_the_users_the_port_is_one_that_all_hosts_derive() -> None:
+    found = set()
+    for rank in range(4):
+        environ = {"MASTER_ADDR": "head", "PMIX_NAMESPACE": "job"}
+        agreement.agree(place(rank=rank), environ)
+        found.add((environ["MASTER_ADDR"], environ["MASTER_PORT"]))
+    assert len(found) == 1
 
 
 @pytest.mark.usefixtures("no_world")
