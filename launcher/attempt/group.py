@@ -341,10 +341,10 @@ class Group:
             self._sweep.look()
 
     def _on_signal(self, signum: int) -> None:
-        if signum in FORWARDED_SIGNALS and self._relay:
-            self._relay.note_own(signum)
-        elif signum in FORWARDED_SIGNALS:
-            self.signal_all(signum)
+        if signum in FORWARDED_SIGNALS:
+            # Those for the ranks of an engine come through the processes that it has started.
+            if not self._relay:
+                self.signal_all(signum)
         elif signum == signal.SIGTSTP:
             self._pause()
         elif self._node.stop_request.note(signum):

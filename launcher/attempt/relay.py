@@ -18,10 +18,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.attached.crew import Crew
 
-# Slurm may send a signal to every process below its daemon: to the workers, too, and to us. So long
-# we wait for our own copy before a worker is sent what its process has got.
-_OWN_COPY_S = 0.05
-
 # Nobody tells us when a process of the engine is stopped: its state is read so often.
 _LOOK_S = 0.5
 
@@ -43,8 +39,6 @@ class Relay:
         self._loop = loop
         self._kernel = kernel
         self._stopping = frozenset(stopping)
-        self._waiting: list[tuple[int, int]] = []  # local rank and signal
-        self._own: dict[int, float] = {}  # signals that came to us, and when
         self._stopped: set[int] = set()
 
     def begin(self) -> None:
@@ -53,12 +47,7 @@ class Relay:
 
     def end(self) -> None:
         """Look no more: all workers have ended."""
-        for timer in (self._look, self._deliver):
-            self._loop.cancel_timer(timer)
-
-    def note_own(self, signum: int) -> None:
-        """Note that a signal has come to the supervisor itself, and so to the workers as well."""
-        self._own[signum] = self._loop.clock()
+        self._loop.cancel_timer(self._look)
 
     def pass_on(self, local_rank: int, signum: int) -> None:
         """Let the worker have a signal that its process has got."""
@@ -69,8 +58,12 @@ class Relay:
         elif signum == signal.SIGTSTP:
             self._stop(local_rank)
         else:
-            self._waiting.append((local_rank, signum))
-            self._loop.set_timer(self._deliver, _OWN_COPY_S)
+            if signum in self._stopping:
+                worker.told_signum, worker.told_at = signum, self._loop.clock()
+            if worker.is_running:
+                is_command = worker.plan.kind == "command" and signum not in FORWARDED_SIGNALS
+                send = self._kernel.signal_group if is_command else self._kernel.signal
+                send(worker.pid, signum)
 
     def lose(self, local_rank: int) -> None:
         """End the worker whose process has been killed."""
@@ -97,20 +90,6 @@ class Relay:
             if worker.is_running and maps_library(worker.pid, "libmpi"):
                 return "the ranks use MPI, which their engine lets them initialise only once"
         return ""
-
-    def _deliver(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        now = self._loop.clock()
-        for local_rank, signum in waiting:
-            worker = self._workers[local_rank]
-            if now - self._own.get(signum, -1.0) <= 2 * _OWN_COPY_S:
-                continue
-            if signum in self._stopping:
-                worker.told_signum, worker.told_at = signum, now
-            if worker.is_running:
-                is_command = worker.plan.kind == "command" and signum not in FORWARDED_SIGNALS
-                send = self._kernel.signal_group if is_command else self._kernel.signal
-                send(worker.pid, signum)
 
     def _look(self) -> None:
         self._loop.set_timer(self._look, _LOOK_S)
