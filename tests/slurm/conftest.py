@@ -169,10 +169,9 @@ def _is_idle(environ: dict[str, str]) -> bool:
 def start_slurm(slurm_conf: Path, start_command: Callable[..., Running]) -> Callable[..., Running]:
     """Start a command of Slurm's in the folder of the test."""
 
-    def start(*argv: str, **env: str) -> Running:
-        return start_command(
-            argv, env={"PATH": _path(), "SLURM_CONF": str(slurm_conf), **MPI_SETTINGS, **env}
-        )
+    def start(*argv: str, stdin: Any = subprocess.DEVNULL, **env: str) -> Running:
+        settings = {"PATH": _path(), "SLURM_CONF": str(slurm_conf), **MPI_SETTINGS}
+        return start_command(argv, env=settings | env, stdin=stdin)
 
     return start
 
@@ -180,7 +179,7 @@ def start_slurm(slurm_conf: Path, start_command: Callable[..., Running]) -> Call
 @pytest.fixture
 def slurm(start_slurm: Callable[..., Running]) -> Callable[..., Any]:
     """Run a command of Slurm's to its end, in the folder of the test."""
-    return lambda *argv, **env: start_slurm(*argv, **env).finish(60.0)
+    return lambda *argv, **options: start_slurm(*argv, **options).finish(60.0)
 
 
 class Job:
