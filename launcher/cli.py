@@ -60,7 +60,7 @@ def _lead(founder: proxy.Founder, arguments: list[str]) -> int:
         expected = detect_engine(os.environ).local_world_size
     except LauncherError:
         expected = 1  # it is raised again where it can be said
-    crew = Crew(founder.listener, expected)
+    crew = Crew(founder.take_listener(), expected)
     code = _run_safely(lambda: _run_for(crew, arguments))
     crew.dismiss(code)
     return code

@@ -35,6 +35,9 @@ _HELLO_S = 5.0
 # How long the process of the first cause may take to end before the others are let go.
 _FIRST_S = 1.0
 
+# How long to wait for those that are to be told something else than a rank's end.
+_LATE_S = 0.5
+
 _MOST_BYTES = 4096
 _MOST_DESCRIPTORS = 253
 
@@ -58,8 +61,6 @@ class Link:
         self.place = detect_engine(facts.environ)
         self._descriptors = list(descriptors)
         self._numbers = numbers
-        # Signals that came before there was anybody to take them.
-        self.early: list[int] = []
         self.has_gone = False
         # Of its rank, in subprocess form; None while it has not ended.
         self.returncode: int | None = None
@@ -98,13 +99,6 @@ class Link:
             (folder, *others),
         )
 
-    def close(self) -> None:
-        """Let go of everything that it has handed over: the engine waits for some of it."""
-        self.connection.close()
-        for fd in self._descriptors:
-            os.close(fd)
-        self._descriptors.clear()
-
 
 class Crew:
     """All processes of this host that an engine has started for one job."""
@@ -125,11 +119,15 @@ class Crew:
         poller = select.poll()
         poller.register(self._listener, select.POLLIN)
         waited_s = 0.0
-        for link in self.links:
-            poller.register(link.connection, select.POLLIN)
+        # Of those that have come, only losses: signals wait until there is somebody to take them.
+        come = {link.connection.fileno(): link for link in self.links}
+        for fd in come:
+            poller.register(fd, 0)
         while len(self.links) < self.expected and waited_s < patience_s:
-            ready = poller.poll(_SAY_AFTER_S * 1000)
+            ready = poller.poll(min(_SAY_AFTER_S, patience_s) * 1000)
             if not ready:
+                if not self.links:
+                    return False  # who has made this process connects at once, or has been killed
                 if not waited_s:
                     say(f"{len(self.links)} of {self.expected}")
                 waited_s += _SAY_AFTER_S
@@ -138,12 +136,16 @@ class Crew:
                     waited_s = 0.0
                     newcomer = self._accept()
                     if newcomer is not None:
-                        poller.register(newcomer.connection, select.POLLIN)
-                elif self._listen_early(fd):
+                        come[newcomer.connection.fileno()] = newcomer
+                        poller.register(newcomer.connection, 0)
+                else:
+                    come[fd].has_gone = True
                     poller.unregister(fd)
-            if self.links and all(link.has_gone for link in self.links):
+            if self.links and self.have_all_gone:
                 return False
         self.links.sort(key=lambda link: link.place.local_rank)
+        if len(self.links) == self.expected:
+            self._listener.close()  # who comes now begins anew: a wrapper's next command
         return [link.place.local_rank for link in self.links] == list(range(self.expected))
 
     def _accept(self) -> Link | None:
@@ -163,39 +165,30 @@ class Crew:
             return None
         packed = b"".join(part for _, _, part in ancillary)
         fds = [int.from_bytes(packed[at : at + 4], "little") for at in range(0, len(packed), 4)]
-        num_arguments, *numbers = map(int, data[1:].split())
+        text, gpus, *rest = data[1:].split()
+        num_arguments, numbers = int(text), [int(number) for number in rest]
         try:
-            facts = read_facts(pid, num_arguments)
+            facts = read_facts(pid, num_arguments)._replace(gpus=gpus.decode())
         except OSError:  # it is not ours to look at
             facts = Facts(0)
         link = Link(connection, facts, fds, numbers)
         self.links.append(link)
         return link
 
-    def _listen_early(self, fd: int) -> bool:
-        """Take what a process says before the ranks exist; return whether it has gone."""
-        link = next(link for link in self.links if link.connection.fileno() == fd)
-        signum = link.receive()
-        if signum:
-            link.early.append(signum)
-        link.has_gone = signum is None
-        return link.has_gone
-
     def send_away(self, reason: str, port: int = 0) -> None:
-        """Let each one do the work itself: as a rank, for that reason; without one, alone."""
+        """Let each one do the work itself: as a rank, for that reason; without one, alone.
+
+        port: one for all of them; none is told where some have not come, who would be told another.
+        These will come to the same end.
+        """
+        if not self.are_complete:
+            self.gather(lambda number: None, _LATE_S)
+        if not self.are_complete:
+            port = 0
         word = proxy.IN_PLACE + f"{port} {reason}".encode() if reason else proxy.ALONE
         for link in self.links:
             link.send(word[:_MOST_BYTES])
             link.is_released = True
-        # Those that have not come yet are told as they come.
-        self._listener.setblocking(False)
-        while True:
-            try:
-                if (late := self._accept()) is not None:
-                    late.send(word[:_MOST_BYTES])
-                    late.is_released = True
-            except OSError:
-                return
 
     def open(self, loop: Loop) -> None:
         """Hear of them from now on: signals and losses become events of the loop."""
@@ -214,13 +207,9 @@ class Crew:
 
         return read
 
-    def take_early(self) -> list[Event]:
-        """Return what came before the loop was there."""
-        events: list[Event] = []
-        for local_rank, link in enumerate(self.links):
-            events += [TaskSignalled(local_rank, signum) for signum in link.early]
-            link.early.clear()
-        return events
+    @property
+    def are_complete(self) -> bool:
+        return len(self.links) >= self.expected
 
     @property
     def have_all_gone(self) -> bool:
@@ -230,20 +219,14 @@ class Crew:
         """Remember how the rank of one has ended; None of them hears of it yet."""
         self.links[local_rank].returncode = returncode
 
-    def release(self, local_rank: int) -> None:
-        """Tell one how its rank has ended: it ends in the same way, and the engine hears of it."""
-        link = self.links[local_rank]
-        self._forget(link)
-        self._tell(link, _NEVER if link.returncode is None else link.returncode)
-        link.close()
-
     def dismiss(self, exit_code: int, first_rank: int | None = None) -> None:
         """Tell all that are left how their ranks have ended.
 
         first_rank: the one of the first cause: it ends first, and so it is the one that the engine
-        names; those that had to end because of it do so with the same exit code.
+        names; those that had to end because of it do so with the same exit code. They all wait for
+        the end of this process, which must follow at once.
         """
-        if not any(link.is_released for link in self.links):
+        if not self.are_complete:
             # Those that come a moment later would begin anew.
             self.gather(lambda number: None, _SAY_AFTER_S)
         waiting = [link for link in self.links if not link.is_released]
@@ -252,7 +235,8 @@ class Crew:
         if first_rank is not None:
             for link in waiting:
                 if link.place.rank == first_rank:
-                    self._tell(link, exit_code if link.returncode is None else link.returncode)
+                    self._tell(link, exit_code)
+                    _let_go(link.connection)
                     _wait_for_end(link.connection)
         for link in waiting:
             if link.is_released:
@@ -262,9 +246,6 @@ class Crew:
                 self._tell(link, code)
             else:
                 self._tell(link, exit_code if code else 0, proxy.AFTER_ANOTHER)
-        for link in self.links:
-            link.close()
-        self._listener.close()
 
     def _tell(self, link: Link, returncode: int, more: bytes = b"") -> None:
         # Not by the signal itself: at a process that a signal has ended, engines kill the others.
@@ -274,6 +255,14 @@ class Crew:
     def _forget(self, link: Link) -> None:
         if self._loop is not None and link.connection.fileno() >= 0:
             self._loop.unwatch(link.connection.fileno())
+
+
+def _let_go(connection: socket.socket) -> None:
+    """Let the process at the other end see the end of the connection, before ours has ended."""
+    try:
+        connection.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # it has gone
 
 
 def _wait_for_end(connection: socket.socket) -> None:

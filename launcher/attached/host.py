@@ -103,7 +103,7 @@ def _gather(crew: Crew, place: Place, engine: str, say: Callable[[str], None]) -
     def say_how_many(number: str) -> None:
         say(
             f"{number} processes that {engine} has started on this host have come; waiting for the"
-            " others (--start in-place waits for nobody)"
+            " others (--start in-place goes on without them)"
         )
 
     if not crew.gather(say_how_many):
@@ -155,7 +155,7 @@ def _make_task(link: Link, args: tuple[str, ...]) -> Task:
     try:
         task = link.make_task(args)
     except OSError:
-        raise Apart("one of the processes has ended") from None
+        raise Apart("one of them has ended") from None
     nodes = find_nodes(task.place, task.environ)
     if nodes is None:
         return task
@@ -164,7 +164,10 @@ def _make_task(link: Link, args: tuple[str, ...]) -> Task:
 
 def _find_other_cpus(links: list[Link]) -> str:
     """Return that a process has CPUs which this one may not use, or ""; take on those of all."""
-    wanted = {cpu for link in links for cpu in os.sched_getaffinity(link.facts.pid)}
+    try:
+        wanted = {cpu for link in links for cpu in os.sched_getaffinity(link.facts.pid)}
+    except OSError:
+        raise Apart("one of them has ended") from None
     try:
         os.sched_setaffinity(0, wanted)
     except OSError:
@@ -174,13 +177,14 @@ def _find_other_cpus(links: list[Link]) -> str:
 
 def _find_master(place: Place) -> tuple[str, int] | None:
     environ = os.environ
-    if environ.get("MASTER_ADDR") and environ.get("MASTER_PORT"):
-        return find_master(place, environ)
     if place.world_size == place.local_world_size:
-        return None
+        is_set = environ.get("MASTER_ADDR") and environ.get("MASTER_PORT")
+        return find_master(place, environ) if is_set else None
+    from importlib.util import find_spec
+
     from launcher.worker.agreement import needs_agreement
 
-    if needs_agreement(place, environ):
+    if needs_agreement(place, environ) and find_spec("mpi4py"):
         return "", 0
     address, port = find_master(place, environ)
     if not environ.get("MASTER_ADDR"):

@@ -26,11 +26,7 @@ _NO_LIMIT = {
     "cpu.max": ("max 100000",),
     "cpu.cfs_quota_us": ("-1",),
     "pids.max": ("max",),
-    "devices.list": ("a *:* rwm",),
 }
-
-# Where these differ, and cgroups too, devices may be limited in a way that nobody can read.
-_DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "SLURM_STEP_GPUS")
 
 
 class Facts(NamedTuple):
@@ -49,6 +45,8 @@ class Facts(NamedTuple):
     folder: str = ""
     # The lines of its cgroup file: number, controllers, path.
     cgroups: tuple[str, ...] = ()
+    # The GPUs that it may open.
+    gpus: str = ""
 
 
 def read_facts(pid: int, num_arguments: int) -> Facts:
@@ -103,6 +101,8 @@ def find_obstacle(found: Mapping[int, Facts]) -> str:
             return f"rank {rank} has another root folder than rank {first_rank}"
         if facts.interpreter != first.interpreter:
             return f"rank {rank} has another interpreter than rank {first_rank}, or other flags"
+        if facts.gpus != first.gpus:
+            return f"rank {rank} may use other GPUs than rank {first_rank}"
         limit = _limit_of_its_own(facts, first)
         if limit:
             return f"rank {rank} has a cgroup of its own with a limit ({limit})"
@@ -133,8 +133,4 @@ def _limit_of_its_own(facts: Facts, other: Facts) -> str:
             text = read_text(f"{root}{path}/{file}")
             if text and text not in none:
                 return file
-        if not controllers:
-            for name in _DEVICE_VARIABLES:
-                if facts.environ.get(name) != other.environ.get(name):
-                    return "devices"
     return ""

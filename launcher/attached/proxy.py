@@ -1,23 +1,25 @@
 """The process that an engine such as mpirun has started as a rank: it stands for the rank.
 
-The engine's processes of one host meet at a socket. The first one there makes the host's
+The engine's processes of one host meet at a _socket. The first one there makes the host's
 supervisor, a process of its own; then all of them, the first too, hand over what makes them their
 rank, and wait: signals are passed on, and in the end the rank's exit status is given to the engine.
 What the supervisor makes of it is in crew.py.
 
-Many of these start at once, on few processors: this file loads next to nothing.
+Many of these start at once, on few processors: this file loads next to nothing (`_socket` without
+`socket` above it is a fifth of what it takes).
 """
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import select
 import signal
-import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Mapping
 
 # What each engine says of a process: its rank, and how many there are.
@@ -117,8 +119,21 @@ def may_be_rank(environ: Mapping[str, str]) -> bool:
 class Founder:
     """What the first process on the host has made: the supervisor, seen from inside."""
 
-    def __init__(self, listener: socket.socket) -> None:
-        self.listener = listener
+    def __init__(self, listener: _socket.socket) -> None:
+        self._listener = listener
+
+    def take_listener(self) -> socket.socket:
+        """Return the socket at which the others come."""
+        import socket
+
+        return socket.socket(fileno=self._listener.detach())
+
+    def leave_everything(self) -> None:
+        """Make this process one of its own: no signal to the rank, no file of it."""
+        os.setsid()
+        for name in os.listdir("/proc/self/fd"):
+            if int(name) > 2 and int(name) != self._listener.fileno():
+                os.closerange(int(name), int(name) + 1)
 
 
 def meet(environ: Mapping[str, str], num_arguments: int) -> int | Founder:
@@ -136,12 +151,14 @@ def meet(environ: Mapping[str, str], num_arguments: int) -> int | Founder:
         found = _find_supervisor(name)
         if isinstance(found, Founder):
             signals.end()
-            _leave_everything(found.listener.fileno())
+            found.leave_everything()
             return found
         connection, has_made_it = found
-        with connection:
+        try:
             _say_hello(connection, num_arguments)
             return _stand(connection, has_made_it, signals)
+        finally:
+            connection.close()
     except GoOn:
         signals.restore()
         raise
@@ -188,7 +205,7 @@ def _fill_standard_descriptors() -> None:
     os.close(fd)
 
 
-def _find_supervisor(name: str) -> Founder | tuple[socket.socket, bool]:
+def _find_supervisor(name: str) -> Founder | tuple[_socket.socket, bool]:
     """Connect to the supervisor; who finds none makes it.
 
     Returns the connection, and whether the supervisor was made here; in the supervisor's own
@@ -196,7 +213,7 @@ def _find_supervisor(name: str) -> Founder | tuple[socket.socket, bool]:
     """
     has_made_it = False
     while True:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
             connection.connect(name)
         except ConnectionRefusedError:
@@ -206,7 +223,7 @@ def _find_supervisor(name: str) -> Founder | tuple[socket.socket, bool]:
                 connection.close()
                 raise GoOn("another user has taken the name at which they would meet")
             return connection, has_made_it
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
             listener.bind(name)
         except OSError:  # another was quicker: it is about to listen
@@ -241,21 +258,13 @@ def _fork_orphan() -> bool:
     return True
 
 
-def _peer_of(connection: socket.socket) -> tuple[int, int]:
+def _peer_of(connection: _socket.socket) -> tuple[int, int]:
     """Return process and user at the other end."""
-    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    data = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
     return int.from_bytes(data[:4], "little"), int.from_bytes(data[4:8], "little")
 
 
-def _leave_everything(kept: int) -> None:
-    """Make the supervisor's process one of its own: no signal to the rank, no file of it."""
-    os.setsid()
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) != kept:
-            os.closerange(int(name), int(name) + 1)
-
-
-def _say_hello(connection: socket.socket, num_arguments: int) -> None:
+def _say_hello(connection: _socket.socket, num_arguments: int) -> None:
     """Hand over every open file that a program executed here would inherit."""
     mine = (*(0, 1, 2), connection.fileno())
     numbers = []
@@ -266,12 +275,26 @@ def _say_hello(connection: socket.socket, num_arguments: int) -> None:
         except OSError:  # the folder that is being read
             continue
     numbers.sort()
-    text = " ".join(map(str, (num_arguments, *numbers)))
+    text = " ".join(map(str, (num_arguments, _usable_gpus(), *numbers)))
     packed = b"".join(fd.to_bytes(4, "little") for fd in (0, 1, 2, *numbers))
-    connection.sendmsg([HELLO + text.encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
+    connection.sendmsg([HELLO + text.encode()], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
 
 
-def _stand(connection: socket.socket, has_made_it: bool, signals: _Signals) -> int:
+def _usable_gpus() -> str:
+    """Return the numbers of the NVIDIA devices that this process may open, "-" for none.
+
+    A cgroup may allow it other ones than its neighbours, under the same CUDA_VISIBLE_DEVICES.
+    """
+    numbers = [name[6:] for name in os.listdir("/dev") if name.startswith("nvidia")]
+    allowed = [
+        number
+        for number in numbers
+        if number.isdigit() and os.access(f"/dev/nvidia{number}", os.R_OK | os.W_OK)
+    ]
+    return ",".join(sorted(allowed)) or "-"
+
+
+def _stand(connection: _socket.socket, has_made_it: bool, signals: _Signals) -> int:
     """Pass signals on until the supervisor says how it ends; return the exit code."""
     poller = select.poll()
     poller.register(connection, select.POLLIN)
@@ -291,16 +314,17 @@ def _stand(connection: socket.socket, has_made_it: bool, signals: _Signals) -> i
                     _say_last_words()
                     if word.endswith(AFTER_ANOTHER):
                         _hurry_mpirun(signals)
+                    # The supervisor ends first: what is left of it when the last of us has ended
+                    # is killed by Slurm, which waits a second for that.
+                    select.select((connection,), (), (), _SPEAKING_S)
                     return int(word[1:].rstrip(AFTER_ANOTHER))
-                if word[:1] == IN_PLACE:
+                if word[:1] in (ALONE, IN_PLACE):
                     port, _, reason = word[1:].decode().partition(" ")
-                    raise GoOn(reason, int(port))
-                if word[:1] == ALONE:
-                    raise GoOn
+                    raise GoOn(reason, int(port or 0))
                 return _mourn(_peer_of(connection)[0] if has_made_it else 0)
 
 
-def _receive(connection: socket.socket) -> bytes:
+def _receive(connection: _socket.socket) -> bytes:
     try:
         return connection.recv(_MOST_BYTES)
     except ConnectionResetError:
@@ -327,7 +351,7 @@ def _watch_daemon() -> int | None:
         return None
 
 
-def _pass_on(connection: socket.socket, numbers: bytes) -> None:
+def _pass_on(connection: _socket.socket, numbers: bytes) -> None:
     for number in numbers:
         try:
             connection.send(PASSED_SIGNAL + str(number).encode())
@@ -342,10 +366,10 @@ def _say_last_words() -> None:
     if _HYDRA_VARIABLE not in os.environ or not os.environ.get("PMI_FD", "").isdigit():
         return
     try:
-        with socket.socket(fileno=os.dup(int(os.environ["PMI_FD"]))) as pmi:
-            pmi.settimeout(_SPEAKING_S)
-            pmi.send(_LAST_WORDS)
-            pmi.recv(_MOST_BYTES)
+        pmi = _socket.socket(fileno=os.dup(int(os.environ["PMI_FD"])))
+        pmi.settimeout(_SPEAKING_S)
+        pmi.send(_LAST_WORDS)
+        pmi.recv(_MOST_BYTES)
     except OSError:
         pass  # the rank has said them
 

@@ -278,8 +278,8 @@ class Group:
             worker.asked_to_stop_at = worker.told_at
         was_forced = worker.asked_to_stop_at is not None and self._stop.has_forced
         outcome = self._autopsy.examine(worker, self._starter, was_forced=was_forced)
-        if self._relay:
-            self._tell_engine(worker)
+        if self._node.crew is not None:
+            self._node.crew.note_end(local_rank, returncode)
         if self._stop.has_begun:
             return
         if returncode != 0 and signum is not None:
@@ -299,17 +299,6 @@ class Group:
         """Return the signal by which its engine has told a worker to end, not long ago."""
         is_old = self._loop.clock() - worker.told_at > self.plan.shutdown_timeout_s
         return None if is_old else worker.told_signum
-
-    def _tell_engine(self, worker: Worker) -> None:
-        """Let the worker's process know; it may end at once where the worker will not come again.
-
-        After a failure it stays until the report is out.
-        """
-        assert self._relay is not None
-        is_final = worker.returncode == 0 and self.plan.is_last
-        if is_final:
-            self._pipes.end_lines(worker.plan.local_rank)
-        self._relay.tell_end(worker, is_final=is_final)
 
     def _can_go_on_without(self, outcome: WorkerOutcome, local_rank: int) -> bool:
         if self._replacing is None or self._node_failure:

@@ -1,7 +1,7 @@
 """Between the processes that an engine has started and the workers that stand in their place.
 
 A signal to a process is one to its worker, a process that is killed takes its worker along, one
-that is stopped stops it. And the other way: how a worker ends, its process hears.
+that is stopped stops it.
 """
 
 from __future__ import annotations
@@ -76,13 +76,6 @@ class Relay:
     def has_lost(self, local_rank: int) -> bool:
         """Tell whether the process of a worker was killed."""
         return self._crew.links[local_rank].has_gone
-
-    def tell_end(self, worker: Worker, *, is_final: bool) -> None:
-        """Note how a worker has ended; is_final: the engine may hear of it now."""
-        assert worker.returncode is not None
-        self._crew.note_end(worker.plan.local_rank, worker.returncode)
-        if is_final:
-            self._crew.release(worker.plan.local_rank)
 
     def find_restart_obstacle(self) -> str:
         """Return why ranks of this engine cannot be started again, or ""; asked while some run."""

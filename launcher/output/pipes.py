@@ -174,12 +174,6 @@ class WorkerPipes:
                 self._streams[key].take(data)
                 remaining -= len(data)
 
-    def end_lines(self, local_rank: int) -> None:
-        """Show what an ended worker has left unfinished."""
-        for name in ("out", "err"):
-            if (local_rank, name) in self._streams:
-                self._streams[local_rank, name].end_line()
-
     @property
     def bytes_seen(self) -> int:
         """How much all workers have written so far."""

@@ -114,17 +114,13 @@ class RankStream:
 
     def close(self) -> None:
         """Show an unfinished last line and close the files: the stream has ended."""
-        self.end_line()
-        for file in (self._log, self._filtered):
-            if file is not None:
-                file.close()
-
-    def end_line(self) -> None:
-        """Show an unfinished last line."""
         block = self._splitter.finish()
         self._console.end_live(self._settings.rank)
         if block:
             self._emit(block)
+        for file in (self._log, self._filtered):
+            if file is not None:
+                file.close()
 
     def _emit(self, block: bytes) -> None:
         block = apply_carriage_returns(block)

@@ -12,10 +12,12 @@ import resource
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-# Every limit that this system knows.
-_LIMITS = tuple(
-    sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
-)
+# Every limit that this system knows, and its name.
+_NAMES = {
+    getattr(resource, name): name
+    for name in dir(resource)
+    if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"
+}
 
 
 class Inheritance(NamedTuple):
@@ -41,22 +43,31 @@ def read_inheritance(pid: int, numbers: Sequence[int]) -> Inheritance:
         umask=int(umask, 8) if umask else _own_umask(),  # a kernel before 4.7 does not show it
         nice=os.getpriority(os.PRIO_PROCESS, pid),
         cpus=sorted(os.sched_getaffinity(pid)),
-        limits=[(kind, *resource.prlimit(pid, kind)) for kind in _LIMITS],
+        limits=[(kind, *resource.prlimit(pid, kind)) for kind in _NAMES],
         numbers=list(numbers),
     )
 
 
 def find_obstacle(inheritance: Inheritance) -> str:
-    """Return what of it this process could not take on, or ""."""
-    if os.geteuid() == 0:
-        return ""
-    if inheritance.nice < os.getpriority(os.PRIO_PROCESS, 0):
-        return f"a niceness of {inheritance.nice}"
-    names = {getattr(resource, name): name for name in dir(resource) if name.startswith("RLIMIT_")}
+    """Return what of it this process could not take on, or ""; what root may differs, so it tries.
+
+    Nothing of this process is changed.
+    """
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    if inheritance.nice < nice:
+        try:
+            os.setpriority(os.PRIO_PROCESS, 0, inheritance.nice)
+            os.setpriority(os.PRIO_PROCESS, 0, nice)
+        except OSError:
+            return f"a niceness of {inheritance.nice}"
     for kind, _, hard in inheritance.limits:
-        ours = resource.getrlimit(kind)[1]
-        if ours != resource.RLIM_INFINITY and not 0 <= hard <= ours:
-            return f"a limit of its own ({names[kind]})"
+        ours = resource.getrlimit(kind)
+        if ours[1] != resource.RLIM_INFINITY and not 0 <= hard <= ours[1]:
+            try:
+                resource.setrlimit(kind, (ours[0], hard))
+                resource.setrlimit(kind, ours)
+            except (OSError, ValueError):
+                return f"a higher limit than others ({_NAMES[kind]})"
     return ""
 
 

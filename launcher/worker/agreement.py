@@ -20,6 +20,9 @@ from launcher.system.network import own_address, reserve_port
 # Says, to a worker of a supervisor, that the ranks are to agree before the script runs.
 VARIABLE = "LAUNCHER_AGREE"
 
+# Set by the supervisor: what it calls the run, other hosts do not know.
+_OF_THIS_HOST = ("RANK", "LAUNCHER_RUN_ID", "TORCHELASTIC_RUN_ID")
+
 # Under these MPI can be initialised without asking: a plain srun may abort a process that tries.
 _MPI_ENGINES = ("openmpi", "mvapich", "mpich")
 
@@ -43,30 +46,30 @@ def agree_first(
     Its supervisor could not know what its arguments refer to.
     """
     del os.environ[VARIABLE]
-    of_engine = {name: value for name, value in os.environ.items() if name != "RANK"}
-    agree(detect_engine(of_engine), os.environ)
+    of_engine = {name: value for name, value in os.environ.items() if name not in _OF_THIS_HOST}
+    agree(detect_engine(of_engine), of_engine)
+    os.environ.update(of_engine)
     return kind, target, [expand(argument, os.environ) for argument in args], error_file
 
 
 def agree(place: Place, environ: MutableMapping[str, str]) -> None:
     """Put what the ranks have agreed on into `environ`. Waits for all of them where MPI is used."""
     world = _world_communicator(place.world_size) if needs_agreement(place, environ) else None
-    if world is None:
-        find_master(place, environ)  # raises where nobody can know it
-        return
-    if find_nodes(place, environ) is None:
+    if world is not None and find_nodes(place, environ) is None:
         rank, number = _agree_on_nodes(world)
         values = (str(rank), str(rank), str(number))
         environ.update(zip(NODE_VARIABLES, values, strict=True))
-    if environ.get("MASTER_ADDR") and environ.get("MASTER_PORT"):
-        return
-    answer = None
-    if place.rank == 0:
-        global _reserved
-        _reserved = reserve_port("")
-        answer = (own_address(), _reserved.getsockname()[1])
-    address, port = world.bcast(answer, root=0)
+    if world is None or environ.get("MASTER_ADDR"):
+        address, port = find_master(place, environ)
+    else:
+        address, port = world.bcast(_choose_master() if place.rank == 0 else None, root=0)
     environ.update(MASTER_ADDR=address, MASTER_PORT=str(port))
+
+
+def _choose_master() -> tuple[str, int]:
+    global _reserved
+    _reserved = reserve_port("")
+    return own_address(), _reserved.getsockname()[1]
 
 
 def _world_communicator(num_ranks: int) -> Any:

@@ -56,7 +56,10 @@ READ = "import os, sys\nprint(os.environ['RANK'], [line.strip() for line in sys.
 
 @pytest.mark.parametrize(
     ("options", "read"),
-    [((), ["0 ['one', 'two']", "1 ['one', 'two']"]), (("--input=1",), ["0 []", "1 ['one', 'two']"])],
+    [
+        ((), ["0 ['one', 'two']", "1 ['one', 'two']"]),
+        (("--input=1",), ["0 []", "1 ['one', 'two']"]),
+    ],
     ids=["all", "one"],
 )
 def test_ranks_read_what_srun_gives_to_their_tasks(
