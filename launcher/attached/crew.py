@@ -133,7 +133,7 @@ class Crew:
         self._files_allowed = allow_open_files()
         poller = select.poll()
         poller.register(self._listener, select.POLLIN)
-        waited_s, founder_pid = 0.0, os.getppid()
+        waited_s = 0.0
         # Of those that have come, only losses: signals wait until there is somebody to take them.
         come = {link.connection.fileno(): link for link in self.links}
         for fd in come:
@@ -141,6 +141,8 @@ class Crew:
         while len(self.links) < self.expected and waited_s < patience_s:
             ready = poller.poll(min(_SAY_AFTER_S, patience_s) * 1000)
             if not ready:
+                if not self.links:
+                    return False  # who has made this process connects at once, or has been killed
                 if not waited_s:
                     say(f"{len(self.links)} of {self.expected}")
                 waited_s += _SAY_AFTER_S
@@ -154,7 +156,7 @@ class Crew:
                 else:
                     come[fd].has_gone = True
                     poller.unregister(fd)
-            if self.have_all_gone and (self.links or os.getppid() != founder_pid):
+            if self.links and self.have_all_gone:
                 return False
         self.links.sort(key=lambda link: link.place.local_rank)
         if len(self.links) == self.expected:

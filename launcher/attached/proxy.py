@@ -12,6 +12,7 @@ Many of these start at once, on few processors: this file loads next to nothing 
 from __future__ import annotations
 
 import _socket
+import errno
 import os
 import select
 import signal
@@ -156,10 +157,10 @@ def meet(environ: Mapping[str, str], num_arguments: int) -> int | Founder:
             signals.end()
             found.leave_everything()
             return found
-        connection, supervisor_pid = found
+        connection, has_made_it = found
         try:
             _say_hello(connection, num_arguments)
-            return _stand(connection, supervisor_pid, signals)
+            return _stand(connection, has_made_it, signals)
         finally:
             connection.close()
     except GoOn:
@@ -208,13 +209,13 @@ def _fill_standard_descriptors() -> None:
     os.close(fd)
 
 
-def _find_supervisor(name: str) -> Founder | tuple[_socket.socket, int]:
+def _find_supervisor(name: str) -> Founder | tuple[_socket.socket, bool]:
     """Connect to the supervisor; who finds none makes it.
 
-    Returns the connection, with the supervisor's number if it is our child (else 0); in the
-    supervisor's own process, the founder.
+    Returns the connection, and whether the supervisor was made here; in the supervisor's own
+    process, the founder.
     """
-    made = 0
+    has_made_it = False
     while True:
         connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
@@ -222,10 +223,10 @@ def _find_supervisor(name: str) -> Founder | tuple[_socket.socket, int]:
         except ConnectionRefusedError:
             connection.close()
         else:
-            if _uid_of(connection) != os.geteuid():
+            if _peer_of(connection)[1] != os.geteuid():
                 connection.close()
                 raise GoOn("another user has taken the name at which they would meet")
-            return connection, made
+            return connection, has_made_it
         listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
             listener.bind(name)
@@ -234,20 +235,43 @@ def _find_supervisor(name: str) -> Founder | tuple[_socket.socket, int]:
             select.select((), (), (), _PAUSE_S)
             continue
         try:
-            listener.listen(1024)
-            made = os.fork()
+            is_supervisor = _fork_orphan()
+            if is_supervisor:
+                listener.listen(1024)  # here, and so the others see this process's number
         except OSError:  # nobody would ever answer there
             listener.close()
             raise
-        if made == 0:
+        if is_supervisor:
             return Founder(listener)
         listener.close()
+        has_made_it = True
 
 
-def _uid_of(connection: _socket.socket) -> int:
-    """Return the user at the other end."""
+def _fork_orphan() -> bool:
+    """Make a process that nobody finds below this one; return whether this is it.
+
+    Slurm with proctrack/linuxproc sends signals to all that hangs below its daemon from parent to
+    child, but for processes with a space in their short names: to us, the fork server, perhaps the
+    ranks. They are to come to the processes that it has started, and to nobody else.
+    """
+    child = os.fork()
+    if child:
+        if os.waitpid(child, 0)[1]:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return False
+    try:
+        is_orphan = os.fork() == 0
+    except OSError:
+        os._exit(1)
+    if not is_orphan:
+        os._exit(0)
+    return True
+
+
+def _peer_of(connection: _socket.socket) -> tuple[int, int]:
+    """Return process and user at the other end."""
     data = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
-    return int.from_bytes(data[4:8], "little")
+    return int.from_bytes(data[:4], "little"), int.from_bytes(data[4:8], "little")
 
 
 def _say_hello(connection: _socket.socket, num_arguments: int) -> None:
@@ -284,7 +308,7 @@ def _usable_gpus() -> str:
     return ",".join(sorted(allowed)) or "-"
 
 
-def _stand(connection: _socket.socket, supervisor_pid: int, signals: _Signals) -> int:
+def _stand(connection: _socket.socket, has_made_it: bool, signals: _Signals) -> int:
     """Pass signals on until the supervisor says how it ends; return the exit code."""
     poller = select.poll()
     poller.register(connection, select.POLLIN)
@@ -311,11 +335,9 @@ def _stand(connection: _socket.socket, supervisor_pid: int, signals: _Signals) -
                 if word[:1] in (ALONE, IN_PLACE):
                     if daemon is not None:
                         os.close(daemon)
-                    if supervisor_pid:
-                        os.waitpid(supervisor_pid, 0)  # the script must not find a child
                     port, _, reason = word[1:].decode().partition(" ")
                     raise GoOn(reason, int(port or 0))
-                return _mourn(supervisor_pid)
+                return _mourn(_peer_of(connection)[0] if has_made_it else 0)
 
 
 def _receive(connection: _socket.socket) -> bytes:
@@ -395,13 +417,14 @@ def _hurry_mpirun(signals: _Signals) -> None:
 
 
 def _mourn(supervisor_pid: int) -> int:
-    """Say that the supervisor has gone without a word: its parent does; return the exit code."""
+    """Say that the supervisor has gone without a word; return the exit code.
+
+    supervisor_pid: 0 where another process says so.
+    """
     if not supervisor_pid:
         select.select((), (), (), _SPEAKING_S)
         return _LOST_CODE
-    status = os.waitstatus_to_exitcode(os.waitpid(supervisor_pid, 0)[1])
-    how = f"was ended by signal {-status}" if status < 0 else f"ended with code {status}"
-    text = f"launcher: the supervisor of this host's ranks (pid {supervisor_pid}) {how}\n"
+    text = f"launcher: the supervisor of this host's ranks (pid {supervisor_pid}) was killed\n"
     try:
         os.write(2, text.encode())
     except OSError:

@@ -327,9 +327,8 @@ class Group:
             self._sweep.look()
 
     def _on_signal(self, signum: int) -> None:
-        if self._relay:
-            self._relay.note_own(signum)
         if signum in FORWARDED_SIGNALS:
+            # Those for the ranks of an engine come through the processes that it has started.
             if not self._relay:
                 self.signal_all(signum)
         elif signum == signal.SIGTSTP:

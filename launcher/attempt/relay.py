@@ -18,10 +18,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.attached.crew import Crew
 
-# Slurm may send a signal to every process below its daemon: to the workers, too, and to us. So long
-# we wait for our own copy before a worker is sent what its process has got.
-_OWN_COPY_S = 0.05
-
 # Nobody tells us when a process of the engine is stopped: its state is read so often.
 _LOOK_S = 0.5
 
@@ -48,9 +44,8 @@ class Relay:
         self._kernel = kernel
         self._stopping = frozenset(stopping)
         self._on_stopped = on_stopped
-        self._waiting: list[tuple[int, int]] = []  # local rank and signal
-        self._unborn: list[tuple[int, int]] = []  # the same, of workers that are being started
-        self._own: dict[int, float] = {}  # signals that came to us, and when
+        # Local ranks and signals of workers that are just being started.
+        self._unborn: list[tuple[int, int]] = []
         self._stopped: set[int] = set()
 
     def begin(self) -> None:
@@ -59,15 +54,7 @@ class Relay:
 
     def end(self) -> None:
         """Look no more: all workers have ended."""
-        for timer in (self._look, self._deliver):
-            self._loop.cancel_timer(timer)
-
-    def note_own(self, signum: int) -> None:
-        """Note that a signal has come to the supervisor itself.
-
-        The workers have got it as well, or are told what follows from it.
-        """
-        self._own[signum] = self._loop.clock()
+        self._loop.cancel_timer(self._look)
 
     def pass_on(self, local_rank: int, signum: int) -> None:
         """Let the worker have a signal that its process has got."""
@@ -78,7 +65,7 @@ class Relay:
         elif signum == signal.SIGTSTP:
             self._stop(local_rank)
         else:
-            self._deliver_soon(local_rank, signum)
+            self._deliver(worker, signum)
 
     def greet(self, local_rank: int) -> None:
         """Let a worker that has come to be have what has come for it before."""
@@ -87,10 +74,11 @@ class Relay:
         self._stopped.discard(local_rank)  # is looked at again
         early = [signum for owner, signum in self._unborn if owner == local_rank]
         self._unborn = [each for each in self._unborn if each[0] != local_rank]
-        is_stopping = self._workers[local_rank].asked_to_stop_at is not None
+        worker = self._workers[local_rank]
+        is_stopping = worker.asked_to_stop_at is not None
         for signum in early:
             if not (is_stopping and signum in self._stopping):
-                self._deliver_soon(local_rank, signum)
+                self._deliver(worker, signum)
 
     def lose(self, local_rank: int) -> None:
         """End the worker whose process has been killed."""
@@ -107,27 +95,16 @@ class Relay:
                 return "the ranks use MPI, which their engine lets them initialise only once"
         return ""
 
-    def _deliver_soon(self, local_rank: int, signum: int) -> None:
-        if not self._waiting:
-            self._loop.set_timer(self._deliver, _OWN_COPY_S)
-        self._waiting.append((local_rank, signum))
-
-    def _deliver(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        now = self._loop.clock()
-        for local_rank, signum in waiting:
-            worker = self._workers[local_rank]
-            if now - self._own.get(signum, -1.0) <= 2 * _OWN_COPY_S:
-                continue
-            if worker.state == "starting":
-                self._unborn.append((local_rank, signum))
-                continue
-            if signum in self._stopping:
-                worker.told_signum, worker.told_at = signum, now
-            if worker.is_running:
-                is_command = worker.plan.kind == "command" and signum not in FORWARDED_SIGNALS
-                send = self._kernel.signal_group if is_command else self._kernel.signal
-                send(worker.pid, signum)
+    def _deliver(self, worker: Worker, signum: int) -> None:
+        if worker.state == "starting":
+            self._unborn.append((worker.plan.local_rank, signum))
+            return
+        if signum in self._stopping:
+            worker.told_signum, worker.told_at = signum, self._loop.clock()
+        if worker.is_running:
+            is_command = worker.plan.kind == "command" and signum not in FORWARDED_SIGNALS
+            send = self._kernel.signal_group if is_command else self._kernel.signal
+            send(worker.pid, signum)
 
     def _look(self) -> None:
         self._loop.set_timer(self._look, _LOOK_S)

@@ -74,7 +74,7 @@ def test_after_the_supervisor_nothing_is_left_and_it_is_said_once(
     done = job.finish()
     _check_nothing_left(suite_mark)
     assert done.code == 137
-    words = f"the supervisor of this host's ranks (pid {family.supervisor}) was ended by signal 9"
+    words = f"the supervisor of this host's ranks (pid {family.supervisor}) was killed"
     assert done.err.count(words) == 1, done.err
 
 

@@ -122,25 +122,26 @@ def test_the_first_one_makes_a_supervisor_and_then_meets_it_like_the_others(
     name = "\0launcher-test-" + os.urandom(8).hex()
     kept: list[socket.socket] = []
 
-    def fork() -> int:
-        """Be the parent, and keep what a child would have."""
+    def fork_orphan() -> bool:
+        """Be the parent, and listen as the supervisor would."""
         for fd in map(int, os.listdir("/proc/self/fd")):
             try:
                 with socket.socket(fileno=os.dup(fd)) as found:
                     if found.getsockname() == name.encode():
                         kept.append(socket.socket(fileno=found.detach()))
+                        kept[-1].listen()
             except OSError:
                 continue
-        return 4711
+        return False
 
-    monkeypatch.setattr(os, "fork", fork)
+    monkeypatch.setattr(proxy, "_fork_orphan", fork_orphan)
     found = proxy._find_supervisor(name)
     assert not isinstance(found, Founder)
-    connection, pid = found
-    assert pid == 4711
+    connection, has_made_it = found
+    assert has_made_it
     second = proxy._find_supervisor(name)
     assert not isinstance(second, Founder)
-    assert second[1] == 0
+    assert not second[1]
     for each in (connection, second[0], *kept):
         each.close()
 
@@ -187,7 +188,7 @@ def test_it_ends_as_its_rank_has_when_the_supervisor_has_gone(
     ours, theirs = ends
     theirs.send(word)
     theirs.close()
-    assert proxy._stand(ours, 0, signals) == code
+    assert proxy._stand(ours, False, signals) == code
 
 
 @pytest.mark.usefixtures("no_daemon")
@@ -209,7 +210,7 @@ def test_it_goes_on_by_itself_where_it_is_told_so(
     ours, theirs = ends
     theirs.send(word)
     with pytest.raises(GoOn) as caught:
-        proxy._stand(ours, 0, signals)
+        proxy._stand(ours, False, signals)
     assert (caught.value.reason, caught.value.port) == (reason, port)
 
 
@@ -230,7 +231,7 @@ def test_signals_are_passed_on_in_their_order(
     thread.start()
     for signum in (signal.SIGUSR1, signal.SIGTERM, signal.SIGRTMIN):
         signal.raise_signal(signum)
-    assert proxy._stand(ours, 0, signals) == 0
+    assert proxy._stand(ours, False, signals) == 0
     thread.join(10.0)
     assert words == [b"S%d" % n for n in (signal.SIGUSR1, signal.SIGTERM, signal.SIGRTMIN)]
 
@@ -245,13 +246,11 @@ def test_a_supervisor_that_was_killed_is_mourned_by_its_parent_alone(
     ours, theirs = ends
     theirs.close()
     monkeypatch.setattr(proxy, "_SPEAKING_S", 0.01)
-    assert proxy._stand(ours, 0, signals) == 137
+    assert proxy._stand(ours, False, signals) == 137
     assert capfd.readouterr().err == ""
-    monkeypatch.setattr(os, "waitpid", lambda pid, options: (pid, signal.SIGKILL))
-    assert proxy._stand(ours, 4711, signals) == 137
-    assert "the supervisor of this host's ranks (pid 4711) was ended by signal 9" in (
-        capfd.readouterr().err
-    )
+    monkeypatch.setattr(proxy, "_peer_of", lambda connection: (4711, 0))
+    assert proxy._stand(ours, True, signals) == 137
+    assert "the supervisor of this host's ranks (pid 4711) was killed" in capfd.readouterr().err
 
 
 def test_what_was_ignored_stays_ignored_and_all_is_left_as_it_was() -> None:

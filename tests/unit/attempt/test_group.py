@@ -377,7 +377,6 @@ def test_an_outcome_is_made_once_for_each_worker() -> None:
 
 
 # Workers that stand for the processes of an engine: what these get, the workers get.
-HEARD_S = 0.1  # longer than anybody waits for a copy of his own
 TERM_0, TERM_1 = (TaskSignalled(local_rank, signal.SIGTERM) for local_rank in (0, 1))
 
 # Events, each with what passes until nothing more comes of it => what is asked of the kernel.
@@ -388,10 +387,6 @@ OF_AN_ENGINE: dict[str, tuple[list[Step], str]] = {
         "USR1 0, USR1 1",
     ),
     "SIGUSR1 to us alone": ([Signalled(signal.SIGUSR1)], "nothing"),
-    "SIGUSR1 to us and, as it comes from Slurm, to the workers as well": (
-        [TaskSignalled(0, signal.SIGUSR1), Signalled(signal.SIGUSR1)],
-        "nothing",
-    ),
     "an unusual signal": ([TaskSignalled(0, signal.SIGURG)], "URG 0"),
     "two signals to one process": (
         [TaskSignalled(0, signal.SIGUSR2), TaskSignalled(0, signal.SIGUSR1)],
@@ -410,7 +405,7 @@ OF_AN_ENGINE: dict[str, tuple[list[Step], str]] = {
 @pytest.mark.parametrize("story", OF_AN_ENGINE)
 def test_a_worker_gets_what_its_process_gets(story: str) -> None:
     events, expected = OF_AN_ENGINE[story]
-    played = play([], *events, HEARD_S, Exited(0, 0), Exited(1, 0), tasks=2)
+    played = play([], *events, Exited(0, 0), Exited(1, 0), tasks=2)
     assert (", ".join(played.calls) or "nothing") == expected
     assert (played.asked, played.said, played.ends) == (None, [], [(0, 0), (1, 0)])
 
@@ -440,25 +435,11 @@ STOPPED_BY_AN_ENGINE: dict[str, tuple[list[Step], str, int | None]] = {
 @pytest.mark.parametrize("story", STOPPED_BY_AN_ENGINE)
 def test_nobody_gets_a_second_sigterm_by_which_programs_end_at_once(story: str) -> None:
     events, expected, asked = STOPPED_BY_AN_ENGINE[story]
-    played = play([TERM_0, TERM_1, HEARD_S], *events, tasks=2)
+    played = play([TERM_0, TERM_1], *events, tasks=2)
     assert (", ".join(played.calls) or "nothing") == expected
     assert (played.asked, played.signum) == (asked, asked)
     if asked is not None:
         assert played.said[0] == "rank 0 was sent SIGTERM and has ended; stopping"
-
-
-@pytest.mark.parametrize(
-    "events",
-    [
-        [Signalled(signal.SIGTERM), TERM_0, TERM_1],
-        [TERM_0, Signalled(signal.SIGTERM), TERM_1],
-        [TERM_0, TERM_1, Signalled(signal.SIGTERM)],
-    ],
-)
-def test_what_slurm_sends_to_us_and_to_the_processes_is_one_stop(events: list[Step]) -> None:
-    played = play([], *events, HEARD_S, Exited(0, -15), Exited(1, -15), tasks=2)
-    assert played.calls == ["TERM 0", "CONT group 0", "TERM 1", "CONT group 1"]
-    assert played.said == ["received SIGTERM; stopping, a second one forces"]
 
 
 def test_a_rank_that_fails_while_others_go_on_ends_them_as_without_an_engine() -> None:
@@ -502,9 +483,7 @@ def test_a_signal_before_a_worker_has_come_to_be_waits_for_it() -> None:
         Started(0, FIRST_PID),
         TERM_0,
         TERM_1,
-        HEARD_S,
         Started(1, FIRST_PID + 1),
-        HEARD_S,
         Exited(0, 0),
         Exited(1, 0),
     ]
@@ -556,13 +535,7 @@ def test_workers_that_an_engine_has_stopped_do_not_hang(monkeypatch: pytest.Monk
 
 def test_the_signals_of_processes_whose_workers_have_ended_go_nowhere() -> None:
     played = play(
-        [Exited(1, 0)],
-        TERM_1,
-        TaskSignalled(1, signal.SIGTSTP),
-        TaskLost(1),
-        HEARD_S,
-        Exited(0, 0),
-        tasks=2,
+        [Exited(1, 0)], TERM_1, TaskSignalled(1, signal.SIGTSTP), TaskLost(1), Exited(0, 0), tasks=2
     )
     assert played.calls == []
     assert played.codes == [0, 0]
