@@ -125,7 +125,7 @@ def _families(processes: dict[int, str]) -> list[Family]:
             continue
         parents[pid], sessions[pid] = int(fields[1]), int(fields[3])
     proxies = {
-        _rank_of(pid): pid
+        _number_of(pid): pid
         for pid in parents
         if names.get(parents[pid]) in DAEMONS and names[pid] not in DAEMONS
     }
@@ -142,17 +142,19 @@ def _families(processes: dict[int, str]) -> list[Family]:
             and sessions[pid] == pid
             and processes[pid].startswith("[rank ")
         }
-        if len(keepers) != 1 or not ranks or not set(ranks) <= set(proxies):
-            continue
         # The supervisor is nobody's child: who stands for whom, the engine's numbers tell.
-        mine = [proxies[number] for number in sorted(ranks)]
+        job, _ = _number_of(server)
+        mine = [proxies[job, rank] for rank in sorted(ranks) if (job, rank) in proxies]
+        if len(keepers) != 1 or not ranks or len(mine) != len(ranks):
+            continue
         by_rank = [ranks[number] for number in sorted(ranks)]
         found.append(Family(parents[mine[0]], mine, supervisor, keepers[0], server, by_rank))
     return sorted(found)
 
 
-def _rank_of(pid: int) -> int:
-    """Return the rank that the engine has given a process."""
+def _number_of(pid: int) -> tuple[bytes, int]:
+    """Return the job and the rank of which the engine has told a process, or its maker."""
     entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     environ = dict(entry.split(b"=", 1) for entry in entries if b"=" in entry)
-    return int(environ.get(b"OMPI_COMM_WORLD_RANK") or environ[b"PMI_RANK"])
+    rank = int(environ.get(b"OMPI_COMM_WORLD_RANK") or environ[b"PMI_RANK"])
+    return environ.get(b"PMIX_NAMESPACE", b""), rank
