@@ -156,5 +156,5 @@ def _number_of(pid: int) -> tuple[bytes, int]:
     """Return the job and the rank of which the engine has told a process, or its maker."""
     entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     environ = dict(entry.split(b"=", 1) for entry in entries if b"=" in entry)
-    rank = int(environ.get(b"OMPI_COMM_WORLD_RANK") or environ[b"PMI_RANK"])
-    return environ.get(b"PMIX_NAMESPACE", b""), rank
+    rank = environ.get(b"OMPI_COMM_WORLD_RANK") or environ.get(b"PMI_RANK", b"-1")
+    return environ.get(b"PMIX_NAMESPACE", b""), int(rank)  # -1: a program of the engine's own
