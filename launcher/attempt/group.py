@@ -83,7 +83,9 @@ class Group:
         if node.crew is not None:
             from launcher.attempt.relay import Relay
 
-            self._relay = Relay(node.crew, self.workers, loop, node.kernel, plan.stop_signals)
+            self._relay = Relay(
+                node.crew, self.workers, loop, node.kernel, plan.stop_signals, self._on_standstill
+            )
         self._replacing = None
         if elastic is not None:
             from launcher.attempt.replacing import Replacing
@@ -358,6 +360,10 @@ class Group:
             self._node.kernel.signal_group(worker.pid, signal.SIGCONT)
         if not self._stop.has_begun:
             self._watch.begin()
+
+    def _on_standstill(self) -> None:
+        if not self._stop.has_begun:
+            self._watch.begin()  # what is kept from running does not hang
 
     def _begin_stop(self, signum: signal.Signals) -> None:
         self._watch.end()

@@ -7,7 +7,7 @@ that is stopped stops it.
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from launcher.attempt.stop import FORWARDED_SIGNALS, Kernel
 from launcher.attempt.worker import Worker
@@ -32,13 +32,18 @@ class Relay:
         loop: Loop,
         kernel: Kernel,
         stopping: Sequence[int],
+        on_standstill: Callable[[], None],
     ) -> None:
-        """`stopping` are the signals after which a worker ends because it was told to."""
+        """`stopping` are the signals after which a worker ends because it was told to.
+
+        on_standstill: called again and again while a worker is kept from running.
+        """
         self._crew = crew
         self._workers = workers
         self._loop = loop
         self._kernel = kernel
         self._stopping = frozenset(stopping)
+        self._on_standstill = on_standstill
         self._stopped: set[int] = set()
 
     def begin(self) -> None:
@@ -94,6 +99,8 @@ class Relay:
             elif not is_stopped and local_rank in self._stopped:
                 self._stopped.discard(local_rank)
                 self._send_group(self._workers[local_rank], signal.SIGCONT)
+        if self._stopped:
+            self._on_standstill()
 
     def _stop(self, local_rank: int) -> None:
         self._stopped.add(local_rank)
