@@ -32,18 +32,20 @@ class Relay:
         loop: Loop,
         kernel: Kernel,
         stopping: Sequence[int],
-        on_standstill: Callable[[], None],
+        on_stopped: Callable[[], None],
     ) -> None:
         """`stopping` are the signals after which a worker ends because it was told to.
 
-        on_standstill: called again and again while a worker is kept from running.
+        `on_stopped` is called again and again while a worker is stopped with its process.
         """
         self._crew = crew
         self._workers = workers
         self._loop = loop
         self._kernel = kernel
         self._stopping = frozenset(stopping)
-        self._on_standstill = on_standstill
+        self._on_stopped = on_stopped
+        # Local ranks and signals of workers that are just being started.
+        self._unborn: list[tuple[int, int]] = []
         self._stopped: set[int] = set()
 
     def begin(self) -> None:
@@ -63,12 +65,20 @@ class Relay:
         elif signum == signal.SIGTSTP:
             self._stop(local_rank)
         else:
-            if signum in self._stopping:
-                worker.told_signum, worker.told_at = signum, self._loop.clock()
-            if worker.is_running:
-                is_command = worker.plan.kind == "command" and signum not in FORWARDED_SIGNALS
-                send = self._kernel.signal_group if is_command else self._kernel.signal
-                send(worker.pid, signum)
+            self._deliver(worker, signum)
+
+    def greet(self, local_rank: int) -> None:
+        """Let a worker that has come to be have what has come for it before."""
+        if self._crew.links[local_rank].has_gone:
+            self.lose(local_rank)
+        self._stopped.discard(local_rank)  # is looked at again
+        early = [signum for owner, signum in self._unborn if owner == local_rank]
+        self._unborn = [each for each in self._unborn if each[0] != local_rank]
+        worker = self._workers[local_rank]
+        is_stopping = worker.asked_to_stop_at is not None
+        for signum in early:
+            if not (is_stopping and signum in self._stopping):
+                self._deliver(worker, signum)
 
     def lose(self, local_rank: int) -> None:
         """End the worker whose process has been killed."""
@@ -78,16 +88,23 @@ class Relay:
         if worker.is_running:
             self._kernel.kill_sessions([worker.pid])
 
-    def has_lost(self, local_rank: int) -> bool:
-        """Tell whether the process of a worker was killed."""
-        return self._crew.links[local_rank].has_gone
-
     def find_restart_obstacle(self) -> str:
         """Return why ranks of this engine cannot be started again, or ""; asked while some run."""
         for worker in self._workers:
             if worker.is_running and maps_library(worker.pid, "libmpi"):
                 return "the ranks use MPI, which their engine lets them initialise only once"
         return ""
+
+    def _deliver(self, worker: Worker, signum: int) -> None:
+        if worker.state == "starting":
+            self._unborn.append((worker.plan.local_rank, signum))
+            return
+        if signum in self._stopping:
+            worker.told_signum, worker.told_at = signum, self._loop.clock()
+        if worker.is_running:
+            is_command = worker.plan.kind == "command" and signum not in FORWARDED_SIGNALS
+            send = self._kernel.signal_group if is_command else self._kernel.signal
+            send(worker.pid, signum)
 
     def _look(self) -> None:
         self._loop.set_timer(self._look, _LOOK_S)
@@ -100,7 +117,7 @@ class Relay:
                 self._stopped.discard(local_rank)
                 self._send_group(self._workers[local_rank], signal.SIGCONT)
         if self._stopped:
-            self._on_standstill()
+            self._on_stopped()
 
     def _stop(self, local_rank: int) -> None:
         self._stopped.add(local_rank)

@@ -124,21 +124,30 @@ def _families(processes: dict[int, str]) -> list[Family]:
         except OSError:
             continue
         parents[pid], sessions[pid] = int(fields[1]), int(fields[3])
+    proxies = {
+        _rank_of(pid): pid
+        for pid in parents
+        if names.get(parents[pid]) in DAEMONS and names[pid] not in DAEMONS
+    }
     found = []
     for server in [pid for pid in parents if " forkserver " in processes[pid]]:
         supervisor = parents[server]
         keepers = [
             pid for pid in parents if parents[pid] == supervisor and pid not in (server, supervisor)
         ]
-        daemon = parents.get(parents.get(supervisor, 0), 0)
-        if len(keepers) != 1 or names.get(daemon) not in DAEMONS:
+        ranks = {
+            int(processes[pid].split()[1].partition("/")[0]): pid
+            for pid in parents
+            if parents[pid] == server
+            and sessions[pid] == pid
+            and processes[pid].startswith("[rank ")
+        }
+        if len(keepers) != 1 or not ranks or not set(ranks) <= set(proxies):
             continue
-        proxies = [pid for pid in parents if parents[pid] == daemon and names[pid] not in DAEMONS]
-        ranks = [pid for pid in parents if parents[pid] == server and sessions[pid] == pid]
-        ranks = [pid for pid in ranks if processes[pid].startswith("[rank ")]
-        by_rank = sorted(ranks, key=lambda pid: int(processes[pid].split()[1].partition("/")[0]))
-        by_number = sorted(proxies, key=_rank_of)
-        found.append(Family(daemon, by_number, supervisor, keepers[0], server, by_rank))
+        # The supervisor is nobody's child: who stands for whom, the engine's numbers tell.
+        mine = [proxies[number] for number in sorted(ranks)]
+        by_rank = [ranks[number] for number in sorted(ranks)]
+        found.append(Family(parents[mine[0]], mine, supervisor, keepers[0], server, by_rank))
     return sorted(found)
 
 
