@@ -123,7 +123,8 @@ def _run_for(crew: Crew, argv: list[str]) -> int:
             spec, together = host.assemble(crew, spec, place, _say)
         except host.Apart as apart:
             engine.check_horovod(spec, place, os.environ)
-            crew.send_away(str(apart), host.find_free_port())
+            ports = host.find_free_port(), host.find_common_port(crew, place)
+            crew.send_away(str(apart), *ports)
             return 0
         if spec.dry_run:
             _print(supervisor.dry_run(spec, together) + "\n")

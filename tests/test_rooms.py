@@ -34,7 +34,9 @@ ROOMS = {
     "function": "diagnosis errors options plan system worker",
     "attached": "contract errors events exits options plan ranks starters system worker",
     "start": "contract errors events exits output plan system",
-    "attempt": "attached contract diagnosis events exits horovod nodes output plan ranks start system",
+    "attempt": (
+        "attached contract diagnosis events exits horovod nodes output plan ranks start system"
+    ),
     "ctl": "attempt errors events options plan system",
 }
 

@@ -19,6 +19,7 @@ from launcher.exits import shell_code
 from launcher.plan.task import Task
 from launcher.starters.detect import detect_engine
 from launcher.system.inheritance import read_inheritance
+from launcher.system.processes import allow_open_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ _FIRST_S = 1.0
 
 # How long to wait for those that are to be told something else than a rank's end.
 _LATE_S = 0.5
+
+# What a rank takes here besides what it hands over: its connection, its streams and those opened
+# once more, its folder, two pipes and two log files, with some room. What we take ourselves.
+_FILES_OF_A_RANK, _OUR_FILES = 14, 40
 
 _MOST_BYTES = 4096
 _MOST_DESCRIPTORS = 253
@@ -65,6 +70,11 @@ class Link:
         # Of its rank, in subprocess form; None while it has not ended.
         self.returncode: int | None = None
         self.is_released = False
+
+    @property
+    def num_handed(self) -> int:
+        """How many files it has handed over besides its streams."""
+        return len(self._numbers)
 
     def send(self, word: bytes) -> None:
         try:
@@ -106,16 +116,21 @@ class Crew:
     def __init__(self, listener: socket.socket, expected: int) -> None:
         """expected: how many processes the engine has started on this host."""
         self._listener = listener
+        # The same for all processes of the job on this host, also for those that come too late.
+        self.name = os.fsdecode(listener.getsockname())
         self.expected = expected
         # In the order of local rank, once all have come.
         self.links: list[Link] = []
         self._loop: Loop | None = None
+        # How many files this process may have open, once it has had to ask for more.
+        self._files_allowed = 0
 
     def gather(self, say: Callable[[str], None], patience_s: float = PATIENCE_S) -> bool:
         """Wait for all processes; return whether they came, in the order of local rank.
 
         `say` is called once where that takes long, with how many have come.
         """
+        self._files_allowed = allow_open_files()
         poller = select.poll()
         poller.register(self._listener, select.POLLIN)
         waited_s, founder_pid = 0.0, os.getppid()
@@ -155,6 +170,7 @@ class Crew:
             )
         except OSError:
             data = b""
+        connection.settimeout(None)  # with one, every look would wait for something to come
         # An unseen one would get the number 0.
         peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         pid, uid = int.from_bytes(peer[:4], "little"), int.from_bytes(peer[4:8], "little")
@@ -166,27 +182,30 @@ class Crew:
         text, gpus, *rest = data[1:].split()
         num_arguments, numbers = int(text), [int(number) for number in rest]
         try:
-            facts = read_facts(pid, num_arguments)._replace(gpus=gpus.decode())
+            facts = read_facts(pid, num_arguments)._replace(
+                gpus=gpus.decode(), is_complete=len(fds) == 3 + len(numbers)
+            )
         except OSError:  # it is not ours to look at
             facts = Facts(0)
         link = Link(connection, facts, fds, numbers)
         self.links.append(link)
         return link
 
-    def send_away(self, reason: str, port: int = 0) -> None:
+    def send_away(self, reason: str, port: int = 0, common_port: int = 0) -> None:
         """Let each one do the work itself: as a rank, for that reason; without one, alone.
 
-        port: one for all of them; none is told where some have not come, who would be told another.
-        These will come to the same end.
+        port: one for all of them. Where some have not come, who would be told another, all are
+        told `common_port`. These will come to the same end.
         """
         if not self.are_complete:
             self.gather(lambda number: None, _LATE_S)
         if not self.are_complete:
-            port = 0
+            port = common_port
         word = proxy.IN_PLACE + f"{port} {reason}".encode() if reason else proxy.ALONE
         for link in self.links:
             link.send(word[:_MOST_BYTES])
             link.is_released = True
+        self._listener.close()
 
     def open(self, loop: Loop) -> None:
         """Hear of them from now on: signals and losses become events of the loop."""
@@ -209,6 +228,13 @@ class Crew:
     def are_complete(self) -> bool:
         return len(self.links) >= self.expected
 
+    def find_file_limit(self) -> str:
+        """Return that this process may not have as many files open as all ranks need, or ""."""
+        needed = _OUR_FILES + sum(_FILES_OF_A_RANK + link.num_handed for link in self.links)
+        if needed <= self._files_allowed:
+            return ""
+        return f"they need {needed} open files in one process, which may have {self._files_allowed}"
+
     @property
     def have_all_gone(self) -> bool:
         return all(link.has_gone for link in self.links)
@@ -224,7 +250,7 @@ class Crew:
         names; those that had to end because of it do so with the same exit code. They all wait for
         the end of this process, which must follow at once.
         """
-        if not self.are_complete:
+        if not self.are_complete and self._listener.fileno() >= 0:
             # Those that come a moment later would begin anew.
             self.gather(lambda number: None, _SAY_AFTER_S)
         waiting = [link for link in self.links if not link.is_released]

@@ -20,7 +20,7 @@ from launcher.plan.program import starts_warm
 from launcher.plan.task import Task
 from launcher.ranks import Place
 from launcher.starters.detect import NO_VARIABLE
-from launcher.starters.meeting import find_job_id, find_master, find_nodes
+from launcher.starters.meeting import derive_port, find_job_id, find_master, find_nodes
 from launcher.system import inheritance
 from launcher.system.network import check_name, reserve_port
 
@@ -57,7 +57,7 @@ def assemble(
     _gather(crew, place, engine, say)
     links = crew.links
     facts = {link.place.rank: link.facts for link in links}
-    reason = find_obstacle(facts) or _find_other_cpus(links)
+    reason = find_obstacle(facts) or crew.find_file_limit() or _find_other_cpus(links)
     if reason:
         raise Apart(reason)
     tasks = tuple(
@@ -88,6 +88,14 @@ def find_free_port() -> int:
         return int(reserved.getsockname()[1])
 
 
+def find_common_port(crew: Crew, place: Place) -> int:
+    """Return a port that every supervisor of this job on this host would name.
+
+    0 where each rank derives one by itself.
+    """
+    return 0 if find_job_id(place, os.environ) else derive_port(crew.name)
+
+
 def _reason_before(spec: LaunchSpec, place: Place, engine: str) -> str:
     """Return why there is no need to wait for the others, or ""."""
     if spec.start == "in-place":
@@ -109,6 +117,8 @@ def _gather(crew: Crew, place: Place, engine: str, say: Callable[[str], None]) -
     if not crew.gather(say_how_many):
         if crew.have_all_gone:
             raise SystemExit(1)  # nobody is left to tell
+        if any(link.facts.pid == 0 for link in crew.links):
+            raise Apart("one of them is in a process namespace of its own")
         raise Apart(
             f"of the {place.local_world_size} processes that {engine} has started on this host,"
             f" {len(crew.links)} are launchers of this job"
@@ -120,7 +130,7 @@ def _arguments(found: Mapping[int, Facts], spec: LaunchSpec) -> list[tuple[str, 
     first = next(iter(found.values()))
     result: list[tuple[str, ...]] = []
     for facts in found.values():
-        if facts.arguments == first.arguments and facts.folder == first.folder and result:
+        if result and _is_called_alike(facts, first):
             result.append(result[0])  # as nearly always: there is nothing to read
             continue
         try:
@@ -138,6 +148,19 @@ def _arguments(found: Mapping[int, Facts], spec: LaunchSpec) -> list[tuple[str, 
             raise Apart("they have different options")
         result.append(tuple(command[1:]))
     return result
+
+
+def _is_called_alike(one: Facts, other: Facts) -> bool:
+    """Tell whether two processes have the same arguments, folder and variables for options."""
+    variables = [
+        {name: value for name, value in facts.environ.items() if name.startswith("PET_")}
+        for facts in (one, other)
+    ]
+    return (one.arguments, one.folder, variables[0]) == (
+        other.arguments,
+        other.folder,
+        variables[1],
+    )
 
 
 def _file_of(spec: LaunchSpec, folder: str) -> object:

@@ -47,6 +47,8 @@ class Facts(NamedTuple):
     cgroups: tuple[str, ...] = ()
     # The GPUs that it may open.
     gpus: str = ""
+    # Whether all its open files have been handed over.
+    is_complete: bool = True
 
 
 def read_facts(pid: int, num_arguments: int) -> Facts:
@@ -92,6 +94,8 @@ def find_obstacle(found: Mapping[int, Facts]) -> str:
     for rank, facts in found.items():
         if facts.pid == 0:
             return f"rank {rank} is in a process namespace of its own"
+        if not facts.is_complete:
+            return f"rank {rank} has more open files than can be handed over"
         if facts.users != first.users:
             return f"rank {rank} has another user or other groups than rank {first_rank}"
         for name, number in facts.namespaces.items():
@@ -103,9 +107,11 @@ def find_obstacle(found: Mapping[int, Facts]) -> str:
             return f"rank {rank} has another interpreter than rank {first_rank}, or other flags"
         if facts.gpus != first.gpus:
             return f"rank {rank} may use other GPUs than rank {first_rank}"
-        limit = _limit_of_its_own(facts, first)
-        if limit:
-            return f"rank {rank} has a cgroup of its own with a limit ({limit})"
+        # Either may be the one in whose cgroup all ranks would run.
+        for owner, its, others in ((rank, facts, first), (first_rank, first, facts)):
+            limit = _limit_of_its_own(its, others)
+            if limit:
+                return f"rank {owner} has a cgroup of its own with a limit ({limit})"
     return ""
 
 

@@ -1,6 +1,6 @@
 """The process that an engine such as mpirun has started as a rank: it stands for the rank.
 
-The engine's processes of one host meet at a _socket. The first one there makes the host's
+The engine's processes of one host meet at a socket. The first one there makes the host's
 supervisor, a process of its own; then all of them, the first too, hand over what makes them their
 rank, and wait: signals are passed on, and in the end the rank's exit status is given to the engine.
 What the supervisor makes of it is in crew.py.
@@ -78,6 +78,10 @@ _LAST_WORDS = b"cmd=finalize\n"
 
 # How long the others leave it to one of them to say what has happened to the supervisor.
 _SPEAKING_S = 1.0
+
+# How many open files can be handed over, besides the standard streams: fewer than the kernel takes
+# beside one message, because the fork server gets them with some more.
+MOST_HANDED = 240
 
 _MOST_BYTES = 4096
 
@@ -229,8 +233,12 @@ def _find_supervisor(name: str) -> Founder | tuple[_socket.socket, int]:
             listener.close()
             select.select((), (), (), _PAUSE_S)
             continue
-        listener.listen(1024)
-        made = os.fork()
+        try:
+            listener.listen(1024)
+            made = os.fork()
+        except OSError:  # nobody would ever answer there
+            listener.close()
+            raise
         if made == 0:
             return Founder(listener)
         listener.close()
@@ -243,7 +251,10 @@ def _uid_of(connection: _socket.socket) -> int:
 
 
 def _say_hello(connection: _socket.socket, num_arguments: int) -> None:
-    """Hand over every open file that a program executed here would inherit."""
+    """Hand over every open file that a program executed here would inherit.
+
+    Where they are too many, only how many they are: then there can be no supervisor.
+    """
     mine = (*(0, 1, 2), connection.fileno())
     numbers = []
     for name in os.listdir("/proc/self/fd"):
@@ -254,7 +265,8 @@ def _say_hello(connection: _socket.socket, num_arguments: int) -> None:
             continue
     numbers.sort()
     text = " ".join(map(str, (num_arguments, _usable_gpus(), *numbers)))
-    packed = b"".join(fd.to_bytes(4, "little") for fd in (0, 1, 2, *numbers))
+    handed = numbers if len(numbers) <= MOST_HANDED else []
+    packed = b"".join(fd.to_bytes(4, "little") for fd in (0, 1, 2, *handed))
     connection.sendmsg([HELLO + text.encode()], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
 
 
@@ -297,6 +309,8 @@ def _stand(connection: _socket.socket, supervisor_pid: int, signals: _Signals) -
                     select.select((connection,), (), (), _SPEAKING_S)
                     return int(word[1:].rstrip(AFTER_ANOTHER))
                 if word[:1] in (ALONE, IN_PLACE):
+                    if daemon is not None:
+                        os.close(daemon)
                     if supervisor_pid:
                         os.waitpid(supervisor_pid, 0)  # the script must not find a child
                     port, _, reason = word[1:].decode().partition(" ")
@@ -347,11 +361,16 @@ def _say_last_words() -> None:
         return
     try:
         pmi = _socket.socket(fileno=os.dup(int(os.environ["PMI_FD"])))
+    except OSError:
+        return
+    try:
         pmi.settimeout(_SPEAKING_S)
         pmi.send(_LAST_WORDS)
         pmi.recv(_MOST_BYTES)
     except OSError:
         pass  # the rank has said them
+    finally:
+        pmi.close()
 
 
 def _hurry_mpirun(signals: _Signals) -> None:

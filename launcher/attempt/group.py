@@ -83,7 +83,9 @@ class Group:
         if node.crew is not None:
             from launcher.attempt.relay import Relay
 
-            self._relay = Relay(node.crew, self.workers, loop, node.kernel, plan.stop_signals)
+            self._relay = Relay(
+                node.crew, self.workers, loop, node.kernel, plan.stop_signals, self._watch_anew
+            )
         self._replacing = None
         if elastic is not None:
             from launcher.attempt.replacing import Replacing
@@ -261,8 +263,8 @@ class Group:
         self._node.keeper.add_session(event.pid)
         if self._stop.has_begun:
             self._stop.ask(worker)
-        if self._relay and self._relay.has_lost(event.local_rank):
-            self._relay.lose(event.local_rank)
+        if self._relay:
+            self._relay.greet(event.local_rank)
 
     def _on_exit(self, local_rank: int, returncode: int) -> None:
         worker = self.workers[local_rank]
@@ -273,7 +275,7 @@ class Group:
         worker.returncode = returncode
         worker.ended_at = self._loop.clock()
         worker.order = self._num_ended
-        signum = self._told_signum(worker)
+        signum = worker.told_within(self.plan.shutdown_timeout_s, self._loop.clock())
         if signum is not None and worker.asked_to_stop_at is None:
             worker.asked_to_stop_at = worker.told_at
         was_forced = worker.asked_to_stop_at is not None and self._stop.has_forced
@@ -294,11 +296,6 @@ class Group:
             if returncode == 0:
                 self._replacing.finish(local_rank)
             self._replace_lost()
-
-    def _told_signum(self, worker: Worker) -> int | None:
-        """Return the signal by which its engine has told a worker to end, not long ago."""
-        is_old = self._loop.clock() - worker.told_at > self.plan.shutdown_timeout_s
-        return None if is_old else worker.told_signum
 
     def _can_go_on_without(self, outcome: WorkerOutcome, local_rank: int) -> bool:
         if self._replacing is None or self._node_failure:
@@ -330,10 +327,11 @@ class Group:
             self._sweep.look()
 
     def _on_signal(self, signum: int) -> None:
-        if signum in FORWARDED_SIGNALS and self._relay:
+        if self._relay:
             self._relay.note_own(signum)
-        elif signum in FORWARDED_SIGNALS:
-            self.signal_all(signum)
+        if signum in FORWARDED_SIGNALS:
+            if not self._relay:
+                self.signal_all(signum)
         elif signum == signal.SIGTSTP:
             self._pause()
         elif self._node.stop_request.note(signum):
@@ -356,6 +354,10 @@ class Group:
         self._loop.postpone_timers(self._loop.clock() - stopped_at)
         for worker in running:
             self._node.kernel.signal_group(worker.pid, signal.SIGCONT)
+        self._watch_anew()
+
+    def _watch_anew(self) -> None:
+        """Count the time for which nothing moves from now on: workers are, or were, stopped."""
         if not self._stop.has_begun:
             self._watch.begin()
 

@@ -7,7 +7,7 @@ that is stopped stops it.
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from launcher.attempt.stop import FORWARDED_SIGNALS, Kernel
 from launcher.attempt.worker import Worker
@@ -36,14 +36,20 @@ class Relay:
         loop: Loop,
         kernel: Kernel,
         stopping: Sequence[int],
+        on_stopped: Callable[[], None],
     ) -> None:
-        """`stopping` are the signals after which a worker ends because it was told to."""
+        """`stopping` are the signals after which a worker ends because it was told to.
+
+        `on_stopped` is called again and again while a worker is stopped with its process.
+        """
         self._crew = crew
         self._workers = workers
         self._loop = loop
         self._kernel = kernel
         self._stopping = frozenset(stopping)
+        self._on_stopped = on_stopped
         self._waiting: list[tuple[int, int]] = []  # local rank and signal
+        self._unborn: list[tuple[int, int]] = []  # the same, of workers that are being started
         self._own: dict[int, float] = {}  # signals that came to us, and when
         self._stopped: set[int] = set()
 
@@ -57,7 +63,10 @@ class Relay:
             self._loop.cancel_timer(timer)
 
     def note_own(self, signum: int) -> None:
-        """Note that a signal has come to the supervisor itself, and so to the workers as well."""
+        """Note that a signal has come to the supervisor itself.
+
+        The workers have got it as well, or are told what follows from it.
+        """
         self._own[signum] = self._loop.clock()
 
     def pass_on(self, local_rank: int, signum: int) -> None:
@@ -69,8 +78,19 @@ class Relay:
         elif signum == signal.SIGTSTP:
             self._stop(local_rank)
         else:
-            self._waiting.append((local_rank, signum))
-            self._loop.set_timer(self._deliver, _OWN_COPY_S)
+            self._deliver_soon(local_rank, signum)
+
+    def greet(self, local_rank: int) -> None:
+        """Let a worker that has come to be have what has come for it before."""
+        if self._crew.links[local_rank].has_gone:
+            self.lose(local_rank)
+        self._stopped.discard(local_rank)  # is looked at again
+        early = [signum for owner, signum in self._unborn if owner == local_rank]
+        self._unborn = [each for each in self._unborn if each[0] != local_rank]
+        is_stopping = self._workers[local_rank].asked_to_stop_at is not None
+        for signum in early:
+            if not (is_stopping and signum in self._stopping):
+                self._deliver_soon(local_rank, signum)
 
     def lose(self, local_rank: int) -> None:
         """End the worker whose process has been killed."""
@@ -80,10 +100,6 @@ class Relay:
         if worker.is_running:
             self._kernel.kill_sessions([worker.pid])
 
-    def has_lost(self, local_rank: int) -> bool:
-        """Tell whether the process of a worker was killed."""
-        return self._crew.links[local_rank].has_gone
-
     def find_restart_obstacle(self) -> str:
         """Return why ranks of this engine cannot be started again, or ""; asked while some run."""
         for worker in self._workers:
@@ -91,12 +107,20 @@ class Relay:
                 return "the ranks use MPI, which their engine lets them initialise only once"
         return ""
 
+    def _deliver_soon(self, local_rank: int, signum: int) -> None:
+        if not self._waiting:
+            self._loop.set_timer(self._deliver, _OWN_COPY_S)
+        self._waiting.append((local_rank, signum))
+
     def _deliver(self) -> None:
         waiting, self._waiting = self._waiting, []
         now = self._loop.clock()
         for local_rank, signum in waiting:
             worker = self._workers[local_rank]
             if now - self._own.get(signum, -1.0) <= 2 * _OWN_COPY_S:
+                continue
+            if worker.state == "starting":
+                self._unborn.append((local_rank, signum))
                 continue
             if signum in self._stopping:
                 worker.told_signum, worker.told_at = signum, now
@@ -115,6 +139,8 @@ class Relay:
             elif not is_stopped and local_rank in self._stopped:
                 self._stopped.discard(local_rank)
                 self._send_group(self._workers[local_rank], signal.SIGCONT)
+        if self._stopped:
+            self._on_stopped()
 
     def _stop(self, local_rank: int) -> None:
         self._stopped.add(local_rank)

@@ -141,7 +141,7 @@ class Stop:
             return
         if worker.asked_to_stop_at is None:
             worker.asked_to_stop_at = self._loop.clock()
-        if worker.told_signum == self._signum:
+        if worker.told_within(self._grace_s, self._loop.clock()) == self._signum:
             worker.told_signum = None  # its engine has just sent it the same
             return
         is_command = worker.plan.kind == "command"

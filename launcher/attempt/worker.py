@@ -43,6 +43,10 @@ class Worker:
     def is_running(self) -> bool:
         return self.pid != 0 and self.returncode is None
 
+    def told_within(self, seconds: float, now: float) -> int | None:
+        """Return the signal by which its engine has told it to end, unless that is longer ago."""
+        return None if now - self.told_at > seconds else self.told_signum
+
     @property
     def state(self) -> str:
         """What it does, in words: starting, running, or how it has ended."""

@@ -85,7 +85,7 @@ class StreamWriter:
             return os.write(self._fd, data)
         # A descriptor that could not be reopened may block on a long write; one that polls as
         # writable takes PIPE_BUF bytes.
-        if not select.select([], [self._fd], [], 0)[1]:
+        if not _wait_until_writable(self._fd, 0):
             raise BlockingIOError(errno.EAGAIN, "not writable")
         return os.write(self._fd, data[: select.PIPE_BUF])
 
@@ -101,7 +101,7 @@ class StreamWriter:
             patience = self.last_progress + DRAIN_S - time.monotonic()
             if patience <= 0:
                 return
-            select.select([], [self._fd], [], patience)
+            _wait_until_writable(self._fd, patience)
             self._flush()
 
     def close(self) -> None:
@@ -111,6 +111,13 @@ class StreamWriter:
         if self._owned:
             os.close(self._fd)
             self._owned = False
+
+
+def _wait_until_writable(fd: int, patience_s: float) -> bool:
+    """Wait until a descriptor takes something, for so long at most; return whether it does."""
+    poller = select.poll()  # `select` takes no number above 1023, and of ranks there may be many
+    poller.register(fd, select.POLLOUT)
+    return bool(poller.poll(patience_s * 1000))
 
 
 def _open_nonblocking(fd: int) -> tuple[int, bool, bool]:

@@ -140,7 +140,13 @@ def _plan_worker(
     unset = environment.select_removed({*common, *env}, facts.environ, is_ours=task is None)
     if task is not None:
         different, missing = environment.compare(task.environ, facts.environ)
-        env = {**different, **env}
+        different = {name: different[name] for name in different if name not in unset}
+        own = environment.make_common(run, assignment, task.environ, facts.usable_cpus)
+        # Alike for all as a rule; but only this rank's user has set what differs.
+        own = {
+            name: own[name] for name in own if name in different or own[name] != common.get(name)
+        }
+        env = {**different, **own, **env}
         unset += tuple(name for name in missing if name not in env)
     kind = program_kind(spec)
     return WorkerPlan(

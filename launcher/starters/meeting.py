@@ -31,9 +31,14 @@ def find_master(place: Place, environ: Environ) -> tuple[str, int]:
             " job id that it could be derived from.",
             hint=_make_hint(place, "MASTER_PORT=29500"),
         )
+    return address, derive_port(job)
+
+
+def derive_port(job: str) -> int:
+    """Return a port for the ranks of a job, the same for all that know its name."""
     from binascii import crc32
 
-    return address, _FIRST_PORT + crc32(job.encode()) % _NUM_PORTS
+    return _FIRST_PORT + crc32(job.encode("utf-8", "surrogateescape")) % _NUM_PORTS
 
 
 def find_job_id(place: Place, environ: Environ) -> str:

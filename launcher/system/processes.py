@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,8 +20,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 # Python ignores these for itself; a child must find them as a shell would leave them.
 _RESTORED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
 
-# No descriptor that a process inherits has so high a number.
-_HIGH_NUMBER = 200
+# Hardly any descriptor that a process inherits has so high a number.
+_HIGH_NUMBER = 4000
 
 # The signals that were blocked when we were started: workers get them so, whatever the loop does.
 _INHERITED_MASK = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -31,6 +32,19 @@ def fill_standard_descriptors() -> None:
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(fd)
+
+
+def allow_open_files() -> int:
+    """Raise our limit on open files as far as we may; return it.
+
+    The usual one is for programs that call `select`, whatever the administrator allows.
+    """
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
 
 
 def die_with_parent(signum: int, parent_pid: int) -> bool:
@@ -222,12 +236,19 @@ def _fork_and_execute(
     # It is closed when the command begins; before, it tells why it does not.
     problem_read, problem_write = os.pipe()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # a supervisor must go on to hear
+        os.close(problem_read)
+        os.close(problem_write)
+        raise
     if pid == 0:
         try:
             signal.set_wakeup_fd(-1)  # what arrives here is not for our loop
             # Away from the numbers that `prepare` may give.
-            problem_write = fcntl.fcntl(problem_write, fcntl.F_DUPFD_CLOEXEC, _HIGH_NUMBER)
+            above = min(_HIGH_NUMBER, os.sysconf("SC_OPEN_MAX") - 2)
+            problem_write = fcntl.fcntl(problem_write, fcntl.F_DUPFD_CLOEXEC, above)
             os.setsid()
             for signum in _RESTORED_SIGNALS:
                 signal.signal(signum, signal.SIG_DFL)
@@ -236,8 +257,8 @@ def _fork_and_execute(
             prepare()
             signal.pthread_sigmask(signal.SIG_SETMASK, _INHERITED_MASK)
             os.execvpe(argv[0], list(argv), dict(environ))
-        except OSError as error:
-            os.write(problem_write, str(error.errno).encode())
+        except (OSError, ValueError) as error:  # the latter from limits that may not be raised
+            os.write(problem_write, str(getattr(error, "errno", errno.EPERM)).encode())
         finally:
             os._exit(127)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)

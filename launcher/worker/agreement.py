@@ -63,6 +63,8 @@ def agree(place: Place, environ: MutableMapping[str, str]) -> None:
         address, port = find_master(place, environ)
     else:
         address, port = world.bcast(_choose_master() if place.rank == 0 else None, root=0)
+        if environ.get("MASTER_PORT"):  # it is the user's, who knows that it is free there
+            port = int(environ["MASTER_PORT"])
     environ.update(MASTER_ADDR=address, MASTER_PORT=str(port))
 
 
