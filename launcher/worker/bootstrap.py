@@ -2,7 +2,7 @@
 
 What a script can see is as under plain python: sys.argv, sys.path[0], __file__, __main__,
 tracebacks, exit. Added to that: the death signal, faulthandler, and the error file that the failure
-report is made of. Used by both start methods and by attached ranks; knows nothing of the
+report is made of. Used by both start methods and by ranks in place; knows nothing of the
 supervisor.
 """
 
