@@ -16,10 +16,10 @@ from launcher.attached.obstacles import Facts, find_import_obstacle, find_obstac
 from launcher.errors import UsageError
 from launcher.options.arguments import read_arguments
 from launcher.options.spec import LaunchSpec
-from launcher.plan.program import starts_warm
+from launcher.plan.program import horovod_use, starts_warm
 from launcher.plan.task import Task
 from launcher.ranks import Place
-from launcher.starters.detect import NO_VARIABLE
+from launcher.starters.detect import NO_VARIABLE, find_mpi_engine
 from launcher.starters.meeting import derive_port, find_job_id, find_master, find_nodes
 from launcher.system import inheritance
 from launcher.system.network import check_name, reserve_port
@@ -76,9 +76,10 @@ def assemble(
     run_id = "" if one_host else f"{find_job_id(place, os.environ)}.{os.uname().nodename}"
     if not one_host:
         check_horovod(spec, place, os.environ)
-        if spec.max_restarts:
-            say("--max-restarts has no effect: the ranks are on several hosts")
-            spec = spec.replace(max_restarts=0)
+    reason = _find_restart_obstacle(spec, one_host=one_host)
+    if reason:
+        say(f"--max-restarts has no effect: {reason}")
+        spec = spec.replace(max_restarts=0)
     return spec, Together(crew, tasks, _find_master(place), run_id)
 
 
@@ -196,6 +197,18 @@ def _find_other_cpus(links: list[Link]) -> str:
     except OSError:
         return "ranks have CPUs that rank 0's cgroup excludes"
     return "" if os.sched_getaffinity(0) == wanted else "ranks have CPUs of their own (a cpuset)"
+
+
+def _find_restart_obstacle(spec: LaunchSpec, *, one_host: bool) -> str:
+    """Return why --max-restarts cannot be had, as far as is known before the ranks start, or ""."""
+    if not spec.max_restarts:
+        return ""
+    if not one_host:
+        return "the ranks are on several hosts"
+    # Elastic ranks use Gloo. Others end all at once, and then nobody can see that they used MPI.
+    if find_mpi_engine(os.environ) and horovod_use(spec, os.environ) == "fixed":
+        return "Horovod uses MPI here, which ranks can initialise only once"
+    return ""
 
 
 def _find_master(place: Place) -> tuple[str, int] | None:

@@ -366,7 +366,7 @@ class Group:
 
     def _stop_after_failure(self) -> None:
         if self._relay and not self.plan.is_last:
-            self._restart_obstacle = self._relay.find_restart_obstacle()
+            self._restart_obstacle = self._relay.find_restart_obstacle(self.outcome().workers)
         self._begin_stop(signal.SIGTERM)
         self._loop.set_timer(self._end_gathering, GATHER_S)
 

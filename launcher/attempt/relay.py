@@ -17,6 +17,7 @@ from launcher.system.processes import maps_library, process_info
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.attached.crew import Crew
+    from launcher.diagnosis.outcome import WorkerOutcome
 
 # Nobody tells us when a process of the engine is stopped: its state is read so often.
 _LOOK_S = 0.5
@@ -88,11 +89,16 @@ class Relay:
         if worker.is_running:
             self._kernel.kill_sessions([worker.pid])
 
-    def find_restart_obstacle(self) -> str:
-        """Return why ranks of this engine cannot be started again, or ""; asked while some run."""
-        for worker in self._workers:
-            if worker.is_running and maps_library(worker.pid, "libmpi"):
-                return "the ranks use MPI, which their engine lets them initialise only once"
+    def find_restart_obstacle(self, outcomes: Sequence[WorkerOutcome]) -> str:
+        """Return why ranks of this engine cannot be started again, or "".
+
+        Those that have failed may have said it, of those that run the kernel knows it.
+        """
+        said = any(outcome.error is not None and outcome.error.used_mpi for outcome in outcomes)
+        if said or any(
+            worker.is_running and maps_library(worker.pid, "libmpi") for worker in self._workers
+        ):
+            return "the ranks use MPI, which their engine lets them initialise only once"
         return ""
 
     def _deliver(self, worker: Worker, signum: int) -> None:

@@ -254,6 +254,7 @@ def make_worker_error(error: BaseException) -> WorkerError:
         message=_cut(_read_message(error)),
         traceback="" if isinstance(error, SystemExit) else _cut(_format(error)),
         monotonic_ns=moment,
+        used_mpi="mpi4py.MPI" in sys.modules,
     )
 
 

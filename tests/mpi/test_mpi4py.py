@@ -135,3 +135,22 @@ def test_a_failed_rank_of_horovod_is_the_cause_and_the_shutdown_of_the_others_is
     assert report.count("Traceback (most recent call last)") == 1, report
     assert "ValueError: only here" in report
     assert "also failed, later: ranks 0, 2: " in report
+
+
+FAIL_WITH_HOROVOD = """
+import horovod.torch as hvd, torch
+hvd.init()
+hvd.allreduce(torch.ones(1))
+if hvd.rank() == 1: raise ValueError("only here")
+while True: hvd.allreduce(torch.ones(1))
+"""
+
+
+@needs_mpirun
+@needs_horovod
+def test_ranks_of_horovod_over_mpi_are_not_started_again(mpirun: Any) -> None:
+    done = mpirun(2, FAIL_WITH_HOROVOD, "--max-restarts", "1")
+    assert done.code == 1
+    assert "--max-restarts has no effect: Horovod uses MPI here" in done.err
+    assert "ValueError: only here" in done.err.partition("FAILED: rank 1 ")[2]
+    assert "MPI_Init" not in done.err

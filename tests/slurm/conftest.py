@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import socket
 import stat
@@ -21,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Running, ask_until, wait_until
+from tests.conftest import Completed, Running, ask_until, wait_until
 from tests.engines import MPI_SETTINGS
 
 NODES = ("127.0.0.1", "127.0.0.2", "nowhere1.invalid", "nowhere2.invalid")
@@ -30,6 +31,10 @@ ONE_NODE = ("-N1", "-w", NODES[0])
 TWO_NODES = ("-N2", "-w", ",".join(NODES[:2]))
 
 _PATIENCE_S = 30.0
+
+# What srun says when the job before has not quite gone yet.
+_WAITS = re.compile(r"srun: job \d+ (queued and waiting for|has been allocated) resources$")
+
 _GPUS = 4
 _PROGRAMS = {"slurmd": "slurmd", "slurmctld": "slurmctld", "srun": "slurm-client"}
 
@@ -178,8 +183,17 @@ def start_slurm(slurm_conf: Path, start_command: Callable[..., Running]) -> Call
 
 @pytest.fixture
 def slurm(start_slurm: Callable[..., Running]) -> Callable[..., Any]:
-    """Run a command of Slurm's to its end, in the folder of the test."""
-    return lambda *argv, **options: start_slurm(*argv, **options).finish(60.0)
+    """Run a command of Slurm's to its end, in the folder of the test.
+
+    That the job before it had not quite gone is not told.
+    """
+
+    def run(*argv: Any, **options: Any) -> Completed:
+        done = start_slurm(*argv, **options).finish(60.0)
+        lines = done.err.splitlines(keepends=True)
+        return done._replace(err="".join(line for line in lines if not _WAITS.match(line)))
+
+    return run
 
 
 class Job:
