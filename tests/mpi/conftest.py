@@ -80,6 +80,17 @@ def without_mpi4py(tmp_path: Path) -> dict[str, str]:
     return {"PYTHONPATH": f"{folder}{os.pathsep}{os.environ['PYTHONPATH']}"}
 
 
+def find_report(text: str) -> str:
+    """Return the only report in what mpirun has printed; lines of others may follow it.
+
+    They have come by other pipes, which mpirun reads as it likes.
+    """
+    assert text.count("FAILED:") == 1, text
+    report, log, _ = text[text.index("FAILED:") :].partition("\n  log: ")
+    assert log, text
+    return report
+
+
 class Family(NamedTuple):
     """The processes of a run on one host."""
 
