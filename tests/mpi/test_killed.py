@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import is_alive, kill_leftovers, marked_processes, wait_until
 from tests.engines import needs_mpirun
-from tests.mpi.conftest import GONE_S, read_stat
+from tests.mpi.conftest import GONE_S
 
 # Each rank has a child in a process group of its own that does not heed SIGTERM, as a data worker
 # may; "ready" comes when all of it stands.
@@ -53,14 +53,12 @@ def test_a_killed_rank_is_a_failure_that_is_named(start_family: Any, suite_mark:
     assert f"FAILED: rank 1 (pid {family.ranks[1]} on " in done.err
 
 
-@pytest.mark.parametrize("whose", ["the supervisor's parent", "another"])
+@pytest.mark.parametrize("local_rank", [0, 1])
 def test_a_killed_process_takes_its_rank_and_the_job_along(
-    start_family: Any, suite_mark: str, whose: str
+    start_family: Any, suite_mark: str, local_rank: int
 ) -> None:
     job, family = start_family()
-    parent = int(read_stat(family.supervisor)[1][1])
-    others = [pid for pid in family.proxies if pid != parent]
-    os.kill(others[0] if whose == "another" else parent, signal.SIGKILL)
+    os.kill(family.proxies[local_rank], signal.SIGKILL)
     assert job.finish().code != 0
     _check_nothing_left(suite_mark)
 
