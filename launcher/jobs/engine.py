@@ -1,0 +1,121 @@
+"""The launcher's command line for a run, and the environment in which it is called. Pure.
+
+The run layer knows the launcher by its command line alone. Nodes that were asked for are this one
+machine: their processes are ranks of one launcher.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import NamedTuple
+
+from launcher.jobs.configuration import Shape, shape_of
+from launcher.jobs.store import RunFolder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+# The folder in which the package `launcher` lies, and the one with the stand-in for the SDK.
+PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_SHIM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "shim")
+
+# What says that this process is a rank of somebody's: a run that it submits is none of that.
+_OF_A_RANK = re.compile(
+    "(LOCAL_|GROUP_|ROLE_|LOCAL_WORLD_)?(RANK|WORLD_SIZE|NAME)|NODE_RANK|LOCAL_WORLD_SIZE"
+    "|MASTER_(ADDR|PORT)|(TORCHELASTIC|OMPI|PMIX?|HYDRA|SLURM|HOROVOD_(RANK|SIZE|LOCAL|CROSS"
+    "|GLOO|CONTROLLER|HOSTNAME))_.*|LAUNCHER_(?!JOBS_SHIM|STORE|HOME|CACHE).*|PET_.*"
+)
+
+# The prefix of a rank's lines: ours, and that of `mpirun --tag-output`.
+RANK_PREFIX = re.compile(rb"\[(\d+)\] |\[1,(\d+)\]<std(?:out|err|diag)>: ?")
+
+# Each process is one node of the user's own launcher: of ours it keeps only what names the node.
+_PER_NODE = (
+    "NODE_RANK=$RANK; export NODE_RANK; unset RANK LOCAL_RANK LOCAL_WORLD_SIZE GROUP_RANK"
+    " GROUP_WORLD_SIZE ROLE_NAME ROLE_RANK ROLE_WORLD_SIZE TORCHELASTIC_RUN_ID"
+    " TORCHELASTIC_RESTART_COUNT TORCHELASTIC_MAX_RESTARTS TORCHELASTIC_ERROR_FILE"
+    " TORCHELASTIC_USE_AGENT_STORE LAUNCHER_RUN_ID LAUNCHER_ERROR_FILE LAUNCHER_RUN_DIR"
+    " LAUNCHER_BACKEND OMP_NUM_THREADS; "
+)
+
+
+class Call(NamedTuple):
+    """What the agent executes."""
+
+    argv: list[str]
+    environ: dict[str, str]
+    notes: list[str]
+
+
+def make_call(
+    run: RunFolder,
+    asked: dict[str, Any],
+    interpreter: str,
+    environ: Mapping[str, str],
+    source: bytes = b"",
+) -> Call:
+    """Return how the launcher is called for a run; `source` is the script's text."""
+    definition: dict[str, Any] = asked["definition"]
+    shape = shape_of(definition)
+    notes = []
+    if shape.num_nodes > 1:
+        notes.append(f"{shape.num_nodes} nodes were asked for: all of them are this machine")
+    launch = [interpreter, "-m", "launcher"]
+    options = ["--run-dir", run.launcher, "--rdzv-id", run.run_id]
+    if _wants_mpirun(definition, source):
+        count = str(shape.num_processes)
+        launch = [
+            *("mpirun", "--oversubscribe", "--allow-run-as-root", "--tag-output", "-np", count),
+            *launch,
+            *options,
+        ]
+    else:
+        prefix = "[${rank}] " if is_tagged(shape) else ""
+        launch += [*options, "--nproc-per-node", str(shape.num_processes)]
+        launch += ["--log-line-prefix-template", prefix, *(asked.get("launcher_options") or [])]
+    if shape.is_command:
+        launch += ["--no-python", "/bin/sh", "-c", _PER_NODE + str(definition["command"])]
+    else:
+        launch += [str(definition["script"]), *definition["arguments"]]
+    return Call(launch, _make_environ(run, asked, interpreter, environ), notes)
+
+
+def is_tagged(shape: Shape) -> bool:
+    """Tell whether the lines of the driver log have a rank in front."""
+    return shape.num_processes > 1
+
+
+def _wants_mpirun(definition: dict[str, Any], source: bytes) -> bool:
+    """Tell whether only MPI can start the ranks: scripts of Horovod's, the launcher serves."""
+    is_mpi = str(definition.get("communicator") or "").lower() in ("mpi", "openmpi", "intelmpi")
+    lines = [line.strip() for line in source.splitlines()]
+    imports = [line for line in lines if line.startswith((b"import ", b"from "))]
+    uses_mpi4py = any(b"mpi4py" in line for line in imports)
+    return is_mpi and uses_mpi4py and not any(b"horovod" in line for line in imports)
+
+
+def _make_environ(
+    run: RunFolder, asked: dict[str, Any], interpreter: str, environ: Mapping[str, str]
+) -> dict[str, str]:
+    made = {name: value for name, value in environ.items() if not _OF_A_RANK.fullmatch(name)}
+    definition = asked["definition"]
+    made.update((definition.get("environment") or {}).get("environmentVariables") or {})
+    made.update(definition.get("environmentVariables") or {})
+    made["LAUNCHER_JOBS_RUN"] = run.path
+    made["AZUREML_RUN_ID"] = run.run_id
+    made["AZUREML_EXPERIMENT_NAME"] = asked.get("experiment", "")
+    if asked.get("resume_from"):
+        made["LAUNCHER_RESUME_FROM"] = asked["resume_from"]
+    paths = [] if made.get("LAUNCHER_JOBS_SHIM") == "0" else [_SHIM]
+    if os.path.basename(PACKAGE_ROOT) not in ("site-packages", "dist-packages"):
+        paths.append(PACKAGE_ROOT)  # a checkout: the run uses the launcher that submitted it
+    paths += filter(None, made.get("PYTHONPATH", "").split(os.pathsep))
+    made["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    folder = os.path.dirname(interpreter)
+    if folder and interpreter != sys.executable:
+        made["PATH"] = os.pathsep.join((folder, made.get("PATH", os.defpath)))
+    return made
