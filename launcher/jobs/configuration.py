@@ -303,7 +303,8 @@ def _quote(word: str) -> str:
 
 def shape_of(definition: dict[str, Any]) -> Shape:
     """Return how many nodes and processes a definition asks for."""
-    nodes = int(definition.get("nodeCount") or 1)
+    asked_nodes = definition.get("nodeCount")
+    nodes = 1 if asked_nodes is None else int(asked_nodes)
     if definition.get("command"):
         return Shape(nodes, nodes, True)
     communicator = str(definition.get("communicator") or "None").lower()

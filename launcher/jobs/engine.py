@@ -34,12 +34,14 @@ _OF_A_RANK = re.compile(
 RANK_PREFIX = re.compile(rb"\[(\d+)\] |\[1,(\d+)\]<std(?:out|err|diag)>: ?")
 
 # Each process is one node of the user's own launcher: of ours it keeps only what names the node.
+# The command itself comes in a variable, because the launcher replaces names in arguments.
+_COMMAND_VARIABLE = "LAUNCHER_JOBS_COMMAND"
 _PER_NODE = (
     "NODE_RANK=$RANK; export NODE_RANK; unset RANK LOCAL_RANK LOCAL_WORLD_SIZE GROUP_RANK"
     " GROUP_WORLD_SIZE ROLE_NAME ROLE_RANK ROLE_WORLD_SIZE TORCHELASTIC_RUN_ID"
     " TORCHELASTIC_RESTART_COUNT TORCHELASTIC_MAX_RESTARTS TORCHELASTIC_ERROR_FILE"
     " TORCHELASTIC_USE_AGENT_STORE LAUNCHER_RUN_ID LAUNCHER_ERROR_FILE LAUNCHER_RUN_DIR"
-    " LAUNCHER_BACKEND OMP_NUM_THREADS; "
+    ' LAUNCHER_BACKEND OMP_NUM_THREADS; eval "$LAUNCHER_JOBS_COMMAND"'
 )
 
 
@@ -78,7 +80,7 @@ def make_call(
         launch += [*options, "--nproc-per-node", str(shape.num_processes)]
         launch += ["--log-line-prefix-template", prefix, *(asked.get("launcher_options") or [])]
     if shape.is_command:
-        launch += ["--no-python", "/bin/sh", "-c", _PER_NODE + str(definition["command"])]
+        launch += ["--no-python", "/bin/sh", "-c", _PER_NODE]
     else:
         launch += [str(definition["script"]), *definition["arguments"]]
     return Call(launch, _make_environ(run, asked, interpreter, environ), notes)
@@ -108,6 +110,8 @@ def _make_environ(
     made["LAUNCHER_JOBS_RUN"] = run.path
     made["AZUREML_RUN_ID"] = run.run_id
     made["AZUREML_EXPERIMENT_NAME"] = asked.get("experiment", "")
+    if definition.get("command"):
+        made[_COMMAND_VARIABLE] = definition["command"]
     if asked.get("resume_from"):
         made["LAUNCHER_RESUME_FROM"] = asked["resume_from"]
     paths = [] if made.get("LAUNCHER_JOBS_SHIM") == "0" else [_SHIM]
