@@ -87,6 +87,12 @@ def resolve(name: str) -> object:
     return getattr(import_module(f"launcher.jobs.{home}"), name)
 
 
+def has(module: str, name: str) -> bool:
+    """Tell whether a module of the SDK's tree has this name, or is a part of it, here."""
+    below = f"{module}.{name}".strip(".")
+    return below in _TREE or name in _TREE.get(module, "").split()
+
+
 class _Finder:
     """Makes the modules of the SDK's tree when they are imported, below one package."""
 

@@ -69,8 +69,7 @@ def submit_snapshot(
         "azureml.scriptrun",
         definition=definition,
         snapshot=snapshot_id,
-        interpreter=sys.executable,
-        **more,
+        **{"interpreter": sys.executable, **more},
     )
     try:
         write_json(run.join("repro.json"), repro.machine_facts())

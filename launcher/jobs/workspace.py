@@ -61,28 +61,35 @@ class Workspace:
 
         Without one, and with no path given, it is the workspace `default`.
         """
-        found = find_config(path, _file_name)
+        made, is_default = Workspace._find(path, _file_name)
+        if is_default:
+            screen.warn(f"no config.json here: runs are kept in {made._store.root}")
+        return made
+
+    @staticmethod
+    def _find(path: str | None = None, file_name: str | None = None) -> tuple[Workspace, bool]:
+        """Return the workspace of a folder, and whether that is the default one."""
+        found = find_config(path, file_name)
         if found is None:
             if path is not None:
                 raise RunConfigurationException(
                     f"There is no config.json at {path} or above it.",
                     hint="Type: python -m launcher.jobs init NAME",
                 )
-            made = Workspace()
-            screen.warn(f"no config.json here: runs are kept in {made._store.root}")
-            return made
+            return Workspace(), True
         config = read_json(found)
         if not isinstance(config, dict):
             raise RunConfigurationException(f"{found} is no JSON object.")
         store = config.get("store")
         if store:
             store = os.path.join(os.path.dirname(found), os.path.expanduser(store))
-        return Workspace(
+        made = Workspace(
             config.get("subscription_id"),
             config.get("resource_group"),
             config.get("workspace_name") or _DEFAULT_NAME,
             store=store,
         )
+        return made, False
 
     @staticmethod
     def get(
