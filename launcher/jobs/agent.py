@@ -87,7 +87,7 @@ class _Agent:
         )
         self._say("Running")
         try:
-            code = self._execute(call.argv, call.environ, call.notes)
+            code = self._execute(call.argv, call.environ, self._run.driver_log, call.notes)
         except _TimeOut:
             reason = f"it ran for longer than {longest} s (max_run_duration_seconds)"
             error = state.make_error("MaxRunDurationReached", reason)
@@ -145,7 +145,33 @@ class _Agent:
         needs = needs_of(definition, self._asked["interpreter"])
         if needs.interpreter:
             return needs.interpreter
-        raise EnvironmentException("Environments are not built yet.")
+        from launcher.jobs import packages
+
+        self._say("Preparing", "the environment is built")
+        built = packages.build(
+            needs,
+            self._asked["interpreter"],
+            is_nearest=bool((definition.get("python") or {}).get("nearest")),
+            run=self._run_builder,
+            say=self._say_build,
+            read_log=self._read_build_log,
+        )
+        write_json(
+            self._run.join("environment.json"),
+            {"interpreter": built.interpreter, "packages": built.packages, "notes": built.notes},
+        )
+        return built.interpreter
+
+    def _run_builder(self, argv: Sequence[str]) -> int:
+        return self._execute(argv, os.environ, self._run.build_log)
+
+    def _say_build(self, text: str) -> None:
+        with open(self._run.build_log, "a", encoding="utf-8") as file:
+            file.write(f"launcher.jobs: {text}\n")
+
+    def _read_build_log(self) -> str:
+        with open(self._run.build_log, encoding="utf-8", errors="replace") as file:
+            return file.read()
 
     def _queue(self) -> None:
         slots = Slots(self._store, self._asked["definition"].get("target") or "local")
@@ -170,12 +196,14 @@ class _Agent:
                 os.kill(self._child, signal.SIGTERM)
 
     def _execute(
-        self, argv: Sequence[str], environ: Mapping[str, str], notes: Sequence[str] = ()
+        self,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        log_path: str,
+        notes: Sequence[str] = (),
     ) -> int:
         """Run a command to its end in the code's folder; return its exit code."""
-        log = os.open(
-            self._run.driver_log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666
-        )
+        log = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         for note in notes:
             os.write(log, f"launcher.jobs: {note}\n".encode())
         try:

@@ -41,10 +41,13 @@ class Experiment:
             raise RunConfigurationException(
                 f"{type(config).__name__} cannot be submitted.", hint="Give a ScriptRunConfig."
             )
+        definition = configuration.make_definition(config.run_config)
+        if self.workspace._environments == "nearest":
+            definition["environment"]["python"]["nearest"] = True
         folder = submit.submit(
             self.workspace._store,
             self.name,
-            configuration.make_definition(config.run_config),
+            definition,
             config.source_directory,
             tags=dict(tags or {}),
             resume_from=_path_of_outputs(config.resume_from),

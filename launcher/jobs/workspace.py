@@ -25,6 +25,7 @@ class Workspace:
     """A store with a name; the names of Azure's that come with it are kept, and mean nothing."""
 
     location = "local"
+    _environments = "exact"
 
     def __init__(
         self,
@@ -89,6 +90,8 @@ class Workspace:
             config.get("workspace_name") or _DEFAULT_NAME,
             store=store,
         )
+        # Pins that cannot be had: "nearest" goes on with what can.
+        made._environments = config.get("environments", "exact")
         return made, False
 
     @staticmethod
