@@ -38,7 +38,8 @@ def render(
     widths[flexible] = max(min(widths[flexible], width - rest), min(8, widths[flexible]))
     lines = []
     for row in [head, *rows]:
-        cells = [cut(cell, widths[k]).ljust(widths[k]) for k, cell in enumerate(row)]
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        cells[flexible] = cut(row[flexible], widths[flexible]).ljust(widths[flexible])
         if is_colourful and row is not head:
             cells = [colour(cell) for cell in cells]
         lines.append(_GAP.join(cells).rstrip())
