@@ -39,7 +39,7 @@ class Workspace:
         self.name = check_name(workspace_name, "a workspace")
         self.subscription_id = subscription_id
         self.resource_group = resource_group
-        root = os.environ.get("LAUNCHER_STORE") or store or default_root(workspace_name)
+        root = store or os.environ.get("LAUNCHER_STORE") or default_root(workspace_name)
         self._store = Store(os.path.expanduser(root))
 
     @classmethod
@@ -81,7 +81,7 @@ class Workspace:
         config = read_json(found)
         if not isinstance(config, dict):
             raise RunConfigurationException(f"{found} is no JSON object.")
-        store = config.get("store")
+        store = None if os.environ.get("LAUNCHER_STORE") else config.get("store")
         if store:
             store = os.path.join(os.path.dirname(found), os.path.expanduser(store))
         made = Workspace(
