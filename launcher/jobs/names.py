@@ -34,6 +34,15 @@ HOME = {
     "BatchAiCompute": "compute",
     "LocalTarget": "compute",
     "Model": "model",
+    "Estimator": "estimators",
+    "PyTorch": "estimators",
+    "Mpi": "estimators",
+    "Nccl": "estimators",
+    "Gloo": "estimators",
+    "Dataset": "data",
+    "Datastore": "data",
+    "DataReference": "data",
+    "FileDataset": "data",
     "ActivityFailedException": "errors",
     "ComputeTargetException": "errors",
     "ModelNotFoundException": "errors",
@@ -49,7 +58,7 @@ HOME = {
 _TREE = {
     "core": (
         "VERSION Workspace Experiment ScriptRunConfig Environment ComputeTarget Run Model"
-        " RunConfiguration"
+        " RunConfiguration Dataset Datastore"
     ),
     "core.workspace": "Workspace",
     "core.experiment": "Experiment",
@@ -71,7 +80,12 @@ _TREE = {
     "exceptions": "ActivityFailedException ComputeTargetException",
     "_common": "",
     "_common.exceptions": "ActivityFailedException",
+    "core.dataset": "Dataset",
+    "core.datastore": "Datastore",
     "train": "",
+    "train.dnn": "PyTorch Mpi Nccl Gloo",
+    "train.estimator": "Estimator Mpi",
+    "train.widgets": "RunDetails",
     "widgets": "RunDetails",
     "telemetry": "set_diagnostics_collection",
 }

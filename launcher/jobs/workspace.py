@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from launcher.jobs.compute import ComputeTarget
+    from launcher.jobs.data import Datastore
     from launcher.jobs.environment import Environment
     from launcher.jobs.experiment import Experiment
     from launcher.jobs.model import Model
@@ -183,6 +184,17 @@ class Workspace:
         from launcher.jobs.model import Model
 
         return {model.name: model for model in Model.list(self, latest=True)}
+
+    def get_default_datastore(self) -> Datastore:
+        """Return the datastore that every workspace has."""
+        from launcher.jobs.data import Datastore
+
+        return Datastore.get_default(self)
+
+    @property
+    def datastores(self) -> dict[str, Datastore]:
+        default = self.get_default_datastore()
+        return {default.name: default}
 
     def get_run(self, run_id: str) -> Any:
         """Return a run by its id."""

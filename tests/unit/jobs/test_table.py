@@ -42,5 +42,10 @@ def test_a_plot_has_its_range_at_the_side() -> None:
 def test_arguments_are_read_as_people_write_them() -> None:
     words = ["--lr", "0.1", "--epochs=3", "-b", "64", "--amp", "--shift", "-1", "seed=7", "x"]
     assert read_arguments(words) == {
-        "lr": 0.1, "epochs": 3, "b": 64, "amp": "", "shift": -1, "seed": 7
+        "lr": 0.1,
+        "epochs": 3,
+        "b": 64,
+        "amp": "",
+        "shift": -1,
+        "seed": 7,
     }
