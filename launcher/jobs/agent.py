@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-_WATCHED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
+_STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+# A scheduler's warning that the end is near: the ranks get it.
+_FORWARDED = {signal.SIGUSR1, signal.SIGUSR2}
+_WATCHED = {*_STOPPING, *_FORWARDED, signal.SIGCHLD}
 
 # What a shell reports for a command that was not found.
 _NOT_FOUND = 127
@@ -38,10 +41,12 @@ class _TimeOut(Exception):
     """The run has lasted for longer than it may."""
 
 
-def main(path: str) -> None:
+def main(path: str, *, is_lock_inherited: bool = True) -> None:
     """Look after the run in this folder until it has ended."""
     run = RunFolder(path)
     signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
+    if not is_lock_inherited:
+        alive.take_lock(run)
     alive.write_agent(run)
     agent = _Agent(run)
     try:
@@ -122,6 +127,8 @@ class _Agent:
     def _copy_code(self) -> None:
         from launcher.jobs import snapshot
 
+        if os.path.exists(self._run.code):
+            return  # Slurm has started the job anew
         os.makedirs(self._run.code)
         if self._asked.get("snapshot"):
             snapshot.restore(self._store, self._asked["snapshot"], self._run.code)
@@ -189,11 +196,14 @@ class _Agent:
 
     def _wait_signal(self, seconds: float) -> None:
         got = signal.sigtimedwait(_WATCHED, seconds)
-        if got is not None and got.si_signo != signal.SIGCHLD:
+        if got is None or got.si_signo == signal.SIGCHLD:
+            return
+        if got.si_signo in _STOPPING:
             self._is_stopped = True
             self._signal = got.si_signo
-            if self._child:
-                os.kill(self._child, signal.SIGTERM)
+        if self._child:
+            forwarded = got.si_signo in _FORWARDED
+            os.kill(self._child, got.si_signo if forwarded else signal.SIGTERM)
 
     def _execute(
         self,

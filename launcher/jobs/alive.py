@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 SIGN_OF_LIFE_S = 10.0
 _SILENT_S = 60.0
 
-# How often a waiter asks where the kernel cannot tell it: another host, or a time limit.
-_POLL_S = 0.05
-
 
 def boot_id() -> str:
     """Return what is new at each start of this machine."""
@@ -138,23 +135,18 @@ class Burial:
             os.close(self._fd)
 
 
-def wait_gone(run: RunFolder, who: dict[str, Any], timeout_s: float | None = None) -> bool:
-    """Wait until the process that looks after a run has gone; return whether it has."""
-    if timeout_s is None and who.get("boot") == boot_id():
-        try:
-            fd = os.open(run.lock, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return True
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH)  # the kernel wakes us
-        finally:
-            os.close(fd)
-        return True
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    while life_of(run, who) in ("alive", "silent") and not os.path.exists(run.end):
-        if deadline is not None and time.monotonic() > deadline:
-            return False
-        time.sleep(_POLL_S)
+def wait_free(run: RunFolder, who: dict[str, Any]) -> bool:
+    """Sleep until the process that looks after a run has gone, and the kernel wakes us.
+
+    Returns False at once where the kernel cannot know it.
+    """
+    if who.get("boot") != boot_id() or _is_free(run):
+        return False
+    fd = os.open(run.lock, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+    finally:
+        os.close(fd)
     return True
 
 

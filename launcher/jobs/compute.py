@@ -16,6 +16,7 @@ from launcher.jobs.store import check_name, read_json, write_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from launcher.jobs.workspace import Workspace
@@ -191,6 +192,39 @@ class BatchAiCompute(AmlCompute):
         )
 
 
+class SlurmCompute(ComputeTarget):
+    """A Slurm cluster that this machine can submit to."""
+
+    kind = "Slurm"
+
+    @staticmethod
+    def attach_configuration(
+        partition: str | None = None,
+        account: str | None = None,
+        qos: str | None = None,
+        time: str | None = None,
+        gres: str | None = None,
+        constraint: str | None = None,
+        mem: str | None = None,
+        extra: Sequence[str] = (),
+    ) -> ProvisioningConfiguration:
+        """Return what each job asks of Slurm, in the words of sbatch; `extra` are more options."""
+        settings = {
+            "partition": partition,
+            "account": account,
+            "qos": qos,
+            "time": time,
+            "gres": gres,
+            "constraint": constraint,
+            "mem": mem,
+            "extra": [*extra],
+        }
+        return ProvisioningConfiguration("Slurm", settings)
+
+    def wait_for_completion(self, show_output: bool = False, *_: object, **__: object) -> None:
+        """Return at once: the cluster is there already."""
+
+
 class LocalTarget(ComputeTarget):
     """This machine, with as many runs at a time as anybody starts."""
 
@@ -235,7 +269,11 @@ class ComputeStatus:
         }
 
 
-_CLASSES: dict[str, type[ComputeTarget]] = {"AmlCompute": AmlCompute, "local": LocalTarget}
+_CLASSES: dict[str, type[ComputeTarget]] = {
+    "AmlCompute": AmlCompute,
+    "local": LocalTarget,
+    "Slurm": SlurmCompute,
+}
 
 
 def _read(workspace: Workspace, name: str) -> dict[str, Any] | None:

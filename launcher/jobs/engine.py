@@ -27,11 +27,11 @@ _SHIM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "shim")
 _OF_A_RANK = re.compile(
     "(LOCAL_|GROUP_|ROLE_|LOCAL_WORLD_)?(RANK|WORLD_SIZE|NAME)|NODE_RANK|LOCAL_WORLD_SIZE"
     "|MASTER_(ADDR|PORT)|(TORCHELASTIC|OMPI|PMIX?|HYDRA|SLURM|HOROVOD_(RANK|SIZE|LOCAL|CROSS"
-    "|GLOO|CONTROLLER|HOSTNAME))_.*|LAUNCHER_(?!JOBS_SHIM|STORE|HOME|CACHE).*|PET_.*"
+    "|GLOO|CONTROLLER|HOSTNAME))_(?!CONF$).*|LAUNCHER_(?!JOBS_SHIM|STORE|HOME|CACHE).*|PET_.*"
 )
 
-# The prefix of a rank's lines: ours, and that of `mpirun --tag-output`.
-RANK_PREFIX = re.compile(rb"\[(\d+)\] |\[1,(\d+)\]<std(?:out|err|diag)>: ?")
+# The prefix of a rank's lines: ours, and those of `mpirun --tag-output` and `srun --label`.
+RANK_PREFIX = re.compile(rb"\[(\d+)\] |\[1,(\d+)\]<std(?:out|err|diag)>: ?| *(\d+): ")
 
 # Each process is one node of the user's own launcher: of ours it keeps only what names the node.
 # The command itself comes in a variable, because the launcher replaces names in arguments.
@@ -64,11 +64,15 @@ def make_call(
     definition: dict[str, Any] = asked["definition"]
     shape = shape_of(definition)
     notes = []
-    if shape.num_nodes > 1:
+    is_slurm = bool(asked.get("is_slurm"))
+    if shape.num_nodes > 1 and not is_slurm:
         notes.append(f"{shape.num_nodes} nodes were asked for: all of them are this machine")
     launch = [interpreter, "-m", "launcher"]
     options = ["--run-dir", run.launcher, "--rdzv-id", run.run_id]
-    if _wants_mpirun(definition, source):
+    if is_slurm and shape.num_nodes > 1:
+        nodes, count = str(shape.num_nodes), str(shape.num_processes)
+        launch = ["srun", "--label", "--nodes", nodes, "--ntasks", count, *launch, *options]
+    elif _wants_mpirun(definition, source):
         count = str(shape.num_processes)
         launch = [
             *("mpirun", "--oversubscribe", "--allow-run-as-root", "--tag-output", "-np", count),
@@ -103,8 +107,13 @@ def _wants_mpirun(definition: dict[str, Any], source: bytes) -> bool:
 def _make_environ(
     run: RunFolder, asked: dict[str, Any], interpreter: str, environ: Mapping[str, str]
 ) -> dict[str, str]:
-    made = {name: value for name, value in environ.items() if not _OF_A_RANK.fullmatch(name)}
     definition = asked["definition"]
+    keeps_slurm = bool(asked.get("is_slurm")) and shape_of(definition).num_nodes > 1
+    made = {
+        name: value
+        for name, value in environ.items()
+        if not _OF_A_RANK.fullmatch(name) or (keeps_slurm and name.startswith("SLURM_"))
+    }
     made.update((definition.get("environment") or {}).get("environmentVariables") or {})
     made.update(definition.get("environmentVariables") or {})
     made["LAUNCHER_JOBS_RUN"] = run.path

@@ -119,7 +119,7 @@ def lines_of_rank(lines: Iterable[bytes], rank: int | None) -> Iterator[bytes]:
         if match is None:
             if rank == 0:
                 yield line
-        elif int(match[1] or match[2]) == rank:
+        elif int(match[match.lastindex or 1]) == rank:
             yield line[match.end() :]
 
 

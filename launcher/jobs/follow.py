@@ -9,7 +9,7 @@ import json
 import os
 import time
 
-from launcher.jobs import alive, files, state
+from launcher.jobs import files, state
 from launcher.jobs.screen import show
 from launcher.jobs.store import RunFolder
 
@@ -93,7 +93,7 @@ def wait_showing(
 def _stream(run: RunFolder, url: str, asked: dict[str, Any]) -> None:
     show(f"RunId: {run.run_id}\nWeb View: {url}")
     if "definition" not in asked:
-        alive.wait_gone(run, alive.holder(run, asked))
+        state.wait(run)
         return
     build = LogReader(run.build_log, None)
     is_building = False

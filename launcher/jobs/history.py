@@ -10,7 +10,7 @@ import os
 import signal
 import time
 
-from launcher.jobs import alive, files, index, journal
+from launcher.jobs import alive, files, index, journal, slurm
 from launcher.jobs.errors import ActivityFailedException, JobsError
 from launcher.jobs.run import Run, ScriptRun
 
@@ -178,8 +178,9 @@ def cancel(record: Record) -> bool:
     except FileExistsError:
         pass  # somebody was first; the signal forces then
     journal.append(record.run, "cancel", user=user_name())
-    is_script = record.asked.get("type") == "azureml.scriptrun"
-    if is_script:
+    if record.asked.get("is_slurm"):
+        slurm.cancel(record.run)
+    elif record.asked.get("type") == "azureml.scriptrun":
         alive.send_signal_to(alive.holder(record.run, record.asked), signal.SIGTERM)
     run: Run = run_at(record.run.path)
     for child in run.get_children():

@@ -221,12 +221,11 @@ class Run(RunFiles):
 
         Raises ActivityFailedException for a run that failed, with the rank and its cause.
         """
-        from launcher.jobs import alive, follow, history
+        from launcher.jobs import follow, history, state
 
         if show_output:
             follow.wait_showing(self._folder, self.get_portal_url(), self._asked, self.get_details)
-        while not self._look().is_over:
-            alive.wait_gone(self._folder, alive.holder(self._folder, self._asked))
+        state.wait(self._folder)
         if raise_on_error:
             history.raise_if_failed(self._look())
         return self.get_details()

@@ -10,7 +10,7 @@ import os
 import time
 from typing import NamedTuple
 
-from launcher.jobs import alive, journal
+from launcher.jobs import alive, journal, slurm
 from launcher.jobs.store import RunFolder, read_json, write_json
 
 TYPE_CHECKING = False
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 TERMINAL = ("Completed", "Failed", "Canceled")
+
+# How often a waiter looks where the kernel cannot wake it: another host, or a time limit.
+_POLL_S = 0.05
+
+# How long a job that Slurm does not name may still be one that it is just taking in, or ending.
+_UNKNOWN_S = 60.0
 
 
 class Record(NamedTuple):
@@ -69,6 +75,21 @@ def look(run: RunFolder) -> Record | None:
     return Record(run, asked, added, end, status, reason)
 
 
+def wait(run: RunFolder, timeout_s: float | None = None) -> Record | None:
+    """Wait until a run has ended or the time is up; return what it is then."""
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    while True:
+        record = look(run)
+        if record is None or record.is_over:
+            return record
+        if deadline is None:
+            if alive.wait_free(run, alive.holder(run, record.asked)):
+                continue
+        elif time.monotonic() > deadline:
+            return record
+        time.sleep(_POLL_S)
+
+
 def _tell_status(
     run: RunFolder, asked: dict[str, Any], added: journal.Added, end: dict[str, Any] | None
 ) -> tuple[str, str]:
@@ -77,6 +98,8 @@ def _tell_status(
     if os.path.exists(run.cancel):
         by = (read_json(run.cancel) or {}).get("user", "")
         return "CancelRequested", f"asked for by {by}" if by else ""
+    if asked.get("is_slurm") and not os.path.exists(run.agent):
+        return slurm.waiting_status(slurm.look(run))
     if alive.life_of(run, alive.holder(run, asked)) == "silent":
         ago = time.time() - alive.last_sign(run)
         return "NotResponding", f"no sign of life for {ago:.0f} s"
@@ -88,7 +111,7 @@ def _tell_status(
 def _find_end(run: RunFolder, asked: dict[str, Any]) -> dict[str, Any] | None:
     """Return the end of a run that has no record of it; None when it goes on."""
     who = alive.holder(run, asked)
-    life = alive.life_of(run, who)
+    life = _life_of(run, asked, who)
     if life in ("alive", "silent"):
         return None
     with alive.Burial(run) as is_ours:
@@ -104,6 +127,23 @@ def _find_end(run: RunFolder, asked: dict[str, Any]) -> dict[str, Any] | None:
         return end
 
 
+def _life_of(run: RunFolder, asked: dict[str, Any], who: dict[str, Any]) -> alive.Life:
+    """Tell whether who looks after a run lives; Slurm is asked where the kernel cannot be."""
+    if not asked.get("is_slurm"):
+        return alive.life_of(run, who)
+    if not os.path.exists(slurm.job_path(run)):  # sbatch has not answered yet
+        return alive.life_of(run, who)
+    if os.path.exists(run.agent):
+        life = alive.life_of(run, who)
+        if life == "alive":
+            return life
+    job = slurm.look(run)
+    if slurm.is_waiting(job) or slurm.is_running(job):
+        return "alive"
+    is_recent = time.time() - alive.last_sign(run) < _UNKNOWN_S
+    return "alive" if not job.state and is_recent else "gone"
+
+
 def make_end(
     run: RunFolder,
     asked: dict[str, Any],
@@ -116,6 +156,12 @@ def make_end(
     at = time.strftime("%H:%M:%S", time.localtime(sign))
     what = "agent" if asked.get("type") == "azureml.scriptrun" else "process"
     name = f"the {what} on {who.get('host', '?')} (pid {who.get('pid', '?')})"
+    if asked.get("is_slurm"):
+        status, reason = slurm.describe_end(run, slurm.look(run))
+        slurm_end: dict[str, Any] = {"status": status, "reason": reason, "ended": sign}
+        if status == "Failed":
+            slurm_end["error"] = make_error("Slurm", reason, report=find_report(run))
+        return slurm_end
     if os.path.exists(run.cancel):
         return {"status": "Canceled", "reason": f"{name} was killed", "ended": sign}
     if life == "rebooted":

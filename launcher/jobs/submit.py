@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import getpass
 import os
+import shutil
 import subprocess
 import sys
 import time
 
-from launcher.jobs import alive, configuration, repro, screen, snapshot
+from launcher.jobs import alive, configuration, repro, screen, slurm, snapshot
 from launcher.jobs.engine import PACKAGE_ROOT
 from launcher.jobs.errors import ComputeTargetException, RunConfigurationException
 from launcher.jobs.store import RunFolder, Store, cannot_write, read_json, write_json
@@ -63,17 +64,26 @@ def submit_snapshot(
     store: Store, experiment: str, definition: dict[str, Any], snapshot_id: str, **more: Any
 ) -> RunFolder:
     """Make a run of code that is kept already, and start its agent."""
+    target = read_json(store.join("compute", f"{definition.get('target')}.json")) or {}
+    is_slurm = target.get("kind") == slurm.KIND
     run, lock = make_run(
         store,
         experiment,
         "azureml.scriptrun",
+        is_slurm=is_slurm,
         definition=definition,
         snapshot=snapshot_id,
         **{"interpreter": sys.executable, **more},
     )
     try:
         write_json(run.join("repro.json"), repro.machine_facts())
-        _start_agent(run, lock)
+        if is_slurm:
+            slurm.hand_over(run, read_json(run.asked), target)
+        else:
+            _start_agent(run, lock)
+    except ComputeTargetException:
+        shutil.rmtree(run.path)
+        raise
     except OSError as error:
         raise RunConfigurationException(
             f"The agent of {run.run_id} cannot be started: {error.strerror}."

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import time
 
 from launcher.errors import UsageError
-from launcher.jobs import again, alive, history, journal, state
+from launcher.jobs import again, history, journal, state
 from launcher.jobs.cli import compare, search
 from launcher.jobs.cli.answer import Answer
 from launcher.jobs.cli.look import look_at
@@ -105,16 +104,12 @@ def _pair(text: str) -> tuple[str, str | None]:
 
 def wait(workspace: Workspace, options: argparse.Namespace) -> Answer:
     """Wait for the end of a run, and end as it did."""
-    record = look_at(workspace, options.run)
-    deadline = None if options.timeout is None else time.monotonic() + options.timeout
-    while not record.is_over:
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
-            text = f"{record.run.run_id} is {record.status}"
-            return Answer(text, {"id": record.run.run_id, "status": record.status}, TIMED_OUT)
-        alive.wait_gone(record.run, alive.holder(record.run, record.asked), left)
-        record = look_at(workspace, record.run.run_id)
-    return end_of(record.run)
+    folder = search.find_one(workspace, options.run)
+    record = state.wait(folder, options.timeout)
+    if record is not None and not record.is_over:
+        text = f"{folder.run_id} is {record.status}"
+        return Answer(text, {"id": folder.run_id, "status": record.status}, TIMED_OUT)
+    return end_of(folder)
 
 
 def end_of(folder: RunFolder) -> Answer:
@@ -140,10 +135,7 @@ def cancel(workspace: Workspace, options: argparse.Namespace) -> Answer:
         if not history.cancel(record):
             lines.append(f"{record.run.run_id} had ended: {record.status}")
         else:
-            alive.wait_gone(
-                record.run, alive.holder(record.run, record.asked), timeout_s=options.timeout
-            )
-            now = state.look(record.run) or record
+            now = state.wait(record.run, options.timeout) or record
             lines.append(f"{record.run.run_id} {now.status}")
         data.append({"id": record.run.run_id, "said": lines[-1]})
     return Answer("\n".join(lines), data)
@@ -160,7 +152,7 @@ def reproduce(workspace: Workspace, options: argparse.Namespace) -> Answer:
     """Run the same again, wait, and say whether the same came out."""
     old = look_at(workspace, options.run)
     new = again.submit_again(old)
-    alive.wait_gone(new, alive.holder(new, {}))
+    state.wait(new)
     record = look_at(workspace, new.run_id)
     found = compare.compare_records([old, record])
     differing = found["metrics"]
