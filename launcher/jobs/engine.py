@@ -30,8 +30,14 @@ _OF_A_RANK = re.compile(
     "|GLOO|CONTROLLER|HOSTNAME))_(?!CONF$).*|LAUNCHER_(?!JOBS_SHIM|STORE|HOME|CACHE).*|PET_.*"
 )
 
-# The prefix of a rank's lines: ours, and those of `mpirun --tag-output` and `srun --label`.
-RANK_PREFIX = re.compile(rb"\[(\d+)\] |\[1,(\d+)\]<std(?:out|err|diag)>: ?| *(\d+): ")
+# The prefix of a rank's lines: ours, and that of `srun --label`.
+RANK_PREFIX = re.compile(rb"\[(\d+)\] | *(\d+): ")
+
+# Runs a command with its output in a log of the rank's own.
+_TO_ITS_LOG = (
+    'mkdir -p "$LAUNCHER_JOBS_RUN/ranks" &&'
+    ' exec "$@" >>"$LAUNCHER_JOBS_RUN/ranks/$OMPI_COMM_WORLD_RANK.log" 2>&1'
+)
 
 # Each process is one node of the user's own launcher: of ours it keeps only what names the node.
 # The command itself comes in a variable, because the launcher replaces names in arguments.
@@ -74,11 +80,8 @@ def make_call(
         launch = ["srun", "--label", "--nodes", nodes, "--ntasks", count, *launch, *options]
     elif _wants_mpirun(definition, source):
         count = str(shape.num_processes)
-        launch = [
-            *("mpirun", "--oversubscribe", "--allow-run-as-root", "--tag-output", "-np", count),
-            *launch,
-            *options,
-        ]
+        mpirun = ["mpirun", "--oversubscribe", "--allow-run-as-root", "-np", count]
+        launch = [*mpirun, "/bin/sh", "-c", _TO_ITS_LOG, "sh", *launch, *options]
     else:
         prefix = "[${rank}] " if is_tagged(shape) else ""
         launch += [*options, "--nproc-per-node", str(shape.num_processes)]

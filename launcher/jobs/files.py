@@ -15,13 +15,13 @@ import re
 import shutil
 
 from launcher.jobs.configuration import shape_of
-from launcher.jobs.engine import RANK_PREFIX, is_tagged
+from launcher.jobs.engine import is_tagged
 from launcher.jobs.errors import JobsError
+from launcher.jobs.logs import LogReader
 from launcher.jobs.store import RunFolder, cannot_write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
     from typing import Any
 
 _FOLDERS = ("outputs", "logs", "images", "files")
@@ -81,7 +81,7 @@ def save(run: RunFolder, asked: dict[str, Any], name: str, target: str) -> None:
         os.makedirs(folder, exist_ok=True)
         if plain == _BUILD_LOG or _LOG_NAME.fullmatch(plain):
             with open(target, "wb") as file:
-                file.writelines(read_log(run, asked, plain))
+                file.write(read_log(run, plain))
             return
         shutil.copyfile(path_of(run, plain), target)
     except FileNotFoundError:
@@ -95,32 +95,13 @@ def save(run: RunFolder, asked: dict[str, Any], name: str, target: str) -> None:
         raise cannot_write(target, error) from None
 
 
-def read_log(run: RunFolder, asked: dict[str, Any], name: str) -> Iterator[bytes]:
-    """Yield the lines of a log."""
+def read_log(run: RunFolder, name: str) -> bytes:
+    """Return what a log holds."""
     match = _LOG_NAME.fullmatch(name)
-    path = run.driver_log if match else run.build_log
-    with open(path, "rb") as file:
-        if match is None or match[1] is None:
-            yield from file
-        else:
-            yield from lines_of_rank(file, int(match[1]))
-
-
-def lines_of_rank(lines: Iterable[bytes], rank: int | None) -> Iterator[bytes]:
-    """Yield a rank's lines without the rank in front; what the launcher says, rank 0 shows.
-
-    None yields all lines as they are.
-    """
-    for line in lines:
-        if rank is None:
-            yield line
-            continue
-        match = RANK_PREFIX.match(line)
-        if match is None:
-            if rank == 0:
-                yield line
-        elif int(match[match.lastindex or 1]) == rank:
-            yield line[match.end() :]
+    if match is not None:
+        return LogReader(run, int(match[1]) if match[1] else None).read(is_over=True)
+    with open(run.build_log, "rb") as file:
+        return file.read()
 
 
 def add(run: RunFolder, name: str, source: Any) -> str:

@@ -10,6 +10,7 @@ import os
 import time
 
 from launcher.jobs import files, state
+from launcher.jobs.logs import LogReader, as_text
 from launcher.jobs.screen import show
 from launcher.jobs.store import RunFolder
 
@@ -28,39 +29,14 @@ _INTERRUPTED = (
 )
 
 
-class LogReader:
-    """Reads on in a log that grows; whole lines only, until it is told that no more will come."""
-
-    def __init__(self, path: str, rank: int | None) -> None:
-        self._path = path
-        self._rank = rank
-        self._offset = 0
-        self._rest = b""
-
-    def read(self, *, is_over: bool = False) -> str:
-        """Return what has come since the last call."""
-        try:
-            with open(self._path, "rb") as file:
-                file.seek(self._offset)
-                data = file.read()
-        except OSError:
-            return ""
-        self._offset += len(data)
-        data = self._rest + data
-        end = len(data) if is_over else data.rfind(b"\n") + 1
-        self._rest = data[end:]
-        lines = data[:end].splitlines(keepends=True)
-        return b"".join(files.lines_of_rank(lines, self._rank)).decode("utf-8", "backslashreplace")
-
-
 def follow(run: RunFolder, rank: int | None, timeout_s: float | None = None) -> Iterator[str]:
     """Yield the text of a run's log as it comes, until the run has ended."""
-    reader = LogReader(run.driver_log, rank)
+    reader = LogReader(run, rank)
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while True:
         record = state.look(run)
         is_over = record is None or record.is_over
-        text = reader.read(is_over=is_over)
+        text = as_text(reader.read(is_over=is_over))
         if text:
             yield text
         if is_over or (deadline is not None and time.monotonic() > deadline):
@@ -95,29 +71,38 @@ def _stream(run: RunFolder, url: str, asked: dict[str, Any]) -> None:
     if "definition" not in asked:
         state.wait(run)
         return
-    build = LogReader(run.build_log, None)
-    is_building = False
     said = ""
+    shown = 0
     shape_rank = 0 if files.driver_log_name(asked).endswith("_0.txt") else None
     while not os.path.exists(run.driver_log):
         record = state.look(run)
         if record is None or record.is_over:
             break
-        text = build.read()
-        if text and not is_building:
-            _show_heading("azureml-logs/20_image_build_log.txt")
-            is_building = True
-        show(text, end="")
+        shown = _show_build(run, shown)
         if record.status == "Queued" and record.reason != said:
             said = record.reason
             show(f"Queued: {said}")
         time.sleep(_POLL_S)
-    show(build.read(is_over=True), end="")
+    _show_build(run, shown)
     if not os.path.exists(run.driver_log):
         return
     _show_heading(files.driver_log_name(asked))
     for text in follow(run, shape_rank):
         show(text, end="")
+
+
+def _show_build(run: RunFolder, shown: int) -> int:
+    """Show how the building of the environment goes on from a byte; return up to where."""
+    try:
+        with open(run.build_log, "rb") as file:
+            file.seek(shown)
+            data = file.read()
+    except OSError:
+        return shown
+    if data and not shown:
+        _show_heading("azureml-logs/20_image_build_log.txt")
+    show(as_text(data), end="")
+    return shown + len(data)
 
 
 def _show_heading(name: str) -> None:

@@ -201,13 +201,11 @@ class Run(RunFiles):
     def get_details_with_logs(self) -> dict[str, Any]:
         """Return the same, with the text of its logs in the place of their paths."""
         from launcher.jobs import files
+        from launcher.jobs.logs import as_text
 
         details = self.get_details()
         details["logFiles"] = {
-            name: b"".join(files.read_log(self._folder, self._asked, name)).decode(
-                "utf-8", "backslashreplace"
-            )
-            for name in details["logFiles"]
+            name: as_text(files.read_log(self._folder, name)) for name in details["logFiles"]
         }
         return details
 

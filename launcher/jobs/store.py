@@ -101,6 +101,11 @@ class RunFolder:
         return self.join("driver.log")
 
     @property
+    def ranks(self) -> str:
+        """Folder of the ranks' own logs, where mpirun starts them."""
+        return self.join("ranks")
+
+    @property
     def build_log(self) -> str:
         """What the building of the environment said."""
         return self.join("build.log")

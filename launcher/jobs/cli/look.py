@@ -14,6 +14,7 @@ from launcher.jobs.cli import search
 from launcher.jobs.cli.answer import Answer
 from launcher.jobs.cli.table import cut, plot, render, show_age, show_bytes, show_number
 from launcher.jobs.follow import follow
+from launcher.jobs.logs import LogReader, as_text
 from launcher.jobs.screen import show
 from launcher.jobs.store import read_json
 
@@ -139,12 +140,9 @@ def logs(workspace: Workspace, options: argparse.Namespace) -> Answer:
         for text in follow(record.run, rank):
             show(text, end="")
         return Answer("")
-    try:
-        with open(record.run.driver_log, "rb") as file:
-            data = b"".join(files.lines_of_rank(file, rank))
-    except FileNotFoundError:
+    if not os.path.exists(record.run.driver_log):
         return Answer("", "", remark=f"{record.status}: there is no output yet")
-    text = data.decode("utf-8", "backslashreplace")
+    text = as_text(LogReader(record.run, rank).read(is_over=True))
     return Answer(text.removesuffix("\n"), text)
 
 
