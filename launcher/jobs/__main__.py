@@ -182,6 +182,7 @@ def _add_looking(add: _Add) -> None:
     compute = add("compute", "list compute targets, or add a queue on this machine")
     compute.add_argument("--add", metavar="NAME", help="make a target")
     compute.add_argument("--slots", type=int, metavar="N", help="how many runs at a time")
+    compute.add_argument("--gpus", metavar="ID,...", help="its GPUs: each rank of a run gets one")
     add("envs", "list registered environments")
     add("du", "say where the disk went")
     add("doctor", "check the store and what is installed")

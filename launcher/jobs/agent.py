@@ -76,6 +76,7 @@ class _Agent:
         self._child = 0
         self._is_stopped = False
         self._signal = 0
+        self._slots: Slots
         self._deadline: float | None = None
 
     def live(self) -> dict[str, Any]:
@@ -88,7 +89,12 @@ class _Agent:
         longest = self._asked["definition"].get("maxRunDurationSeconds")
         self._deadline = time.monotonic() + longest if longest else None
         call = engine.make_call(
-            self._run, self._asked, interpreter, os.environ, self._read_script()
+            self._run,
+            self._asked,
+            interpreter,
+            os.environ,
+            source=self._read_script(),
+            devices=self._slots.devices,
         )
         self._say("Running")
         try:
@@ -182,7 +188,8 @@ class _Agent:
 
     def _queue(self) -> None:
         slots = Slots(self._store, self._asked["definition"].get("target") or "local")
-        wanted = shape_of(self._asked["definition"]).num_nodes
+        shape = shape_of(self._asked["definition"])
+        wanted = slots.num_wanted(shape.num_nodes, shape.num_processes)
         slots.wait(self._run, wanted, lambda reason: self._say("Queued", reason), self._pause)
         self._slots = slots  # held for as long as this process lives
 

@@ -160,9 +160,14 @@ class AmlCompute(ComputeTarget):
         min_nodes: int = 0,
         max_nodes: int | None = None,
         idle_seconds_before_scaledown: int | None = None,
+        *,
+        devices: Sequence[str] = (),
         **_: object,
     ) -> ProvisioningConfiguration:
-        """Return what to make; sizes of machines are noted, and mean nothing here."""
+        """Return what to make; sizes of machines are noted, and mean nothing here.
+
+        devices: GPUs of this machine; each is a slot then, and each rank of a run gets one.
+        """
         return ProvisioningConfiguration(
             "AmlCompute",
             {
@@ -171,6 +176,7 @@ class AmlCompute(ComputeTarget):
                 "min_nodes": min_nodes,
                 "max_nodes": max_nodes,
                 "idle_seconds": idle_seconds_before_scaledown,
+                "devices": [*devices],
             },
         )
 

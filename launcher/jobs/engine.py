@@ -16,7 +16,7 @@ from launcher.jobs.store import RunFolder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
 # The folder in which the package `launcher` lies, and the one with the stand-in for the SDK.
@@ -64,9 +64,14 @@ def make_call(
     asked: dict[str, Any],
     interpreter: str,
     environ: Mapping[str, str],
+    *,
     source: bytes = b"",
+    devices: Sequence[str] = (),
 ) -> Call:
-    """Return how the launcher is called for a run; `source` is the script's text."""
+    """Return how the launcher is called for a run.
+
+    source: the script's text. devices: GPUs that are the run's own.
+    """
     definition: dict[str, Any] = asked["definition"]
     shape = shape_of(definition)
     notes = []
@@ -85,6 +90,8 @@ def make_call(
     else:
         prefix = "[${rank}] " if is_tagged(shape) else ""
         launch += [*options, "--nproc-per-node", str(shape.num_processes)]
+        if devices:
+            launch += ["--devices", ",".join(devices)]
         launch += ["--log-line-prefix-template", prefix, *(asked.get("launcher_options") or [])]
     if shape.is_command:
         launch += ["--no-python", "/bin/sh", "-c", _PER_NODE]

@@ -21,14 +21,20 @@ _LOOK_S = 0.25
 
 
 class Slots:
-    """The slots of one target; `limit` of them, or as many as anybody wants."""
+    """The slots of one target; `limit` of them, or as many as anybody wants.
+
+    Where the target names `devices`, each of them is a slot.
+    """
 
     def __init__(self, store: Store, target: str) -> None:
         settings = read_json(store.join("compute", target + ".json")) or {}
-        self.limit: int | None = settings.get("max_nodes")
+        self._devices: list[str] = settings.get("devices") or []
+        self.limit: int | None = len(self._devices) or settings.get("max_nodes")
         self._store = store
         self._folder = store.join("compute", target)
         self._held: list[int] = []
+        # The devices of the slots that are ours.
+        self.devices: list[str] = []
 
     def wait(
         self,
@@ -65,6 +71,10 @@ class Slots:
         finally:
             os.unlink(ticket)
 
+    def num_wanted(self, num_nodes: int, num_processes: int) -> int:
+        """Return how many slots a run takes: one for each node, or for each rank its device."""
+        return num_processes if self._devices else num_nodes
+
     def _before(self, mine: str) -> int:
         """Return how many runs that still wait drew their ticket before ours."""
         count = 0
@@ -82,7 +92,8 @@ class Slots:
     def _take(self, run: RunFolder, wanted: int) -> bool:
         """Take as many free slots as are wanted, or none."""
         taken: list[int] = []
-        for path in self._paths():
+        devices: list[str] = []
+        for number, path in enumerate(self._paths()):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,8 +103,9 @@ class Slots:
             os.ftruncate(fd, 0)
             os.write(fd, run.run_id.encode())
             taken.append(fd)
+            devices += self._devices[number : number + 1]
             if len(taken) == wanted:
-                self._held = taken
+                self._held, self.devices = taken, devices
                 return True
         for fd in taken:
             os.close(fd)

@@ -16,6 +16,7 @@ import time
 from launcher.jobs import alive, configuration, repro, screen, slurm, snapshot
 from launcher.jobs.engine import PACKAGE_ROOT
 from launcher.jobs.errors import ComputeTargetException, RunConfigurationException
+from launcher.jobs.slots import Slots
 from launcher.jobs.store import RunFolder, Store, cannot_write, read_json, write_json
 
 TYPE_CHECKING = False
@@ -104,10 +105,12 @@ def check_target(store: Store, definition: dict[str, Any]) -> None:
             f"ComputeTargetNotFound: there is no compute target {name} in this workspace.",
             hint="Create it with ComputeTarget.create(...), or take compute_target='local'.",
         )
-    limit, wanted = settings.get("max_nodes"), int(definition.get("nodeCount") or 1)
-    if limit is not None and wanted > limit:
+    shape = configuration.shape_of(definition)
+    slots = Slots(store, name)
+    wanted = slots.num_wanted(shape.num_nodes, shape.num_processes)
+    if slots.limit is not None and wanted > slots.limit:
         raise RunConfigurationException(
-            f"node_count={wanted}, but {name} has max_nodes={limit}: the run would wait for ever."
+            f"The run takes {wanted} slots, but {name} has {slots.limit}: it would wait for ever."
         )
 
 

@@ -11,7 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from launcher.jobs import AmlCompute, ComputeTarget, Experiment, Run, Workspace
+from launcher.jobs import (
+    AmlCompute,
+    ComputeTarget,
+    Experiment,
+    PyTorchConfiguration,
+    Run,
+    RunConfigurationException,
+    Workspace,
+)
 from tests.conftest import is_alive, wait_until
 from tests.jobs.conftest import Submit, agent_pid, launcher_pid, wait_for_text
 
@@ -125,6 +133,23 @@ def test_the_queue_serves_runs_in_their_order(
     assert third.wait_for_completion()["status"] == "Canceled"
     os.kill(agent_pid(first), signal.SIGKILL)  # the slot is free however its holder ends
     assert second.wait_for_completion()["status"] == "Completed"
+
+
+def test_each_rank_gets_a_gpu_that_no_other_run_has(workspace: Workspace, submit: Submit) -> None:
+    config = AmlCompute.provisioning_configuration(devices=["3", "5", "7"])
+    target = ComputeTarget.create(workspace, "gpus", config)
+    say = "import os\nprint('rank', os.environ['CUDA_VISIBLE_DEVICES'], flush=True)\n"
+    first = submit(say + "import signal; signal.pause()\n", compute_target=target)
+    wait_for_text(first, "rank 3\n")
+    two = PyTorchConfiguration(process_count=2)
+    second = submit(say, compute_target=target, distributed_job_config=two)
+    second.wait_for_completion()
+    wait_for_text(second, "[1] rank 5,7\n")
+    with pytest.raises(RunConfigurationException, match="takes 4 slots, but gpus has 3"):
+        four = PyTorchConfiguration(process_count=4)
+        submit(say, compute_target=target, distributed_job_config=four)
+    first.cancel()
+    first.wait_for_completion()
 
 
 def test_the_agent_is_small(running: Run) -> None:

@@ -229,7 +229,11 @@ def list_compute(workspace: Workspace, options: argparse.Namespace) -> Answer:
 
     if options.add:
         ComputeTarget.create(
-            workspace, options.add, AmlCompute.provisioning_configuration(max_nodes=options.slots)
+            workspace,
+            options.add,
+            AmlCompute.provisioning_configuration(
+                max_nodes=options.slots, devices=options.gpus.split(",") if options.gpus else ()
+            ),
         )
     targets = ComputeTarget.list(workspace)
     states = [target.get_status() for target in targets]
