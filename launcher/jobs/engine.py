@@ -11,6 +11,7 @@ import re
 import sys
 from typing import NamedTuple
 
+from launcher.jobs import secret
 from launcher.jobs.configuration import Shape, shape_of
 from launcher.jobs.store import RunFolder
 
@@ -124,8 +125,14 @@ def _make_environ(
         for name, value in environ.items()
         if not _OF_A_RANK.fullmatch(name) or (keeps_slurm and name.startswith("SLURM_"))
     }
-    made.update((definition.get("environment") or {}).get("environmentVariables") or {})
-    made.update(definition.get("environmentVariables") or {})
+    for variables in ((definition.get("environment") or {}), definition):
+        made.update(
+            {
+                name: value
+                for name, value in (variables.get("environmentVariables") or {}).items()
+                if value != secret.MASK  # the agent has inherited it
+            }
+        )
     made["LAUNCHER_JOBS_RUN"] = run.path
     made["AZUREML_RUN_ID"] = run.run_id
     made["AZUREML_EXPERIMENT_NAME"] = asked.get("experiment", "")

@@ -62,12 +62,17 @@ def job_path(run: RunFolder) -> str:
     return run.join("job.json")
 
 
-def hand_over(run: RunFolder, asked: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Submit a run to Slurm; the script stays in its folder, and can be submitted by hand."""
+def hand_over(
+    run: RunFolder, asked: dict[str, Any], settings: dict[str, Any], environ: dict[str, str]
+) -> None:
+    """Submit a run to Slurm; the script stays in its folder, and can be submitted by hand.
+
+    environ: what the job inherits.
+    """
     script = run.join("job.sh")
     with open(script, "w", encoding="utf-8") as file:
         file.write(make_script(run, asked, settings))
-    done = _call("sbatch", "--parsable", script)
+    done = _call("sbatch", "--parsable", script, environ=environ)
     if done.returncode != 0:
         raise ComputeTargetException(f"sbatch refused the run: {done.stderr.strip()}")
     number, _, cluster = done.stdout.strip().partition(";")
@@ -156,10 +161,10 @@ def cancel(run: RunFolder) -> None:
     _answers.pop(number, None)
 
 
-def _call(*argv: str) -> subprocess.CompletedProcess[str]:
+def _call(*argv: str, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
-            argv, capture_output=True, text=True, timeout=_PATIENCE_S, check=False
+            argv, env=environ, capture_output=True, text=True, timeout=_PATIENCE_S, check=False
         )
     except FileNotFoundError:
         raise ComputeTargetException(

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 
-from launcher.jobs import alive, configuration, repro, screen, slurm, snapshot
+from launcher.jobs import alive, configuration, repro, screen, secret, slurm, snapshot
 from launcher.jobs.engine import PACKAGE_ROOT
 from launcher.jobs.errors import ComputeTargetException, RunConfigurationException
 from launcher.jobs.slots import Slots
@@ -65,6 +65,8 @@ def submit_snapshot(
     store: Store, experiment: str, definition: dict[str, Any], snapshot_id: str, **more: Any
 ) -> RunFolder:
     """Make a run of code that is kept already, and start its agent."""
+    definition, secrets = secret.mask_definition(definition)
+    environ = {**os.environ, **secrets}
     target = read_json(store.join("compute", f"{definition.get('target')}.json")) or {}
     is_slurm = target.get("kind") == slurm.KIND
     run, lock = make_run(
@@ -79,9 +81,9 @@ def submit_snapshot(
     try:
         write_json(run.join("repro.json"), repro.machine_facts())
         if is_slurm:
-            slurm.hand_over(run, read_json(run.asked), target)
+            slurm.hand_over(run, read_json(run.asked), target, environ)
         else:
-            _start_agent(run, lock)
+            _start_agent(run, lock, environ)
     except ComputeTargetException:
         shutil.rmtree(run.path)
         raise
@@ -160,12 +162,13 @@ def user_name() -> str:
         return str(os.getuid())
 
 
-def _start_agent(run: RunFolder, lock: int) -> None:
+def _start_agent(run: RunFolder, lock: int, environ: dict[str, str]) -> None:
     log = os.open(run.join("agent.log"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     argv = [sys.executable, "-I", "-S", "-c", _BOOT, PACKAGE_ROOT, run.path]
     try:
         starter = subprocess.Popen(
             argv,
+            env=environ,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

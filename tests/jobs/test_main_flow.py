@@ -144,6 +144,19 @@ def test_the_environments_variables_reach_the_script(submit: Submit) -> None:
     assert run.get_environment().environment_variables == {"COLOUR": "red"}
 
 
+def test_a_secret_reaches_the_script_and_no_record(submit: Submit) -> None:
+    environment = Environment("mine")
+    environment.environment_variables = {"WANDB_API_KEY": "very-secret", "MONKEY": "ape"}
+    run = submit(
+        "import os; print(len(os.environ['WANDB_API_KEY']), os.environ['MONKEY'])",
+        environment=environment,
+    )
+    run.wait_for_completion()
+    assert Path(run._folder.driver_log).read_text() == "11 ape\n"
+    for path in Path(run._folder.path).rglob("*"):
+        assert not path.is_file() or b"very-secret" not in path.read_bytes(), path
+
+
 def test_a_script_for_the_sdk_runs_unchanged(submit: Submit) -> None:
     run = submit(
         "from azureml.core.run import Run\n"
