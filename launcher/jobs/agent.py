@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 
 from launcher.jobs import alive, engine, journal, metrics, state
 from launcher.jobs.configuration import shape_of
-from launcher.jobs.errors import EnvironmentException
+from launcher.jobs.errors import EnvironmentException, StoreException
 from launcher.jobs.slots import Slots
 from launcher.jobs.store import RunFolder, Store, read_json, write_json
 
@@ -28,6 +29,9 @@ _WATCHED = {*_STOPPING, *_FORWARDED, signal.SIGCHLD}
 
 # What a shell reports for a command that was not found.
 _NOT_FOUND = 127
+
+# How long a full disk may keep the end from being written.
+_FULL_DISK_S = 60.0
 
 # How much of the driver log is looked at for the last words of a launcher without a report.
 _TAIL_BYTES = 4096
@@ -63,7 +67,21 @@ def main(path: str, *, is_lock_inherited: bool = True) -> None:
         reason = f"{type(error).__name__}: {error}"
         failure = state.make_error("AgentFailed", reason)
         end = {"status": "Failed", "reason": reason, "error": failure}
-    write_json(run.end, {**end, "ended": time.time(), **agent.facts()}, is_lasting=True)
+    _write_end(run, {**end, "ended": time.time(), **agent.facts()})
+
+
+def _write_end(run: RunFolder, end: dict[str, Any]) -> None:
+    """Write down the end; on a disk that is full, try for a while until somebody has made room."""
+    deadline = time.monotonic() + _FULL_DISK_S
+    while True:
+        try:
+            write_json(run.end, end, is_lasting=True)
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise
+            sys.stderr.write(f"the end cannot be written, trying again: {error}\n")
+            time.sleep(1.0)
 
 
 class _Agent:
@@ -128,7 +146,10 @@ class _Agent:
         return {"metrics": summary, "files": num_files, "bytes": num_bytes}
 
     def _say(self, status: str, reason: str = "") -> None:
-        journal.append(self._run, "state", writer="agent", status=status, reason=reason)
+        try:
+            journal.append(self._run, "state", writer="agent", status=status, reason=reason)
+        except StoreException as error:  # a full disk is not worth a run
+            sys.stderr.write(f"{error}\n")
 
     def _copy_code(self) -> None:
         from launcher.jobs import snapshot
@@ -237,7 +258,8 @@ class _Agent:
             if self._deadline is not None:
                 pause = min(pause, max(0.0, self._deadline - time.monotonic()))
             self._wait_signal(pause)
-            os.utime(heartbeat)
+            if os.path.exists(heartbeat):
+                os.utime(heartbeat)
             if self._deadline is not None and time.monotonic() >= self._deadline:
                 is_too_long, self._deadline = True, None
                 os.kill(self._child, signal.SIGTERM)

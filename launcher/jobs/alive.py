@@ -107,7 +107,10 @@ def last_sign(run: RunFolder) -> float:
 
 
 class Burial:
-    """The right to write the end of a run whose process has gone: one reader at a time has it."""
+    """The right to write the end of a run whose process has gone: one reader at a time has it.
+
+    Who may not write in the store has it, too, and keeps the end to itself.
+    """
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run
@@ -127,7 +130,7 @@ class Burial:
                         return False
                     time.sleep(0.002)
         except OSError:
-            return False
+            return True
         return not os.path.exists(self._run.end)
 
     def __exit__(self, *exc_info: object) -> None:

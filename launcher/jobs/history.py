@@ -13,6 +13,7 @@ import time
 from launcher.jobs import alive, files, index, journal, slurm
 from launcher.jobs.errors import ActivityFailedException, JobsError
 from launcher.jobs.run import Run, ScriptRun
+from launcher.jobs.store import read_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -181,7 +182,8 @@ def cancel(record: Record) -> bool:
     if record.asked.get("is_slurm"):
         slurm.cancel(record.run)
     elif record.asked.get("type") == "azureml.scriptrun":
-        alive.send_signal_to(alive.holder(record.run, record.asked), signal.SIGTERM)
+        # Not before there is an agent: it looks for cancel.json after it has said who it is.
+        alive.send_signal_to(read_json(record.run.agent) or {}, signal.SIGTERM)
     run: Run = run_at(record.run.path)
     for child in run.get_children():
         cancel(child._look())

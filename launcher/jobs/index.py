@@ -50,6 +50,9 @@ CREATE TABLE seen (host TEXT PRIMARY KEY, offset INTEGER) WITHOUT ROWID;
 # Write-ahead logging needs memory that all readers share, which no network file system has.
 _NETWORK = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb", "fuse", "9p", "afs")
 
+# How much of the metrics of a run that goes on is read for a list: what it logged last.
+_TAIL_BYTES = 64 << 10
+
 # How long a reader waits for another's transaction before it reads what is there.
 _BUSY_S = 10.0
 
@@ -204,7 +207,7 @@ class _Row:
         if record.end is not None:
             self._metrics = record.end.get("metrics") or {}
         else:
-            self._metrics = metrics.summarize(metrics.read(record.run.metrics))
+            self._metrics = metrics.summarize(metrics.read(record.run.metrics, _TAIL_BYTES))
 
     @classmethod
     def read(cls, path: str) -> _Row | None:

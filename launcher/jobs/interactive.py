@@ -9,7 +9,6 @@ import atexit
 import os
 import sys
 import time
-import weakref
 
 from launcher.jobs import alive, journal, metrics, state
 from launcher.jobs.run import Run
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 _KIND = "azureml.interactiverun"
 
 # Runs of this process that have not ended; at its end they do.
-_open: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
+_open: dict[str, Run] = {}
 
 
 def begin(

@@ -151,11 +151,17 @@ class Collected(dict[str, Series]):
         return series
 
 
-def read_rank(path: str) -> dict[str, Series]:
-    """Return the series of one rank's file; a line that was cut off is left out."""
+def read_rank(path: str, tail_bytes: int | None = None) -> dict[str, Series]:
+    """Return the series of one rank's file; a line that was cut off is left out.
+
+    tail_bytes: read no more than so much of its end.
+    """
     found = Collected()
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
+            if tail_bytes is not None:
+                size = os.fstat(file.fileno()).st_size
+                file.seek(max(0, size - tail_bytes))
             for line in file:
                 try:
                     entry = json.loads(line)
@@ -182,11 +188,12 @@ def ranks_of(folder: str) -> list[int]:
     return sorted(int(stem) for stem in stems if stem.isdigit())
 
 
-def read(folder: str) -> dict[str, Series]:
+def read(folder: str, tail_bytes: int | None = None) -> dict[str, Series]:
     """Return the series of a run: of each name those of the lowest rank that logged it."""
     found: dict[str, Series] = {}
     for rank in ranks_of(folder):
-        for name, series in read_rank(os.path.join(folder, f"rank_{rank}.jsonl")).items():
+        path = os.path.join(folder, f"rank_{rank}.jsonl")
+        for name, series in read_rank(path, tail_bytes).items():
             found.setdefault(name, series)
     return found
 

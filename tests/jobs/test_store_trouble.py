@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,8 +14,8 @@ import pytest
 
 from launcher.jobs import Experiment, Run, ScriptRunConfig, StoreException, Workspace, index
 from launcher.jobs.__main__ import main
-from tests.conftest import wait_until
-from tests.jobs.conftest import Submit
+from tests.conftest import is_alive, wait_until
+from tests.jobs.conftest import Submit, agent_pid, launcher_pid, wait_for_text
 
 Mount = Callable[..., Path]
 
@@ -91,8 +92,8 @@ def test_a_disk_that_fills_up_does_not_end_the_training(
     fill(folder)
     (tmp_path / "go").touch()
     wait_until((tmp_path / "done").exists, "the script has gone on")
-    wait_until(lambda: run._look().is_over, "the run has ended")
     (folder / "ballast").unlink()
+    assert run.wait_for_completion()["status"] == "Completed"
     assert run.get_metrics("before") == {"before": 1}
 
 
@@ -104,11 +105,18 @@ def test_a_read_only_store_can_be_looked_at(
     experiment = Experiment(workspace, "birds")
     run = experiment.submit(ScriptRunConfig(str(source), "train.py"))
     run.wait_for_completion()
+    (source / "wait.py").write_text("import signal; print('there', flush=True); signal.pause()")
+    killed = experiment.submit(ScriptRunConfig(str(source), "wait.py"))
+    wait_for_text(killed, "there")
+    launcher = launcher_pid(killed)
+    os.kill(agent_pid(killed), signal.SIGKILL)
+    wait_until(lambda: not is_alive(launcher), "nobody writes any more")
     subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    assert killed.get_status() == "Failed"
     monkeypatch.setenv("LAUNCHER_STORE", str(folder / "store"))
-    assert list(experiment.get_runs()) == [run] and run.get_status() == "Completed"
+    assert list(experiment.get_runs()) == [killed, run] and run.get_status() == "Completed"
     assert main(["list"]) == 0 and run.id[-8:] in capsys.readouterr().out
-    assert main(["logs", "@"]) == 0 and capsys.readouterr().out == "trained\n"
+    assert main(["logs", "@2"]) == 0 and capsys.readouterr().out == "trained\n"
     assert main(["doctor"]) == 1
     for attempt in (
         lambda: experiment.submit(ScriptRunConfig(str(source), "train.py")),

@@ -78,6 +78,14 @@ def test_cancel_stops_the_ranks(running: Run) -> None:
     assert running.get_details()["statusReason"].startswith("canceled by ")
 
 
+def test_a_run_that_is_canceled_at_once_does_not_start(submit: Submit, tmp_path: Path) -> None:
+    for _ in range(3):
+        run = submit("print('started')")
+        run.cancel()
+        status = run.wait_for_completion()["status"]
+        assert status == "Canceled"
+
+
 def test_a_run_that_lasts_too_long_is_stopped(submit: Submit) -> None:
     run = submit(_WAIT, max_run_duration_seconds=1)
     details = run.wait_for_completion(raise_on_error=False)

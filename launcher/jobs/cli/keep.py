@@ -120,9 +120,18 @@ def purge(workspace: Workspace, options: argparse.Namespace) -> Answer:
         if os.stat(path).st_mtime <= before:
             shutil.rmtree(path)
             gone.append(run_id)
+    _remove_unfinished(store)
     freed = _remove_unused_code(store)
     text = f"{len(gone)} runs removed, {show_bytes(freed)} of code that no run has any more"
     return Answer(text, {"runs": gone, "bytes": freed})
+
+
+def _remove_unfinished(store: Store) -> None:
+    """Remove folders of runs whose submission was killed."""
+    for name in _folders_in(store.join("runs")):
+        path = store.join("runs", name)
+        if name.startswith(".") and os.stat(path).st_mtime < time.time() - 3600:
+            shutil.rmtree(path)
 
 
 def _remove_unused_code(store: Store) -> int:
