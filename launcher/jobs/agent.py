@@ -104,6 +104,10 @@ class _Agent:
         self._copy_code()
         interpreter = self._prepare_environment()
         self._queue()
+        if interpreter != self._asked["interpreter"]:
+            from launcher.jobs import packages
+
+            packages.copy_launcher()
         longest = self._asked["definition"].get("maxRunDurationSeconds")
         self._deadline = time.monotonic() + longest if longest else None
         call = engine.make_call(
@@ -112,7 +116,8 @@ class _Agent:
             interpreter,
             os.environ,
             source=self._read_script(),
-            devices=self._slots.devices,
+            target=self._slots.settings,
+            names=self._slots.names,
         )
         self._say("Running")
         try:

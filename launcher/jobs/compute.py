@@ -231,6 +231,22 @@ class SlurmCompute(ComputeTarget):
         """Return at once: the cluster is there already."""
 
 
+class MpiHosts(ComputeTarget):
+    """Machines that mpirun reaches, over ssh say, and that share the store's file system."""
+
+    kind = "MpiHosts"
+
+    @staticmethod
+    def attach_configuration(
+        hosts: Sequence[str], extra: Sequence[str] = ()
+    ) -> ProvisioningConfiguration:
+        """Return which machines; a run takes one for each of its nodes. `extra`: for mpirun."""
+        return ProvisioningConfiguration("MpiHosts", {"hosts": [*hosts], "extra": [*extra]})
+
+    def wait_for_completion(self, show_output: bool = False, *_: object, **__: object) -> None:
+        """Return at once: the machines are there already."""
+
+
 class LocalTarget(ComputeTarget):
     """This machine, with as many runs at a time as anybody starts."""
 
@@ -278,6 +294,7 @@ class ComputeStatus:
 _CLASSES: dict[str, type[ComputeTarget]] = {
     "AmlCompute": AmlCompute,
     "local": LocalTarget,
+    "MpiHosts": MpiHosts,
     "Slurm": SlurmCompute,
 }
 

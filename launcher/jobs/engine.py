@@ -11,9 +11,10 @@ import re
 import sys
 from typing import NamedTuple
 
+from launcher import __version__
 from launcher.jobs import secret
 from launcher.jobs.configuration import Shape, shape_of
-from launcher.jobs.store import RunFolder
+from launcher.jobs.store import RunFolder, cache_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,38 +68,69 @@ def make_call(
     environ: Mapping[str, str],
     *,
     source: bytes = b"",
-    devices: Sequence[str] = (),
+    target: Mapping[str, Any] | None = None,
+    names: Sequence[str] = (),
 ) -> Call:
     """Return how the launcher is called for a run.
 
-    source: the script's text. devices: GPUs that are the run's own.
+    source: the script's text. target: the settings of the compute target. names: the GPUs or hosts
+    of it that are the run's own.
     """
+    target = target or {}
     definition: dict[str, Any] = asked["definition"]
     shape = shape_of(definition)
     notes = []
     is_slurm = bool(asked.get("is_slurm"))
-    if shape.num_nodes > 1 and not is_slurm:
+    made = _make_environ(run, asked, interpreter, environ)
+    if shape.num_nodes > 1 and not is_slurm and not target.get("hosts"):
         notes.append(f"{shape.num_nodes} nodes were asked for: all of them are this machine")
     launch = [interpreter, "-m", "launcher"]
     options = ["--run-dir", run.launcher, "--rdzv-id", run.run_id]
     if is_slurm and shape.num_nodes > 1:
         nodes, count = str(shape.num_nodes), str(shape.num_processes)
         launch = ["srun", "--label", "--nodes", nodes, "--ntasks", count, *launch, *options]
-    elif _wants_mpirun(definition, source):
-        count = str(shape.num_processes)
-        mpirun = ["mpirun", "--oversubscribe", "--allow-run-as-root", "-np", count]
+    elif target.get("hosts") or _wants_mpirun(definition, source):
+        mpirun = ["mpirun", "--oversubscribe", "--allow-run-as-root"]
+        mpirun += ["-np", str(shape.num_processes)]
+        if target.get("hosts"):
+            mpirun += _on_hosts(shape, names, target, made, environ)
         launch = [*mpirun, "/bin/sh", "-c", _TO_ITS_LOG, "sh", *launch, *options]
     else:
         prefix = "[${rank}] " if is_tagged(shape) else ""
         launch += [*options, "--nproc-per-node", str(shape.num_processes)]
-        if devices:
-            launch += ["--devices", ",".join(devices)]
+        if names:
+            launch += ["--devices", ",".join(names)]
         launch += ["--log-line-prefix-template", prefix, *(asked.get("launcher_options") or [])]
     if shape.is_command:
         launch += ["--no-python", "/bin/sh", "-c", _PER_NODE]
     else:
         launch += [str(definition["script"]), *definition["arguments"]]
-    return Call(launch, _make_environ(run, asked, interpreter, environ), notes)
+    return Call(launch, made, notes)
+
+
+def _on_hosts(
+    shape: Shape,
+    names: Sequence[str],
+    target: Mapping[str, Any],
+    made: Mapping[str, str],
+    environ: Mapping[str, str],
+) -> list[str]:
+    """Return what mpirun is told to start the ranks on these hosts, with our variables."""
+    per_node = shape.num_processes // shape.num_nodes
+    hosts = ",".join(f"{name}:{per_node}" for name in names)
+    ours = [name for name, value in made.items() if environ.get(name) != value]
+    exported = [word for name in dict.fromkeys([*ours, "PATH"]) for word in ("-x", name)]
+    return ["--host", hosts, *exported, *(target.get("extra") or [])]
+
+
+def is_installed() -> bool:
+    """Tell whether this package lies among others, which must not come onto a run's path."""
+    return os.path.basename(PACKAGE_ROOT) in ("site-packages", "dist-packages")
+
+
+def package_copy() -> str:
+    """Return the folder with the copy of this package for other interpreters."""
+    return os.path.join(cache_root(), "package", __version__)
 
 
 def is_tagged(shape: Shape) -> bool:
@@ -141,8 +173,10 @@ def _make_environ(
     if asked.get("resume_from"):
         made["LAUNCHER_RESUME_FROM"] = asked["resume_from"]
     paths = [] if made.get("LAUNCHER_JOBS_SHIM") == "0" else [_SHIM]
-    if os.path.basename(PACKAGE_ROOT) not in ("site-packages", "dist-packages"):
+    if not is_installed():
         paths.append(PACKAGE_ROOT)  # a checkout: the run uses the launcher that submitted it
+    elif interpreter != asked["interpreter"]:
+        paths.append(package_copy())
     paths += filter(None, made.get("PYTHONPATH", "").split(os.pathsep))
     made["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     folder = os.path.dirname(interpreter)

@@ -33,6 +33,7 @@ HOME = {
     "AmlCompute": "compute",
     "BatchAiCompute": "compute",
     "LocalTarget": "compute",
+    "MpiHosts": "compute",
     "SlurmCompute": "compute",
     "Model": "model",
     "Estimator": "estimators",

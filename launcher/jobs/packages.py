@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from launcher.jobs import repro
 from launcher.jobs.conda import package_name
-from launcher.jobs.engine import PACKAGE_ROOT
+from launcher.jobs.engine import PACKAGE_ROOT, is_installed, package_copy
 from launcher.jobs.errors import EnvironmentException
 from launcher.jobs.store import cache_root
 
@@ -124,13 +124,25 @@ def _site_packages(folder: str) -> str:
 
 def _finish(folder: str, notes: list[str]) -> Built:
     site = _site_packages(folder)
-    inside = os.path.join(site, "launcher")
-    if os.path.basename(PACKAGE_ROOT) == "site-packages" and not os.path.exists(inside):
-        shutil.copytree(os.path.join(PACKAGE_ROOT, "launcher"), inside)
     packages = repro.packages_on([site])
     with open(os.path.join(folder, "freeze.json"), "w") as file:
         json.dump({"packages": packages, "notes": notes}, file, indent=1)
     return Built(os.path.join(folder, "bin", "python"), packages, notes)
+
+
+def copy_launcher() -> None:
+    """Put a copy of this package where interpreters other than ours find nothing else beside it."""
+    if is_installed() and not os.path.exists(package_copy()):
+        folder = os.path.dirname(package_copy())
+        os.makedirs(folder, exist_ok=True)
+        temporary = os.path.join(folder, f"{os.getpid()}.tmp")
+        ignored = shutil.ignore_patterns("__pycache__")
+        source = os.path.join(PACKAGE_ROOT, "launcher")
+        shutil.copytree(source, os.path.join(temporary, "launcher"), ignore=ignored)
+        try:
+            os.rename(temporary, package_copy())
+        except OSError:  # another run was first
+            shutil.rmtree(temporary)
 
 
 class _Builder:

@@ -15,6 +15,7 @@ from launcher.jobs.store import RunFolder, Store, read_json
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 # How often a waiting agent looks whether it is its turn.
 _LOOK_S = 0.25
@@ -23,18 +24,20 @@ _LOOK_S = 0.25
 class Slots:
     """The slots of one target; `limit` of them, or as many as anybody wants.
 
-    Where the target names `devices`, each of them is a slot.
+    Where the target names `devices` or `hosts`, each of them is a slot.
     """
 
     def __init__(self, store: Store, target: str) -> None:
         settings = read_json(store.join("compute", target + ".json")) or {}
-        self._devices: list[str] = settings.get("devices") or []
-        self.limit: int | None = len(self._devices) or settings.get("max_nodes")
+        self.settings: dict[str, Any] = settings
+        self._names: list[str] = settings.get("devices") or settings.get("hosts") or []
+        self.limit: int | None = len(self._names) or settings.get("max_nodes")
+        self._is_by_rank = bool(settings.get("devices"))
         self._store = store
         self._folder = store.join("compute", target)
         self._held: list[int] = []
-        # The devices of the slots that are ours.
-        self.devices: list[str] = []
+        # The devices or hosts that are ours.
+        self.names: list[str] = []
 
     def wait(
         self,
@@ -73,7 +76,7 @@ class Slots:
 
     def num_wanted(self, num_nodes: int, num_processes: int) -> int:
         """Return how many slots a run takes: one for each node, or for each rank its device."""
-        return num_processes if self._devices else num_nodes
+        return num_processes if self._is_by_rank else num_nodes
 
     def _before(self, mine: str) -> int:
         """Return how many runs that still wait drew their ticket before ours."""
@@ -92,7 +95,7 @@ class Slots:
     def _take(self, run: RunFolder, wanted: int) -> bool:
         """Take as many free slots as are wanted, or none."""
         taken: list[int] = []
-        devices: list[str] = []
+        names: list[str] = []
         for number, path in enumerate(self._paths()):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
@@ -103,9 +106,9 @@ class Slots:
             os.ftruncate(fd, 0)
             os.write(fd, run.run_id.encode())
             taken.append(fd)
-            devices += self._devices[number : number + 1]
+            names += self._names[number : number + 1]
             if len(taken) == wanted:
-                self._held, self.devices = taken, devices
+                self._held, self.names = taken, names
                 return True
         for fd in taken:
             os.close(fd)
