@@ -59,6 +59,7 @@ THIRD_PARTY = {
     "shtab": {"launcher.options.arguments"},
     "yaml": {"launcher.jobs.conda"},
     "pathspec": {"launcher.jobs.ignore"},
+    "mlflow": {"launcher.jobs.cli.to_mlflow"},
 }
 
 

@@ -54,9 +54,13 @@ _SWITCH = (
 class Built(NamedTuple):
     """An environment that is there."""
 
-    interpreter: str
+    folder: str
     packages: dict[str, str]
     notes: list[str]
+
+    @property
+    def interpreter(self) -> str:
+        return os.path.join(self.folder, "bin", "python")
 
 
 def build(
@@ -82,6 +86,7 @@ def build(
         _lock(lock.fileno(), say)
         kept = _read(folder)
         if kept is not None:
+            os.utime(folder)  # the time of its last use
             return kept
         for note in notes:
             say(note)
@@ -113,7 +118,24 @@ def _read(folder: str) -> Built | None:
             kept = json.load(file)
     except (OSError, ValueError):
         return None
-    return Built(os.path.join(folder, "bin", "python"), kept["packages"], kept["notes"])
+    return Built(folder, kept["packages"], kept["notes"])
+
+
+def list_built() -> list[Built]:
+    """Return all environments that are complete, the last used first."""
+    top = os.path.join(cache_root(), "envs")
+    names = os.listdir(top) if os.path.isdir(top) else []
+    found = [_read(os.path.join(top, name)) for name in names if not name.endswith(".lock")]
+    there = [built for built in found if built is not None]
+    return sorted(there, key=lambda built: -os.stat(built.folder).st_mtime)
+
+
+def prune(before: float) -> list[str]:
+    """Remove the environments that were last used before a time; return their folders."""
+    gone = [built.folder for built in list_built() if os.stat(built.folder).st_mtime < before]
+    for folder in gone:
+        shutil.rmtree(folder)
+    return gone
 
 
 def _site_packages(folder: str) -> str:
@@ -127,7 +149,7 @@ def _finish(folder: str, notes: list[str]) -> Built:
     packages = repro.packages_on([site])
     with open(os.path.join(folder, "freeze.json"), "w") as file:
         json.dump({"packages": packages, "notes": notes}, file, indent=1)
-    return Built(os.path.join(folder, "bin", "python"), packages, notes)
+    return Built(folder, packages, notes)
 
 
 def copy_launcher() -> None:

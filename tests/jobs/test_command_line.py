@@ -7,7 +7,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import ClassVar, NamedTuple
 
 import pytest
 
@@ -213,6 +214,47 @@ def test_runs_leave_as_zip_and_csv(jobs: Jobs, submit: Submit, tmp_path: Path) -
     assert f"{run.id}/run.json".encode() in done.stdout
     header, row = jobs("export", "--to", "csv").out.splitlines()
     assert header.endswith(",metric.a") and row.startswith(run.id) and row.endswith(",1")
+
+
+class _Client:
+    """Stands in for MLflow's, and remembers what it was told."""
+
+    said: ClassVar[list[tuple[object, ...]]] = []
+
+    def get_experiment_by_name(self, name: str) -> None:
+        return None
+
+    def create_experiment(self, name: str) -> str:
+        return "7"
+
+    def create_run(self, experiment_id: str, **options: object) -> object:
+        return SimpleNamespace(info=SimpleNamespace(run_id="theirs"))
+
+    def log_batch(self, run_id: str, metrics: object = (), params: object = ()) -> None:
+        self.said.append((run_id, metrics or params))
+
+    def log_artifacts(self, run_id: str, folder: str, path: str) -> None:
+        self.said.append((run_id, path))
+
+    def set_terminated(self, run_id: str, status: str, end_time: int) -> None:
+        self.said.append((run_id, status))
+
+
+def test_a_run_leaves_for_mlflow(jobs: Jobs, script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert jobs("run", "train.py", "--lr", "0.5").code == 0
+    entities = SimpleNamespace(Metric=lambda *point: point[:2], Param=lambda *pair: pair)
+    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(MlflowClient=_Client))
+    monkeypatch.setitem(sys.modules, "mlflow.entities", entities)
+    assert jobs("export", "@", "--to", "mlflow").out.endswith(" is theirs there\n")
+    losses = [("loss", 0.5 / step) for step in (1, 2, 3, 4)]
+    assert _Client.said == [
+        ("theirs", [("lr", "0.5")]),
+        ("theirs", losses),
+        ("theirs", "outputs"),
+        ("theirs", "FINISHED"),
+    ]
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    assert "pip install mlflow-skinny" in jobs("export", "@", "--to", "mlflow").err
 
 
 def test_a_code_that_is_restored(jobs: Jobs, submit: Submit, tmp_path: Path) -> None:

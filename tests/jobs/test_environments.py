@@ -57,6 +57,8 @@ def test_an_environment_is_built_once(submit: Submit, wheels: Path) -> None:
     second.wait_for_completion()
     assert prefix in Path(second._folder.driver_log).read_text()
     assert not Path(second._folder.build_log).exists()
+    assert [built.packages for built in packages.list_built()] == [{"tiny": "1.0"}]
+    assert packages.prune(0.0) == [] and packages.prune(2e10) == [prefix]
 
 
 def test_a_pin_that_cannot_be_had_is_named(submit: Submit, wheels: Path) -> None:

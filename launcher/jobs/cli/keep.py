@@ -179,7 +179,13 @@ def _folders_in(folder: str) -> list[str]:
 
 
 def export(workspace: Workspace, options: argparse.Namespace) -> Answer:
-    """Write a run as a zip archive, or many as a table in CSV."""
+    """Write a run as a zip archive or into MLflow, or many as a table in CSV."""
+    if options.to == "mlflow":
+        from launcher.jobs.cli import to_mlflow
+
+        record = look_at(workspace, options.run or "@")
+        run_id = to_mlflow.export(record)
+        return Answer(f"{record.run.run_id} is {run_id} there", {"mlflow_run_id": run_id})
     if options.to == "zip":
         record = look_at(workspace, options.run or "@")
         target = options.output or f"{record.run.run_id}.zip"

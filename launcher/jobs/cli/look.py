@@ -246,16 +246,27 @@ def list_compute(workspace: Workspace, options: argparse.Namespace) -> Answer:
 
 
 def list_environments(workspace: Workspace, options: argparse.Namespace) -> Answer:
-    """List registered environments."""
+    """List registered environments and those that were built; remove what nobody uses."""
+    from launcher.jobs import packages
     from launcher.jobs.environment import Environment
 
+    if options.prune:
+        gone = packages.prune(time.time() - search.seconds_of(options.prune))
+        return Answer(f"{len(gone)} environments removed", gone)
     found = Environment.list(workspace)
     rows = [
         [name, str(one.version), " ".join(one.python.conda_dependencies.wanted_pip_packages())]
         for name, one in found.items()
     ]
+    built = packages.list_built()
+    rows += [
+        [f"built {os.path.basename(one.folder)[:8]}", "", ", ".join(one.packages)] for one in built
+    ]
     text = render(["ENVIRONMENT", "VERSION", "PACKAGES"], rows, options.width)
-    data = {name: one.definition() for name, one in found.items()}
+    data = {
+        "registered": {name: one.definition() for name, one in found.items()},
+        "built": [{"folder": one.folder, "packages": one.packages} for one in built],
+    }
     return Answer(text if rows else "no environments", data)
 
 
