@@ -6,7 +6,93 @@ imports this package.
 
 from launcher.jobs import names
 
-__all__ = sorted(names.HOME)
+# A constant that type checkers know; importing it from typing would cost every rank 5 ms.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.jobs.compute import (
+        AmlCompute,
+        BatchAiCompute,
+        ComputeTarget,
+        LocalTarget,
+        MpiHosts,
+        SlurmCompute,
+    )
+    from launcher.jobs.conda import CondaDependencies
+    from launcher.jobs.configuration import (
+        DockerConfiguration,
+        MpiConfiguration,
+        PyTorchConfiguration,
+        RunConfiguration,
+        ScriptRunConfig,
+    )
+    from launcher.jobs.data import DataReference, Dataset, Datastore, FileDataset
+    from launcher.jobs.environment import (
+        DEFAULT_CPU_IMAGE,
+        DEFAULT_GPU_IMAGE,
+        DockerSection,
+        Environment,
+        PythonSection,
+    )
+    from launcher.jobs.errors import (
+        ActivityFailedException,
+        ComputeTargetException,
+        EnvironmentException,
+        ModelNotFoundException,
+        RunConfigurationException,
+        RunEnvironmentException,
+        StoreException,
+    )
+    from launcher.jobs.estimators import Estimator, Gloo, Mpi, Nccl, PyTorch
+    from launcher.jobs.experiment import Experiment
+    from launcher.jobs.model import Model
+    from launcher.jobs.run import Run, ScriptRun
+    from launcher.jobs.telemetry import VERSION, set_diagnostics_collection
+    from launcher.jobs.widget import RunDetails
+    from launcher.jobs.workspace import Workspace
+
+__all__ = [
+    "DEFAULT_CPU_IMAGE",
+    "DEFAULT_GPU_IMAGE",
+    "VERSION",
+    "ActivityFailedException",
+    "AmlCompute",
+    "BatchAiCompute",
+    "ComputeTarget",
+    "ComputeTargetException",
+    "CondaDependencies",
+    "DataReference",
+    "Dataset",
+    "Datastore",
+    "DockerConfiguration",
+    "DockerSection",
+    "Environment",
+    "EnvironmentException",
+    "Estimator",
+    "Experiment",
+    "FileDataset",
+    "Gloo",
+    "LocalTarget",
+    "Model",
+    "ModelNotFoundException",
+    "Mpi",
+    "MpiConfiguration",
+    "MpiHosts",
+    "Nccl",
+    "PyTorch",
+    "PyTorchConfiguration",
+    "PythonSection",
+    "Run",
+    "RunConfiguration",
+    "RunConfigurationException",
+    "RunDetails",
+    "RunEnvironmentException",
+    "ScriptRun",
+    "ScriptRunConfig",
+    "SlurmCompute",
+    "StoreException",
+    "Workspace",
+    "set_diagnostics_collection",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -49,7 +49,7 @@ def main(path: str, *, is_lock_inherited: bool = True) -> None:
     """Look after the run in this folder until it has ended."""
     run = RunFolder(path)
     signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
-    if not is_lock_inherited:
+    if not is_lock_inherited or alive.is_free(run):  # not every file system hands locks on
         alive.take_lock(run)
     alive.write_agent(run)
     agent = _Agent(run)

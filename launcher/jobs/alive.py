@@ -75,13 +75,14 @@ def holder(run: RunFolder, asked: dict[str, Any]) -> dict[str, Any]:
 def life_of(run: RunFolder, who: dict[str, Any]) -> Life:
     """Tell whether the process that looks after a run lives, as far as can be known from here."""
     if who.get("boot") == boot_id():
-        return "gone" if _is_free(run) else "alive"
+        return "gone" if is_free(run) else "alive"
     if who.get("host") == os.uname().nodename:
         return "rebooted"
     return "silent" if time.time() - last_sign(run) > _SILENT_S else "alive"
 
 
-def _is_free(run: RunFolder) -> bool:
+def is_free(run: RunFolder) -> bool:
+    """Tell whether nobody holds the lock of a run."""
     try:
         fd = os.open(run.lock, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -143,7 +144,7 @@ def wait_free(run: RunFolder, who: dict[str, Any]) -> bool:
 
     Returns False at once where the kernel cannot know it.
     """
-    if who.get("boot") != boot_id() or _is_free(run):
+    if who.get("boot") != boot_id() or is_free(run):
         return False
     fd = os.open(run.lock, os.O_RDONLY | os.O_CLOEXEC)
     try:

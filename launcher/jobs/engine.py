@@ -123,6 +123,11 @@ def _on_hosts(
     return ["--host", hosts, *exported, *(target.get("extra") or [])]
 
 
+def without_rank(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without what makes a process a rank of somebody's."""
+    return {name: value for name, value in environ.items() if not _OF_A_RANK.fullmatch(name)}
+
+
 def is_installed() -> bool:
     """Tell whether this package lies among others, which must not come onto a run's path."""
     return os.path.basename(PACKAGE_ROOT) in ("site-packages", "dist-packages")
@@ -151,12 +156,9 @@ def _make_environ(
     run: RunFolder, asked: dict[str, Any], interpreter: str, environ: Mapping[str, str]
 ) -> dict[str, str]:
     definition = asked["definition"]
-    keeps_slurm = bool(asked.get("is_slurm")) and shape_of(definition).num_nodes > 1
-    made = {
-        name: value
-        for name, value in environ.items()
-        if not _OF_A_RANK.fullmatch(name) or (keeps_slurm and name.startswith("SLURM_"))
-    }
+    made = without_rank(environ)
+    if asked.get("is_slurm") and shape_of(definition).num_nodes > 1:
+        made.update({name: value for name, value in environ.items() if name.startswith("SLURM_")})
     for variables in ((definition.get("environment") or {}), definition):
         made.update(
             {

@@ -14,7 +14,7 @@ import sys
 import time
 
 from launcher.jobs import alive, configuration, repro, screen, secret, slurm, snapshot
-from launcher.jobs.engine import PACKAGE_ROOT
+from launcher.jobs.engine import PACKAGE_ROOT, without_rank
 from launcher.jobs.errors import ComputeTargetException, RunConfigurationException
 from launcher.jobs.slots import Slots
 from launcher.jobs.store import RunFolder, Store, cannot_write, read_json, write_json
@@ -66,7 +66,7 @@ def submit_snapshot(
 ) -> RunFolder:
     """Make a run of code that is kept already, and start its agent."""
     definition, secrets = secret.mask_definition(definition)
-    environ = {**os.environ, **secrets}
+    environ = {**without_rank(os.environ), **secrets}
     target = read_json(store.join("compute", f"{definition.get('target')}.json")) or {}
     is_slurm = target.get("kind") == slurm.KIND
     run, lock = make_run(

@@ -254,6 +254,29 @@ def test_runs_are_found_by_tag_and_newest_first(submit: Submit, experiment: Expe
         runs[0].add_properties({"a": "2"})
 
 
+def test_a_run_that_a_script_submits_outlives_it(
+    submit: Submit, workspace: Workspace, tmp_path: Path
+) -> None:
+    text = (
+        "import os, sys\n"
+        "from launcher.jobs import Run, ScriptRunConfig\n"
+        "run = Run.get_context()\n"
+        "if len(sys.argv) == 2:\n"
+        "    run.submit_child(ScriptRunConfig('.', 'train.py', [sys.argv[1], 'child']))\n"
+        "else:\n"
+        "    while not os.path.exists(sys.argv[1]): pass\n"
+        "    print('rank', os.environ['RANK'], 'of', run.parent.id)\n"
+    )
+    run = submit(text, str(tmp_path / "go"))
+    run.wait_for_completion()
+    (child,) = run.get_children()
+    assert child.get_status() not in ("Failed", "Canceled", "Completed")
+    (tmp_path / "go").touch()
+    child.wait_for_completion()
+    assert Path(child._folder.driver_log).read_text() == f"rank 0 of {run.id}\n"
+    assert child.parent == run and list(run.experiment.get_runs()) == [run]
+
+
 def test_an_interactive_run_has_children(experiment: Experiment) -> None:
     with experiment.start_logging(display_name="by hand") as run:
         run.log("accuracy", 0.5)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +32,14 @@ def test_an_unknown_name_says_what_there_is() -> None:
         module.Nothing  # noqa: B018
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("launcher.jobs.core.nothing")
+
+
+def test_type_checkers_know_the_same_names() -> None:
+    tree = ast.parse(Path(launcher.jobs.__file__).read_text())
+    found = {
+        alias.name: str(node.module).rpartition(".")[2]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module != "launcher.jobs"
+        for alias in node.names
+    }
+    assert found == names.HOME and set(launcher.jobs.__all__) == set(found)
