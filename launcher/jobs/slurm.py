@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import sys
 import time
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from launcher.jobs.store import RunFolder, read_json, write_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import subprocess
     from typing import Any
 
 KIND = "Slurm"
@@ -162,6 +162,8 @@ def cancel(run: RunFolder) -> None:
 
 
 def _call(*argv: str, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    import subprocess  # an agent loads this file, and never comes here
+
     try:
         return subprocess.run(
             argv, env=environ, capture_output=True, text=True, timeout=_PATIENCE_S, check=False
