@@ -100,7 +100,7 @@ def time_from_failure(what: str, until: str, *options: str) -> Measurement:
                 pass
             failed = int(measure._expect(lines, "failed", 1, process)[0][1])
             if until == "end":
-                process.wait(120)
+                measure.wait_for_end(process)
                 return (time.monotonic_ns() - failed) / 1e9
             screen.reported.wait(120)
             if screen.reported_ns is None:

@@ -24,11 +24,11 @@ def ours(python: str, ranks: int, restarts: int = 0) -> list[str]:
     return [python, "-m", "launcher", "--nproc-per-node", str(ranks), *_restarts(restarts)]
 
 
-def before(folder: str) -> MakeCommand:
+def before(folder: str, make_ours: MakeCommand = ours) -> MakeCommand:
     """Return what makes the commands of the launcher in another checkout."""
 
     def make(python: str, ranks: int, restarts: int = 0) -> list[str]:
-        return ["env", f"PYTHONPATH={os.path.abspath(folder)}", *ours(python, ranks, restarts)]
+        return ["env", f"PYTHONPATH={os.path.abspath(folder)}", *make_ours(python, ranks, restarts)]
 
     return make
 
@@ -63,6 +63,10 @@ def accelerate(python: str, ranks: int, restarts: int = 0) -> list[str]:
 def mpirun(python: str, ranks: int, restarts: int = 0) -> list[str]:
     as_root = ["--allow-run-as-root"] if os.getuid() == 0 else []
     return [_beside(python, "mpirun"), *as_root, "--oversubscribe", "-np", str(ranks), python]
+
+
+def ours_under_mpirun(python: str, ranks: int, restarts: int = 0) -> list[str]:
+    return [*mpirun(python, ranks), "-m", "launcher", *_restarts(restarts)]
 
 
 def horovodrun(python: str, ranks: int, restarts: int = 0) -> list[str]:

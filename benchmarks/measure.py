@@ -38,17 +38,24 @@ def wall_time(command: Sequence[str], script: str) -> float:
     """Return the seconds from the start of the whole command to its end."""
     began = time.perf_counter()
     with _running([*command, workload(script)]) as process:
-        # Not wait(timeout): that looks at growing intervals, up to 50 ms late.
-        watchdog = threading.Timer(_TIMEOUT_S, process.kill)
-        watchdog.start()
-        code = process.wait()
+        code = wait_for_end(process)
         took = time.perf_counter() - began
-        watchdog.cancel()
-    if took >= _TIMEOUT_S:
-        raise Failed(f"not ended after {_TIMEOUT_S:g} s")
     if code != 0:
         raise Failed(f"exit code {code}")
     return took
+
+
+def wait_for_end(process: subprocess.Popen[bytes]) -> int:
+    """Return a command's exit code the moment it has ended; raises Failed when it does not end."""
+    # Not wait(timeout): that looks at growing intervals, up to 50 ms late.
+    began = time.monotonic()
+    watchdog = threading.Timer(_TIMEOUT_S, process.kill)
+    watchdog.start()
+    code = process.wait()
+    watchdog.cancel()
+    if time.monotonic() - began >= _TIMEOUT_S:
+        raise Failed(f"not ended after {_TIMEOUT_S:g} s")
+    return code
 
 
 def idle_supervisor(command: Sequence[str], ranks: int, idle_s: float) -> tuple[int, float]:

@@ -17,7 +17,7 @@ if __name__ == "__main__":
         from launcher.cli import main
 
         _code = main()
-        if "launcher.supervisor" in sys.modules:
+        if "launcher.worker.bootstrap" not in sys.modules:
             # No code of the user's has run here: there is nothing that the interpreter's tear-down,
             # 8 ms, could be good for.
             import os

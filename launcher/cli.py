@@ -9,38 +9,66 @@ from __future__ import annotations
 
 import os
 import sys
-import time
+from contextlib import contextmanager
 
+from launcher.attached import proxy
 from launcher.errors import LauncherError, UsageError
-from launcher.options.option import PROG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import TextIO
 
+    from launcher.attached.crew import Crew
+    from launcher.diagnosis.report import LaunchResult
     from launcher.options.option import Given
     from launcher.options.spec import LaunchSpec
     from launcher.ranks import Place
+    from launcher.start.server import ServerProcess
 
 # What shells report for a command that Ctrl-C ended: 128 + SIGINT.
 _INTERRUPTED = 130
 
-# How long the other ranks wait for rank 0 to say what is wrong with all of them.
-_SPEAKING_S = 1.0
+_SHORT_HELP = """\
+usage: python -m launcher [options] SCRIPT [arguments of the script]
 
-_SHORT_HELP = f"""\
-usage: {PROG} [options] SCRIPT [arguments of the script]
-
-For example, two workers:   {PROG} --nproc-per-node 2 train.py --lr 0.1
-All options:                {PROG} --help
+For example, two workers:   python -m launcher --nproc-per-node 2 train.py --lr 0.1
+All options:                python -m launcher --help
 """
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command with these arguments, or the process's own; return its exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    alone = proxy.GoOn()
+    if proxy.may_be_rank(os.environ):
+        try:
+            met = proxy.meet(os.environ, len(arguments))
+        except proxy.GoOn as answer:
+            alone = answer
+        else:
+            return met if isinstance(met, int) else _lead(met, arguments)
+    return _run_safely(lambda: _run(arguments, alone))
+
+
+def _lead(founder: proxy.Founder, arguments: list[str]) -> int:
+    """Be the supervisor of the ranks that an engine has started on this host."""
+    from launcher.attached.crew import Crew
+    from launcher.starters.detect import detect_engine
+
     try:
-        code_or_rank = _run(sys.argv[1:] if argv is None else argv)
+        expected = detect_engine(os.environ).local_world_size
+    except LauncherError:
+        expected = 1  # it is raised again where it can be said
+    crew = Crew(founder.take_listener(), expected)
+    code = _run_safely(lambda: _run_for(crew, arguments))
+    crew.dismiss(code)
+    return code
+
+
+def _run_safely(action: Callable[[], int | Callable[[], int]]) -> int:
+    try:
+        code_or_rank = action()
     except LauncherError as error:
         if not _hand_back(error):
             _complain(f"launcher: error: {error}\n")
@@ -52,13 +80,85 @@ def main(argv: list[str] | None = None) -> int:
     return code_or_rank()  # outside of the handlers above: what the script raises is its own
 
 
-def _run(argv: list[str]) -> int | Callable[[], int]:
+def _run(argv: list[str], alone: proxy.GoOn) -> int | Callable[[], int]:
     """Return the exit code; or, where this process is to be a rank itself, what runs the script."""
+    spec = _read(argv)
+    if isinstance(spec, int):
+        return spec
+    from launcher.plan.program import check_python
+    from launcher.starters.detect import detect_engine
+
+    place = detect_engine(os.environ)
+    if place.starter != "none":
+        from launcher.attached import engine, in_place
+
+        if engine.is_rank(spec, place):  # also the only rank of `mpirun -np 1 ... --backend mpi`
+            return _become_rank(spec, place, alone)
+        in_place.end_with_engine(is_rank=False)
+    if spec.start == "in-place":
+        raise spec.error("start", "is for processes that mpirun or srun has started as ranks")
+    check_python(spec, os.environ)
+    return _supervise(spec)
+
+
+def _run_for(crew: Crew, argv: list[str]) -> int:
+    """Run what the processes of an engine were called with, once for all that are on this host."""
+    spec = _read(argv)
+    if isinstance(spec, int):
+        return spec
+    from launcher.attached import engine, host
+    from launcher.plan.program import check_python, starts_warm
+    from launcher.starters.detect import detect_engine
+
+    place = detect_engine(os.environ)
+    if not engine.is_rank(spec, place):
+        crew.send_away("")
+        return 0
+    check_python(spec, os.environ)
+    is_warm = starts_warm(spec, place.local_world_size) and not spec.dry_run
+    with _early_server(is_warm) as server:
+        from launcher import supervisor  # meanwhile, the others come
+
+        try:
+            spec, together = host.assemble(crew, spec, place, _say)
+        except host.Apart as apart:
+            engine.check_horovod(spec, place, os.environ)
+            ports = host.find_free_port(), host.find_common_port(crew, place)
+            crew.send_away(str(apart), *ports)
+            return 0
+        if spec.dry_run:
+            _print(supervisor.dry_run(spec, together) + "\n")
+            return 0
+        return _end(crew, supervisor.launch(spec, server, together))
+
+
+def _end(crew: Crew, result: LaunchResult) -> int:
+    """Let the processes of the engine end as their ranks have; return the exit code."""
+    crew.dismiss(result.exit_code, result.report.rank if result.report else None)
+    return result.exit_code
+
+
+def _become_rank(spec: LaunchSpec, place: Place, alone: proxy.GoOn) -> int | Callable[[], int]:
+    from launcher.attached import in_place
+
+    if spec.dry_run:
+        _print(in_place.dry_run(spec, place, os.environ) + "\n")
+        return 0
+    if place.local_rank == 0 and alone.reason:
+        _say(f"each rank runs in the process that its engine has started: {alone.reason}")
+    in_place.end_with_engine(is_rank=True)
+    return in_place.become_rank(spec, place, alone.port)
+
+
+def _read(argv: list[str]) -> LaunchSpec | int:
+    """Return what is asked for; the exit code where that was only to be told something."""
     if not argv:
         _complain(_SHORT_HELP)
         return 2
     from launcher.options.arguments import read_arguments
+    from launcher.options.option import PROG
     from launcher.options.spec import LaunchSpec
+    from launcher.plan.program import check_command
 
     given, command = read_arguments(LaunchSpec, argv)
     if _print_only(given):
@@ -69,7 +169,8 @@ def _run(argv: list[str]) -> int | Callable[[], int]:
     spec = LaunchSpec.from_sources(
         given, os.environ, script=command[0], script_args=tuple(command[1:])
     )
-    return _launch(spec)
+    check_command(spec)
+    return spec
 
 
 def _print_only(given: dict[str, Given]) -> bool:
@@ -91,47 +192,34 @@ def _print_only(given: dict[str, Given]) -> bool:
     return True
 
 
-def _launch(spec: LaunchSpec) -> int | Callable[[], int]:
-    from launcher.plan.program import check_command, check_python
-    from launcher.starters.detect import detect_engine
+def _supervise(spec: LaunchSpec) -> int:
+    from launcher.plan.program import starts_warm
 
-    check_command(spec)
-    place = detect_engine(os.environ)
-    if place.starter != "none":
-        from launcher.attached import join as attach
-
-        is_rank = _is_rank(spec, place)
-        if is_rank and spec.dry_run:
-            _print(attach.dry_run(spec, place, os.environ) + "\n")
-            return 0
-        attach.end_with_engine(is_rank)
-        if is_rank:
-            return attach.become_rank(spec, place)
-    check_python(spec, os.environ)
     if spec.dry_run:
         from launcher.supervisor import dry_run
 
         _print(dry_run(spec) + "\n")
         return 0
-    return _supervise(spec)
-
-
-def _supervise(spec: LaunchSpec) -> int:
-    from launcher.plan.program import starts_warm
-
-    _heed_sigterm()
-    server = None
-    if starts_warm(spec):
-        from launcher.start.server import ServerProcess
-
-        server = ServerProcess()
-    try:
+    with _early_server(starts_warm(spec)) as server:
         from launcher.supervisor import launch  # meanwhile, the server's interpreter starts
 
         return launch(spec, server).exit_code
+
+
+@contextmanager
+def _early_server(is_wanted: bool) -> Iterator[ServerProcess | None]:
+    """Start a fork server's interpreter, which comes up while ours imports the supervisor."""
+    _heed_sigterm()
+    if not is_wanted:
+        yield None
+        return
+    from launcher.start.server import ServerProcess
+
+    server = ServerProcess()
+    try:
+        yield server
     finally:
-        if server is not None:
-            server.close()
+        server.close()
 
 
 def _heed_sigterm() -> None:
@@ -144,27 +232,6 @@ def _heed_sigterm() -> None:
 
     if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _is_rank(spec: LaunchSpec, place: Place) -> bool:
-    """Tell whether this process is to be a rank itself.
-
-    An error that all ranks of an engine find alike is raised on rank 0; the others end with its
-    exit code only, and a moment later: many an engine kills all ranks when one ends, and rank 0
-    must have spoken by then.
-    """
-    from launcher.attached import join as attach
-
-    try:
-        is_rank = attach.should_attach(spec, place)
-        if is_rank:
-            attach.check_horovod(spec, place, os.environ)
-    except LauncherError as error:
-        if place.rank == 0:
-            raise
-        time.sleep(_SPEAKING_S)
-        raise SystemExit(error.exit_code) from None
-    return is_rank
 
 
 def _hand_back(error: LauncherError) -> bool:
@@ -190,6 +257,10 @@ def _print(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if not isinstance(error, BrokenPipeError):
             raise LauncherError(f"The output cannot be written: {error.strerror}.") from None
+
+
+def _say(text: str) -> None:
+    _complain(f"launcher: {text}\n")
 
 
 def _complain(text: str) -> None:

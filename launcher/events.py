@@ -55,6 +55,19 @@ class Signalled(NamedTuple):
     signum: int
 
 
+class TaskSignalled(NamedTuple):
+    """A signal came to the process that an engine has started for a worker's rank."""
+
+    local_rank: int
+    signum: int
+
+
+class TaskLost(NamedTuple):
+    """The process that an engine has started for a worker's rank has gone without a word."""
+
+    local_rank: int
+
+
 class ChildrenChanged(NamedTuple):
     """SIGCHLD came: some child of the supervisor has changed its state."""
 
@@ -67,5 +80,7 @@ Event = (
     | ForkServerUnsafe
     | ForkServerLost
     | Signalled
+    | TaskSignalled
+    | TaskLost
     | ChildrenChanged
 )

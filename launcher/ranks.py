@@ -1,11 +1,11 @@
-"""Where workers stand in the run: a node's assignment, each worker's place, ranks in words.
+"""Where workers stand in the run: each one's place, a node's assignment, ranks in words.
 
 No environment, no clock, no sockets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 
@@ -30,9 +30,8 @@ class Assignment(NamedTuple):
     """What the coordinator tells a node about one attempt."""
 
     attempt: int
-    node_rank: int
-    # Workers on each node, in the order of node rank: nodes may have different numbers.
-    local_world_sizes: tuple[int, ...]
+    # The places of this node's workers, in the order of local rank.
+    places: tuple[Place, ...]
     # Address of torch's process group store. The port is fresh for every attempt.
     master_addr: str
     master_port: int
@@ -43,32 +42,36 @@ class Assignment(NamedTuple):
     is_elastic: bool = False
 
     @property
-    def num_nodes(self) -> int:
-        return len(self.local_world_sizes)
+    def num_nodes(self) -> int | None:
+        return self.places[0].num_nodes
 
     @property
     def local_world_size(self) -> int:
-        return self.local_world_sizes[self.node_rank]
+        return len(self.places)
 
     @property
     def world_size(self) -> int:
-        return sum(self.local_world_sizes)
+        return self.places[0].world_size
 
-    def places(self) -> tuple[Place, ...]:
-        """Return the places of this node's workers, in the order of local rank."""
-        first_rank = sum(self.local_world_sizes[: self.node_rank])
-        return tuple(
-            Place(
-                "launcher",
-                rank=first_rank + local_rank,
-                local_rank=local_rank,
-                node_rank=self.node_rank,
-                world_size=self.world_size,
-                local_world_size=self.local_world_size,
-                num_nodes=self.num_nodes,
-            )
-            for local_rank in range(self.local_world_size)
+
+def make_places(node_rank: int, local_world_sizes: Sequence[int]) -> tuple[Place, ...]:
+    """Return the places of one node's workers, in the order of local rank.
+
+    local_world_sizes: workers on each node, in the order of node rank; they may differ.
+    """
+    first_rank = sum(local_world_sizes[:node_rank])
+    return tuple(
+        Place(
+            "launcher",
+            rank=first_rank + local_rank,
+            local_rank=local_rank,
+            node_rank=node_rank,
+            world_size=sum(local_world_sizes),
+            local_world_size=local_world_sizes[node_rank],
+            num_nodes=len(local_world_sizes),
         )
+        for local_rank in range(local_world_sizes[node_rank])
+    )
 
 
 def format_ranks(ranks: list[int]) -> str:

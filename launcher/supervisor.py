@@ -28,12 +28,13 @@ from launcher.output.console import Console
 from launcher.plan.node import NodeFacts, look_at_node
 from launcher.plan.plan import LaunchPlan, make_plan
 from launcher.plan.program import horovod_use, starts_warm
-from launcher.ranks import format_ranks
+from launcher.ranks import format_ranks, make_places
 from launcher.runs import folder as run_folder
 from launcher.start.server import ServerProcess
 from launcher.start.spawn import SpawnStarter
 from launcher.start.starter import Starter
 from launcher.start.warm import WarmStarter
+from launcher.starters.detect import find_mpi_engine
 from launcher.system.files import write_whole
 from launcher.system.keeper import Keeper
 from launcher.system.loop import Loop
@@ -42,29 +43,34 @@ from launcher.system.processes import become_subreaper, die_with_parent, fill_st
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from launcher.attached.host import Together
     from launcher.horovod.service import HorovodService
 
 # Taken over besides the signals that stop: the forwarded ones, and Ctrl-Z.
 _OTHER_SIGNALS = (*FORWARDED_SIGNALS, signal.SIGTSTP)
 
 
-def launch(spec: LaunchSpec, server: ServerProcess | None = None) -> LaunchResult:
+def launch(
+    spec: LaunchSpec, server: ServerProcess | None = None, together: Together | None = None
+) -> LaunchResult:
     """Run all workers of this node until they succeed or are given up, and return how it ended.
 
     server: a fork server that has been started already, where `starts_warm(spec)`; the caller
-    closes it. Must be called in the main thread of a process of its own: it takes over signals,
+    closes it. together: the processes of an engine that the workers stand for.
+
+    Must be called in the main thread of a process of its own: it takes over signals,
     children and the standard streams.
     """
     _prepare_process()
-    facts = look_at_node(spec, mark=server.mark if server else "")
+    facts = _look(spec, together, server.mark if server else "")
     paths, warning = run_folder.make_run_folder(
         spec.run_dir, spec.log_dir, facts.run_id, facts.local_world_size
     )
     facts = facts._replace(paths=paths)
-    with _open_services(spec, facts) as (node, control):
+    with _open_services(spec, facts, together) as (node, control):
         for note in filter(None, (warning, *_notes(spec, facts))):
             node.console.say(note)
-        coordinator = _make_coordinator(spec, facts, node.loop)
+        coordinator = _make_coordinator(spec, facts, together, node.loop)
         starter = _make_starter(spec, facts, node, server)
         history: list[str] = []
         report: FailureReport | None = None
@@ -98,15 +104,25 @@ def launch(spec: LaunchSpec, server: ServerProcess | None = None) -> LaunchResul
         return result
 
 
-def dry_run(spec: LaunchSpec) -> str:
+def dry_run(spec: LaunchSpec, together: Together | None = None) -> str:
     """Return what `launch` would do, as text; starts nothing and leaves nothing on disk."""
     from launcher.plan.dry_run import render_plan
 
-    facts = look_at_node(spec)
-    coordinator = _make_coordinator(spec, facts)
+    facts = _look(spec, together)
+    coordinator = _make_coordinator(spec, facts, together)
     plan = make_plan(spec, coordinator.join(0), facts)
     coordinator.close()
-    return render_plan(spec, plan, "warm" if starts_warm(spec) else "spawn")
+    return render_plan(spec, plan, "warm" if _is_warm(spec, facts) else "spawn")
+
+
+def _look(spec: LaunchSpec, together: Together | None, mark: str = "") -> NodeFacts:
+    if together is None:
+        return look_at_node(spec, mark)
+    return look_at_node(spec, mark, together.tasks, together.run_id)
+
+
+def _is_warm(spec: LaunchSpec, facts: NodeFacts) -> bool:
+    return starts_warm(spec, len(facts.tasks) or None)
 
 
 def _prepare_process() -> None:
@@ -120,36 +136,57 @@ def _prepare_process() -> None:
 
 @contextmanager
 def _open_services(
-    spec: LaunchSpec, facts: NodeFacts
+    spec: LaunchSpec, facts: NodeFacts, together: Together | None
 ) -> Iterator[tuple[NodeServices, ControlSocket]]:
-    """Everything that lives as long as the launch; the console closes before its loop does."""
+    """Everything that lives as long as the launch; the consoles close before their loop does."""
     with (
         Loop((*spec.signals, *_OTHER_SIGNALS)) as loop,
         Keeper(facts.mark) as keeper,
         Evidence() as evidence,
     ):
-        console = Console(loop, facts.environ)
+        consoles = _make_consoles(loop, facts)
+        console, crew = consoles[0], together.crew if together else None
+        if crew is not None:
+            crew.open(loop)
         try:
             with ControlSocket(loop, facts, spec) as control:
                 request = StopRequest(console.say)
-                yield NodeServices(loop, console, keeper, evidence, request, Kernel()), control
+                services = (loop, console, keeper, evidence, request, Kernel())
+                yield NodeServices(*services, crew, consoles), control
         finally:
-            console.close()
+            for each in consoles:
+                each.close()
+
+
+def _make_consoles(loop: Loop, facts: NodeFacts) -> tuple[Console, ...]:
+    """Make the console of each worker: ours for all, or those of an engine's processes.
+
+    Of these, that of the first local rank has our own words, too.
+    """
+    if not facts.tasks:
+        return (Console(loop, facts.environ),)
+    return tuple(
+        Console(loop, facts.environ, task.streams[1:], is_plain=True) for task in facts.tasks
+    )
 
 
 def _make_coordinator(
-    spec: LaunchSpec, facts: NodeFacts, loop: Loop | None = None
+    spec: LaunchSpec, facts: NodeFacts, together: Together | None, loop: Loop | None = None
 ) -> LocalCoordinator:
     """Make the coordinator; without a loop (a dry run) it serves nothing."""
-    chosen = spec.provenance.get("master_addr", "default") != "default"
+    master: tuple[str | None, int | None] = None, spec.master_port
+    if spec.provenance.get("master_addr", "default") != "default":
+        master = spec.master_addr, spec.master_port
+    elif together is not None and together.master is not None:
+        master = together.master
+    places = tuple(task.place for task in facts.tasks)
     policy = RestartPolicy(
         spec.max_restarts, spec.restart_window, spec.restart_backoff, spec.final_codes
     )
     return LocalCoordinator(
-        facts.local_world_size,
+        places or make_places(0, (facts.local_world_size,)),
         policy,
-        spec.master_addr if chosen else None,
-        spec.master_port,
+        *master,
         _make_horovod(spec, facts, loop) if loop else None,
     )
 
@@ -157,7 +194,9 @@ def _make_coordinator(
 def _make_horovod(spec: LaunchSpec, facts: NodeFacts, loop: Loop) -> HorovodService | None:
     """Make what a program that uses Horovod needs; None for every other."""
     use = horovod_use(spec, facts.environ)
-    if not use:
+    is_elastic = use == "elastic" and spec.max_restarts > 0
+    # Where an engine has started them for MPI, ranks meet over that.
+    if not use or (facts.tasks and find_mpi_engine(facts.environ) and not is_elastic):
         return None
     from launcher.horovod.service import HorovodService
 
@@ -181,7 +220,10 @@ def _notes(spec: LaunchSpec, facts: NodeFacts) -> tuple[str, ...]:
 def _make_starter(
     spec: LaunchSpec, facts: NodeFacts, node: NodeServices, server: ServerProcess | None
 ) -> Starter:
-    if starts_warm(spec):
+    if server is not None and facts.tasks:
+        # Its parent was bound to what one rank may use; by now it may use what all may.
+        os.sched_setaffinity(server.pid, os.sched_getaffinity(0))
+    if _is_warm(spec, facts):
         return WarmStarter(node.loop, facts.mark, node.console.say, server)
     return SpawnStarter()
 

@@ -32,9 +32,11 @@ ROOMS = {
     "output": "plan system",
     "nodes": "diagnosis horovod ranks system",
     "function": "diagnosis errors options plan system worker",
-    "attached": ("contract diagnosis errors exits options plan ranks runs starters system worker"),
+    "attached": "contract errors events exits options plan ranks starters system worker",
     "start": "contract errors events exits output plan system",
-    "attempt": "contract diagnosis events exits horovod nodes output plan ranks start system",
+    "attempt": (
+        "attached contract diagnosis events exits horovod nodes output plan ranks start system"
+    ),
     "ctl": "attempt errors events options plan system",
     "jobs": "__init__ errors system",
 }
@@ -52,7 +54,7 @@ THIRD_PARTY = {
     "torch": {"launcher.worker.dist"},
     "horovod": {"launcher.worker.horovod_group"},
     "mpi4py": {
-        *("launcher.attached.agreement", "launcher.attached.script", "launcher.worker.mpi_world")
+        *("launcher.attached.in_place", "launcher.worker.agreement", "launcher.worker.mpi_world")
     },
     "psutil": set(),
     "cloudpickle": {"launcher.function.launch", "launcher.worker.call"},

@@ -1,1 +1,1 @@
-"""This process is a rank already: an engine such as mpirun has started it."""
+"""Processes that an engine such as mpirun has started as ranks: what becomes of them."""

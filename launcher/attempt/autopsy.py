@@ -36,7 +36,9 @@ class Autopsy:
             # its session goes before.
             is_killed = worker.returncode == -signal.SIGKILL
             peak_kib = self.bury(worker, starter) if is_killed else None
-            evidence = self._evidence.explain(worker.returncode, worker.pid, peak_kib)
+            evidence = worker.known_cause or self._evidence.explain(
+                worker.returncode, worker.pid, peak_kib
+            )
         outcome = self._look_at(worker)
         error = outcome.error
         if not evidence and error is not None and error.lost_data_worker:

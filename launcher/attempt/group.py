@@ -28,6 +28,8 @@ from launcher.events import (
     Signalled,
     Started,
     StartFailed,
+    TaskLost,
+    TaskSignalled,
 )
 from launcher.exits import describe
 from launcher.nodes.coordinator import Elastic
@@ -59,7 +61,7 @@ class Group:
         self._console = console = node.console
         self.workers = [Worker(worker) for worker in plan.workers]
         listener = self._hear if plan.assignment.horovod_port else None
-        self._pipes = WorkerPipes(plan, loop, console, listener)
+        self._pipes = WorkerPipes(plan, loop, node.consoles or (console,), listener)
         self._autopsy = Autopsy(node.evidence, self._pipes, node.kernel)
         self._stop = Stop(
             self.workers, loop, node.kernel, plan.shutdown_timeout_s, self._tell_who_stays
@@ -75,8 +77,15 @@ class Group:
         self._signum: int | None = None
         self._node_failure = ""
         self._hang: Hang | None = None
-        # Why elastic ranks cannot go on, when no rank has failed.
-        self._obstacle = ""
+        # Why elastic ranks cannot go on, when no rank has failed; why none can start again.
+        self._obstacle = self._restart_obstacle = ""
+        self._relay = None
+        if node.crew is not None:
+            from launcher.attempt.relay import Relay
+
+            self._relay = Relay(
+                node.crew, self.workers, loop, node.kernel, plan.stop_signals, self._watch_anew
+            )
         self._replacing = None
         if elastic is not None:
             from launcher.attempt.replacing import Replacing
@@ -108,6 +117,8 @@ class Group:
         Returns what is known then.
         """
         self._watch.begin()
+        if self._relay:
+            self._relay.begin()
         for worker in self.workers:
             self._start(worker)
         while not (self._all_ended or self._is_understood or self._stop.has_given_up):
@@ -123,6 +134,7 @@ class Group:
             node_failure=self._node_failure or self._obstacle,
             hang=self._hang,
             duration_s=self._loop.clock() - self._began_at,
+            obstacle=self._restart_obstacle,
             replaced=tuple(self._replacing.replaced) if self._replacing else (),
         )
 
@@ -190,6 +202,8 @@ class Group:
         self._watch.end()
         if self._sweep:
             self._sweep.end()
+        if self._relay:
+            self._relay.end()
         if self._replacing:
             self._replacing.end()
         for timer in (self._end_gathering, self._stop_after_failure):
@@ -230,6 +244,10 @@ class Group:
             self._on_children_changed()
         elif isinstance(event, Signalled):
             self._on_signal(event.signum)
+        elif isinstance(event, TaskSignalled) and self._relay:
+            self._relay.pass_on(event.local_rank, event.signum)
+        elif isinstance(event, TaskLost) and self._relay:
+            self._relay.lose(event.local_rank)
         elif isinstance(event, StartFailed):
             self.workers[event.local_rank].start_failure = event.message
             self._on_exit(event.local_rank, event.exit_code)
@@ -245,6 +263,8 @@ class Group:
         self._node.keeper.add_session(event.pid)
         if self._stop.has_begun:
             self._stop.ask(worker)
+        if self._relay:
+            self._relay.greet(event.local_rank)
 
     def _on_exit(self, local_rank: int, returncode: int) -> None:
         worker = self.workers[local_rank]
@@ -255,11 +275,20 @@ class Group:
         worker.returncode = returncode
         worker.ended_at = self._loop.clock()
         worker.order = self._num_ended
+        signum = worker.told_within(self.plan.shutdown_timeout_s, self._loop.clock())
+        if signum is not None and worker.asked_to_stop_at is None:
+            worker.asked_to_stop_at = worker.told_at
         was_forced = worker.asked_to_stop_at is not None and self._stop.has_forced
         outcome = self._autopsy.examine(worker, self._starter, was_forced=was_forced)
+        if self._node.crew is not None:
+            self._node.crew.note_end(local_rank, returncode)
         if self._stop.has_begun:
             return
-        if returncode != 0 and will_hit_all(outcome):
+        if returncode != 0 and signum is not None:
+            self._node.stop_request.note_end(signum, worker.plan.rank)
+            self._signum = signum
+            self._begin_stop(signal.SIGTERM)
+        elif returncode != 0 and will_hit_all(outcome):
             self._loop.set_timer(self._stop_after_failure, SAME_ERROR_S)
         elif returncode != 0 and not self._can_go_on_without(outcome, local_rank):
             self._stop_after_failure()
@@ -299,7 +328,9 @@ class Group:
 
     def _on_signal(self, signum: int) -> None:
         if signum in FORWARDED_SIGNALS:
-            self.signal_all(signum)
+            # Those for the ranks of an engine come through the processes that it has started.
+            if not self._relay:
+                self.signal_all(signum)
         elif signum == signal.SIGTSTP:
             self._pause()
         elif self._node.stop_request.note(signum):
@@ -322,6 +353,10 @@ class Group:
         self._loop.postpone_timers(self._loop.clock() - stopped_at)
         for worker in running:
             self._node.kernel.signal_group(worker.pid, signal.SIGCONT)
+        self._watch_anew()
+
+    def _watch_anew(self) -> None:
+        """Count the time for which nothing moves from now on: workers are, or were, stopped."""
         if not self._stop.has_begun:
             self._watch.begin()
 
@@ -330,6 +365,8 @@ class Group:
         self._stop.begin(signum)
 
     def _stop_after_failure(self) -> None:
+        if self._relay and not self.plan.is_last:
+            self._restart_obstacle = self._relay.find_restart_obstacle(self.outcome().workers)
         self._begin_stop(signal.SIGTERM)
         self._loop.set_timer(self._end_gathering, GATHER_S)
 

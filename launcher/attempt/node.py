@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from launcher.attached.crew import Crew
 from launcher.attempt.stop import Kernel, StopRequest
 from launcher.diagnosis.evidence import Evidence
 from launcher.events import Event
@@ -24,6 +25,9 @@ class NodeServices(NamedTuple):
     # The signal that asks to stop, in whichever attempt or pause it comes.
     stop_request: StopRequest
     kernel: Kernel
+    # What an engine has started here, and a console for each; without one, ours is for all.
+    crew: Crew | None = None
+    consoles: tuple[Console, ...] = ()
 
     def known_pids(self, starter: Starter) -> set[int]:
         """Return our own children that are no orphans; workers come on top."""

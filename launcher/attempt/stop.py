@@ -90,6 +90,12 @@ class StopRequest:
         self._say(f"received {signal_name(signum)}; stopping, a second one forces")
         return True
 
+    def note_end(self, signum: int, rank: int) -> None:
+        """Take down that a rank has ended because its engine had sent it this signal."""
+        if self.signum is None:
+            self.signum = signum
+            self._say(f"rank {rank} was sent {signal_name(signum)} and has ended; stopping")
+
 
 class Stop:
     """The stop of one group of workers."""
@@ -135,6 +141,9 @@ class Stop:
             return
         if worker.asked_to_stop_at is None:
             worker.asked_to_stop_at = self._loop.clock()
+        if worker.told_within(self._grace_s, self._loop.clock()) == self._signum:
+            worker.told_signum = None  # its engine has just sent it the same
+            return
         is_command = worker.plan.kind == "command"
         send = self._kernel.signal_group if is_command else self._kernel.signal
         send(worker.pid, self._signum)

@@ -11,7 +11,15 @@ import signal
 from launcher.attempt.node import NodeServices
 from launcher.attempt.stop import FORWARDED_SIGNALS
 from launcher.attempt.worker import WorkerStatus
-from launcher.events import ChildrenChanged, Event, ForkServerLost, ForkServerUnsafe, Signalled
+from launcher.events import (
+    ChildrenChanged,
+    Event,
+    ForkServerLost,
+    ForkServerUnsafe,
+    Signalled,
+    TaskLost,
+    TaskSignalled,
+)
 from launcher.exits import describe
 from launcher.plan.plan import LaunchPlan
 from launcher.start.spawn import SpawnStarter
@@ -67,6 +75,10 @@ class WaitingRoom:
             self._unsafe_reason = self._unsafe_reason or died
         elif isinstance(event, Signalled):
             self._on_signal(event.signum)
+        elif isinstance(event, TaskSignalled) and event.signum in self.plan.stop_signals:
+            self._node.stop_request.note(event.signum)
+        elif isinstance(event, TaskLost) and self._node.crew and self._node.crew.have_all_gone:
+            self._node.stop_request.note(signal.SIGTERM)
 
     def _on_signal(self, signum: int) -> None:
         if signum == signal.SIGTSTP:

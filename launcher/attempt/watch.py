@@ -22,6 +22,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.horovod.stalls import StallWatch
 
+# How many intervals late we look only when we have been kept from running.
+_LATE_INTERVALS = 2
+
 
 class Watch:
     """The look-out over the workers of one attempt."""
@@ -47,6 +50,7 @@ class Watch:
         self._hang_watch = HangWatch(loop.clock(), len(workers))
         self._has_warned = False
         self._stalls: StallWatch | None = None
+        self._due_at = 0.0
 
     def begin(self) -> None:
         """Start to look for a hang, or begin to count anew."""
@@ -82,9 +86,16 @@ class Watch:
         return stacks.render(self._collect())
 
     def _set_timer(self) -> None:
-        self._loop.set_timer(self._look, look_interval_s(self._timeout_s))
+        interval_s = look_interval_s(self._timeout_s)
+        self._due_at = self._loop.clock() + interval_s
+        self._loop.set_timer(self._look, interval_s)
 
     def _look(self) -> None:
+        late_s = self._loop.clock() - self._due_at
+        if late_s > _LATE_INTERVALS * look_interval_s(self._timeout_s):
+            # We did not run, nor did the workers: Slurm freezes all that belongs to a job.
+            self.begin()
+            return
         self._set_timer()
         still_s = self._hang_watch.still_for(self._measure(), self._loop.clock())
         if self._timeout_s:

@@ -32,11 +32,20 @@ class Worker:
         self.order = 0
         self.asked_to_stop_at: float | None = None
         self.start_failure = ""
+        # The signal by which its engine has told it to end, and when.
+        self.told_signum: int | None = None
+        self.told_at = 0.0
+        # Why it ended, where the kernel need not be asked.
+        self.known_cause = ""
         self.is_reaped = False
 
     @property
     def is_running(self) -> bool:
         return self.pid != 0 and self.returncode is None
+
+    def told_within(self, seconds: float, now: float) -> int | None:
+        """Return the signal by which its engine has told it to end, unless that is longer ago."""
+        return None if now - self.told_at > seconds else self.told_signum
 
     @property
     def state(self) -> str:

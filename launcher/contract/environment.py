@@ -146,6 +146,8 @@ class Run(NamedTuple):
     virtual_local_rank: bool = False
     # Value of --hang-timeout in seconds, 0 without.
     hang_timeout_s: float = 0.0
+    # How often the whole launch has been started again before.
+    past_restarts: int = 0
 
 
 def make_for_start(mark: str, user_environ: Mapping[str, str]) -> dict[str, str]:
@@ -205,7 +207,7 @@ def make_per_rank(
 ) -> dict[str, str]:
     """Return what one worker of a supervisor is told alone."""
     master = (assignment.master_addr, assignment.master_port)
-    variables = make_identity(run, place, assignment.attempt, master)
+    variables = make_identity(run, place, run.past_restarts + assignment.attempt, master)
     if assignment.horovod_port:
         variables.update(_make_horovod(run, assignment, place))
     variables.update(_make_error_files(error_file))
@@ -219,7 +221,8 @@ def make_per_rank(
 def make_identity(run: Run, place: Place, attempt: int, master: tuple[str, int]) -> dict[str, str]:
     """Return the variables that tell one rank who it is and where the ranks meet.
 
-    `master` is the address and the port. Variables of nodes that nobody has counted are left out.
+    `master` is the address and the port. What nobody knows is left out: an empty address, nodes
+    that nobody has counted.
     """
     variables: dict[str, object] = {
         "RANK": place.rank,
@@ -229,12 +232,12 @@ def make_identity(run: Run, place: Place, attempt: int, master: tuple[str, int])
         "ROLE_NAME": run.role,
         "ROLE_RANK": place.rank,
         "ROLE_WORLD_SIZE": place.world_size,
-        "MASTER_ADDR": master[0],
-        "MASTER_PORT": master[1],
         "TORCHELASTIC_RESTART_COUNT": attempt,
         "TORCHELASTIC_MAX_RESTARTS": run.max_restarts,
         "TORCHELASTIC_RUN_ID": run.run_id,
     }
+    if master[0]:
+        variables.update(MASTER_ADDR=master[0], MASTER_PORT=master[1])
     if place.num_nodes is not None:
         of_nodes = (place.node_rank, place.node_rank, place.num_nodes)
         variables.update(zip(NODE_VARIABLES, of_nodes, strict=True))
@@ -272,10 +275,25 @@ def _make_horovod(run: Run, assignment: Assignment, place: Place) -> dict[str, s
     }
 
 
-def select_removed(given: Set[str], user_environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the names that a worker must not inherit, given those that it gets from us."""
-    of_engines = (name for name in user_environ if name.startswith(_NOT_INHERITED_PREFIXES))
+def select_removed(
+    given: Set[str], user_environ: Mapping[str, str], *, is_ours: bool = True
+) -> tuple[str, ...]:
+    """Return the names that a worker must not inherit, given those that it gets from us.
+
+    is_ours: it is no rank of the engine that has started the launcher.
+    """
+    of_engines = (
+        name for name in user_environ if is_ours and name.startswith(_NOT_INHERITED_PREFIXES)
+    )
     return tuple(name for name in (*_NOT_INHERITED, *of_engines) if name not in given)
+
+
+def compare(
+    environ: Mapping[str, str], base: Mapping[str, str]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return what an environment adds to `base` or changes, and the names that it lacks."""
+    different = {name: value for name, value in environ.items() if base.get(name) != value}
+    return different, tuple(name for name in base if name not in environ)
 
 
 def expand(argument: str, variables: Mapping[str, str]) -> str:

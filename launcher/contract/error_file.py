@@ -35,6 +35,8 @@ class WorkerError(NamedTuple):
     traceback: str
     # Clock of this node that orders failures; 0 when unknown.
     monotonic_ns: int = 0
+    # Whether mpi4py had initialised MPI, which an engine lets its ranks do only once.
+    used_mpi: bool = False
 
     @property
     def lost_data_worker(self) -> bool:
@@ -82,6 +84,7 @@ def decode(text: str) -> WorkerError | None:
             message=str(data.get("message", "")),
             traceback=str(data["traceback"]),
             monotonic_ns=int(data.get("monotonic_ns") or 0),
+            used_mpi=bool(data.get("used_mpi")),
         )
     return _decode_torch(data)
 

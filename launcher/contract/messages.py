@@ -13,11 +13,12 @@ import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # Well below the smallest default socket buffer (208 KiB).
 _INLINE_BYTES = 32 << 10
-_MAX_DESCRIPTORS = 8
+# What the kernel lets travel beside one packet.
+_MAX_DESCRIPTORS = 253
 _FD_BYTES = 4
 
 
@@ -37,7 +38,7 @@ class Configure(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Fork one worker; beside it travel its stdin, stdout and stderr."""
+    """Fork one worker; beside it travel its stdin, stdout and stderr, and what it inherits."""
 
     local_rank: int
     kind: str
@@ -48,6 +49,8 @@ class Start(NamedTuple):
     error_file: str | None
     title: str
     cpus: Sequence[int]  # the only ones that it may use; none: all of the server's
+    # The fields of system/inheritance.py's Inheritance; none: what the server has.
+    inheritance: Sequence[Any] | None = None
 
 
 class Reap(NamedTuple):

@@ -55,17 +55,17 @@ class HangWatch:
     def __init__(self, now: float, num_workers: int) -> None:
         self._num_workers = num_workers
         self._last: Progress | None = None
-        self._still_since = now
+        self._still_since = self._began = now
 
     def restart(self, now: float) -> None:
         """Begin to count anew, for instance after the whole job was stopped and continued."""
         self._last = None
-        self._still_since = now
+        self._still_since = self._began = now
 
     def still_for(self, progress: Progress, now: float) -> float:
         """Return for how many seconds the run has stood still."""
         if progress.oldest_heartbeat_s is not None:
-            return progress.oldest_heartbeat_s
+            return min(progress.oldest_heartbeat_s, now - self._began)
         if self._last is None or self._has_moved(self._last, progress, now - self._still_since):
             self._last = progress
             self._still_since = now

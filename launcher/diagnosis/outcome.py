@@ -63,6 +63,8 @@ class AttemptOutcome(NamedTuple):
     # What made us stop an attempt that stood still.
     hang: Hang | None = None
     duration_s: float = 0.0
+    # Why there cannot be another attempt, whatever has happened in this one.
+    obstacle: str = ""
     # A line for each worker that was lost in this attempt and replaced while the others went on.
     replaced: tuple[str, ...] = ()
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from launcher.diagnosis.outcome import AttemptOutcome
 from launcher.diagnosis.report import FailureReport
 from launcher.nodes import restart
-from launcher.ranks import Assignment
+from launcher.ranks import Assignment, Place
 from launcher.system.network import reserve_port
 
 TYPE_CHECKING = False
@@ -46,13 +46,16 @@ class LocalCoordinator:
 
     def __init__(
         self,
-        local_world_size: int,
+        places: tuple[Place, ...],
         policy: restart.RestartPolicy,
         master_addr: str | None = None,
         master_port: int | None = None,
         horovod: HorovodService | None = None,
     ) -> None:
-        self._local_world_size = local_world_size
+        """places: of the node's workers. Without an address it is loopback, without a port a free
+        one; with an empty address the workers find one by themselves.
+        """
+        self._places = places
         self._policy = policy
         self._past: list[restart.FailedAttempt] = []
         self._master_addr = master_addr
@@ -67,13 +70,14 @@ class LocalCoordinator:
     def join(self, attempt: int) -> Assignment:
         """Return the layout of the next attempt, with a port that no attempt before it has had."""
         self.close()
+        master_addr = _LOOPBACK if self._master_addr is None else self._master_addr
+        master_port = self._reserve_port() if self._master_port is None else self._master_port
         horovod_addr, horovod_port = self._horovod.open_store() if self._horovod else ("", 0)
         return Assignment(
             attempt=attempt,
-            node_rank=0,
-            local_world_sizes=(self._local_world_size,),
-            master_addr=self._master_addr or _LOOPBACK,
-            master_port=self._master_port or self._reserve_port(),
+            places=self._places,
+            master_addr=master_addr,
+            master_port=master_port,
             horovod_addr=horovod_addr,
             horovod_port=horovod_port,
             is_elastic=self.elastic is not None,

@@ -82,7 +82,7 @@ def decide(
     if max(outcome.attempt, len(past)) >= policy.max_restarts:
         allowed = policy.max_restarts
         return Verdict("give_up", f"all {allowed} restarts are used up" if allowed else "")
-    obstacle = _obstacle(outcome.duration_s, report, past, policy, now)
+    obstacle = outcome.obstacle or _obstacle(outcome.duration_s, report, past, policy, now)
     if obstacle:
         return Verdict("give_up", f"not restarted: {obstacle}")
     return Verdict("restart", delay_s=_pause_s(outcome, past, policy, chance))

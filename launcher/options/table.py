@@ -37,11 +37,12 @@ class OptionTable(Options):
     start: str = option(
         "--start",
         default="auto",
-        choices=("auto", "warm", "spawn"),
+        choices=("auto", "warm", "spawn", "in-place"),
         group=_WORKERS,
         help=(
             "How workers start: `warm` imports the heavy modules once and forks the workers,"
             " `spawn` starts one interpreter per worker, `auto` is warm wherever that is safe."
+            " `in-place`: each process that mpirun or srun has started runs the script itself."
         ),
     )
     preload: tuple[str, ...] = option(

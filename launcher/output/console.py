@@ -85,7 +85,7 @@ class StreamWriter:
             return os.write(self._fd, data)
         # A descriptor that could not be reopened may block on a long write; one that polls as
         # writable takes PIPE_BUF bytes.
-        if not select.select([], [self._fd], [], 0)[1]:
+        if not _wait_until_writable(self._fd, 0):
             raise BlockingIOError(errno.EAGAIN, "not writable")
         return os.write(self._fd, data[: select.PIPE_BUF])
 
@@ -101,7 +101,7 @@ class StreamWriter:
             patience = self.last_progress + DRAIN_S - time.monotonic()
             if patience <= 0:
                 return
-            select.select([], [self._fd], [], patience)
+            _wait_until_writable(self._fd, patience)
             self._flush()
 
     def close(self) -> None:
@@ -111,6 +111,13 @@ class StreamWriter:
         if self._owned:
             os.close(self._fd)
             self._owned = False
+
+
+def _wait_until_writable(fd: int, patience_s: float) -> bool:
+    """Wait until a descriptor takes something, for so long at most; return whether it does."""
+    poller = select.poll()  # `select` takes no number above 1023, and of ranks there may be many
+    poller.register(fd, select.POLLOUT)
+    return bool(poller.poll(patience_s * 1000))
 
 
 def _open_nonblocking(fd: int) -> tuple[int, bool, bool]:
@@ -135,11 +142,19 @@ def _open_nonblocking(fd: int) -> tuple[int, bool, bool]:
 
 
 class Console:
-    """stdout and stderr of the launcher: `say` is our own voice, `show` that of workers."""
+    """A pair of stdout and stderr: `say` is our own voice, `show` that of workers."""
 
-    def __init__(self, loop: Loop, environ: Mapping[str, str]) -> None:
-        out = StreamWriter(1, loop)
-        err = StreamWriter(2, loop)
+    def __init__(
+        self,
+        loop: Loop,
+        environ: Mapping[str, str],
+        descriptors: tuple[int, int] = (1, 2),
+        *,
+        is_plain: bool = False,
+    ) -> None:
+        """is_plain: what is written goes to a program, also where that gives us a terminal."""
+        out, err = (StreamWriter(fd, loop) for fd in descriptors)
+        out.is_tty, err.is_tty = (w.is_tty and not is_plain for w in (out, err))
         self._writers = {"out": out, "err": err}
         self.colour = _wants_colour(environ, out.is_tty and err.is_tty)
         # The live line: whose it is, the stream that it stands on, and what it shows.

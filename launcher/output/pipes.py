@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from launcher.output.console import STALL_S, Console
 from launcher.output.streams import RankStream, StreamSettings, make_prefix
@@ -33,15 +33,23 @@ class WorkerPipes:
     """All output pipes of one attempt. Use as a context manager."""
 
     def __init__(
-        self, plan: LaunchPlan, loop: Loop, console: Console, on_output: Listener | None = None
+        self,
+        plan: LaunchPlan,
+        loop: Loop,
+        consoles: Sequence[Console],
+        on_output: Listener | None = None,
     ) -> None:
-        """`on_output` hears whatever is read, besides the streams."""
+        """`on_output` hears whatever is read, besides the streams.
+
+        consoles: that of each local rank; or one for all.
+        """
         self._plan = plan
         self._loop = loop
-        self._console = console
+        self._consoles = consoles
         self._fds: dict[tuple[int, str], int] = {}
         self._streams: dict[tuple[int, str], RankStream] = {}
-        self._is_paused = False
+        # Consoles that have not caught up: who writes there is not read.
+        self._full: list[Console] = []
         self._on_output = on_output
 
     def __enter__(self) -> WorkerPipes:
@@ -57,7 +65,7 @@ class WorkerPipes:
 
     def open(self, worker: WorkerPlan) -> list[int]:
         """Make the pipes of a worker; return its three descriptors, which the caller closes."""
-        descriptors = [_open_stdin(worker.local_rank)]
+        descriptors = [_open_stdin(worker)]
         try:
             for name in ("out", "err"):
                 descriptors.append(self._open_stream(worker, name))
@@ -77,11 +85,12 @@ class WorkerPipes:
         except OSError:
             pass
         try:
-            self._streams[key] = RankStream(self._settings(worker, name), self._console)
+            console = self._console_of(worker.local_rank)
+            self._streams[key] = RankStream(self._settings(worker, name), console)
         except OSError:
             os.close(write_end)
             raise
-        if not self._is_paused:
+        if console not in self._full:
             self._watch(key)
         return write_end
 
@@ -101,33 +110,42 @@ class WorkerPipes:
             self._streams[worker.local_rank, name].rename(settings.prefix, settings.rank)
 
     def _pass_on(self, key: tuple[int, str], data: bytes) -> None:
-        """Pass on what a worker wrote; hold all workers back if the console cannot take more."""
+        """Pass on what a worker wrote; hold all back that share a console which is full."""
         stream = self._streams[key]
         stream.take(data)
         if self._on_output is not None:
             self._on_output(*key, data)
         if stream.has_prompt:
             self._loop.set_timer(self._show_prompts, _PROMPT_S)
-        if self._console.full and not self._is_paused:
-            self._is_paused = True
-            for fd in self._fds.values():
+        console = self._console_of(key[0])
+        if console.full and console not in self._full:
+            self._full.append(console)
+            for fd in self._fds_of(console):
                 self._loop.unwatch(fd)
             self._loop.set_timer(self._check_stall, STALL_S)
 
     def resume_if_possible(self) -> None:
-        """Let the workers write again when the console has caught up."""
-        if self._is_paused and self._console.has_room:
-            self._is_paused = False
-            self._loop.cancel_timer(self._check_stall)
-            for key in self._fds:
+        """Let the workers write again whose console has caught up."""
+        for console in [console for console in self._full if console.has_room]:
+            self._full.remove(console)
+            for key in [key for key in self._fds if self._console_of(key[0]) is console]:
                 self._watch(key)
+            if not self._full:
+                self._loop.cancel_timer(self._check_stall)
 
     def _check_stall(self) -> None:
-        """Skip lines if the console has been full for a while: its reader must not stop the job."""
-        if self._console.stalled_s >= STALL_S:
-            self._console.start_skipping()
-        else:
-            self._loop.set_timer(self._check_stall, STALL_S)
+        """Skip lines where a console has long been full: its reader must not stop the job."""
+        for console in self._full:
+            if console.stalled_s >= STALL_S:
+                console.start_skipping()
+            else:
+                self._loop.set_timer(self._check_stall, STALL_S)
+
+    def _console_of(self, local_rank: int) -> Console:
+        return self._consoles[local_rank % len(self._consoles)]
+
+    def _fds_of(self, console: Console) -> list[int]:
+        return [fd for key, fd in self._fds.items() if self._console_of(key[0]) is console]
 
     def _show_prompts(self) -> None:
         """Show what workers have left unfinished on the terminal."""
@@ -211,13 +229,16 @@ class WorkerPipes:
             "local_rank": str(worker.local_rank),
             "node_rank": str(worker.place.node_rank),
         }
-        prefix = make_prefix(
-            plan.prefix_template,
-            names,
-            width=len(str(plan.assignment.world_size - 1)),
-            rank=worker.rank,
-            colour=self._console.colour,
-        )
+        prefix = b""
+        # Whose lines they are an engine says in its own way.
+        if worker.task is None or plan.prefix_template is not None:
+            prefix = make_prefix(
+                plan.prefix_template,
+                names,
+                width=len(str(plan.assignment.world_size - 1)),
+                rank=worker.rank,
+                colour=self._console_of(worker.local_rank).colour,
+            )
         return StreamSettings(
             rank=worker.rank,
             stream=stream,
@@ -229,6 +250,11 @@ class WorkerPipes:
         )
 
 
-def _open_stdin(local_rank: int) -> int:
-    """Open a worker's stdin: the launcher's for the node's first; the others find it empty."""
-    return os.dup(0) if local_rank == 0 else os.open(os.devnull, os.O_RDONLY)
+def _open_stdin(worker: WorkerPlan) -> int:
+    """Open a worker's stdin: the launcher's for the node's first; the others find it empty.
+
+    With an engine, it is what that has given to the worker's process.
+    """
+    if worker.task is not None:
+        return os.dup(worker.task.streams[0])
+    return os.dup(0) if worker.local_rank == 0 else os.open(os.devnull, os.O_RDONLY)

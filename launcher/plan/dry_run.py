@@ -47,6 +47,9 @@ def render_plan(spec: LaunchSpec, plan: LaunchPlan, method: str) -> str:
     assignment = plan.assignment
     warm = "a fork server that imports the heavy modules once"
     how = warm if method == "warm" else "one exec each"
+    tasks = [worker.task for worker in plan.workers if worker.task]
+    if tasks:
+        how += f", for the processes that {tasks[0].place.starter} has started"
     store = f"store of rank 0: {assignment.master_addr}:{assignment.master_port}"
     lines = [
         f"{assignment.world_size} workers on {assignment.num_nodes} node, started by {how}",
@@ -54,7 +57,7 @@ def render_plan(spec: LaunchSpec, plan: LaunchPlan, method: str) -> str:
         "",
         "options:",
     ]
-    for name in _LAYOUT:
+    for name in _LAYOUT[1:] if tasks else _LAYOUT:
         origin = spec.provenance.get(name, "default")
         lines.append(f"  {name} = {getattr(spec, name)}   ({origin})")
     lines += ["", "environment of all ranks:"]
@@ -94,7 +97,12 @@ def _render_worker(worker: WorkerPlan) -> list[str]:
     ]
     if worker.cpus:
         lines.append(f"  CPUs: {format_ranges(worker.cpus)}")
-    lines += [f"  {name}={_hide_secret(name, value)}" for name, value in sorted(worker.env.items())]
+    given = worker.task.environ if worker.task else {}
+    lines += [
+        f"  {name}={_hide_secret(name, value)}"
+        for name, value in sorted(worker.env.items())
+        if given.get(name) != value
+    ]
     return lines
 
 

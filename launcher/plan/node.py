@@ -12,6 +12,7 @@ from typing import NamedTuple
 from launcher.contract.files import RunPaths
 from launcher.errors import LauncherError
 from launcher.options.spec import LaunchSpec
+from launcher.plan.task import Task
 from launcher.runs.folder import new_run_id
 from launcher.system.machine import usable_cpus, visible_gpus
 
@@ -31,22 +32,32 @@ class NodeFacts(NamedTuple):
     local_world_size: int
     # CPUs of each local rank with --numa-binding; empty without it.
     cpus: tuple[frozenset[int], ...] = ()
+    # What an engine has started here, by local rank; empty where the workers are our own.
+    tasks: tuple[Task, ...] = ()
     # None when no folder has been made, or could be: then there are no log files.
     paths: RunPaths | None = None
 
 
-def look_at_node(spec: LaunchSpec, mark: str = "") -> NodeFacts:
-    """Find out what this machine has; give the run its id, and its mark unless there is one.
+def look_at_node(
+    spec: LaunchSpec, mark: str = "", tasks: Sequence[Task] = (), run_id: str = ""
+) -> NodeFacts:
+    """Find out what this machine has; give the run its id and its mark unless there is one.
+
+    tasks: what an engine has started here, and so how many workers there are.
 
     Raises LauncherError when the machine cannot hold the workers, UsageError when it has not what
     an option asks for.
     """
     gpus = visible_gpus(os.environ)
     num_cpus = usable_cpus()
-    local_world_size = spec.local_world_size(lambda: num_cpus, lambda: len(gpus))
+    if tasks:
+        local_world_size = len(tasks)
+        num_cpus = _cpus_of_tasks(tasks, num_cpus)
+    else:
+        local_world_size = spec.local_world_size(lambda: num_cpus, lambda: len(gpus))
     _check_open_files(local_world_size)
     return NodeFacts(
-        run_id=new_run_id(spec.rdzv_id),
+        run_id=run_id or new_run_id(spec.rdzv_id),
         mark=mark or os.urandom(8).hex(),
         usable_cpus=num_cpus,
         gpus=tuple(gpus),
@@ -54,7 +65,18 @@ def look_at_node(spec: LaunchSpec, mark: str = "") -> NodeFacts:
         environ=dict(os.environ),
         local_world_size=local_world_size,
         cpus=_bind(spec, local_world_size, gpus),
+        tasks=tuple(tasks),
     )
+
+
+def _cpus_of_tasks(tasks: Sequence[Task], num_cpus: int) -> int:
+    """Return how many CPUs the tasks have in all; where their engine has bound them, by its shares.
+
+    Tasks that share CPUs count them together.
+    """
+    smallest = min(len(task.inheritance.cpus) for task in tasks)
+    is_bound = smallest < len({cpu for task in tasks for cpu in task.inheritance.cpus})
+    return smallest * len(tasks) if is_bound else num_cpus
 
 
 def _check_open_files(local_world_size: int) -> None:

@@ -14,6 +14,7 @@ from launcher.options.spec import LaunchSpec
 from launcher.options.syntax import STDERR, STDOUT
 from launcher.plan.node import NodeFacts
 from launcher.plan.program import program_kind
+from launcher.plan.task import Task
 from launcher.ranks import Assignment, Place
 
 # A title is an argument itself, of which the kernel takes 128 KiB at most; arguments of the script
@@ -40,6 +41,8 @@ class WorkerPlan(NamedTuple):
     title: str
     # The only CPUs that it may use; None for all of the launcher's.
     cpus: frozenset[int] | None = None
+    # The process of an engine that the worker stands for; None for one of our own.
+    task: Task | None = None
 
     @property
     def rank(self) -> int:
@@ -63,6 +66,9 @@ class LaunchPlan(NamedTuple):
     # Nothing moves for this long: the run is stopped; 0 only warns.
     hang_timeout_s: float
     paths: RunPaths | None
+    # Signals that ask a rank to end, and whether no attempt follows whatever happens.
+    stop_signals: tuple[int, ...] = ()
+    is_last: bool = False
     # As typed: `$RANK` and the like are not replaced yet.
     script_args: tuple[str, ...] = ()
 
@@ -85,10 +91,14 @@ def make_plan(spec: LaunchSpec, assignment: Assignment, facts: NodeFacts) -> Lau
         gpus_are_chosen=bool(spec.devices),
         virtual_local_rank=spec.virtual_local_rank,
         hang_timeout_s=spec.hang_timeout,
+        # An engine that has started the job again has counted that.
+        past_restarts=int(facts.environ.get("SLURM_RESTART_COUNT", "0")) if facts.tasks else 0,
     )
     common = environment.make_common(run, assignment, facts.environ, facts.usable_cpus)
+    if not assignment.master_addr:
+        common["LAUNCHER_AGREE"] = "1"
     workers = tuple(
-        _plan_worker(spec, assignment, facts, run, common, place) for place in assignment.places()
+        _plan_worker(spec, assignment, facts, run, common, place) for place in assignment.places
     )
     paths, filters = facts.paths, spec.filters
     return LaunchPlan(
@@ -105,6 +115,8 @@ def make_plan(spec: LaunchSpec, assignment: Assignment, facts: NodeFacts) -> Lau
         shutdown_timeout_s=spec.shutdown_timeout,
         hang_timeout_s=spec.hang_timeout,
         paths=paths,
+        stop_signals=spec.signals,
+        is_last=assignment.attempt >= spec.max_restarts and not assignment.is_elastic,
         script_args=spec.script_args,
     )
 
@@ -120,9 +132,22 @@ def _plan_worker(
     attempt, paths = assignment.attempt, facts.paths
     error_file = paths.error_file(attempt, place.rank) if paths else None
     env = environment.make_per_rank(run, assignment, place, error_file)
+    task = facts.tasks[place.local_rank] if facts.tasks else None
     streams = spec.console_streams(place.local_rank)
     # Under --virtual-local-rank $LOCAL_RANK in an argument is what the environment says, too.
-    args = tuple(environment.expand(argument, env) for argument in spec.script_args)
+    given = task.args if task else spec.script_args
+    args = tuple(environment.expand(argument, env) for argument in given)
+    unset = environment.select_removed({*common, *env}, facts.environ, is_ours=task is None)
+    if task is not None:
+        different, missing = environment.compare(task.environ, facts.environ)
+        different = {name: different[name] for name in different if name not in unset}
+        own = environment.make_common(run, assignment, task.environ, facts.usable_cpus)
+        # Alike for all as a rule; but only this rank's user has set what differs.
+        own = {
+            name: own[name] for name in own if name in different or own[name] != common.get(name)
+        }
+        env = {**different, **own, **env}
+        unset += tuple(name for name in missing if name not in env)
     kind = program_kind(spec)
     return WorkerPlan(
         place=place,
@@ -131,7 +156,7 @@ def _plan_worker(
         args=args,
         common_env=common,
         env=env,
-        unset=environment.select_removed({*common, *env}, facts.environ),
+        unset=unset,
         error_file=error_file,
         logs={stream: paths.log(attempt, place.rank, stream) for stream in ("out", "err")}
         if paths
@@ -139,6 +164,7 @@ def _plan_worker(
         shown={"out": bool(streams & STDOUT), "err": bool(streams & STDERR)},
         title=_make_title(kind, place, spec.script, args),
         cpus=facts.cpus[place.local_rank] if facts.cpus else None,
+        task=task,
     )
 
 
@@ -154,7 +180,8 @@ def plan_replacement(plan: LaunchPlan, local_rank: int, rank: int, number: int) 
     place = lost.place._replace(rank=rank)
     error_file = paths.error_file(plan.attempt, rank, number) if paths else None
     env = {**lost.env, **environment.make_replacement(rank, plan.attempt + number, error_file)}
-    args = tuple(environment.expand(argument, env) for argument in plan.script_args)
+    given = lost.task.args if lost.task else plan.script_args
+    args = tuple(environment.expand(argument, env) for argument in given)
     return lost._replace(
         place=place,
         env=env,

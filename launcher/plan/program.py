@@ -58,14 +58,16 @@ def _is_archive(path: str) -> bool:
     return True
 
 
-def starts_warm(spec: LaunchSpec) -> bool:
+def starts_warm(spec: LaunchSpec, num_workers: int | None = None) -> bool:
     """Tell whether to try a fork server.
+
+    num_workers: where that is not what the spec says.
 
     It has nothing to offer to foreign commands, and to one worker that is started once.
     """
     if program_kind(spec) == "command" or spec.start == "spawn":
         return False
-    return spec.start == "warm" or spec.nproc != 1 or spec.max_restarts > 0
+    return spec.start == "warm" or (num_workers or spec.nproc) != 1 or spec.max_restarts > 0
 
 
 def horovod_use(spec: LaunchSpec, environ: Mapping[str, str]) -> str:

@@ -8,16 +8,18 @@ reused while its session is still being cleaned up.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from launcher.events import Event, Exited, Started, StartFailed
 from launcher.exits import from_wait_status
 from launcher.plan.interpreter import make_command_line
+from launcher.system.inheritance import assume
 from launcher.system.processes import launch_process, merged_environ, start_problem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.plan.plan import WorkerPlan
+    from launcher.plan.task import Task
 
 
 class SpawnStarter:
@@ -38,7 +40,8 @@ class SpawnStarter:
             if worker.cpus:
                 # Inherited, and so in force before the worker's first thread.
                 os.sched_setaffinity(0, worker.cpus)
-            pid = launch_process(argv, environ, dict(enumerate(descriptors)))
+            prepare = _assume_task(worker.task) if worker.task else None
+            pid = launch_process(argv, environ, dict(enumerate(descriptors)), prepare)
         except OSError as error:
             problem = f"cannot start {argv[0]}: {start_problem(error.errno)}"
             return [StartFailed(worker.local_rank, problem, 126)]
@@ -68,3 +71,13 @@ class SpawnStarter:
 
     def close(self) -> None:
         """Do nothing: nothing stays behind with this start method."""
+
+
+def _assume_task(task: Task) -> Callable[[], None]:
+    """Return what makes a new process one that the task's own process could have started."""
+
+    def prepare() -> None:
+        # The numbers of what is handed over are ours, and stay so for a restart.
+        assume(task.inheritance, [os.dup(fd) for fd in task.handed])
+
+    return prepare

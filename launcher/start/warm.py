@@ -81,8 +81,10 @@ class WarmStarter:
             error_file=worker.error_file,
             title=worker.title,
             cpus=sorted(worker.cpus or ()),
+            inheritance=worker.task.inheritance if worker.task else None,
         )
-        if not self._send(request, descriptors):
+        handed = worker.task.handed if worker.task else ()
+        if not self._send(request, [*descriptors, *handed]):
             return [StartFailed(worker.local_rank, "the fork server has gone", 1)]
         return []
 

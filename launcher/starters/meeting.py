@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from launcher.errors import UsageError
 from launcher.ranks import Place
-from launcher.starters.detect import Environ, read_number
+from launcher.starters.detect import NO_VARIABLE, Environ, read_number
 from launcher.starters.slurm import expand_nodes
 
 # Derived ports lie below those that the kernel gives to outgoing connections (32768 and up).
@@ -31,9 +31,14 @@ def find_master(place: Place, environ: Environ) -> tuple[str, int]:
             " job id that it could be derived from.",
             hint=_make_hint(place, "MASTER_PORT=29500"),
         )
+    return address, derive_port(job)
+
+
+def derive_port(job: str) -> int:
+    """Return a port for the ranks of a job, the same for all that know its name."""
     from binascii import crc32
 
-    return address, _FIRST_PORT + crc32(job.encode()) % _NUM_PORTS
+    return _FIRST_PORT + crc32(job.encode("utf-8", "surrogateescape")) % _NUM_PORTS
 
 
 def find_job_id(place: Place, environ: Environ) -> str:
@@ -51,6 +56,21 @@ def find_job_id(place: Place, environ: Environ) -> str:
         return ""
     names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
     return ".".join(environ[name] for name in names if environ.get(name))
+
+
+def find_nodes(place: Place, environ: Environ) -> tuple[int, int] | None:
+    """Return the index of this rank's node and how many nodes there are.
+
+    None where mpirun over several hosts has not numbered them. The count is that of the Slurm step,
+    elsewhere as if each node had as many ranks as this one.
+    """
+    if place.world_size == place.local_world_size:
+        return 0, 1
+    if place.sources.get("node_rank", NO_VARIABLE) == NO_VARIABLE:
+        return None
+    if place.starter == "slurm" and environ.get("SLURM_STEP_NODELIST"):
+        return place.node_rank, len(expand_nodes(environ["SLURM_STEP_NODELIST"]))
+    return place.node_rank, -(-place.world_size // place.local_world_size)
 
 
 def _derive_address(place: Place, environ: Environ) -> str:

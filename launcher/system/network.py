@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 
+from launcher.errors import RendezvousError
+
 
 def reserve_port(address: str) -> socket.socket:
     """Bind a free port without listening, so that nobody takes it before rank 0 does.
@@ -29,3 +31,15 @@ def own_address() -> str:
         except OSError:  # no default route, as on many a cluster's inner network
             return os.uname().nodename
         return str(probe.getsockname()[0])
+
+
+def check_name(name: str) -> None:
+    """Raise RendezvousError where this node does not know the name; torch would ask for minutes."""
+    try:
+        socket.getaddrinfo(name, None)
+    except OSError as error:
+        raise RendezvousError(
+            f"The ranks are to meet at {name}, the first node of this job step, but this node"
+            f" ({os.uname().nodename}) does not know that name: {error.strerror or error}.",
+            hint="Name another address of it, the same for all ranks: MASTER_ADDR=ADDRESS srun ...",
+        ) from None

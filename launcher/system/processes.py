@@ -7,9 +7,11 @@ nothing of ranks or workers.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 _PR_SET_PDEATHSIG = 1
@@ -17,6 +19,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 # Python ignores these for itself; a child must find them as a shell would leave them.
 _RESTORED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
+
+# Hardly any descriptor that a process inherits has so high a number.
+_HIGH_NUMBER = 4000
 
 # The signals that were blocked when we were started: workers get them so, whatever the loop does.
 _INHERITED_MASK = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -27,6 +32,19 @@ def fill_standard_descriptors() -> None:
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(fd)
+
+
+def allow_open_files() -> int:
+    """Raise our limit on open files as far as we may; return it.
+
+    The usual one is for programs that call `select`, whatever the administrator allows.
+    """
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
 
 
 def die_with_parent(signum: int, parent_pid: int) -> bool:
@@ -148,6 +166,15 @@ def carries_mark(pid: int, mark: bytes) -> bool:
         return False
 
 
+def maps_library(pid: int, name: str) -> bool:
+    """Tell whether a process has loaded a shared library whose file name begins so."""
+    try:
+        with open(f"/proc/{pid}/maps", errors="replace") as file:
+            return any(f"/{name}" in line for line in file)
+    except OSError:
+        return False
+
+
 def send_signal(pid: int, signum: int) -> None:
     """Send a signal; nothing happens when the process does not exist or is not ours."""
     try:
@@ -177,12 +204,17 @@ def kill_sessions(session_ids: Iterable[int]) -> None:
 
 
 def launch_process(
-    argv: Sequence[str], environ: Mapping[str, str], descriptors: Mapping[int, int]
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    descriptors: Mapping[int, int],
+    prepare: Callable[[], None] | None = None,
 ) -> int:
-    """Execute a command in a session of its own, and return its pid.
+    """Execute a command in a session of its own, and return its pid; OSError when that fails.
 
-    descriptors: its descriptor numbers -> ours.
+    descriptors: its descriptor numbers -> ours. prepare: is called in the new process before.
     """
+    if prepare is not None:
+        return _fork_and_execute(argv, environ, descriptors, prepare)
     actions = [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in descriptors.items()]
     return os.posix_spawnp(
         argv[0],
@@ -193,6 +225,50 @@ def launch_process(
         setsigdef=list(_RESTORED_SIGNALS),
         setsigmask=list(_INHERITED_MASK),
     )
+
+
+def _fork_and_execute(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    descriptors: Mapping[int, int],
+    prepare: Callable[[], None],
+) -> int:
+    # It is closed when the command begins; before, it tells why it does not.
+    problem_read, problem_write = os.pipe()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = os.fork()
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # a supervisor must go on to hear
+        os.close(problem_read)
+        os.close(problem_write)
+        raise
+    if pid == 0:
+        try:
+            signal.set_wakeup_fd(-1)  # what arrives here is not for our loop
+            # Away from the numbers that `prepare` may give.
+            above = min(_HIGH_NUMBER, os.sysconf("SC_OPEN_MAX") - 2)
+            problem_write = fcntl.fcntl(problem_write, fcntl.F_DUPFD_CLOEXEC, above)
+            os.setsid()
+            for signum in _RESTORED_SIGNALS:
+                signal.signal(signum, signal.SIG_DFL)
+            for theirs, ours in descriptors.items():
+                os.dup2(ours, theirs)
+            prepare()
+            signal.pthread_sigmask(signal.SIG_SETMASK, _INHERITED_MASK)
+            os.execvpe(argv[0], list(argv), dict(environ))
+        except (OSError, ValueError) as error:  # the latter from limits that may not be raised
+            os.write(problem_write, str(getattr(error, "errno", errno.EPERM)).encode())
+        finally:
+            os._exit(127)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    os.close(problem_write)
+    with open(problem_read, "rb") as pipe:
+        number = pipe.read()
+    if number:
+        os.waitpid(pid, 0)
+        raise OSError(int(number), os.strerror(int(number)))
+    return pid
 
 
 def merged_environ(additions: Mapping[str, str], removed: Sequence[str]) -> dict[str, str]:

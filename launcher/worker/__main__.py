@@ -66,5 +66,9 @@ if __name__ == "__main__":
     )
     from launcher.worker.bootstrap import run
 
+    if os.environ.get("LAUNCHER_AGREE"):
+        from launcher.worker.agreement import agree_first
+
+        _job = agree_first(*_job)
     signal.signal(signal.SIGINT, _ON_INTERRUPT)
     run(*_job)

@@ -2,7 +2,7 @@
 
 What a script can see is as under plain python: sys.argv, sys.path[0], __file__, __main__,
 tracebacks, exit. Added to that: the death signal, faulthandler, and the error file that the failure
-report is made of. Used by both start methods and by attached ranks; knows nothing of the
+report is made of. Used by both start methods and by ranks in place; knows nothing of the
 supervisor.
 """
 
@@ -32,6 +32,9 @@ LOADED_BY_PYTHON: set[str] = set()
 
 # Whether the program has ended with 0, as far as it depends on the program itself.
 has_succeeded = False
+
+# The exit code of a program that has failed.
+_exit_code = 0
 
 # A message or traceback longer than this is cut in the middle: the report is for people.
 _MAX_TEXT = 256 << 10
@@ -69,11 +72,11 @@ def _absolute(path: str) -> str:
 
 def run(kind: str, target: str, args: list[str], error_file: str | None) -> None:
     """Run the program; returns when it ends normally, lets its exceptions through."""
-    global has_succeeded
+    global has_succeeded, _exit_code
     pid = os.getpid()
     own_options = sys.orig_argv[1 : -len(sys.argv)]
     # Registered before the script registers anything, so it runs after all of that.
-    atexit.register(_let_threads_rest)
+    atexit.register(_settle)
     sys.argv = [target if kind != "module" else "-m", *args]
     sys.orig_argv = [
         sys.executable,
@@ -97,21 +100,43 @@ def run(kind: str, target: str, args: list[str], error_file: str | None) -> None
             _run_with_runpy(kind, target)
         has_succeeded = True
     except BaseException as error:
-        has_succeeded = exit_code_of(error) == 0
+        _exit_code = exit_code_of(error)
+        has_succeeded = _exit_code == 0
         # A process that the script has forked comes here as well: its failure is not this worker's.
         _record(error, error_file if os.getpid() == pid else None)
         _hide_our_frames(error)
         raise
 
 
-def _let_threads_rest() -> None:
-    """Wait until the library's threads sleep.
+def _settle() -> None:
+    """Bring to rest what libraries still do when the script has done everything at its exit.
 
     Without this, a script that did all its work can still die in the last millisecond (see
     worker/threads.py).
     """
     if "torch.distributed" in sys.modules:
         _wait_until_idle()
+    if "mpi4py.MPI" in sys.modules:
+        _end_mpi(sys.modules["mpi4py.MPI"])
+
+
+def _end_mpi(mpi: Any) -> None:
+    """Let a rank of MPI end as its script has.
+
+    mpi4py would finalise MPI at the very end of the interpreter, which a forked worker leaves out
+    (worker/quick_exit.py). And after a failure that waits for ranks that wait for this one.
+    """
+    if not mpi.Is_initialized() or mpi.Is_finalized():
+        return
+    if has_succeeded and sys.modules["mpi4py"].rc.finalize is not False:
+        mpi.Finalize()
+    elif _exit_code and "LAUNCHER_RUN_MARK" in os.environ:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except Exception:  # it is closed, None, or something of the script's
+                pass
+        os._exit(_exit_code)
 
 
 def _step_aside_for(first_path: str) -> None:
@@ -229,6 +254,7 @@ def make_worker_error(error: BaseException) -> WorkerError:
         message=_cut(_read_message(error)),
         traceback="" if isinstance(error, SystemExit) else _cut(_format(error)),
         monotonic_ns=moment,
+        used_mpi="mpi4py.MPI" in sys.modules,
     )
 
 

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterable
 
 from launcher.contract import messages
+from launcher.system.inheritance import Inheritance, assume
 from launcher.system.processes import die_with_parent, num_threads
 from launcher.worker import bootstrap, diagnose, openblas, quick_exit, title
 
@@ -164,9 +165,11 @@ def _become_worker(
     os.setsid()
     if not die_with_parent(signal.SIGKILL, server_pid):
         return None
-    for target, descriptor in enumerate(descriptors):
+    for target, descriptor in enumerate(descriptors[:3]):
         os.dup2(descriptor, target)
         os.close(descriptor)
+    if request.inheritance is not None:
+        assume(Inheritance(*request.inheritance), descriptors[3:])
     _set_variables(request)
     if request.cpus:
         os.sched_setaffinity(0, request.cpus)

@@ -1,5 +1,5 @@
-"""Ranks that horovodrun has started: each becomes a rank in place, and Horovod's own variables are
-left alone.
+"""Ranks that horovodrun has started: one supervisor runs them, and Horovod's own variables are left
+alone.
 """
 
 from __future__ import annotations
@@ -34,15 +34,21 @@ def horovodrun(run_command: Any, script: Any, tmp_path: Path) -> Any:
     return run
 
 
-def test_horovod_meets_over_horovodruns_own_store(horovodrun: Any, said: Any) -> None:
+def test_horovod_meets_over_horovodruns_own_store(
+    horovodrun: Any, said: Any, tmp_path: Path
+) -> None:
     done = horovodrun(
-        "import os, torch, horovod.torch as hvd\nhvd.init()\ntotal = hvd.allreduce(torch.ones(1),"
-        " op=hvd.Sum).item()\nopen(f'said_{hvd.rank()}', 'w').write(f'{total}"
-        ' {os.environ["RANK"]} {os.environ["WORLD_SIZE"]} \'\n   '
-        ' f\'{os.environ["HOROVOD_CONTROLLER"]} {"LAUNCHER_RUN_MARK" in os.environ}\')\n'
+        "import os, torch, horovod.torch as hvd\n"
+        "hvd.init()\n"
+        "total = hvd.allreduce(torch.ones(1), op=hvd.Sum).item()\n"
+        "names = 'RANK WORLD_SIZE HOROVOD_CONTROLLER HOROVOD_RANK'.split()\n"
+        "parent = open(f'/proc/{os.getppid()}/cmdline').read()\n"
+        "with open(f'said_{hvd.rank()}', 'w') as file:\n"
+        "    file.write(f\"{total} {[os.environ[n] for n in names]} {'forkserver' in parent}\")\n"
     )
     assert done.code == 0, done.err
-    assert said() == ["2.0 0 2 gloo False", "2.0 1 2 gloo False"]
+    assert said() == [f"2.0 ['{rank}', '2', 'gloo', '{rank}'] True" for rank in range(2)]
+    assert len(list(tmp_path.glob("runs/*/logs/rank_*.out"))) == 2
 
 
 def test_torch_meets_at_a_port_that_all_ranks_derive(horovodrun: Any, said: Any) -> None:
@@ -66,13 +72,13 @@ def test_one_report_names_the_rank_that_failed(horovodrun: Any, tmp_path: Path) 
         "if hvd.rank() == 1: raise ValueError('only here')\n"
         "hvd.allreduce(torch.ones(1), name='alone')\n"
     )
-    text = done.out + done.err
     assert done.code == 1
+    text = done.out + done.err
     assert text.count("FAILED:") == 1, text
-    assert "FAILED: rank 1 (pid " in text
-    assert "ValueError: only here" in text
-    assert "HorovodInternalError" not in text
-    assert list(tmp_path.glob("launcher-*")) == []
+    report = text.partition("FAILED: rank 1 (pid ")[2]
+    assert "ValueError: only here" in report
+    assert "also failed, later: rank 0: horovod.common.exceptions.HorovodInternalError" in report
+    assert len(list(tmp_path.glob("runs/*/report.json"))) == 1
 
 
 def test_nproc_per_node_below_horovodrun_is_refused_with_the_command_to_type(

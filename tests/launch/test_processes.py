@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,3 +123,87 @@ def test_an_environment_is_merged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {"KEPT": "1", "LEFT": "2", "CHANGED": "3"})
     merged = processes.merged_environ({"CHANGED": "4", "NEW": "5"}, ("LEFT", "UNKNOWN"))
     assert merged == {"KEPT": "1", "CHANGED": "4", "NEW": "5"}
+
+
+def is_inheritable(fd: int) -> bool:
+    try:
+        return os.get_inheritable(fd)
+    except OSError:  # the folder that was just read
+        return False
+
+
+def read_all(fd: int) -> str:
+    with open(fd) as file:
+        return file.read()
+
+
+def test_a_process_is_prepared_before_its_command_begins(tmp_path: Path) -> None:
+    """It has the descriptors, the folder and the signals of one from a shell."""
+    read_end, write_end = os.pipe()
+    handed = os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)
+
+    def prepare() -> None:
+        os.fchdir(handed)
+        os.dup2(handed, 77)
+
+    inheritable = {int(name) for name in os.listdir("/proc/self/fd") if is_inheritable(int(name))}
+    show = "pwd; ls /proc/self/fd | tr '\\n' ' '; echo; grep Sig /proc/$$/status"
+    command = ["sh", "-c", show]
+    descriptors = {0: os.open(os.devnull, os.O_RDONLY), 1: write_end, 2: 2}
+    pid = processes.launch_process(command, {"PATH": os.environ["PATH"]}, descriptors, prepare)
+    os.close(write_end)
+    assert os.getsid(pid) == pid
+    folder, numbers, *masks = read_all(read_end).splitlines()
+    assert os.waitpid(pid, 0)[1] == 0
+    assert folder == str(tmp_path)
+    found = {int(number) for number in numbers.split()}
+    # `ls` has one more, for the folder that it reads; and who has started the tests may have some.
+    assert 77 in found
+    assert len(found - {0, 1, 2, 77} - inheritable) == 1
+    blocked = [line.split()[1] for line in masks if line.startswith("SigBlk")]
+    ignored = [line.split()[1] for line in masks if line.startswith("SigIgn")]
+    assert int(blocked[0], 16) == 0
+    assert not int(ignored[0], 16) & (1 << (signal.SIGPIPE - 1))
+    for fd in (handed, descriptors[0]):
+        os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("argv", "error", "number"),
+    [
+        (["/does/not/exist"], None, errno.ENOENT),
+        (["true"], OSError(errno.EMFILE, "Too many open files"), errno.EMFILE),
+        (["true"], ValueError("not allowed to raise maximum limit"), errno.EPERM),
+    ],
+)
+def test_a_process_that_cannot_begin_says_why_and_is_not_left(
+    argv: list[str], error: Exception | None, number: int
+) -> None:
+    def prepare() -> None:
+        if error is not None:
+            raise error
+
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError) as caught:
+        processes.launch_process(argv, dict(os.environ), {}, prepare)
+    assert caught.value.errno == number
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_file_under_a_high_number_does_not_keep_a_problem_from_being_told() -> None:
+    """Where a process tells it, there may be one that it was to inherit."""
+    null = os.open(os.devnull, os.O_RDWR)
+
+    def prepare() -> None:
+        for number in range(3, 256):
+            os.dup2(null, number)
+
+    with pytest.raises(FileNotFoundError):
+        processes.launch_process(["/does/not/exist"], {}, {}, prepare)
+    os.close(null)
+
+
+def test_a_library_is_found_in_a_process_that_has_loaded_it() -> None:
+    assert processes.maps_library(os.getpid(), "libc.so")
+    assert not processes.maps_library(os.getpid(), "libmpi.so.none")
+    assert not processes.maps_library(1 << 23, "libc.so")

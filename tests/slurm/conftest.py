@@ -2,28 +2,40 @@
 munge, systemd or cgroups.
 
 Two nodes are named by loopback addresses, so that every rank can find the first of them; the other
-two by names that nobody knows. The daemons run in the foreground as children of the tests, and end
-with them.
+two by names that nobody knows. The first node has GPUs, which are copies of /dev/null. The daemons
+run in the foreground as children of the tests, and end with them.
 """
 
 from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import socket
+import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import ask_until
+from tests.conftest import Completed, Running, ask_until, wait_until
 from tests.engines import MPI_SETTINGS
 
 NODES = ("127.0.0.1", "127.0.0.2", "nowhere1.invalid", "nowhere2.invalid")
+LAUNCHER = (sys.executable, "-m", "launcher")
+ONE_NODE = ("-N1", "-w", NODES[0])
+TWO_NODES = ("-N2", "-w", ",".join(NODES[:2]))
+
 _PATIENCE_S = 30.0
+
+# What srun says when the job before has not quite gone yet.
+_WAITS = re.compile(r"srun: job \d+ (queued and waiting for|has been allocated) resources$")
+
+_GPUS = 4
 _PROGRAMS = {"slurmd": "slurmd", "slurmctld": "slurmctld", "srun": "slurm-client"}
 
 _SETTINGS = """\
@@ -34,6 +46,7 @@ SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/none
 CredType=cred/none
+GresTypes=gpu
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
 TmpFS={folder}/tmp-%n
@@ -56,7 +69,7 @@ PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def slurm_conf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The configuration of a running Slurm; its path in SLURM_CONF is all that srun needs."""
     missing = [package for program, package in _PROGRAMS.items() if _find(program) is None]
@@ -114,12 +127,17 @@ def _write_conf(folder: Path) -> Path:
     ports = _free_ports(len(NODES) + 1)
     text = _SETTINGS.format(folder=folder, host=host, ports=ports, user=_user())
     (folder / "state").mkdir()
+    for number in range(_GPUS):
+        os.mknod(folder / f"gpu{number}", 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    (folder / "gres.conf").write_text(
+        f"NodeName={NODES[0]} Name=gpu File={folder}/gpu[0-{_GPUS - 1}]\n"
+    )
     for node, port in zip(NODES, ports[1:], strict=True):
         (folder / f"spool-{node}").mkdir()
         (folder / f"tmp-{node}").mkdir()
         text += (
             f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=4"
-            " RealMemory=1000 State=UNKNOWN\n"
+            f" RealMemory=1000 State=UNKNOWN{f' Gres=gpu:{_GPUS}' if node == NODES[0] else ''}\n"
         )
     conf = folder / "slurm.conf"
     conf.write_text(text)
@@ -153,14 +171,67 @@ def _is_idle(environ: dict[str, str]) -> bool:
 
 
 @pytest.fixture
-def slurm(slurm_conf: Path, run_command: Callable[..., Any]) -> Callable[..., Any]:
-    """Run a command of Slurm's to its end, in the folder of the test."""
+def start_slurm(slurm_conf: Path, start_command: Callable[..., Running]) -> Callable[..., Running]:
+    """Start a command of Slurm's in the folder of the test."""
 
-    def run(*argv: str, **env: str) -> Any:
-        return run_command(
-            argv,
-            env={"PATH": _path(), "SLURM_CONF": str(slurm_conf), **MPI_SETTINGS, **env},
-            timeout_s=60.0,
-        )
+    def start(*argv: str, stdin: Any = subprocess.DEVNULL, **env: str) -> Running:
+        settings = {"PATH": _path(), "SLURM_CONF": str(slurm_conf), **MPI_SETTINGS}
+        return start_command(argv, env=settings | env, stdin=stdin)
+
+    return start
+
+
+@pytest.fixture
+def slurm(start_slurm: Callable[..., Running]) -> Callable[..., Any]:
+    """Run a command of Slurm's to its end, in the folder of the test.
+
+    That the job before it had not quite gone is not told.
+    """
+
+    def run(*argv: Any, **options: Any) -> Completed:
+        done = start_slurm(*argv, **options).finish(60.0)
+        lines = done.err.splitlines(keepends=True)
+        return done._replace(err="".join(line for line in lines if not _WAITS.match(line)))
 
     return run
+
+
+class Job:
+    """A step of ranks that have come as far as saying that they are ready."""
+
+    def __init__(self, running: Running, folder: Path, ranks: int) -> None:
+        self.running = running
+        self._folder = folder
+        wait_until(lambda: self._places("ready_*").count("\n") == ranks, "ready ranks")
+        places = [line.split() for line in self._places("ready_*").splitlines()]
+        self.id = places[0][0]
+        self.pids = [int(place[1]) for place in places]
+
+    def _places(self, pattern: str) -> str:
+        return "".join(path.read_text() for path in sorted(self._folder.glob(pattern)))
+
+
+# What the scripts of such jobs begin with.
+_PRELUDE = """
+import os, signal, sys
+RANK = os.environ["RANK"]
+def ready():
+    with open(f"ready_{RANK}", "w") as file:
+        print(os.environ["SLURM_JOB_ID"], os.getpid(), file=file)
+"""
+
+
+@pytest.fixture
+def start_job(
+    start_slurm: Callable[..., Running], script: Callable[..., str], tmp_path: Path
+) -> Callable[..., Job]:
+    """Start the launcher below srun with a script's text; return once all ranks have called ready.
+
+    nodes: the options of srun that choose them.
+    """
+
+    def start(ranks: int, text: str, *options: str, nodes: tuple[str, ...] = ONE_NODE) -> Job:
+        argv = ("srun", *nodes, "-n", str(ranks), *LAUNCHER, *options, script(_PRELUDE + text))
+        return Job(start_slurm(*argv), tmp_path, ranks)
+
+    return start

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.ranks import Assignment, format_ranks
-
-
-def assignment(node_rank: int, sizes: tuple[int, ...]) -> Assignment:
-    return Assignment(
-        attempt=0,
-        node_rank=node_rank,
-        local_world_sizes=sizes,
-        master_addr="127.0.0.1",
-        master_port=1,
-    )
+from launcher.ranks import format_ranks, make_places
 
 
 def test_ranks_of_all_nodes_together_count_from_0_without_gaps() -> None:
     sizes = (2, 1, 3)
-    places = [place for node in range(3) for place in assignment(node, sizes).places()]
+    places = [place for node in range(3) for place in make_places(node, sizes)]
     assert [place.rank for place in places] == list(range(6))
     assert [place.local_rank for place in places] == [0, 1, 0, 0, 1, 2]
     assert [place.node_rank for place in places] == [0, 0, 1, 2, 2, 2]

@@ -11,13 +11,14 @@ import signal
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
+from launcher.attached.obstacles import Facts
 from launcher.attempt.node import NodeServices
 from launcher.attempt.stop import StopRequest
 from launcher.contract.files import RunPaths
-from launcher.events import ChildrenChanged, Event, Exited, Started
+from launcher.events import ChildrenChanged, Event, Exited, Started, TaskLost
 from launcher.options.spec import LaunchSpec
 from launcher.plan.plan import LaunchPlan, NodeFacts, WorkerPlan, make_plan
-from launcher.ranks import Assignment
+from launcher.ranks import Assignment, make_places
 
 # Above what the kernel gives to any process: nobody can be hit by accident.
 FIRST_PID = 1 << 23
@@ -221,10 +222,42 @@ class FakeEvidence:
         return ""
 
 
+class FakeLink:
+    """One process that an engine has started, which nobody can look at."""
+
+    def __init__(self, local_rank: int) -> None:
+        self.facts = Facts(pid=FIRST_PID + 1000 + local_rank)
+        self.has_gone = False
+        self.is_released = False
+
+
+class FakeCrew:
+    """The processes of an engine; remembers how it was told that their ranks have ended."""
+
+    def __init__(self, num_ranks: int) -> None:
+        self.links = [FakeLink(local_rank) for local_rank in range(num_ranks)]
+        self.ends: list[tuple[int, int]] = []
+
+    @property
+    def have_all_gone(self) -> bool:
+        return all(link.has_gone for link in self.links)
+
+    def lose(self, local_rank: int) -> TaskLost:
+        """Let one of them go without a word."""
+        self.links[local_rank].has_gone = True
+        return TaskLost(local_rank)
+
+    def note_end(self, local_rank: int, returncode: int) -> None:
+        self.ends.append((local_rank, returncode))
+
+
 class Stage:
     """Everything that an attempt acts on, faked."""
 
-    def __init__(self, history: Sequence[Step] = (), *, is_ready: bool = True) -> None:
+    def __init__(
+        self, history: Sequence[Step] = (), *, is_ready: bool = True, tasks: int = 0
+    ) -> None:
+        """tasks: how many processes an engine has started; 0 where there is no engine."""
         self.loop = FakeLoop(history)
         self.console = FakeConsole()
         self.kernel = FakeKernel(self.loop)
@@ -232,7 +265,9 @@ class Stage:
         self.stop_request = StopRequest(self.console.say)
         fakes: Any = (self.loop, self.console, FakeKeeper(), FakeEvidence())
         kernel: Any = self.kernel
-        self.node = NodeServices(*fakes, self.stop_request, kernel)
+        self.crew = FakeCrew(tasks)
+        crew: Any = self.crew if tasks else None
+        self.node = NodeServices(*fakes, self.stop_request, kernel, crew)
 
 
 def plan(num_workers: int = 2, paths: RunPaths | None = None, **options: Any) -> LaunchPlan:
@@ -248,4 +283,4 @@ def plan(num_workers: int = 2, paths: RunPaths | None = None, **options: Any) ->
         environ={},
         local_world_size=num_workers,
     )
-    return make_plan(spec, Assignment(0, 0, (num_workers,), "127.0.0.1", 5000), facts)
+    return make_plan(spec, Assignment(0, make_places(0, (num_workers,)), "127.0.0.1", 5000), facts)

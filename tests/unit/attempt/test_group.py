@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from launcher.attempt import relay
 from launcher.attempt.group import GATHER_S, Group
 from launcher.attempt.stop import GIVE_UP_S, SWEEP_GRACE_S
 from launcher.contract.files import RunPaths
@@ -23,7 +24,10 @@ from launcher.events import (
     Signalled,
     Started,
     StartFailed,
+    TaskLost,
+    TaskSignalled,
 )
+from launcher.system.processes import ProcessInfo
 from tests.unit.attempt.fakes import FIRST_PID, Stage, Step, plan
 
 GRACE_S = 30.0
@@ -44,11 +48,16 @@ class Played(NamedTuple):
     node_failure: str
     # Seconds from the start to the end.
     took_s: float
+    # What an engine's processes were to be told: local rank and return code, in order of the ends.
+    ends: list[tuple[int, int]]
 
 
-def play(before: list[Step], *after: Step) -> Played:
-    """Play an attempt of two workers to its end; `calls` and `said` are those after `before`."""
-    stage = Stage(before)
+def play(before: list[Step], *after: Step, tasks: int = 0) -> Played:
+    """Play an attempt of two workers to its end; `calls` and `said` are those after `before`.
+
+    tasks: how many processes an engine has started, for which the workers stand.
+    """
+    stage = Stage(before, tasks=tasks)
     marks: list[int] = []
 
     def mark() -> None:
@@ -75,6 +84,7 @@ def play(before: list[Step], *after: Step) -> Played:
         signum=outcome.signum,
         node_failure=outcome.node_failure,
         took_s=stage.loop.now,
+        ends=stage.crew.ends,
     )
 
 
@@ -364,3 +374,168 @@ def test_an_outcome_is_made_once_for_each_worker() -> None:
     stage.starter.close()
     assert group.outcome().workers[0].evidence == "the kernel says why"
     assert explained == [FIRST_PID]
+
+
+# Workers that stand for the processes of an engine: what these get, the workers get.
+TERM_0, TERM_1 = (TaskSignalled(local_rank, signal.SIGTERM) for local_rank in (0, 1))
+
+# Events, each with what passes until nothing more comes of it => what is asked of the kernel.
+OF_AN_ENGINE: dict[str, tuple[list[Step], str]] = {
+    "SIGUSR1 to one process": ([TaskSignalled(1, signal.SIGUSR1)], "USR1 1"),
+    "SIGUSR1 to all": (
+        [TaskSignalled(0, signal.SIGUSR1), TaskSignalled(1, signal.SIGUSR1)],
+        "USR1 0, USR1 1",
+    ),
+    "SIGUSR1 to us alone": ([Signalled(signal.SIGUSR1)], "nothing"),
+    "an unusual signal": ([TaskSignalled(0, signal.SIGURG)], "URG 0"),
+    "two signals to one process": (
+        [TaskSignalled(0, signal.SIGUSR2), TaskSignalled(0, signal.SIGUSR1)],
+        "USR2 0, USR1 0",
+    ),
+    "Ctrl-Z, then on": (
+        [TaskSignalled(0, signal.SIGTSTP), TaskSignalled(0, signal.SIGCONT)],
+        "STOP group 0, CONT group 0",
+    ),
+    "SIGTERM to one process that goes on": ([TERM_1], "TERM 1"),
+    "SIGINT to one process that goes on": ([TaskSignalled(1, signal.SIGINT)], "INT 1"),
+    "SIGTERM to all, each goes on": ([TERM_0, TERM_1], "TERM 0, TERM 1"),
+}
+
+
+@pytest.mark.parametrize("story", OF_AN_ENGINE)
+def test_a_worker_gets_what_its_process_gets(story: str) -> None:
+    events, expected = OF_AN_ENGINE[story]
+    played = play([], *events, Exited(0, 0), Exited(1, 0), tasks=2)
+    assert (", ".join(played.calls) or "nothing") == expected
+    assert (played.asked, played.said, played.ends) == (None, [], [(0, 0), (1, 0)])
+
+
+# SIGTERM has come to both processes; what is asked of the kernel after that, and what is said.
+STOPPED_BY_AN_ENGINE: dict[str, tuple[list[Step], str, int | None]] = {
+    "one ends of it, and the other, which saves, is not told again": (
+        [Exited(0, -signal.SIGTERM), 5.0, Exited(1, 0)],
+        "nothing",
+        signal.SIGTERM,
+    ),
+    "one ends of it with an exit code of its own": (
+        [Exited(0, 1), Exited(1, 143)],
+        "nothing",
+        signal.SIGTERM,
+    ),
+    "one ends of it, and the other never": ([Exited(0, -signal.SIGTERM)], "kill 1", signal.SIGTERM),
+    "both end well": ([Exited(0, 0), Exited(1, 0)], "nothing", None),
+    "both go on; one fails long after, and the other is asked to end": (
+        [GRACE_S + 1, Exited(0, 3), Exited(1, -signal.SIGTERM)],
+        "TERM 1, CONT group 1",
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("story", STOPPED_BY_AN_ENGINE)
+def test_nobody_gets_a_second_sigterm_by_which_programs_end_at_once(story: str) -> None:
+    events, expected, asked = STOPPED_BY_AN_ENGINE[story]
+    played = play([TERM_0, TERM_1], *events, tasks=2)
+    assert (", ".join(played.calls) or "nothing") == expected
+    assert (played.asked, played.signum) == (asked, asked)
+    if asked is not None:
+        assert played.said[0] == "rank 0 was sent SIGTERM and has ended; stopping"
+
+
+def test_a_rank_that_fails_while_others_go_on_ends_them_as_without_an_engine() -> None:
+    played = play([], Exited(1, 5), Exited(0, -15), tasks=2)
+    assert played.calls == ["TERM 0", "CONT group 0"]
+    assert (played.codes, played.ends) == ([-15, 5], [(1, 5), (0, -15)])
+    assert played.signum is None
+
+
+def test_a_process_that_was_killed_takes_its_worker_along_and_the_others_with_it() -> None:
+    stage = Stage(tasks=2)
+    stage.loop.history = [lambda: stage.crew.lose(1)]
+    with Group(plan(), stage.starter, stage.node) as group:
+        outcome = group.run()
+    stage.starter.close()
+    # Its session once more when it has ended: what was born meanwhile.
+    assert stage.kernel.calls == ["kill 1", "kill 1", "TERM 0", "CONT group 0", "kill 0"]
+    assert outcome.workers[1].returncode == -signal.SIGKILL
+    pid = stage.crew.links[1].facts.pid
+    assert outcome.workers[1].evidence == f"the process that stood for it (pid {pid}) was killed"
+
+
+def test_a_process_that_is_killed_before_its_worker_has_come_to_be_takes_it_along_then() -> None:
+    stage = Stage(tasks=2)
+    stage.starter.start = lambda worker, descriptors: []  # type: ignore[method-assign]
+    stage.loop.history = [
+        Started(0, FIRST_PID),
+        lambda: stage.crew.lose(1),
+        Started(1, FIRST_PID + 1),
+    ]
+    with Group(plan(), stage.starter, stage.node) as group:
+        group.run()
+    assert stage.kernel.calls[0] == "kill 1"
+
+
+def test_a_signal_before_a_worker_has_come_to_be_waits_for_it() -> None:
+    """A fork server starts many of them one after the other."""
+    stage = Stage(tasks=2)
+    stage.starter.start = lambda worker, descriptors: []  # type: ignore[method-assign]
+    stage.loop.history = [
+        Started(0, FIRST_PID),
+        TERM_0,
+        TERM_1,
+        Started(1, FIRST_PID + 1),
+        Exited(0, 0),
+        Exited(1, 0),
+    ]
+    with Group(plan(), stage.starter, stage.node) as group:
+        group.run()
+    assert stage.kernel.calls == ["TERM 0", "TERM 1"]
+
+
+def test_signals_in_close_succession_do_not_keep_each_other_waiting() -> None:
+    often: list[Step] = [TaskSignalled(0, signal.SIGUSR1), 0.03] * 10
+    played = play([], *often, Exited(0, 0), Exited(1, 0), tasks=2)
+    assert played.calls == ["USR1 0"] * 10
+
+
+def test_workers_are_stopped_and_continued_with_a_process_that_nobody_can_ask(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SIGSTOP to a process of the engine is seen by nobody but the kernel."""
+    stage = Stage(tasks=2)
+    stopped = {stage.crew.links[1].facts.pid}
+
+    def look(pid: int) -> ProcessInfo:
+        return ProcessInfo(pid, "python", "T" if pid in stopped else "S", 1, 1, "")
+
+    monkeypatch.setattr(relay, "process_info", look)
+    stage.loop.history = [1.2, stopped.clear, 1.2, Exited(0, 0), Exited(1, 0)]
+    with Group(plan(), stage.starter, stage.node) as group:
+        group.run()
+    stage.starter.close()
+    assert stage.kernel.calls == ["STOP group 1", "CONT group 1"]
+
+
+def test_workers_that_an_engine_has_stopped_do_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm suspends a job for as long as it likes."""
+    stage = Stage(tasks=2)
+    stopped = {link.facts.pid for link in stage.crew.links}
+
+    def look(pid: int) -> ProcessInfo:
+        return ProcessInfo(pid, "python", "T" if pid in stopped else "S", 1, 1, "")
+
+    monkeypatch.setattr(relay, "process_info", look)
+    stage.loop.history = [*[1.0] * 50, stopped.clear, 5.0, Exited(0, 0), Exited(1, 0)]
+    with Group(plan(hang_timeout=20.0), stage.starter, stage.node) as group:
+        outcome = group.run()
+    stage.starter.close()
+    assert outcome.hang is None
+    assert outcome.succeeded
+
+
+def test_the_signals_of_processes_whose_workers_have_ended_go_nowhere() -> None:
+    played = play(
+        [Exited(1, 0)], TERM_1, TaskSignalled(1, signal.SIGTSTP), TaskLost(1), Exited(0, 0), tasks=2
+    )
+    assert played.calls == []
+    assert played.codes == [0, 0]

@@ -7,7 +7,15 @@ import signal
 import pytest
 
 from launcher.attempt.waiting import WaitingRoom
-from launcher.events import ChildrenChanged, Event, ForkServerLost, ForkServerUnsafe, Signalled
+from launcher.events import (
+    ChildrenChanged,
+    Event,
+    ForkServerLost,
+    ForkServerUnsafe,
+    Signalled,
+    TaskLost,
+    TaskSignalled,
+)
 from launcher.start.spawn import SpawnStarter
 from launcher.start.starter import Starter
 from tests.unit.attempt.fakes import Stage, Step, plan
@@ -101,6 +109,31 @@ def test_nothing_else_ends_it(event: Event, calls: list[str]) -> None:
     assert stage.kernel.calls == calls
     assert stage.stop_request.signum is None
     assert not stage.console.said
+
+
+@pytest.mark.parametrize("pause_s", [0.0, PAUSE_S], ids=["importing", "pausing"])
+def test_a_stop_that_an_engine_sends_to_all_its_processes_is_one(pause_s: float) -> None:
+    told = [TaskSignalled(local_rank, signal.SIGTERM) for local_rank in (0, 1)]
+    stage = Stage([lambda: told], is_ready=bool(pause_s), tasks=2)
+    wait(stage, pause_s)
+    assert stage.stop_request.signum == signal.SIGTERM
+    assert stage.console.said == ["received SIGTERM; stopping, a second one forces"]
+    assert stage.loop.now == 0
+
+
+def test_without_any_process_of_the_engine_nobody_needs_the_ranks() -> None:
+    stage = Stage(is_ready=False, tasks=2)
+    stage.loop.history = [lambda: stage.crew.lose(1), lambda: stage.crew.lose(0)]
+    wait(stage)
+    assert stage.stop_request.signum == signal.SIGTERM
+
+
+@pytest.mark.parametrize("event", [TaskSignalled(0, signal.SIGUSR1), TaskLost(0)])
+def test_what_concerns_one_rank_alone_does_not_end_the_wait_of_all(event: Event) -> None:
+    stage = Stage([event], tasks=2)
+    wait(stage, PAUSE_S)
+    assert stage.loop.now == PAUSE_S
+    assert stage.stop_request.signum is None
 
 
 def test_the_end_of_a_fork_server_is_heard_of_when_children_change() -> None:

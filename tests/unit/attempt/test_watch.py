@@ -53,6 +53,16 @@ def test_with_a_timeout_it_is_a_hang_in_time_and_never_a_warning() -> None:
     assert not watching.said
 
 
+def test_time_in_which_we_were_frozen_together_with_the_workers_is_no_hang() -> None:
+    watching = watch(10.0)
+    watching.go_to(5)
+    watching.loop.history.append(1000.0)
+    watching.go_to(1014)
+    assert not watching.hangs
+    watching.go_to(1017)
+    assert watching.hangs[0].still_s < 11
+
+
 def test_once_it_has_ended_nobody_looks() -> None:
     watching = watch(10.0)
     watching.watch.end()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from launcher.contract import environment
-from launcher.ranks import Assignment, Place
+from launcher.ranks import Assignment, Place, make_places
 
 VARIABLES = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "MASTER_ADDR": "a"}
 
@@ -41,7 +41,9 @@ def test_contract_names_are_expanded_and_other_dollars_stay(argument: str, expan
 
 def stall_check(hang_timeout_s: float, port: int = 1, **environ: str) -> str | None:
     run = environment.Run("id", "default", "auto", hang_timeout_s=hang_timeout_s)
-    assignment = Assignment(0, 0, (2,), "127.0.0.1", 5000, "127.0.0.1" if port else "", port)
+    assignment = Assignment(
+        0, make_places(0, (2,)), "127.0.0.1", 5000, "127.0.0.1" if port else "", port
+    )
     return environment.make_common(run, assignment, environ, 4).get(
         "HOROVOD_STALL_CHECK_TIME_SECONDS"
     )
@@ -63,7 +65,9 @@ def test_horovod_keeps_its_own_interval_unless_there_is_a_reason_to_change_it() 
 
 
 def elastic(environ: dict[str, str], is_elastic: bool = True) -> dict[str, str]:
-    assignment = Assignment(0, 0, (2,), "127.0.0.1", 1, "127.0.0.1:2/secret", 2, is_elastic)
+    assignment = Assignment(
+        0, make_places(0, (2,)), "127.0.0.1", 1, "127.0.0.1:2/secret", 2, is_elastic
+    )
     run = environment.Run("id", "default", "auto", max_restarts=1)
     return environment.make_common(run, assignment, environ, 2)
 
@@ -94,8 +98,8 @@ def test_horovod_never_asks_a_proxy_for_the_store(
 
 def test_an_engines_rank_and_a_supervisors_worker_are_told_alike_who_they_are() -> None:
     run = environment.Run("id", "default", "auto", mark="mark", hostname="here")
-    assignment = Assignment(2, 1, (2, 3), "10.0.0.1", 5000)
-    place = assignment.places()[1]
+    assignment = Assignment(2, make_places(1, (2, 3)), "10.0.0.1", 5000)
+    place = assignment.places[1]
     told = environment.make_identity(run, place, 2, ("10.0.0.1", 5000))
     assert environment.make_per_rank(run, assignment, place, None) == told
     assert (told["RANK"], told["NODE_RANK"], told["GROUP_WORLD_SIZE"]) == ("3", "1", "2")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from launcher.attached.proxy import MOST_HANDED
 from launcher.contract import messages
 from launcher.start.server import make_pair
 
@@ -71,6 +72,38 @@ def test_descriptors_travel_beside_a_message(pair: Pair) -> None:
     os.write(copy, b"x")
     assert os.read(read_end, 10) == b"x"
     for fd in (read_end, write_end, copy):
+        os.close(fd)
+
+
+@pytest.mark.parametrize("length", [1, 1 << 16], ids=["in a packet", "in a file"])
+@pytest.mark.parametrize("number", [3, 250, 252])
+def test_many_descriptors_travel_in_their_order(pair: Pair, number: int, length: int) -> None:
+    """An engine may have given a process as many; the file of a long message comes on top."""
+    read_end, write_end = os.pipe()
+    handed = [write_end, *[read_end] * (number - 2), write_end]
+    long = START._replace(args=["x" * length], inheritance=[0o22, 0, [0], [], [7]])
+    messages.send(pair[0], long, handed)
+    received = messages.receive(pair[1])
+    assert received is not None
+    message, copies = received
+    assert message == long
+    assert [os.path.sameopenfile(copy, read_end) for copy in copies] == [
+        os.path.sameopenfile(fd, read_end) for fd in handed
+    ]
+    os.write(copies[-1], b"x")
+    assert os.read(copies[1], 10) == b"x"
+    for fd in (read_end, write_end, *copies):
+        os.close(fd)
+
+
+def test_what_a_process_of_an_engine_may_hand_over_goes_beside_one_message(pair: Pair) -> None:
+    """Besides it: three streams, the working folder, and the file of a long message."""
+    long = START._replace(args=["x" * (1 << 16)])
+    messages.send(pair[0], long, [0] * (3 + 1 + MOST_HANDED))
+    received = messages.receive(pair[1])
+    assert received is not None
+    assert len(received[1]) == 3 + 1 + MOST_HANDED
+    for fd in received[1]:
         os.close(fd)
 
 

@@ -36,8 +36,8 @@ def test_process_that_has_ended_is_progress() -> None:
 
 def test_heartbeat_replaces_output_and_cpu_time() -> None:
     watch = HangWatch(0.0, 2)
-    assert watch.still_for(Progress(0, 1.0, 2.5), 1.0) == 2.5
-    assert watch.still_for(Progress(99, 9.0, 12.5), 2.0) == 12.5
+    assert watch.still_for(Progress(0, 1.0, 2.5), 3.0) == 2.5
+    assert watch.still_for(Progress(99, 9.0, 12.5), 13.0) == 12.5
 
 
 def test_time_in_which_the_job_was_stopped_does_not_count() -> None:
@@ -45,6 +45,7 @@ def test_time_in_which_the_job_was_stopped_does_not_count() -> None:
     watch.still_for(Progress(0, 1.0, None), 0.0)
     watch.restart(1000.0)
     assert watch.still_for(Progress(0, 1.0, None), 1001.0) == 0
+    assert watch.still_for(Progress(0, 1.0, 990.0), 1003.0) == 3
 
 
 @pytest.mark.parametrize(

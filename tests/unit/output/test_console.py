@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import resource
+import socket
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -82,3 +85,46 @@ def test_a_full_reader_makes_us_ask_for_a_pause_and_then_skip_and_count(streams:
     console.show("out", b"after\n")
     assert streams.read(streams.out) == b"after\n"
     assert b"5 lines were not shown" in streams.read(streams.err)
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """A limit on open files as where many ranks need them."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[1] != resource.RLIM_INFINITY and limits[1] < 2048:
+        pytest.skip(f"the limit on open files is {limits[1]}: an administrator must raise it")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2048, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.usefixtures("many_files")
+def test_a_descriptor_may_have_any_number() -> None:
+    """`select` knows 1024 of them; a socket is written to piece by piece, after a look."""
+    ours, theirs = socket.socketpair()
+    high = fcntl.fcntl(ours.fileno(), fcntl.F_DUPFD_CLOEXEC, 1500)
+    with Loop([]) as loop:
+        console = Console(loop, {}, (high, high))
+        console.show("out", b"a\n")
+        console.say("b")
+        console.close()
+    assert theirs.recv(100) == b"a\n[launcher] b\n"
+    os.close(high)
+    ours.close()
+    theirs.close()
+
+
+def test_each_console_has_descriptors_of_its_own_and_no_live_line_for_a_program() -> None:
+    """What an engine gives to its processes may be a terminal, and is read by the engine."""
+    (master, slave), (read_end, write_end) = os.openpty(), os.pipe()
+    with Loop([]) as loop:
+        console = Console(loop, {"TERM": "xterm"}, (slave, write_end), is_plain=True)
+        assert not console.is_tty("out")
+        assert not console.colour
+        console.show("out", b"a\n")
+        console.say("b")
+        console.close()
+    assert os.read(master, 100) == b"a\r\n"
+    assert os.read(read_end, 100) == b"[launcher] b\n"
+    for fd in (master, slave, read_end, write_end):
+        os.close(fd)

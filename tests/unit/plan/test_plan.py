@@ -8,7 +8,7 @@ from launcher.contract.files import RunPaths
 from launcher.options.spec import LaunchSpec
 from launcher.plan.node import NodeFacts
 from launcher.plan.plan import LaunchPlan, make_plan, plan_replacement
-from launcher.ranks import Assignment
+from launcher.ranks import Assignment, make_places
 from launcher.starters.detect import detect
 
 
@@ -30,7 +30,9 @@ def plan(
         environ={},
         local_world_size=num_workers,
     )
-    assignment = Assignment(attempt, 0, (num_workers,), "127.0.0.1", 5000, **(horovod or {}))
+    assignment = Assignment(
+        attempt, make_places(0, (num_workers,)), "127.0.0.1", 5000, **(horovod or {})
+    )
     return make_plan(spec, assignment, facts)
 
 

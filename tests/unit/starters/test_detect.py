@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.attached.agreement import Nodes, known_nodes
 from launcher.errors import EnvironmentMismatch, UsageError
 from launcher.ranks import Place
 from launcher.starters.detect import detect, detect_engine, find_mpi_engine, restart_count
-from launcher.starters.meeting import find_job_id, find_master
+from launcher.starters.meeting import find_job_id, find_master, find_nodes
 
 # What one rank of each starter finds; MASTER_* and the like left out where they do not matter.
 LAUNCHER = {
@@ -336,10 +335,7 @@ def test_the_nodes_of_a_slurm_step_are_counted_alike_on_nodes_with_more_and_with
     None
 ):
     first = {**SLURM, "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURMD_NODENAME": "n1"}
-    assert [known_nodes(detect(environ), environ) for environ in (first, SLURM)] == [
-        Nodes(0, 2),
-        Nodes(1, 2),
-    ]
+    assert [find_nodes(detect(environ), environ) for environ in (first, SLURM)] == [(0, 2), (1, 2)]
 
 
 def test_the_nodes_of_mpirun_are_known_only_where_there_is_one() -> None:
@@ -351,8 +347,8 @@ def test_the_nodes_of_mpirun_are_known_only_where_there_is_one() -> None:
     alone["OMPI_COMM_WORLD_LOCAL_SIZE"] = "4"
     # Ranks 0, 1 and 2, 3 on two hosts, or 0, 2 and 1, 3: the variables of rank 3 are the same.
     several = {**alone, "OMPI_COMM_WORLD_LOCAL_RANK": "1", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}
-    assert known_nodes(detect(alone), alone) == Nodes(0, 1)
-    assert known_nodes(detect(several), several) is None
+    assert find_nodes(detect(alone), alone) == (0, 1)
+    assert find_nodes(detect(several), several) is None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Supervise or attach: decided from who started us and what the flags ask for."""
+"""A rank or a launcher: decided from who started us and what the flags ask for."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.attached.agreement import Agreement, Nodes
-from launcher.attached.join import check_horovod, make_contract, should_attach
+from launcher.attached.engine import check_horovod, is_rank
+from launcher.attached.in_place import make_contract
 from launcher.errors import EnvironmentMismatch, UsageError
 from launcher.options.spec import LaunchSpec
 from launcher.ranks import Place
@@ -25,49 +25,47 @@ def _place(starter: str, size: int, local: int) -> Place:
 
 @pytest.mark.parametrize("starter", ["openmpi", "mpich", "mvapich", "slurm", "horovod"])
 def test_one_of_several_processes_of_an_engine_is_a_rank(starter: str) -> None:
-    assert should_attach(_spec(), _place(starter, 4, 4))
+    assert is_rank(_spec(), _place(starter, 4, 4))
 
 
 @pytest.mark.parametrize("starter", ["none", "launcher", "torchrun", "contract"])
 def test_a_process_that_no_engine_started_supervises(starter: str) -> None:
-    assert not should_attach(_spec(), _place(starter, 4, 4))
+    assert not is_rank(_spec(), _place(starter, 4, 4))
 
 
 def test_the_only_process_of_an_engine_supervises() -> None:
-    assert not should_attach(_spec(nproc_per_node="2"), Place("openmpi"))
+    assert not is_rank(_spec(nproc_per_node="2"), Place("openmpi"))
 
 
 def test_ranks_that_shall_each_start_more_ranks_are_refused() -> None:
     with pytest.raises(EnvironmentMismatch, match=r"srun -n 4 python -m launcher train\.py"):
-        should_attach(_spec(nproc_per_node="2"), _place("slurm", 4, 4))
+        is_rank(_spec(nproc_per_node="2"), _place("slurm", 4, 4))
 
 
 def test_one_launcher_on_each_of_several_nodes_is_refused_as_not_yet_possible() -> None:
     with pytest.raises(UsageError, match="one node"):
-        should_attach(_spec(nproc_per_node="2"), _place("openmpi", 2, 1))
+        is_rank(_spec(nproc_per_node="2"), _place("openmpi", 2, 1))
 
 
-def test_the_contract_of_an_attached_rank_keeps_what_the_user_has_set() -> None:
-    agreed = Agreement("10.0.0.1", 4000, nodes=Nodes(1, 2))
-    variables = make_contract(_spec(), _place("openmpi", 4, 2), {"OMP_NUM_THREADS": "7"}, agreed)
+def test_the_contract_of_a_rank_in_place_keeps_what_the_user_has_set() -> None:
+    place = _place("mpich", 4, 2)._replace(node_rank=1, sources={"node_rank": "NODE"})
+    master = ("10.0.0.1", 4000)
+    variables = make_contract(_spec(), place, {"OMP_NUM_THREADS": "7"}, master)
     assert (variables["NODE_RANK"], variables["GROUP_RANK"]) == ("1", "1")
-    assert (variables["RANK"], variables["GROUP_WORLD_SIZE"], variables["MASTER_ADDR"]) == (
-        "1",
-        "2",
-        "10.0.0.1",
-    )
+    assert (variables["RANK"], variables["GROUP_WORLD_SIZE"]) == ("1", "2")
+    assert (variables["MASTER_ADDR"], variables["MASTER_PORT"]) == ("10.0.0.1", "4000")
     assert "OMP_NUM_THREADS" not in variables
     assert "GLOO_SOCKET_IFNAME" not in variables, "ranks on several nodes cannot meet on loopback"
 
 
 def test_a_rank_whose_node_nobody_knows_is_not_told_a_number() -> None:
-    variables = make_contract(_spec(), _place("openmpi", 4, 2), {}, Agreement("10.0.0.1", 4000))
+    variables = make_contract(_spec(), _place("openmpi", 4, 2), {}, ("10.0.0.1", 4000))
     assert [name for name in variables if name.startswith(("NODE_", "GROUP_"))] == []
 
 
 def test_one_process_alone_is_a_rank_where_only_an_engine_can_start_ranks_of_mpi() -> None:
-    assert should_attach(_spec(backend="mpi"), Place("openmpi"))
-    assert not should_attach(_spec(backend="mpi", nproc_per_node="2"), Place("openmpi"))
+    assert is_rank(_spec(backend="mpi"), Place("openmpi"))
+    assert not is_rank(_spec(backend="mpi", nproc_per_node="2"), Place("openmpi"))
 
 
 @pytest.mark.parametrize(

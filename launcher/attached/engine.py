@@ -1,0 +1,103 @@
+"""Engines that start one process for each rank: mpirun, srun, horovodrun. What follows from that.
+
+Whether this process is one of several ranks or a launcher, and whether the flags go with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from launcher.errors import EnvironmentMismatch, UsageError
+from launcher.options.spec import LaunchSpec
+from launcher.plan.program import horovod_use
+from launcher.ranks import Place
+from launcher.starters.detect import find_mpi_engine
+
+# Engines that start one process for each rank, and tell it which one it is.
+_ENGINES = {
+    "openmpi": "mpirun",
+    "mvapich": "mpirun",
+    "mpich": "mpirun",
+    "slurm": "srun",
+    "horovod": "horovodrun",
+}
+
+_COUNT_FLAG = {"horovodrun": "-np"}
+
+
+def engine_name(place: Place) -> str:
+    """Return the command that has started a process with this place."""
+    return _ENGINES[place.starter]
+
+
+def is_rank(spec: LaunchSpec, place: Place) -> bool:
+    """Tell whether this process is to be one rank of an engine's job, and no supervisor.
+
+    Decided by how many processes the engine has started on this node. Raises EnvironmentMismatch
+    when the flags ask each of them for several workers more.
+    """
+    asks_for_workers = (
+        spec.provenance.get("nproc_per_node", "default") != "default" and spec.nproc != 1
+    )
+    # One process alone starts workers, unless it is to be a rank of MPI, which needs an engine.
+    is_alone = place.world_size == 1 and (spec.backend != "mpi" or asks_for_workers)
+    if place.starter not in _ENGINES or is_alone:
+        return False
+    engine = _ENGINES[place.starter]
+    if not asks_for_workers:
+        return True
+    source = place.sources.get("local_world_size", "")
+    started = (
+        f"{engine} has started {place.local_world_size} processes on this node"
+        f" ({source}={place.local_world_size})"
+    )
+    if place.local_world_size > 1:
+        raise EnvironmentMismatch(
+            f"{started}, and --nproc-per-node {spec.nproc_per_node} asks each of them to start"
+            f" {spec.nproc_per_node} more.",
+            hint=(
+                f"Type for {place.world_size} ranks: {engine} {_COUNT_FLAG.get(engine, '-n')}"
+                f" {place.world_size} python -m launcher {spec.script}, or for one launcher per"
+                f" node: {_per_node(engine)}python -m launcher --nproc-per-node"
+                f" {spec.nproc_per_node} {spec.script}"
+            ),
+        )
+    raise UsageError(
+        f"{engine} has started {place.world_size} launchers, one on each node, and this version"
+        " runs one node.",
+        hint=(
+            f"Type for one rank per process: {engine} {_COUNT_FLAG.get(engine, '-n')} RANKS python"
+            f" -m launcher {spec.script}"
+        ),
+    )
+
+
+def _per_node(engine: str) -> str:
+    """Return what starts one launcher on each node; nothing for horovodrun: it uses this one."""
+    return {"mpirun": "mpirun --map-by ppr:1:node ", "srun": "srun --ntasks-per-node=1 "}.get(
+        engine, ""
+    )
+
+
+def check_horovod(spec: LaunchSpec, place: Place, environ: Mapping[str, str]) -> None:
+    """Raise UsageError where Horovod finds neither MPI nor a store: ranks would train alone.
+
+    For ranks on several hosts, and for those that run in place.
+    """
+    if place.starter != "slurm" or find_mpi_engine(environ) or not horovod_use(spec, environ):
+        return
+    why = (
+        "--backend horovod"
+        if spec.backend == "horovod"
+        else f"{spec.script}, which imports horovod,"
+    )
+    raise UsageError(
+        f"{why} cannot bring together the {place.world_size} ranks that srun has started: Horovod"
+        " needs MPI for that, and neither PMIX_RANK nor PMI_RANK is set.",
+        hint=(
+            f"Type: srun --mpi=pmix -n {place.world_size} python -m launcher {spec.script}, in an"
+            f" allocation: mpirun -np {place.world_size} python -m launcher {spec.script}, or on"
+            f" one node: srun -n 1 python -m launcher --nproc-per-node {place.world_size}"
+            f" {spec.script}"
+        ),
+    )
