@@ -12,7 +12,7 @@ from launcher.jobs import ComputeTarget, MpiHosts, PyTorchConfiguration, Workspa
 from tests.engines import MPI_SETTINGS, needs_mpirun
 from tests.jobs import conftest as jobs
 from tests.jobs.conftest import Submit
-from tests.mpi.test_attach_hosts import AGENT
+from tests.mpi.test_hosts import AGENT
 
 pytestmark = [needs_mpirun, pytest.mark.slow]
 
@@ -51,7 +51,8 @@ def test_a_run_spreads_over_its_hosts(submit: Submit, hosts: ComputeTarget, tmp_
     run.wait_for_completion()
     for rank, host in enumerate(("h1", "h1", "h2", "h2")):
         run.download_file(f"azureml-logs/70_driver_log_{rank}.txt", str(tmp_path / "log"))
-        assert (tmp_path / "log").read_text() == f"{host} {rank} 4 {rank // 2}\n"
+        # Before rank 0's lines may stand a warning of mpirun's own.
+        assert (tmp_path / "log").read_text().endswith(f"{host} {rank} 4 {rank // 2}\n")
     assert run.get_metrics(ranks=3) == {"rank": 3}
 
 
