@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 
 from launcher.jobs import Experiment, Run, Workspace
 from launcher.jobs.__main__ import main
+from tests.conftest import Running
 from tests.jobs.conftest import Submit, wait_for_text
 
 
@@ -94,6 +96,24 @@ def test_a_run_that_waits_is_followed_waited_for_and_canceled(jobs: Jobs, submit
     assert jobs("cancel", "@").out == f"{run.id} had ended: Canceled\n"
     assert jobs("wait", "@").code == 130
     assert jobs("logs", "-f", "@").out.startswith("there\n")
+
+
+def test_the_log_of_one_rank(jobs: Jobs, script: Path) -> None:
+    assert jobs("run", "-n", "2", "train.py", "--lr", "0.5").code == 0
+    assert sorted(jobs("logs", "@").out.splitlines()) == ["[0] rank 0", "[1] rank 1"]
+    assert jobs("logs", "@", "--rank", "1").out == "rank 1\n"
+    assert jobs("logs", "@", "--rank", "one").code == 2
+
+
+def test_ctrl_c_cancels_the_run_that_is_shown(
+    start_command: Callable[..., Running], workspace: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "train.py").write_text("import signal\nprint('there', flush=True)\nsignal.pause()")
+    shown = start_command([sys.executable, "-m", "launcher.jobs", "run", "train.py"])
+    shown.wait_for("there")
+    shown.send(signal.SIGINT)
+    done = shown.finish()
+    assert done.code == 130 and done.out.splitlines()[-1].partition(": ")[0].endswith(" Canceled")
 
 
 def test_the_list_fits_80_columns_and_can_be_filtered(jobs: Jobs, experiment: Experiment) -> None:
