@@ -53,7 +53,8 @@ def find_runs(
     include_children: bool = False,
 ) -> Iterator[Run]:
     """Yield the runs that fit, newest first; tags: a name, or names with their values."""
-    where, values = ["archived = 0"], []
+    where: list[str] = []
+    values: list[str] = []
     for column, value in (("experiment", experiment), ("parent", parent), ("type", kind)):
         if value is not None:
             where.append(f"{column} = ?")
@@ -71,7 +72,8 @@ def find_runs(
                 + (" AND value = ?)" if value is not None else ")")
             )
             values += [key] if value is None else [key, _as_text(value)]
-    sql = f"SELECT id, type FROM run WHERE {' AND '.join(where)} ORDER BY created DESC, id DESC"
+    condition = " AND ".join(where) or "1"
+    sql = f"SELECT id, type FROM run WHERE {condition} ORDER BY created DESC, id DESC"
 
     def ask(connection: sqlite3.Connection) -> list[Any]:
         return connection.execute(sql, values).fetchall()

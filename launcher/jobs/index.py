@@ -30,7 +30,7 @@ CREATE TABLE run (
   id TEXT PRIMARY KEY, experiment TEXT, parent TEXT, type TEXT, display_name TEXT,
   description TEXT, status TEXT, reason TEXT, created REAL, started REAL, ended REAL, target TEXT,
   host TEXT, exit_code INTEGER, snapshot TEXT, git_commit TEXT, command TEXT, user TEXT,
-  nodes INTEGER, processes INTEGER, bytes INTEGER, archived INTEGER, is_over INTEGER
+  nodes INTEGER, processes INTEGER, bytes INTEGER, is_over INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX run_by_time ON run (created);
 CREATE INDEX run_by_experiment ON run (experiment, created);
@@ -267,7 +267,6 @@ class _Row:
             shape.num_nodes,
             shape.num_processes,
             end.get("bytes"),
-            int(record.added.is_archived),
             int(record.is_over),
         )
 

@@ -62,8 +62,6 @@ class Added(NamedTuple):
     description: str | None
     # What the script said of its own end: {"e": "complete" | "fail", ...}.
     verdict: dict[str, Any] | None
-    is_cancel_requested: bool
-    is_archived: bool
 
 
 def add_up(events: Iterable[dict[str, Any]], asked: dict[str, Any]) -> Added:
@@ -76,7 +74,6 @@ def add_up(events: Iterable[dict[str, Any]], asked: dict[str, Any]) -> Added:
         key: asked.get(key) for key in ("display_name", "description") if asked.get(key)
     }
     verdict: dict[str, Any] | None = None
-    is_cancel_requested = is_archived = False
     for event in events:
         kind = event.get("e")
         if kind == "state":
@@ -93,10 +90,6 @@ def add_up(events: Iterable[dict[str, Any]], asked: dict[str, Any]) -> Added:
             names[event["k"]] = event.get("v")
         elif kind in ("complete", "fail"):
             verdict = event
-        elif kind == "cancel":
-            is_cancel_requested = True
-        elif kind in ("archive", "unarchive"):
-            is_archived = kind == "archive"
     return Added(
         states=states,
         tags=tags,
@@ -105,6 +98,4 @@ def add_up(events: Iterable[dict[str, Any]], asked: dict[str, Any]) -> Added:
         display_name=names.get("display_name"),
         description=names.get("description"),
         verdict=verdict,
-        is_cancel_requested=is_cancel_requested,
-        is_archived=is_archived,
     )

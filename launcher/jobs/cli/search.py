@@ -30,14 +30,16 @@ _EXAMPLE = "Type for example: list status=Failed tag.owner=ada 'lr<0.01' since=2
 
 def select(workspace: Workspace, terms: list[str], limit: int | None) -> list[dict[str, Any]]:
     """Return the rows of the runs that fit all terms, newest first."""
-    where, values = ["archived = 0"], []
+    where: list[str] = []
+    values: list[Any] = []
     for term in terms:
         clause, more = _to_sql(term)
         where.append(clause)
         values += more
     if not any(term.startswith("parent") for term in terms):
         where.append("parent IS NULL")
-    sql = f"SELECT * FROM run WHERE {' AND '.join(where)} ORDER BY created DESC, id DESC"
+    condition = " AND ".join(where) or "1"
+    sql = f"SELECT * FROM run WHERE {condition} ORDER BY created DESC, id DESC"
     if limit is not None:
         sql += f" LIMIT {limit}"
 
