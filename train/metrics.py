@@ -14,7 +14,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -74,6 +74,18 @@ class Result:
     images_per_s: float
 
 
+def _log_to_run(record: dict[str, Any]) -> None:
+    """Log the figures of one epoch and split to the run that keeps this training, if one does."""
+    if "LAUNCHER_JOBS_RUN" not in os.environ:
+        return
+    from launcher.jobs import Run  # only where it is wanted
+
+    run, split = Run.get_context(), record["split"]
+    for name in ("loss", "accuracy", "images_per_s", *(["lr"] if split == "train" else [])):
+        if record[name] is not None:
+            run.log(f"{split}_{name}", record[name], step=record["epoch"])
+
+
 class MetricsFile:
     """metrics.jsonl: one line for each epoch and split, written by rank 0."""
 
@@ -112,6 +124,7 @@ class MetricsFile:
             k: None if isinstance(v, float) and not math.isfinite(v) else v
             for k, v in record.items()
         }
+        _log_to_run(record)
         try:
             _append(self._path, json.dumps(record, allow_nan=False).encode() + b"\n")
         except OSError as error:

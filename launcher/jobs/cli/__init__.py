@@ -1,0 +1,1 @@
+"""What `python -m launcher.jobs` does, command by command."""

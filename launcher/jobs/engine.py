@@ -1,0 +1,187 @@
+"""The launcher's command line for a run, and the environment in which it is called. Pure.
+
+The run layer knows the launcher by its command line alone. Nodes that were asked for are this one
+machine: their processes are ranks of one launcher.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import NamedTuple
+
+from launcher import __version__
+from launcher.jobs import secret
+from launcher.jobs.configuration import Shape, shape_of
+from launcher.jobs.store import RunFolder, cache_root
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+# The folder in which the package `launcher` lies, and the one with the stand-in for the SDK.
+PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_SHIM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "shim")
+
+# What says that this process is a rank of somebody's: a run that it submits is none of that.
+_OF_A_RANK = re.compile(
+    "(LOCAL_|GROUP_|ROLE_|LOCAL_WORLD_)?(RANK|WORLD_SIZE|NAME)|NODE_RANK|LOCAL_WORLD_SIZE"
+    "|MASTER_(ADDR|PORT)|(TORCHELASTIC|OMPI|PMIX?|HYDRA|SLURM|HOROVOD_(RANK|SIZE|LOCAL|CROSS"
+    "|GLOO|CONTROLLER|HOSTNAME))_(?!CONF$).*|LAUNCHER_(?!JOBS_SHIM|STORE|HOME|CACHE).*|PET_.*"
+)
+
+# The prefix of a rank's lines: ours, and that of `srun --label`.
+RANK_PREFIX = re.compile(rb"\[(\d+)\] | *(\d+): ")
+
+# Runs a command with its output in a log of the rank's own.
+_TO_ITS_LOG = (
+    'mkdir -p "$LAUNCHER_JOBS_RUN/ranks" &&'
+    ' exec "$@" >>"$LAUNCHER_JOBS_RUN/ranks/$OMPI_COMM_WORLD_RANK.log" 2>&1'
+)
+
+# Each process is one node of the user's own launcher: of ours it keeps only what names the node.
+# The command itself comes in a variable, because the launcher replaces names in arguments.
+_COMMAND_VARIABLE = "LAUNCHER_JOBS_COMMAND"
+_PER_NODE = (
+    "NODE_RANK=$RANK; export NODE_RANK; unset RANK LOCAL_RANK LOCAL_WORLD_SIZE GROUP_RANK"
+    " GROUP_WORLD_SIZE ROLE_NAME ROLE_RANK ROLE_WORLD_SIZE TORCHELASTIC_RUN_ID"
+    " TORCHELASTIC_RESTART_COUNT TORCHELASTIC_MAX_RESTARTS TORCHELASTIC_ERROR_FILE"
+    " TORCHELASTIC_USE_AGENT_STORE LAUNCHER_RUN_ID LAUNCHER_ERROR_FILE LAUNCHER_RUN_DIR"
+    ' LAUNCHER_BACKEND OMP_NUM_THREADS; eval "$LAUNCHER_JOBS_COMMAND"'
+)
+
+
+class Call(NamedTuple):
+    """What the agent executes."""
+
+    argv: list[str]
+    environ: dict[str, str]
+    notes: list[str]
+
+
+def make_call(
+    run: RunFolder,
+    asked: dict[str, Any],
+    interpreter: str,
+    environ: Mapping[str, str],
+    *,
+    source: bytes = b"",
+    target: Mapping[str, Any] | None = None,
+    names: Sequence[str] = (),
+) -> Call:
+    """Return how the launcher is called for a run.
+
+    source: the script's text. target: the settings of the compute target. names: the GPUs or hosts
+    of it that are the run's own.
+    """
+    target = target or {}
+    definition: dict[str, Any] = asked["definition"]
+    shape = shape_of(definition)
+    notes = []
+    is_slurm = bool(asked.get("is_slurm"))
+    made = _make_environ(run, asked, interpreter, environ)
+    if shape.num_nodes > 1 and not is_slurm and not target.get("hosts"):
+        notes.append(f"{shape.num_nodes} nodes were asked for: all of them are this machine")
+    launch = [interpreter, "-m", "launcher"]
+    options = ["--run-dir", run.launcher, "--rdzv-id", run.run_id]
+    if is_slurm and shape.num_nodes > 1:
+        nodes, count = str(shape.num_nodes), str(shape.num_processes)
+        launch = ["srun", "--label", "--nodes", nodes, "--ntasks", count, *launch, *options]
+    elif target.get("hosts") or _wants_mpirun(definition, source):
+        mpirun = ["mpirun", "--oversubscribe", "--allow-run-as-root"]
+        mpirun += ["-np", str(shape.num_processes)]
+        if target.get("hosts"):
+            mpirun += _on_hosts(shape, names, target, made, environ)
+        launch = [*mpirun, "/bin/sh", "-c", _TO_ITS_LOG, "sh", *launch, *options]
+    else:
+        prefix = "[${rank}] " if is_tagged(shape) else ""
+        launch += [*options, "--nproc-per-node", str(shape.num_processes)]
+        if names:
+            launch += ["--devices", ",".join(names)]
+        launch += ["--log-line-prefix-template", prefix, *(asked.get("launcher_options") or [])]
+    if shape.is_command:
+        launch += ["--no-python", "/bin/sh", "-c", _PER_NODE]
+    else:
+        launch += [str(definition["script"]), *definition["arguments"]]
+    return Call(launch, made, notes)
+
+
+def _on_hosts(
+    shape: Shape,
+    names: Sequence[str],
+    target: Mapping[str, Any],
+    made: Mapping[str, str],
+    environ: Mapping[str, str],
+) -> list[str]:
+    """Return what mpirun is told to start the ranks on these hosts, with our variables."""
+    per_node = shape.num_processes // shape.num_nodes
+    hosts = ",".join(f"{name}:{per_node}" for name in names)
+    ours = [name for name, value in made.items() if environ.get(name) != value]
+    exported = [word for name in dict.fromkeys([*ours, "PATH"]) for word in ("-x", name)]
+    return ["--host", hosts, *exported, *(target.get("extra") or [])]
+
+
+def without_rank(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without what makes a process a rank of somebody's."""
+    return {name: value for name, value in environ.items() if not _OF_A_RANK.fullmatch(name)}
+
+
+def is_installed() -> bool:
+    """Tell whether this package lies among others, which must not come onto a run's path."""
+    return os.path.basename(PACKAGE_ROOT) in ("site-packages", "dist-packages")
+
+
+def package_copy() -> str:
+    """Return the folder with the copy of this package for other interpreters."""
+    return os.path.join(cache_root(), "package", __version__)
+
+
+def is_tagged(shape: Shape) -> bool:
+    """Tell whether the lines of the driver log have a rank in front."""
+    return shape.num_processes > 1
+
+
+def _wants_mpirun(definition: dict[str, Any], source: bytes) -> bool:
+    """Tell whether only MPI can start the ranks: scripts of Horovod's, the launcher serves."""
+    is_mpi = str(definition.get("communicator") or "").lower() in ("mpi", "openmpi", "intelmpi")
+    lines = [line.strip() for line in source.splitlines()]
+    imports = [line for line in lines if line.startswith((b"import ", b"from "))]
+    uses_mpi4py = any(b"mpi4py" in line for line in imports)
+    return is_mpi and uses_mpi4py and not any(b"horovod" in line for line in imports)
+
+
+def _make_environ(
+    run: RunFolder, asked: dict[str, Any], interpreter: str, environ: Mapping[str, str]
+) -> dict[str, str]:
+    definition = asked["definition"]
+    made = without_rank(environ)
+    if asked.get("is_slurm") and shape_of(definition).num_nodes > 1:
+        made.update({name: value for name, value in environ.items() if name.startswith("SLURM_")})
+    for variables in ((definition.get("environment") or {}), definition):
+        made.update(
+            {
+                name: value
+                for name, value in (variables.get("environmentVariables") or {}).items()
+                if value != secret.MASK  # the agent has inherited it
+            }
+        )
+    made["LAUNCHER_JOBS_RUN"] = run.path
+    made["AZUREML_RUN_ID"] = run.run_id
+    made["AZUREML_EXPERIMENT_NAME"] = asked.get("experiment", "")
+    if definition.get("command"):
+        made[_COMMAND_VARIABLE] = definition["command"]
+    if asked.get("resume_from"):
+        made["LAUNCHER_RESUME_FROM"] = asked["resume_from"]
+    paths = [] if made.get("LAUNCHER_JOBS_SHIM") == "0" else [_SHIM]
+    if not is_installed():
+        paths.append(PACKAGE_ROOT)  # a checkout: the run uses the launcher that submitted it
+    elif interpreter != asked["interpreter"]:
+        paths.append(package_copy())
+    paths += filter(None, made.get("PYTHONPATH", "").split(os.pathsep))
+    made["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    folder = os.path.dirname(interpreter)
+    if folder and interpreter != sys.executable:
+        made["PATH"] = os.pathsep.join((folder, made.get("PATH", os.defpath)))
+    return made

@@ -1,0 +1,92 @@
+"""What a run has printed: all of it, or the lines of one rank, read on as it grows.
+
+The ranks of the launcher and of srun share the driver log, in which each line says whose it is;
+those that mpirun starts have a file each, because its own tags stand in the middle of lines.
+"""
+
+from __future__ import annotations
+
+import os
+
+from launcher.jobs.engine import RANK_PREFIX
+from launcher.jobs.store import RunFolder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+class LogReader:
+    """Reads on in the logs of a run; whole lines, until it is told that no more will come."""
+
+    def __init__(self, run: RunFolder, rank: int | None) -> None:
+        self._run = run
+        self._rank = rank
+        self._files: dict[str, _Growing] = {}
+
+    def read(self, *, is_over: bool = False) -> bytes:
+        """Return what has come since the last call."""
+        found = lines_of_rank(self._lines(self._run.driver_log, is_over), self._rank)
+        parts = [b"".join(found)]
+        for rank, path in _files_of_ranks(self._run):
+            if self._rank in (None, rank):
+                prefix = b"[%d] " % rank if self._rank is None else b""
+                parts += [prefix + line for line in self._lines(path, is_over)]
+        return b"".join(parts)
+
+    def _lines(self, path: str, is_over: bool) -> list[bytes]:
+        return self._files.setdefault(path, _Growing(path)).read(is_over=is_over)
+
+
+class _Growing:
+    """One file that grows."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._offset = 0
+        self._rest = b""
+
+    def read(self, *, is_over: bool) -> list[bytes]:
+        """Return the lines that have come; one that has not ended, when no more will come."""
+        try:
+            with open(self._path, "rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except OSError:
+            return []
+        self._offset += len(data)
+        data = self._rest + data
+        end = len(data) if is_over else data.rfind(b"\n") + 1
+        self._rest = data[end:]
+        return data[:end].splitlines(keepends=True)
+
+
+def _files_of_ranks(run: RunFolder) -> list[tuple[int, str]]:
+    try:
+        names = os.listdir(run.ranks)
+    except OSError:
+        return []
+    ranks = sorted(int(name[:-4]) for name in names if name[:-4].isdigit())
+    return [(rank, os.path.join(run.ranks, f"{rank}.log")) for rank in ranks]
+
+
+def lines_of_rank(lines: Iterable[bytes], rank: int | None) -> Iterator[bytes]:
+    """Yield a rank's lines without the rank in front; what the launcher says, rank 0 shows.
+
+    None yields all lines as they are.
+    """
+    for line in lines:
+        if rank is None:
+            yield line
+            continue
+        match = RANK_PREFIX.match(line)
+        if match is None:
+            if rank == 0:
+                yield line
+        elif int(match[match.lastindex or 1]) == rank:
+            yield line[match.end() :]
+
+
+def as_text(data: bytes) -> str:
+    """Return output as text; bytes that are none stand as they are written in Python."""
+    return data.decode("utf-8", "backslashreplace")

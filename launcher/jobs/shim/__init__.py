@@ -1,0 +1,1 @@
+"""On the path of a run: a stand-in for the SDK that its script may import."""

@@ -1,0 +1,106 @@
+"""Environments that are built: once for all runs, and with the failing requirement named.
+
+The packages come from a folder, so that no test needs a network.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from launcher.jobs import CondaDependencies, Environment, packages
+from tests.jobs.conftest import Submit
+
+pytestmark = pytest.mark.slow
+
+_SCRIPT = "import tiny, sys\nprint(tiny.VERSION, sys.prefix)\n"
+
+
+@pytest.fixture
+def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with versions 1.0 and 2.0 of a package, the only place where pip looks."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    for version in ("1.0", "2.0"):
+        info = f"tiny-{version}.dist-info"
+        with zipfile.ZipFile(folder / f"tiny-{version}-py3-none-any.whl", "w") as wheel:
+            wheel.writestr("tiny.py", f"VERSION = {version!r}\n")
+            wheel.writestr(
+                f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tiny\nVersion: {version}\n"
+            )
+            wheel.writestr(
+                f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+            )
+            wheel.writestr(f"{info}/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+def needing(*names: str, python: str | None = None) -> Environment:
+    environment = Environment("tiny")
+    environment.python.conda_dependencies = CondaDependencies.create(
+        pip_packages=["azureml-defaults", *names], python_version=python
+    )
+    return environment
+
+
+def test_an_environment_is_built_once(submit: Submit, wheels: Path) -> None:
+    first = submit(_SCRIPT, environment=needing("tiny==1.0"))
+    first.wait_for_completion()
+    version, prefix = Path(first._folder.driver_log).read_text().split()
+    assert version == "1.0" and "/cache/envs/" in prefix
+    assert "azureml-logs/20_image_build_log.txt" in first.get_file_names()
+    second = submit(_SCRIPT, environment=needing("tiny==1.0"))
+    second.wait_for_completion()
+    assert prefix in Path(second._folder.driver_log).read_text()
+    assert not Path(second._folder.build_log).exists()
+    assert [built.packages for built in packages.list_built()] == [{"tiny": "1.0"}]
+    assert packages.prune(0.0) == [] and packages.prune(2e10) == [prefix]
+
+
+def test_a_pin_that_cannot_be_had_is_named(submit: Submit, wheels: Path) -> None:
+    run = submit(_SCRIPT, environment=needing("tiny==0.5"))
+    details = run.wait_for_completion(raise_on_error=False)
+    error = details["error"]["error"]
+    assert error["code"] == "EnvironmentFailed"
+    assert "tiny==0.5 cannot be had for Python" in error["message"]
+    assert "the nearest version is 1.0" in error["message"] and "nearest = True" in error["message"]
+
+
+def test_the_nearest_versions_are_taken_where_that_is_wanted(submit: Submit, wheels: Path) -> None:
+    environment = needing("tiny==0.5", python="3.6.2")
+    environment.python.nearest = True
+    run = submit(_SCRIPT, environment=environment)
+    run.wait_for_completion()
+    assert Path(run._folder.driver_log).read_text().startswith("1.0 ")
+    log = Path(run._folder.build_log).read_text()
+    assert "launcher.jobs: python=3.6.2 cannot be had;" in log
+    assert "launcher.jobs: tiny==0.5 cannot be had; 1.0 is taken instead" in log
+
+
+def test_a_package_that_does_not_exist_is_named(submit: Submit, wheels: Path) -> None:
+    run = submit(_SCRIPT, environment=needing("nothing-like-it"))
+    reason = run.wait_for_completion(raise_on_error=False)["statusReason"]
+    assert reason == "nothing-like-it cannot be had: there is no such package here."
+
+
+@pytest.mark.parametrize(
+    ("wanted", "versions", "nearest"),
+    [
+        ("1.6.0", ["2.0.0", "1.13.1", "1.5"], "1.13.1"),
+        ("3.0", ["1.0", "2.10", "2.9"], "2.10"),
+        ("1.0", ["1.0+cpu", "2.0"], "1.0+cpu"),
+    ],
+)
+def test_the_nearest_version(wanted: str, versions: list[str], nearest: str) -> None:
+    assert packages.find_nearest(wanted, versions) == nearest
+
+
+def test_packages_of_conda_have_other_names_at_pypi() -> None:
+    notes: list[str] = []
+    asked = ["pytorch=1.6", "numpy", "cudatoolkit=10.1", "conda-forge::scipy>=1"]
+    assert packages._from_conda(asked, notes) == ["torch==1.6.*", "numpy", "scipy>=1"]
+    assert "cudatoolkit=10.1 is no package of PyPI's and was left out" in notes

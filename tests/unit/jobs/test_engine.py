@@ -1,0 +1,115 @@
+"""The command line by which a run calls the launcher, and the environment of that."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.jobs import MpiConfiguration, PyTorchConfiguration, ScriptRunConfig, engine, slurm
+from launcher.jobs.configuration import make_definition
+from launcher.jobs.secret import is_secret, mask_definition
+from launcher.jobs.store import RunFolder
+
+RUN = RunFolder("/store/runs/birds_1_2")
+OPTIONS = ["--run-dir", "/store/runs/birds_1_2/launcher", "--rdzv-id", "birds_1_2"]
+
+
+def asked(wanted: Any = None, **more: Any) -> dict[str, Any]:
+    config = ScriptRunConfig(".", "train.py", ["--lr", 0.1], distributed_job_config=wanted)
+    definition = make_definition(config.run_config)
+    return {"definition": definition, "interpreter": "python", "experiment": "birds", **more}
+
+
+def call(what: dict[str, Any], **options: Any) -> engine.Call:
+    environ = options.pop("environ", {"PATH": "/bin"})
+    return engine.make_call(RUN, what, "python", environ, **options)
+
+
+def test_one_process_is_a_run_of_the_launcher_too() -> None:
+    assert call(asked()).argv == [
+        *("python", "-m", "launcher", *OPTIONS, "--nproc-per-node", "1"),
+        *("--log-line-prefix-template", "", "train.py", "--lr", "0.1"),
+    ]
+
+
+def test_several_have_their_rank_in_front_of_each_line() -> None:
+    argv = call(asked(PyTorchConfiguration(process_count=4, node_count=2))).argv
+    assert argv[argv.index("--nproc-per-node") + 1] == "4"
+    assert argv[argv.index("--log-line-prefix-template") + 1] == "[${rank}] "
+
+
+@pytest.mark.parametrize(
+    ("source", "starter"),
+    [
+        (b"from mpi4py import MPI\n", "mpirun"),
+        (b"import horovod.torch as hvd\nfrom mpi4py import MPI\n", "python"),
+        (b"# mpi4py is not used\n", "python"),
+    ],
+)
+def test_mpirun_starts_only_what_needs_it(source: bytes, starter: str) -> None:
+    assert call(asked(MpiConfiguration(2)), source=source).argv[0] == starter
+
+
+def test_gpus_of_the_run_are_named() -> None:
+    argv = call(asked(), target={"devices": ["0", "3"]}, names=["3"]).argv
+    assert argv[argv.index("--devices") + 1] == "3"
+
+
+def test_a_run_that_a_rank_submits_is_no_rank_of_its() -> None:
+    inherited = {
+        **dict.fromkeys(
+            ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "TORCHELASTIC_RUN_ID"), "1"
+        ),
+        **dict.fromkeys(("SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "LAUNCHER_RUN_ID"), "1"),
+        "HOME": "/home/ada",
+        "LAUNCHER_STORE": "/store",
+        "CUDA_VISIBLE_DEVICES": "1",
+    }
+    made = call(asked(), environ=inherited).environ
+    assert set(made) & set(inherited) == {"HOME", "LAUNCHER_STORE", "CUDA_VISIBLE_DEVICES"}
+    assert made["LAUNCHER_JOBS_RUN"] == RUN.path and made["AZUREML_RUN_ID"] == RUN.run_id
+
+
+def test_the_stand_in_for_the_sdk_can_be_switched_off() -> None:
+    shim = os.path.join(engine.PACKAGE_ROOT, "launcher", "jobs", "shim")
+    assert shim in call(asked()).environ["PYTHONPATH"].split(os.pathsep)
+    off = call(asked(), environ={"LAUNCHER_JOBS_SHIM": "0"})
+    assert shim not in off.environ["PYTHONPATH"].split(os.pathsep)
+
+
+def test_a_batch_script_can_be_read() -> None:
+    what = asked(PyTorchConfiguration(process_count=4, node_count=2))
+    script = slurm.make_script(RUN, what, {"partition": "gpu", "extra": ["--exclusive"]})
+    lines = script.splitlines()
+    assert lines[0] == "#!/bin/sh"
+    for option in ("--nodes=2", "--ntasks-per-node=2", "--partition=gpu", "--exclusive"):
+        assert f"#SBATCH {option}" in lines
+    assert "\nexec " in script and lines[-1].endswith(RUN.path)
+    alone = slurm.make_script(RUN, asked(PyTorchConfiguration(process_count=4)), {})
+    assert "#SBATCH --ntasks-per-node=1" in alone and "#SBATCH --cpus-per-task=4" in alone
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [
+        ("TIMEOUT", "Failed"),
+        ("NODE_FAIL", "Failed"),
+        ("CANCELLED by 0", "Canceled"),
+        ("", "Failed"),
+    ],
+)
+def test_how_slurm_ends_a_job_is_how_the_run_ends(state: str, status: str, tmp_path: Path) -> None:
+    found, reason = slurm.describe_end(RunFolder(str(tmp_path)), slurm.Job(state, ""))
+    assert found == status and "job ?" in reason
+
+
+def test_what_is_secret_is_said_by_its_name() -> None:
+    assert all(map(is_secret, ("WANDB_API_KEY", "TOKEN", "db_password", "HF_TOKEN", "KEY_ID")))
+    assert not any(map(is_secret, ("MONKEY", "TOKENIZERS_PARALLELISM", "AUTHOR", "PATH")))
+    variables = {"API_KEY": "x", "COLOUR": "red"}
+    masked, secrets = mask_definition({"environmentVariables": variables})
+    assert masked == {"environmentVariables": {"API_KEY": "***", "COLOUR": "red"}}
+    assert secrets == {"API_KEY": "x"} and variables["API_KEY"] == "x"
