@@ -53,15 +53,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def _lead(founder: proxy.Founder, arguments: list[str]) -> int:
     """Be the supervisor of the ranks that an engine has started on this host."""
-    from launcher.attached.crew import Crew
-    from launcher.starters.detect import detect_engine
+    # Nearly always wanted; whether it is comes out when all else has been loaded.
+    with _early_server(is_wanted=not os.environ.get("PYTHON_EXEC")) as server:
+        from launcher.attached.crew import Crew
+        from launcher.starters.detect import detect_engine
 
-    try:
-        expected = detect_engine(os.environ).local_world_size
-    except LauncherError:
-        expected = 1  # it is raised again where it can be said
-    crew = Crew(founder.take_listener(), expected)
-    code = _run_safely(lambda: _run_for(crew, arguments))
+        try:
+            expected = detect_engine(os.environ).local_world_size
+        except LauncherError:
+            expected = 1  # it is raised again where it can be said
+        crew = Crew(founder.take_listener(), expected)
+        code = _run_safely(lambda: _run_for(crew, arguments, server))
     crew.dismiss(code)
     return code
 
@@ -101,7 +103,7 @@ def _run(argv: list[str], alone: proxy.GoOn) -> int | Callable[[], int]:
     return _supervise(spec)
 
 
-def _run_for(crew: Crew, argv: list[str]) -> int:
+def _run_for(crew: Crew, argv: list[str], server: ServerProcess | None) -> int:
     """Run what the processes of an engine were called with, once for all that are on this host."""
     spec = _read(argv)
     if isinstance(spec, int):
@@ -115,21 +117,20 @@ def _run_for(crew: Crew, argv: list[str]) -> int:
         crew.send_away("")
         return 0
     check_python(spec, os.environ)
-    is_warm = starts_warm(spec, place.local_world_size) and not spec.dry_run
-    with _early_server(is_warm) as server:
-        from launcher import supervisor  # meanwhile, the others come
+    from launcher import supervisor  # meanwhile, the others come
 
-        try:
-            spec, together = host.assemble(crew, spec, place, _say)
-        except host.Apart as apart:
-            engine.check_horovod(spec, place, os.environ)
-            ports = host.find_free_port(), host.find_common_port(crew, place)
-            crew.send_away(str(apart), *ports)
-            return 0
-        if spec.dry_run:
-            _print(supervisor.dry_run(spec, together) + "\n")
-            return 0
-        return _end(crew, supervisor.launch(spec, server, together))
+    try:
+        spec, together = host.assemble(crew, spec, place, _say)
+    except host.Apart as apart:
+        engine.check_horovod(spec, place, os.environ)
+        crew.send_away(str(apart), host.find_free_port(), host.find_common_port(crew, place))
+        return 0
+    if spec.dry_run:
+        _print(supervisor.dry_run(spec, together) + "\n")
+        return 0
+    if not starts_warm(spec, place.local_world_size):
+        server = None
+    return _end(crew, supervisor.launch(spec, server, together))
 
 
 def _end(crew: Crew, result: LaunchResult) -> int:
