@@ -157,6 +157,8 @@ def _find_obstacle(path: str, settings: list[tuple[str, int]], shared: list[_Imp
 
 def _to_preload(item: _Import) -> list[str]:
     root = _root(item.module)
+    if item.module.startswith("launcher.jobs") or (root, *item.names) == ("launcher", "jobs"):
+        return []  # what logs to the history of runs need not use torch
     if root in _TORCH_USERS:
         # Horovod itself may be loaded before the fork: it starts its threads in hvd.init().
         return [*_WITH_TORCH, "horovod.torch"] if root == "horovod" else list(_WITH_TORCH)

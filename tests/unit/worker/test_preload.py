@@ -42,6 +42,12 @@ def test_heavy_modules_are_found_wherever_they_are_imported(scan: Scan) -> None:
 def test_torch_brings_what_every_rank_needs_of_it(scan: Scan) -> None:
     assert {"torch", "torch.distributed"} <= set(scan("import torch\n").modules)
     assert {"torch", "torch.distributed"} <= set(scan("import launcher\n").modules)
+    for text in (
+        "from launcher.jobs import Run",
+        "import launcher.jobs",
+        "from launcher import jobs",
+    ):
+        assert scan(text + "\n").modules == ()
 
 
 def test_imports_of_the_users_own_modules_are_followed(scan: Scan) -> None:
