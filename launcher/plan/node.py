@@ -20,6 +20,10 @@ from launcher.system.machine import usable_cpus, visible_gpus
 _FILES_OF_A_WORKER, _OUR_FILES = 5, 40
 
 
+# Where packages announce their plug-ins for torchrun's --logs-specs.
+_LOGS_SPECS = "torchrun.logs_specs"
+
+
 class NodeFacts(NamedTuple):
     """What this machine and this run are, as far as a plan depends on it."""
 
@@ -48,6 +52,7 @@ def look_at_node(
     Raises LauncherError when the machine cannot hold the workers, UsageError when it has not what
     an option asks for.
     """
+    _check_logs_specs(spec)
     gpus = visible_gpus(os.environ)
     num_cpus = usable_cpus()
     if tasks:
@@ -67,6 +72,22 @@ def look_at_node(
         cpus=_bind(spec, local_world_size, gpus),
         tasks=tuple(tasks),
     )
+
+
+def _check_logs_specs(spec: LaunchSpec) -> None:
+    """Raise UsageError when --logs-specs names what no installed package has: a typing error."""
+    if spec.logs_specs is None:
+        return
+    from importlib.metadata import entry_points
+
+    known = sorted({entry.name for entry in entry_points(group=_LOGS_SPECS)})
+    if spec.logs_specs not in known:
+        names = ", ".join(known) or "there is none here"
+        raise spec.error(
+            "logs_specs",
+            f"must be the name of an installed plug-in of torchrun ({names})",
+            "Leave it out: it has no meaning here.",
+        )
 
 
 def _cpus_of_tasks(tasks: Sequence[Task], num_cpus: int) -> int:

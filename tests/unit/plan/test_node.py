@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.errors import LauncherError
+from launcher.errors import LauncherError, UsageError
 from launcher.options.spec import LaunchSpec
 from launcher.plan.node import look_at_node
 
@@ -24,6 +24,20 @@ def test_the_mark_of_a_fork_server_that_has_been_started_is_the_runs() -> None:
     spec = LaunchSpec(script="train.py")
     assert look_at_node(spec, mark="a word").mark == "a word"
     assert look_at_node(spec).mark != look_at_node(spec).mark
+
+
+def test_logs_specs_must_name_what_a_package_offers_to_torchrun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = tmp_path / "plugged-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[torchrun.logs_specs]\nmine = plugged:Mine\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    look_at_node(LaunchSpec(script="train.py", logs_specs="mine"))
+    with pytest.raises(UsageError, match=r"--logs-specs mein: .*\(.*mine") as caught:
+        look_at_node(LaunchSpec(script="train.py", logs_specs="mein"))
+    assert "Leave it out" in caught.value.hint
 
 
 @pytest.mark.parametrize(
