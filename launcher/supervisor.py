@@ -39,7 +39,12 @@ from launcher.system.files import write_whole
 from launcher.system.keeper import Keeper
 from launcher.system.loop import Loop
 from launcher.system.machine import visible_gpus
-from launcher.system.processes import become_subreaper, die_with_parent, fill_standard_descriptors
+from launcher.system.processes import (
+    allow_open_files,
+    become_subreaper,
+    die_with_parent,
+    fill_standard_descriptors,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -131,6 +136,7 @@ def _prepare_process() -> None:
     if parent.isdigit() and not die_with_parent(signal.SIGTERM, int(parent)):
         raise LauncherError("The process that asked for this launch has ended.")
     become_subreaper()
+    allow_open_files(for_children=False)
     sys.setswitchinterval(1.0)  # one thread: no need to ask for the lock 200 times a second
 
 

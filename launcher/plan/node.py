@@ -101,21 +101,22 @@ def _cpus_of_tasks(tasks: Sequence[Task], num_cpus: int) -> int:
 
 
 def _check_open_files(local_world_size: int) -> None:
-    """Raise LauncherError when the limit on open files is too low for all workers.
+    """Raise LauncherError when this process may not have as many open files as all workers need.
 
-    That is before the first one starts, and not at the one for which it is.
+    That is before the first one starts, and not at the one for which it is. The limit for the
+    process itself, which it can raise, does not matter.
     """
     import resource
 
     needed = _FILES_OF_A_WORKER * local_world_size + _OUR_FILES
-    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if allowed == resource.RLIM_INFINITY or allowed >= needed:
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if most == resource.RLIM_INFINITY or most >= needed:
         return
     who = f"{local_world_size} workers need" if local_world_size > 1 else "One worker needs"
-    problem = f"{who} up to {needed} open files, and the limit here is {allowed}."
-    if most != resource.RLIM_INFINITY and most < needed:
-        raise LauncherError(problem, hint=f"An administrator must raise it: ulimit -Hn {needed}")
-    raise LauncherError(problem, hint=f"Type: ulimit -n {needed}")
+    raise LauncherError(
+        f"{who} up to {needed} open files, and the limit here is {most}.",
+        hint=f"An administrator must raise it: ulimit -Hn {needed}",
+    )
 
 
 def _bind(
