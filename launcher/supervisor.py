@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,7 @@ from launcher.attempt.group import Group
 from launcher.attempt.node import NodeServices
 from launcher.attempt.stop import FORWARDED_SIGNALS, Kernel, StopRequest
 from launcher.attempt.waiting import WaitingRoom
+from launcher.contract.error_file import encode_as_torch
 from launcher.ctl.service import ControlSocket
 from launcher.diagnosis.evidence import Evidence
 from launcher.diagnosis.outcome import AttemptOutcome
@@ -35,11 +37,16 @@ from launcher.start.spawn import SpawnStarter
 from launcher.start.starter import Starter
 from launcher.start.warm import WarmStarter
 from launcher.starters.detect import find_mpi_engine
-from launcher.system.files import write_whole
+from launcher.system.files import write_in_place, write_whole
 from launcher.system.keeper import Keeper
 from launcher.system.loop import Loop
 from launcher.system.machine import visible_gpus
-from launcher.system.processes import become_subreaper, die_with_parent, fill_standard_descriptors
+from launcher.system.processes import (
+    allow_open_files,
+    become_subreaper,
+    die_with_parent,
+    fill_standard_descriptors,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -131,6 +138,7 @@ def _prepare_process() -> None:
     if parent.isdigit() and not die_with_parent(signal.SIGTERM, int(parent)):
         raise LauncherError("The process that asked for this launch has ended.")
     become_subreaper()
+    allow_open_files(for_children=False)
     sys.setswitchinterval(1.0)  # one thread: no need to ask for the lock 200 times a second
 
 
@@ -254,8 +262,23 @@ def _announce(
     report = report._replace(verdict=verdict.reason)
     if facts.paths is not None:
         write_whole(facts.paths.report, report.to_json())
+    _tell_platform(report, facts, console)
     console.print_err(render(report, colour=console.colour))
     return report
+
+
+def _tell_platform(report: FailureReport, facts: NodeFacts, console: Console) -> None:
+    """Leave the first cause to a platform that has set TORCHELASTIC_ERROR_FILE for the launcher."""
+    path = facts.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not path:
+        return
+    message = report.summary()
+    if report.error_type:
+        message = f"{report.error_type}: {report.error_message}"
+    text = encode_as_torch(message, report.traceback, report.exit_code, time.time())
+    problem = write_in_place(path, text)
+    if problem:
+        console.say(f"cannot write TORCHELASTIC_ERROR_FILE={path}: {problem}")
 
 
 def _tell_survivors(outcome: AttemptOutcome, console: Console) -> None:

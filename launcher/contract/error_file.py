@@ -89,6 +89,12 @@ def decode(text: str) -> WorkerError | None:
     return _decode_torch(data)
 
 
+def encode_as_torch(message: str, traceback: str, exit_code: int, time_s: float) -> str:
+    """Return what torchrun leaves for a platform that has set TORCHELASTIC_ERROR_FILE around it."""
+    extra = {"py_callstack": traceback, "timestamp": str(int(time_s))}
+    return json.dumps({"message": {"message": message, "extraInfo": extra, "errorCode": exit_code}})
+
+
 def _decode_torch(data: dict[str, object]) -> WorkerError | None:
     # {"message": {"message": "ValueError: x", "extraInfo": {"py_callstack": "..."}}}
     message = data.get("message")

@@ -111,8 +111,7 @@ class LocalCoordinator:
         return restart.may_replace(report, num_lost, self._past, self._policy, time.monotonic())
 
     def _note(self, report: FailureReport) -> None:
-        signature = restart.signature_of(report)
-        self._past.append(restart.FailedAttempt(time.monotonic(), report.duration_s, signature))
+        self._past.append(restart.FailedAttempt(time.monotonic(), report.duration_s))
 
     def _reserve_port(self) -> int:
         """Keep a free port for rank 0 while the attempt lasts."""

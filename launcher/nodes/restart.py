@@ -1,7 +1,8 @@
 """Whether a failed attempt is followed by another, and when. Pure: clock and chance are arguments.
 
 A budget for the whole run and one for a time window; a pause that grows while attempts fail soon;
-and no restart for what another attempt cannot heal.
+and no restart for what another attempt cannot heal: an error of the program's text, its modules or
+its arguments, at the start and on every rank. All else may be a service that comes up late.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ _MAX_PAUSE_S = 60.0
 
 # Exceptions of the program's text or installation: the next attempt would meet them again.
 UNHEALABLE = frozenset(
-    ("SyntaxError", "IndentationError", "TabError", "ImportError", "ModuleNotFoundError")
+    (
+        "SyntaxError",
+        "IndentationError",
+        "TabError",
+        "ImportError",
+        "ModuleNotFoundError",
+        "NameError",
+        "UnboundLocalError",
+    )
 )
 
 _USAGE_CODE = 2
@@ -50,16 +59,6 @@ class FailedAttempt(NamedTuple):
 
     ended_at: float
     duration_s: float
-    signature: str
-
-
-def signature_of(report: FailureReport) -> str:
-    """Return a text that is equal for failures that are the same; "" when too little is known to
-    compare.
-    """
-    if not report.traceback:
-        return ""
-    return f"{report.error_type}: {report.error_message}\n{report.traceback}"
 
 
 def decide(
@@ -82,7 +81,7 @@ def decide(
     if max(outcome.attempt, len(past)) >= policy.max_restarts:
         allowed = policy.max_restarts
         return Verdict("give_up", f"all {allowed} restarts are used up" if allowed else "")
-    obstacle = outcome.obstacle or _obstacle(outcome.duration_s, report, past, policy, now)
+    obstacle = outcome.obstacle or _limit(report, past, policy, now) or _obstacle(outcome, report)
     if obstacle:
         return Verdict("give_up", f"not restarted: {obstacle}")
     return Verdict("restart", delay_s=_pause_s(outcome, past, policy, chance))
@@ -101,37 +100,32 @@ def may_replace(
 
     `report` is about this worker alone. A replacement costs one restart.
     """
-    return len(past) + num_lost <= policy.max_restarts and not _obstacle(
-        report.duration_s, report, past, policy, now
+    return (
+        len(past) + num_lost <= policy.max_restarts
+        and not _limit(report, past, policy, now)
+        and not (report.duration_s <= STARTUP_S and report.error_type in UNHEALABLE)
     )
 
 
-def _obstacle(
-    duration_s: float,
-    report: FailureReport,
-    past: list[FailedAttempt],
-    policy: RestartPolicy,
-    now: float,
+def _limit(
+    report: FailureReport, past: list[FailedAttempt], policy: RestartPolicy, now: float
 ) -> str:
-    """Return why another attempt would be of no use or is not allowed, or "".
-
-    The failed one took `duration_s`.
-    """
+    """Return why the user's options allow no other attempt after this failure, or ""."""
     if report.exit_code in policy.final_codes:
         return f"--no-restart-codes names exit code {report.exit_code}"
     count, window_s = policy.limit
     if count and sum(attempt.ended_at > now - window_s for attempt in past) >= count:
         return f"--restart-limit allows {count} restarts in {window_s:g} s"
-    if duration_s > STARTUP_S:
+    return ""
+
+
+def _obstacle(outcome: AttemptOutcome, report: FailureReport) -> str:
+    """Return why another attempt would be of no use, or ""."""
+    if outcome.duration_s > STARTUP_S or not all(map(will_hit_all, outcome.workers)):
         return ""
     if report.error_type in UNHEALABLE:
         return f"another attempt would meet the same {report.error_type}"
-    if report.exit_code == _USAGE_CODE and not report.traceback:
-        return "exit code 2 at the start is a usage error"
-    signature = signature_of(report)
-    if signature and past and past[-1].signature == signature and past[-1].duration_s <= STARTUP_S:
-        return "two attempts in a row failed at their start with the same traceback"
-    return ""
+    return "exit code 2 at the start is a usage error"
 
 
 def _pause_s(

@@ -23,7 +23,7 @@ _DESCRIPTION = "Run a script in several worker processes, each with its rank and
 _EPILOG = (
     "Every option can also be given as a variable: PET_ and its name in capitals, as in"
     " PET_STANDALONE=1 or PET_NPROC_PER_NODE=2. The command line wins. Flags may also be spelled"
-    " with underscores."
+    " with underscores, and abbreviated to what begins one flag alone."
 )
 _HELP_WIDTH = 79
 _FLAG_WIDTH = 26
@@ -95,20 +95,45 @@ def make_help_line(option: Option) -> str:
 def _split(
     argv: Sequence[str], table: Mapping[str, Option]
 ) -> tuple[list[str], list[str], list[Option]]:
-    """Return the launcher's own arguments, the script with its own, and the options in use."""
+    """Return the launcher's own arguments, the script with its own, and the options in use.
+
+    Abbreviated flags are written out.
+    """
     used: dict[str, Option] = {}
+    own: list[str] = []
     end = 0
     while end < len(argv) and argv[end].startswith("-") and argv[end] not in ("-", "--"):
-        token = argv[end]
+        token = _write_out(argv[end], table)
+        own.append(token)
         end += 1
         for option, value_follows in _find_options(token, table):
             used[option.name] = option
             if value_follows:
                 if end == len(argv):
                     raise UsageError(f"{token} needs a value.", hint=f"Type: {PROG} --help")
+                own.append(argv[end])
                 end += 1
     script = argv[end + 1 :] if argv[end : end + 1] == ["--"] else argv[end:]
-    return list(argv[:end]), list(script), list(used.values())
+    return own, list(script), list(used.values())
+
+
+def _write_out(token: str, table: Mapping[str, Option]) -> str:
+    """Return an argument with its flag in full, where that begins as one option's alone does."""
+    flag, equals, value = token.partition("=")
+    if not flag.startswith("--") or flag in table:
+        return token
+    typed = flag.replace("_", "-")
+    meant = [known for known in _shown_flags(table) if known.startswith(typed)]
+    if len(meant) > 1:
+        raise UsageError(
+            f"{token}: this may be {', '.join(meant[:-1])} or {meant[-1]}.",
+            hint="Type more letters of the one that you mean.",
+        )
+    return f"{meant[0]}{equals}{value}" if meant else token
+
+
+def _shown_flags(table: Mapping[str, Option]) -> list[str]:
+    return [flag for flag in table if flag.startswith("--") and "_" not in flag]
 
 
 def _find_options(token: str, table: Mapping[str, Option]) -> list[tuple[Option, bool]]:
@@ -131,10 +156,7 @@ def _look_up(flag: str, token: str, table: Mapping[str, Option]) -> Option:
         return table[flag]
     import difflib
 
-    typed = flag.replace("_", "-")
-    shown = [known for known in table if known.startswith("--") and "_" not in known]
-    near = [known for known in shown if known.startswith(typed)]
-    near = near or difflib.get_close_matches(typed, shown, n=1)
+    near = difflib.get_close_matches(flag.replace("_", "-"), _shown_flags(table), n=1)
     hint = f"Did you mean {near[0]}? " if near else ""
     hint += "Options of the script itself stand behind the script."
     raise UsageError(f"{token}: there is no such option.", hint=hint)

@@ -365,7 +365,7 @@ class OptionTable(Options):
         default=None,
         metavar="NAME",
         group=_OTHER,
-        ignored="it names a plug-in of torchrun",
+        ignored="it names a plug-in of torchrun, which must be installed",
     )
 
     script: str = option(help="The script, module or command that each worker runs.")

@@ -20,6 +20,10 @@ from launcher.system.machine import usable_cpus, visible_gpus
 _FILES_OF_A_WORKER, _OUR_FILES = 5, 40
 
 
+# Where packages announce their plug-ins for torchrun's --logs-specs.
+_LOGS_SPECS = "torchrun.logs_specs"
+
+
 class NodeFacts(NamedTuple):
     """What this machine and this run are, as far as a plan depends on it."""
 
@@ -48,6 +52,7 @@ def look_at_node(
     Raises LauncherError when the machine cannot hold the workers, UsageError when it has not what
     an option asks for.
     """
+    _check_logs_specs(spec)
     gpus = visible_gpus(os.environ)
     num_cpus = usable_cpus()
     if tasks:
@@ -69,6 +74,22 @@ def look_at_node(
     )
 
 
+def _check_logs_specs(spec: LaunchSpec) -> None:
+    """Raise UsageError when --logs-specs names what no installed package has: a typing error."""
+    if spec.logs_specs is None:
+        return
+    from importlib.metadata import entry_points
+
+    known = sorted({entry.name for entry in entry_points(group=_LOGS_SPECS)})
+    if spec.logs_specs not in known:
+        names = ", ".join(known) or "there is none here"
+        raise spec.error(
+            "logs_specs",
+            f"must be the name of an installed plug-in of torchrun ({names})",
+            "Leave it out: it has no meaning here.",
+        )
+
+
 def _cpus_of_tasks(tasks: Sequence[Task], num_cpus: int) -> int:
     """Return how many CPUs the tasks have in all; where their engine has bound them, by its shares.
 
@@ -80,21 +101,22 @@ def _cpus_of_tasks(tasks: Sequence[Task], num_cpus: int) -> int:
 
 
 def _check_open_files(local_world_size: int) -> None:
-    """Raise LauncherError when the limit on open files is too low for all workers.
+    """Raise LauncherError when this process may not have as many open files as all workers need.
 
-    That is before the first one starts, and not at the one for which it is.
+    That is before the first one starts, and not at the one for which it is. The limit for the
+    process itself, which it can raise, does not matter.
     """
     import resource
 
     needed = _FILES_OF_A_WORKER * local_world_size + _OUR_FILES
-    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if allowed == resource.RLIM_INFINITY or allowed >= needed:
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if most == resource.RLIM_INFINITY or most >= needed:
         return
     who = f"{local_world_size} workers need" if local_world_size > 1 else "One worker needs"
-    problem = f"{who} up to {needed} open files, and the limit here is {allowed}."
-    if most != resource.RLIM_INFINITY and most < needed:
-        raise LauncherError(problem, hint=f"An administrator must raise it: ulimit -Hn {needed}")
-    raise LauncherError(problem, hint=f"Type: ulimit -n {needed}")
+    raise LauncherError(
+        f"{who} up to {needed} open files, and the limit here is {most}.",
+        hint=f"An administrator must raise it: ulimit -Hn {needed}",
+    )
 
 
 def _bind(

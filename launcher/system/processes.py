@@ -11,7 +11,8 @@ import fcntl
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 _PR_SET_PDEATHSIG = 1
@@ -22,6 +23,9 @@ _RESTORED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
 
 # Hardly any descriptor that a process inherits has so high a number.
 _HIGH_NUMBER = 4000
+
+# The limit on open files that children get: that which we had before we raised our own.
+_files_of_children: tuple[int, int] | None = None
 
 # The signals that were blocked when we were started: workers get them so, whatever the loop does.
 _INHERITED_MASK = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -34,17 +38,43 @@ def fill_standard_descriptors() -> None:
     os.close(fd)
 
 
-def allow_open_files() -> int:
+def allow_open_files(*, for_children: bool = True) -> int:
     """Raise our limit on open files as far as we may; return it.
 
-    The usual one is for programs that call `select`, whatever the administrator allows.
+    for_children: they get the raised one, too. The usual one is for programs that call `select`,
+    whatever the administrator allows.
     """
+    global _files_of_children
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        _files_of_children = None if for_children else (soft, hard)
     return sys.maxsize if hard == resource.RLIM_INFINITY else hard
+
+
+@contextmanager
+def _limit_of_children() -> Iterator[None]:
+    """Have the limit on open files that a child is to inherit; what is open already stays open."""
+    if _files_of_children is None:
+        yield
+        return
+    import resource
+
+    ours = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _take_limit_of_children()
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, ours)
+
+
+def _take_limit_of_children() -> None:
+    import resource
+
+    if _files_of_children is not None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, _files_of_children)
 
 
 def die_with_parent(signum: int, parent_pid: int) -> bool:
@@ -213,18 +243,23 @@ def launch_process(
 
     descriptors: its descriptor numbers -> ours. prepare: is called in the new process before.
     """
+    limit = _files_of_children
+    if prepare is None and limit and max(descriptors.values(), default=0) >= limit[0]:
+        # Under the limit of the children, posix_spawn would refuse such a number.
+        prepare = _take_limit_of_children
     if prepare is not None:
         return _fork_and_execute(argv, environ, descriptors, prepare)
     actions = [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in descriptors.items()]
-    return os.posix_spawnp(
-        argv[0],
-        list(argv),
-        dict(environ),
-        file_actions=actions,
-        setsid=True,
-        setsigdef=list(_RESTORED_SIGNALS),
-        setsigmask=list(_INHERITED_MASK),
-    )
+    with _limit_of_children():
+        return os.posix_spawnp(
+            argv[0],
+            list(argv),
+            dict(environ),
+            file_actions=actions,
+            setsid=True,
+            setsigdef=list(_RESTORED_SIGNALS),
+            setsigmask=list(_INHERITED_MASK),
+        )
 
 
 def _fork_and_execute(

@@ -104,12 +104,19 @@ class _Import(NamedTuple):
     line: int
 
 
+class _Setting(NamedTuple):
+    mapping: str  # last name of what the item is set in: "environ" of `os.environ`
+    variable: str
+    line: int
+
+
 class _Source(NamedTuple):
     """What one file says."""
 
     imports: list[_Import]
-    # Variables that it sets, each with the line.
-    settings: list[tuple[str, int]]
+    # Items that it sets in mappings, and the names that it has for the environment.
+    settings: list[_Setting]
+    environs: set[str]
     # All names and attributes that occur.
     words: set[str]
 
@@ -130,7 +137,7 @@ def scan(kind: str, target: str) -> ScanResult:
         shared = [
             item for item in source.imports if _root(item.module) in _SHARED_PACKAGES | _TORCH_USERS
         ]
-        obstacle = _find_obstacle(path, source.settings, shared)
+        obstacle = _find_obstacle(path, source, shared)
         if obstacle:
             return ScanResult((), obstacle)
         for item in shared:
@@ -148,9 +155,16 @@ def _root(module: str) -> str:
     return module.partition(".")[0]
 
 
-def _find_obstacle(path: str, settings: list[tuple[str, int]], shared: list[_Import]) -> str:
+def _find_obstacle(path: str, source: _Source, shared: list[_Import]) -> str:
     first_import = min((item.line for item in shared), default=sys.maxsize)
-    early = next((variable for variable, line in settings if line < first_import), None)
+    early = next(
+        (
+            setting.variable
+            for setting in source.settings
+            if setting.mapping in source.environs and setting.line < first_import
+        ),
+        None,
+    )
     name = os.path.basename(path)
     return f"{name} sets {early}, which must happen before imports" if early else ""
 
@@ -227,7 +241,7 @@ def _local_sources(imports: list[_Import], own_package: str) -> Iterator[tuple[s
 
 
 def _read_source(path: str, package: str) -> _Source:
-    source = _Source([], [], set())
+    source = _Source([], [], {"environ"}, set())
     try:
         with open(path, "rb") as file:
             tree = compile(
@@ -260,12 +274,22 @@ def _note(node: Any, package: str, source: _Source) -> None:
     elif kind == "ImportFrom":
         module = _absolute(node.module or "", node.level, package)
         source.words.update(module.split("."))
+        source.environs.update(
+            alias.asname for alias in node.names if alias.name == "environ" and alias.asname
+        )
         if module:
             source.imports.append(
                 _Import(module, tuple(alias.name for alias in node.names), node.lineno)
             )
     elif kind in ("Assign", "AugAssign", "Call"):
-        source.settings.extend((name, node.lineno) for name in _find_variables(kind, node))
+        if kind == "Assign" and _last_name(node.value) == "environ":
+            source.environs.update(map(_last_name, node.targets))
+        source.settings.extend(_find_settings(kind, node))
+
+
+def _last_name(node: Any) -> str:
+    """Return `b` of the expression `a.b`, a name itself, and "" of anything else."""
+    return str(getattr(node, "attr", "") or getattr(node, "id", ""))
 
 
 def _absolute(module: str, level: int, package: str) -> str:
@@ -276,31 +300,40 @@ def _absolute(module: str, level: int, package: str) -> str:
     return ".".join([*kept, module] if module else kept)
 
 
-def _find_variables(kind: str, node: Any) -> list[str]:
-    """Return the variables that a statement may set.
+def _find_settings(kind: str, node: Any) -> list[_Setting]:
+    """Return the variables that a statement sets, if its mapping should be the environment.
 
     Known are `environ["X"] = ...`, `environ.setdefault("X", ...)`, `putenv("X", ...)`,
     `environ.update({"X": ...})`, `environ.update(X=...)` and `environ |= {"X": ...}`.
     """
-    keys: list[Any] = []
-    names: list[Any] = []
+    # Mapping and key as nodes of the syntax tree; no mapping where it can only be the environment.
+    found: list[tuple[Any, Any]] = []
     if kind == "Assign":
-        keys = [
-            getattr(target, "slice", None)
+        found = [
+            (target.value, target.slice)
             for target in node.targets
             if type(target).__name__ == "Subscript"
         ]
     elif kind == "AugAssign":
-        keys = getattr(node.value, "keys", [])
-    elif getattr(node.func, "attr", "") in ("setdefault", "putenv"):
-        keys = node.args[:1]
+        found = [(node.target, key) for key in getattr(node.value, "keys", [])]
+    elif _last_name(node.func) == "putenv":
+        found = [(None, key) for key in node.args[:1]]
+    elif getattr(node.func, "attr", "") == "setdefault":
+        found = [(node.func.value, key) for key in node.args[:1]]
     elif getattr(node.func, "attr", "") == "update":
         keys = [key for mapping in node.args for key in getattr(mapping, "keys", [])]
-        names = [keyword.arg for keyword in node.keywords]
-    names += [getattr(key, "value", None) for key in keys]
+        found = [(node.func.value, key) for key in (*keys, *node.keywords)]
     return [
-        name for name in names if isinstance(name, str) and name.startswith(_READ_WHILE_LOADING)
+        _Setting(_last_name(mapping) if mapping else "environ", name, node.lineno)
+        for mapping, key in found
+        if (name := _read_key(key)).startswith(_READ_WHILE_LOADING)
     ]
+
+
+def _read_key(key: Any) -> str:
+    """Return a key that is written as a text or as a keyword; "" for any other."""
+    name = key.arg if type(key).__name__ == "keyword" else getattr(key, "value", None)
+    return name if isinstance(name, str) else ""
 
 
 def import_modules(names: list[str], forced: list[str]) -> list[str]:

@@ -381,3 +381,45 @@ def test_report_comes_within_a_second_while_the_others_ignore_sigterm(
     # Where the stubborn rank was, seen before it was killed.
     assert "s after the stop, killing:" in done.err
     assert "in stubborn" in done.err
+
+
+@pytest.mark.parametrize(
+    ("failing", "message", "has_traceback", "code"),
+    [
+        ("raise ValueError('wrong')", "ValueError: wrong", True, 1),
+        ("sys.exit(7)", "rank 1 failed, exit code 7", False, 7),
+        ("os.kill(os.getpid(), 11)", "rank 1 failed, killed by SIGSEGV (11)", False, 139),
+    ],
+)
+def test_a_platform_around_the_launcher_gets_the_first_cause_as_from_torchrun(
+    failing: str,
+    message: str,
+    has_traceback: bool,
+    code: int,
+    run: Run,
+    script: Script,
+    tmp_path: Path,
+) -> None:
+    script(f"import os, sys, time\nif os.environ['RANK'] == '1': {failing}\ntime.sleep(60)\n")
+    path = tmp_path / "of_the_platform.json"
+    path.write_text("of another launch")
+    environ = {"TORCHELASTIC_ERROR_FILE": str(path)}
+    done = run("--nproc-per-node", "2", "script.py", env=environ)
+    said = json.loads(path.read_text())["message"]
+    assert (done.code, said["errorCode"]) == (code, code)
+    assert said["message"].startswith(message)
+    assert said["extraInfo"]["py_callstack"].startswith("Traceback" if has_traceback else "")
+    assert abs(int(said["extraInfo"]["timestamp"]) - time.time()) < 60
+
+
+def test_an_error_file_of_a_platform_that_cannot_be_written_is_said(
+    run: Run, script: Script
+) -> None:
+    script("raise ValueError\n")
+    done = run("script.py", env={"TORCHELASTIC_ERROR_FILE": "/no/such/file"})
+    assert done.code == 1
+    said = (
+        "[launcher] cannot write TORCHELASTIC_ERROR_FILE=/no/such/file: No such file or directory"
+    )
+    assert said in done.err
+    assert done.err.index(said) < done.err.index("FAILED: ")

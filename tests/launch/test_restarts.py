@@ -137,29 +137,22 @@ def test_a_process_that_an_attempt_left_behind_is_gone_before_the_next(
     assert done.code == 0
 
 
-def test_same_traceback_at_the_start_twice_is_not_tried_a_third_time(
-    run: Run, script: Script, report: Report
-) -> None:
-    done = run(
-        "--nproc-per-node",
-        "2",
-        "--max-restarts",
-        "5",
-        script(HEAD + "if rank == 1: raise ValueError('always')\ntime.sleep(60)\n"),
+def test_a_service_that_comes_up_late_is_waited_for(run: Run, script: Script) -> None:
+    name = script(
+        HEAD + "import socket\n"
+        "with socket.socket() as service:\n"
+        "    service.bind(('127.0.0.1', 0))\n"
+        "    if attempt == 4: service.listen()\n"
+        "    socket.create_connection(service.getsockname()).close()\n"
+        "print('connected', flush=True)\n"
     )
-    assert done.code == 1
-    assert attempts_of(done.err) == 2
-    assert (
-        report()["verdict"]
-        == "not restarted: two attempts in a row failed at their start with the same traceback"
-    )
-    (before,) = report()["history"]
-    assert before.startswith("attempt 0 (")
-    assert "rank 1 failed, exit code 1: ValueError: always" in before
-    assert f"  before: {before}\n" in done.err
+    done = run("--nproc-per-node", "2", "--max-restarts", "5", "--restart-backoff", "0.01", name)
+    assert (done.code, attempts_of(done.err)) == (0, 5), done.err
+    assert done.err.count("ConnectionRefusedError: [Errno 111] Connection refused; starting") == 4
+    assert done.lines == ["[0] connected", "[1] connected"]
 
 
-def test_different_errors_use_up_all_restarts_and_the_report_has_the_history(
+def test_all_restarts_are_used_up_and_the_report_has_the_history(
     run: Run, script: Script, report: Report
 ) -> None:
     done = run(
@@ -169,12 +162,15 @@ def test_different_errors_use_up_all_restarts_and_the_report_has_the_history(
         "3",
         "--restart-backoff",
         "0",
-        script(HEAD + "if rank == 1: raise ValueError(attempt)\ntime.sleep(60)\n"),
+        script(HEAD + "if rank == 1: raise ValueError('always')\ntime.sleep(60)\n"),
     )
     assert attempts_of(done.err) == 4
     assert report()["attempt"] == 3
     assert report()["verdict"] == "all 3 restarts are used up"
-    assert [line[:9] for line in report()["history"]] == ["attempt 0", "attempt 1", "attempt 2"]
+    history = report()["history"]
+    assert [line[:9] for line in history] == ["attempt 0", "attempt 1", "attempt 2"]
+    assert "rank 1 failed, exit code 1: ValueError: always" in history[0]
+    assert f"  before: {history[0]}\n" in done.err
     assert done.err.count("FAILED: ") == 1
 
 
@@ -185,6 +181,7 @@ def test_different_errors_use_up_all_restarts_and_the_report_has_the_history(
             "import there_is_no_such_module",
             "another attempt would meet the same ModuleNotFoundError",
         ),
+        ("print(undefined)", "another attempt would meet the same NameError"),
         ("sys.exit(2)", "exit code 2 at the start is a usage error"),
         (
             "import argparse; argparse.ArgumentParser().parse_args(['--wrong'])",

@@ -54,11 +54,14 @@ def test_no_arguments_give_a_short_usage_with_an_example(capsys):
     ("argv", "words"),
     [
         (
-            ["--nproc-per-nod", "2", "x.py"],
-            "--nproc-per-nod: there is no such option. Did you mean --nproc-p",
+            ["--nproc-per-gpu", "2", "x.py"],
+            "--nproc-per-gpu: there is no such option. Did you mean --nproc-p",
         ),
-        (["--nproc", "2", "x.py"], "Did you mean --nproc-per-node?"),
-        (["--nproc_per_nod=2", "x.py"], "there is no such option. Did you mean --nproc-per-node?"),
+        (["--nproc_pr_node=2", "x.py"], "there is no such option. Did you mean --nproc-per-node?"),
+        (
+            ["--log=x", "x.py"],
+            "--log=x: this may be --log-dir, --log-line-prefix-template or --logs-specs. Type more",
+        ),
         (["-x", "x.py"], "-x: there is no such option."),
         (["--role"], "--role needs a value."),
         (["--standalone=1", "x.py"], "--standalone: "),

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from launcher.contract.error_file import WorkerError, decode, encode
+from launcher.contract.error_file import WorkerError, decode, encode, encode_as_torch
 
 
 def test_a_note_is_read_as_it_was_written() -> None:
@@ -26,6 +26,18 @@ def test_the_file_of_torchs_record_decorator_is_read() -> None:
         }
     )
     assert decode(text) == WorkerError(type="ValueError", message="a: b", traceback="stack")
+
+
+def test_what_a_platform_gets_is_what_torchrun_would_write() -> None:
+    text = encode_as_torch("ValueError: a\ud800", "stack", 3, 12.9)
+    assert json.loads(text) == {
+        "message": {
+            "message": "ValueError: a\ud800",
+            "extraInfo": {"py_callstack": "stack", "timestamp": "12"},
+            "errorCode": 3,
+        }
+    }
+    assert decode(text) == WorkerError(type="ValueError", message="a\ud800", traceback="stack")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from launcher.contract.error_file import WorkerError
 from launcher.diagnosis.outcome import AttemptOutcome, WorkerOutcome
 from launcher.diagnosis.report import FailureReport
 from launcher.nodes.restart import (
@@ -15,16 +16,23 @@ from launcher.nodes.restart import (
     Verdict,
     decide,
     may_replace,
-    signature_of,
 )
 
 SOON, LATE = 1.0, 3600.0
 
 
-def attempt(number: int = 0, duration_s: float = SOON, **more: Any) -> AttemptOutcome:
-    return AttemptOutcome(
-        number, (WorkerOutcome(0, 17, 1, ended_at=1.0, order=1),), duration_s=duration_s, **more
-    )
+def worker(rank: int, error_type: str = "ValueError", message: str = "x") -> WorkerOutcome:
+    error = WorkerError(error_type, message, "Traceback\nx")
+    return WorkerOutcome(rank, 17 + rank, 1, ended_at=1.0, order=1 + rank, error=error)
+
+
+def attempt(
+    number: int = 0,
+    duration_s: float = SOON,
+    workers: tuple[WorkerOutcome, ...] = (worker(0),),
+    **more: Any,
+) -> AttemptOutcome:
+    return AttemptOutcome(number, workers, duration_s=duration_s, **more)
 
 
 def failed(
@@ -36,10 +44,8 @@ def failed(
     return FailureReport(0, 17, "n", "exit code 1", exit_code, error_type, message, traceback)
 
 
-def past(
-    count: int, *, duration_s: float = SOON, ended_at: float = 0.0, signature: str = "other"
-) -> list[FailedAttempt]:
-    return [FailedAttempt(ended_at, duration_s, signature)] * count
+def past(count: int, *, duration_s: float = SOON, ended_at: float = 0.0) -> list[FailedAttempt]:
+    return [FailedAttempt(ended_at, duration_s)] * count
 
 
 def verdict(
@@ -85,35 +91,43 @@ def test_budget_of_a_window_forgets_what_is_older() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", ["SyntaxError", "IndentationError", "ImportError", "ModuleNotFoundError"]
+    "error",
+    [
+        *("SyntaxError", "IndentationError", "ImportError", "ModuleNotFoundError"),
+        *("NameError", "UnboundLocalError"),
+    ],
 )
 def test_error_in_the_program_text_is_not_restarted_at_the_start(error: str) -> None:
-    assert verdict(attempt(), failed(error_type=error), []).action == "give_up"
+    workers = (worker(0, error), worker(1, error))
+    ended = attempt(workers=workers)
+    assert error in verdict(ended, failed(error_type=error), []).reason
     # Hours later it may be a file system that was away.
-    assert verdict(attempt(duration_s=LATE), failed(error_type=error), []).action == "restart"
+    late = attempt(duration_s=LATE, workers=workers)
+    assert verdict(late, failed(error_type=error), []).action == "restart"
+
+
+@pytest.mark.parametrize("other", [worker(1), WorkerOutcome(1, 18, None), WorkerOutcome(1, 18, 0)])
+def test_error_in_the_program_text_that_one_rank_does_not_meet_is_restarted(
+    other: WorkerOutcome,
+) -> None:
+    ended = attempt(workers=(worker(0, "ImportError"), other))
+    assert verdict(ended, failed(error_type="ImportError"), []).action == "restart"
 
 
 def test_usage_error_is_not_restarted_at_the_start() -> None:
-    assert verdict(attempt(), failed(2, "", "", ""), []).action == "give_up"
-    assert verdict(attempt(duration_s=LATE), failed(2, "", "", ""), []).action == "restart"
+    usage = (worker(0, "SystemExit", "2"), worker(1, "SystemExit", "2"))
+    report = failed(2, "", "", "")
+    assert "usage error" in verdict(attempt(workers=usage), report, []).reason
+    assert verdict(attempt(duration_s=LATE, workers=usage), report, []).action == "restart"
+    assert verdict(attempt(), report, []).action == "restart"  # a command's own meaning of 2
 
 
-def test_same_traceback_at_the_start_twice_is_enough() -> None:
-    same = past(1, signature=signature_of(failed()))
-    assert verdict(attempt(1), failed(), same).action == "give_up"
-    assert verdict(attempt(1), failed(message="y", traceback="y"), same).action == "restart"
-    assert verdict(attempt(1, LATE), failed(), same).action == "restart"
-    assert (
-        verdict(
-            attempt(1), failed(), past(1, duration_s=LATE, signature=signature_of(failed()))
-        ).action
-        == "restart"
-    )
-
-
-def test_deaths_without_a_traceback_are_not_the_same() -> None:
-    assert signature_of(failed(traceback="")) == ""
-    assert verdict(attempt(1), failed(3, "", "", ""), past(1, signature="")).action == "restart"
+def test_every_other_failure_uses_all_restarts() -> None:
+    refused = worker(0, "ConnectionRefusedError"), worker(1, "ConnectionRefusedError")
+    for count in range(9):
+        ended = attempt(count, workers=refused)
+        assert verdict(ended, failed(), past(count)).action == "restart"
+    assert verdict(attempt(9, workers=refused), failed(), past(9)).action == "give_up"
 
 
 def test_codes_that_never_restart_count_at_any_time() -> None:

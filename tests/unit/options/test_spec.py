@@ -87,6 +87,25 @@ def test_a_variable_means_the_same_as_the_flag_in_either_spelling(name):
         assert getattr(by_variable, name) != field.default
 
 
+@pytest.mark.parametrize(
+    ("argv", "name", "value"),
+    [
+        (["--nproc", "2"], "nproc_per_node", "2"),
+        (["--nproc_per=2"], "nproc_per_node", "2"),
+        (["--redirect", "3"], "redirects", "3"),
+        (["--redirects", "3"], "redirects", "3"),
+        (["--max", "3"], "max_restarts", 3),
+        (["--standal"], "standalone", True),
+        (["--start", "spawn"], "start", "spawn"),
+        (["--start-m=fork"], "start_method", "fork"),
+    ],
+)
+def test_what_begins_one_long_option_alone_stands_for_it(argv, name, value):
+    spec = spec_of(*argv)
+    assert getattr(spec, name) == value
+    assert spec.provenance[name] in LaunchSpec.options[name].spellings
+
+
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_spec_survives_the_way_to_arguments_and_back(name):
     spec = spec_of(environ={f"PET_{name.upper()}": OTHER_VALUES[name]})

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import resource
 from pathlib import Path
 
 import pytest
 
-from launcher.errors import LauncherError
+from launcher.errors import LauncherError, UsageError
 from launcher.options.spec import LaunchSpec
 from launcher.plan.node import look_at_node
 
@@ -26,13 +25,27 @@ def test_the_mark_of_a_fork_server_that_has_been_started_is_the_runs() -> None:
     assert look_at_node(spec).mark != look_at_node(spec).mark
 
 
-@pytest.mark.parametrize(
-    ("most", "hint"), [(4096, "Type: ulimit -n 240"), (100, "An administrator .*: ulimit -Hn 240")]
-)
-def test_more_workers_than_open_files_allow_are_refused_with_the_command_to_type(
-    monkeypatch: pytest.MonkeyPatch, most: int, hint: str
+def test_logs_specs_must_name_what_a_package_offers_to_torchrun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda kind: (100, most))
-    with pytest.raises(LauncherError, match="40 workers need up to 240 open files") as caught:
-        look_at_node(LaunchSpec(script="train.py", nproc_per_node="40"))
-    assert re.fullmatch(hint, caught.value.hint)
+    metadata = tmp_path / "plugged-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[torchrun.logs_specs]\nmine = plugged:Mine\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    look_at_node(LaunchSpec(script="train.py", logs_specs="mine"))
+    with pytest.raises(UsageError, match=r"--logs-specs mein: .*\(.*mine") as caught:
+        look_at_node(LaunchSpec(script="train.py", logs_specs="mein"))
+    assert "Leave it out" in caught.value.hint
+
+
+def test_more_workers_than_open_files_may_be_allowed_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (100, 239))
+    spec = LaunchSpec(script="train.py", nproc_per_node="40")
+    with pytest.raises(LauncherError, match=r"40 workers need up to 240 open files.* is 239") as e:
+        look_at_node(spec)
+    assert e.value.hint == "An administrator must raise it: ulimit -Hn 240"
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (100, 240))
+    look_at_node(spec)

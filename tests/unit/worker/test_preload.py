@@ -72,6 +72,9 @@ def test_imports_of_the_users_own_modules_are_followed(scan: Scan) -> None:
         ("os.environ.update(TORCH_HOME='x')", "TORCH_HOME"),
         ("os.environ |= {'PYTORCH_CUDA_ALLOC_CONF': 'x'}", "PYTORCH_CUDA_ALLOC_CONF"),
         ("os.putenv('TQDM_DISABLE', '1')", "TQDM_DISABLE"),
+        ("from os import putenv; putenv('OMP_DYNAMIC', '1')", "OMP_DYNAMIC"),
+        ("from os import environ as env; env['OMP_DYNAMIC'] = '1'", "OMP_DYNAMIC"),
+        ("env = os.environ\nenv.update(OMP_DYNAMIC='1')", "OMP_DYNAMIC"),
     ],
 )
 def test_variables_that_are_set_before_a_heavy_import_are_an_obstacle(
@@ -84,6 +87,20 @@ def test_variables_that_are_set_before_a_heavy_import_are_an_obstacle(
 @pytest.mark.parametrize("text", ["x = (\n", "\0", "import numpy\nclass\n", "", "\xff\xfe"])
 def test_a_source_that_cannot_be_read_is_no_error_here(scan: Scan, text: str) -> None:
     assert scan(text) == preload.ScanResult((), "")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "any_dict['OMP_NUM_THREADS'] = 1",
+        "defaults.setdefault('OMP_NUM_THREADS', 1)",
+        "config.update({'MKL_NUM_THREADS': 1}, OMP_NUM_THREADS=1)",
+        "table |= {'OMP_NUM_THREADS': 1}",
+        "child_env = dict(os.environ)\nchild_env['OMP_NUM_THREADS'] = '1'",
+    ],
+)
+def test_only_what_is_set_in_the_environment_is_an_obstacle(scan: Scan, setting: str) -> None:
+    assert scan(f"import os\n{setting}\nimport torch\n").obstacle == ""
 
 
 def test_harmless_settings_are_no_obstacle(scan: Scan) -> None:
