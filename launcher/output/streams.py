@@ -22,9 +22,11 @@ _PART_S = 0.2
 # Longer text is no question to the user: it is part of a long line, which soon ends.
 _LONGEST_PROMPT = 4096
 
-# Rewritten so often, and for so long, a line is a progress bar; nobody sees a faster one.
+# Rewritten so often, and for so long, a line is a progress bar; nobody sees a faster one. One that
+# may become a bar is shown as it is only later.
 _BAR_REWRITES = 3
 _BAR_S = 0.3
+_MAY_BE_BAR_S = 1.0
 
 # A line that is longer than this may be torn by others.
 _LONGEST_WHOLE_LINE = 64 << 20
@@ -229,7 +231,7 @@ class RankStream:
         if self._splitter.length > _LONGEST_PROMPT:
             return self.last_output_at + PROGRESS_INTERVAL_S
         if self._splitter.num_rewrites:
-            return self._began_at + _BAR_S
+            return self._began_at + _MAY_BE_BAR_S
         return max(self._began_at, self._shown_at) + _PART_S
 
     def _go_on(self) -> None:
