@@ -80,11 +80,15 @@ def _take_limit_of_children() -> None:
 def die_with_parent(signum: int, parent_pid: int) -> bool:
     """Ask the kernel to send `signum` to this process when its parent dies.
 
-    Returns False when the parent `parent_pid` had gone before, in which case nobody would ever send
-    it.
+    Returns False when `parent_pid` had gone before, in which case nobody would ever send it. It may
+    be further above: a wrapper can have started this process, and wait for it.
     """
     _prctl(_PR_SET_PDEATHSIG, signum)
-    return os.getppid() == parent_pid
+    above = os.getppid()
+    while above not in (0, 1, parent_pid):
+        info = process_info(above)
+        above = info.parent_pid if info is not None else 0
+    return above == parent_pid
 
 
 def become_subreaper() -> None:
