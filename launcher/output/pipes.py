@@ -247,8 +247,8 @@ class WorkerPipes:
         self._loop.watch(self._fds[key], lambda: self._read(key))
 
     def _read(self, key: tuple[int, str]) -> None:
-        if not self._may_read(key):  # since this turn of the loop began
-            return
+        if self._claimed.get(self._console_of(key[0])) not in (None, self._streams[key]):
+            return  # since this turn of the loop began
         try:
             data = os.read(self._fds[key], _READ_BYTES)
         except BlockingIOError:
