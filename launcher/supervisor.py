@@ -46,6 +46,7 @@ from launcher.system.processes import (
     become_subreaper,
     die_with_parent,
     fill_standard_descriptors,
+    keep_freed_memory,
 )
 
 TYPE_CHECKING = False
@@ -139,6 +140,7 @@ def _prepare_process() -> None:
         raise LauncherError("The process that asked for this launch has ended.")
     become_subreaper()
     allow_open_files(for_children=False)
+    keep_freed_memory()
     sys.setswitchinterval(1.0)  # one thread: no need to ask for the lock 200 times a second
 
 

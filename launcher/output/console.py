@@ -159,6 +159,13 @@ class Console:
         self.colour = _wants_colour(environ, out.is_tty and err.is_tty)
         # The live line: whose it is, the stream that it stands on, and what it shows.
         self._live: tuple[int, str, bytes] | None = None
+        # Whose unfinished line stands at the end of a stream that is no terminal.
+        self._open: dict[str, object] = {}
+        self._is_shared = _are_same(*descriptors)
+        # Who is writing a line that is too long to be kept: nobody else should write meanwhile.
+        self.claimant: object = None
+        # What those had to say who ended meanwhile.
+        self._deferred: list[tuple[str, bytes]] = []
         self._skipped_lines = 0
         self._skipping = False
 
@@ -185,12 +192,57 @@ class Console:
         self._skipping = True
 
     def show(self, stream: str, block: bytes) -> None:
-        """Write a block of whole lines, complete with prefixes."""
+        """Write a block of whole lines, complete with prefixes; behind a long line that is not
+        finished.
+        """
+        if self.claimant is not None:
+            self._deferred.append((stream, block))
+            return
         if self._skipping and not self._reader_is_back(block):
             return
+        self._break_lines(stream)
         self._clear_live(stream)
         self._writers[stream].write(block)
         self._redraw_live()
+
+    def show_part(self, owner: object, stream: str, text: bytes, *, is_last: bool = False) -> None:
+        """Write a part of a line of `owner`, or its end and the lines behind it (`is_last`).
+
+        The parts are one line where nobody else writes meanwhile.
+        """
+        if self._skipping and not self._reader_is_back(text):
+            return
+        if not self.goes_on(owner, stream):
+            self._break_lines(stream)
+        self._writers[stream].write(text)
+        if is_last:
+            self._open.pop(stream, None)
+        else:
+            self._open[stream] = owner
+
+    def release(self) -> None:
+        """Let everybody write again: the long line has ended, or stands still."""
+        self.claimant = None
+        deferred, self._deferred = self._deferred, []
+        for stream, block in deferred:
+            self.show(stream, block)
+
+    def goes_on(self, owner: object, stream: str) -> bool:
+        """Tell whether what `owner` writes next stands behind the part that it wrote before."""
+        return self._open.get(stream) is owner
+
+    def is_busy(self, stream: str) -> bool:
+        """Tell whether a stream has not taken all that was written, or is kept for a long line."""
+        return self.claimant is not None or self._writers[stream].pending_bytes > 0
+
+    def _break_lines(self, stream: str) -> None:
+        """End an unfinished line, because somebody else writes behind it."""
+        if not self._open:
+            return
+        for name in list(self._open):
+            if name == stream or self._is_shared:
+                del self._open[name]
+                self._writers[name].write(b"\n")
 
     def show_live(self, rank: int, stream: str, text: bytes) -> None:
         """Show an unfinished line at the bottom of the terminal: the lowest rank's, if several."""
@@ -217,6 +269,7 @@ class Console:
 
     def print_err(self, text: str) -> None:
         """Print text on stderr as it is."""
+        self._break_lines("err")
         self._clear_live("err")
         try:
             data = text.encode("utf-8", "surrogateescape")
@@ -227,6 +280,7 @@ class Console:
 
     def close(self) -> None:
         """Write what is left; give up on a reader that does not move."""
+        self.release()
         if self._live is not None:
             self.end_live(self._live[0])
         for writer in self._writers.values():
@@ -266,6 +320,14 @@ class Console:
     def _redraw_live(self) -> None:
         if self._live is not None:
             self.show_live(*self._live)
+
+
+def _are_same(out: int, err: int) -> bool:
+    """Tell whether two descriptors are of one file or pipe, as with `2>&1`."""
+    try:
+        return os.path.sameopenfile(out, err)
+    except OSError:
+        return False
 
 
 def _wants_colour(environ: Mapping[str, str], is_tty: bool) -> bool:

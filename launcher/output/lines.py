@@ -1,23 +1,36 @@
 """Bytes of one output stream -> whole lines, with bounded memory. Pure: no descriptors, no clock.
 
-Lines stay bytes: nothing is decoded, so nothing can fail to decode. A line longer than
-`MAX_LINE_BYTES` comes out in pieces, because a 50 MB line must not be held in memory.
+Lines stay bytes: nothing is decoded, so nothing can fail to decode. Nothing else is changed either,
+but for the line of a progress bar, of which only the last state is kept.
 """
 
 from __future__ import annotations
 
-# Longest piece of a line that is kept while waiting for its end.
+# Longest piece of a line that is kept while waiting for its end: a 50 MB line must not be held in
+# memory.
 MAX_LINE_BYTES = 1 << 20
+
+# A line with so many carriage returns is a progress bar; random bytes hardly ever have that many
+# between two newlines.
+_MANY_RETURNS = 32
 
 
 class LineSplitter:
     """Cuts a stream into blocks of whole lines, and keeps the unfinished last line."""
 
-    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES, *, is_exact: bool = False) -> None:
+        """is_exact: for a reader that is no terminal; only progress bars are not kept as they are,
+        and a line that is too long must be taken away by `take_part`.
+        """
         self._max_line_bytes = max_line_bytes
+        self._is_exact = is_exact
         self._pieces: list[bytes] = []
-        self._length = 0
-        # Whether the unfinished line has been rewritten by a carriage return: a progress bar, then.
+        # Of the unfinished line: bytes that are kept, its carriage returns, and how many writes
+        # have rewritten it.
+        self.length = 0
+        self._num_returns = 0
+        self.num_rewrites = 0
+        # Whether the unfinished line is a progress bar, of which only the last state is kept.
         self.is_rewritten = False
 
     def feed(self, data: bytes) -> bytes:
@@ -27,6 +40,8 @@ class LineSplitter:
             self._keep(data)
             return self._overflow()
         block = b"".join([*self._pieces, data[:cut]])
+        if b"\r" in block or self._num_returns:
+            block = self._thin_block(block)
         self._forget()
         self._keep(data[cut:])
         return block + self._overflow()
@@ -36,11 +51,24 @@ class LineSplitter:
 
         A progress bar that was wiped out with spaces at its end leaves nothing.
         """
-        rest = b"".join(self._pieces)
-        if self.is_rewritten and not rest.strip():
-            rest = b""
+        rest = self.unfinished
+        if self.is_rewritten:
+            rest = b"" if not rest.strip() else apply_carriage_returns(rest)
         self._forget()
         return rest + b"\n" if rest else b""
+
+    def take_part(self) -> bytes:
+        """Return what is kept of the unfinished line, which goes on with what comes next."""
+        part = self.unfinished
+        self._pieces, self.length = [], 0
+        return part
+
+    def thin(self) -> None:
+        """Take the unfinished line for a progress bar: keep only its last state from now on."""
+        self.is_rewritten = True
+        state = self.unfinished
+        state = state[state.rstrip(b"\r").rfind(b"\r") + 1 :]
+        self._pieces, self.length = [state], len(state)
 
     @property
     def unfinished(self) -> bytes:
@@ -52,21 +80,44 @@ class LineSplitter:
     def _keep(self, data: bytes) -> None:
         if not data:
             return
-        # A progress bar rewrites its line for hours without a newline: what a carriage return has
-        # wiped out is gone.
-        wiped = data.rstrip(b"\r").rfind(b"\r")
+        # What a carriage return has wiped out, once there is text behind it.
+        wiped = -1
+        if b"\r" in data:
+            self._num_returns += data.count(b"\r")
+            wiped = data.rstrip(b"\r").rfind(b"\r")
         if wiped >= 0 or (self._pieces and self._pieces[-1].endswith(b"\r")):
-            self._pieces, self._length = [], 0
-            self.is_rewritten = True
-            data = data[wiped + 1 :]
+            self.num_rewrites += 1
+            if not self._is_exact or self._num_returns >= _MANY_RETURNS:
+                self.is_rewritten = True
+            if self.is_rewritten:
+                # A progress bar rewrites its line for hours without a newline.
+                self._pieces, self.length = [], 0
+                data = data[wiped + 1 :]
         self._pieces.append(data)
-        self._length += len(data)
+        self.length += len(data)
+
+    def _thin_block(self, block: bytes) -> bytes:
+        """Return a block of lines with what is left of its progress bars."""
+        if not self._is_exact:
+            return block  # a terminal gets no line with carriage returns anyway
+        if not self.is_rewritten and self._num_returns + block.count(b"\r") < _MANY_RETURNS:
+            return block
+        lines = block.split(b"\n")
+        returns = self._num_returns - b"".join(self._pieces).count(b"\r")
+        if self.is_rewritten or returns + lines[0].count(b"\r") >= _MANY_RETURNS:
+            lines[0] = apply_carriage_returns(lines[0])
+        for index, line in enumerate(lines[1:], start=1):
+            if line.count(b"\r") >= _MANY_RETURNS:
+                lines[index] = apply_carriage_returns(line)
+        return b"\n".join(lines)
 
     def _forget(self) -> None:
-        self._pieces, self._length, self.is_rewritten = [], 0, False
+        self._pieces, self.length, self.is_rewritten = [], 0, False
+        self._num_returns = self.num_rewrites = 0
 
     def _overflow(self) -> bytes:
-        return self.finish() if self._length >= self._max_line_bytes else b""
+        is_too_long = self.length >= self._max_line_bytes and not self._is_exact
+        return self.finish() if is_too_long else b""
 
 
 def apply_carriage_returns(block: bytes) -> bytes:

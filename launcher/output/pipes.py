@@ -22,8 +22,9 @@ _READ_BYTES = 1 << 18
 # that does no harm.
 _PIPE_BYTES = 1 << 18
 
-# Text without a newline is shown after this long: most of it is completed at once.
+# How soon text without a newline is looked at, and who writes a long line that stands still.
 _PROMPT_S = 0.1
+_CLAIM_S = 1.0
 
 # Local rank, "out" or "err", and what was written.
 Listener = Callable[[int, str, bytes], None]
@@ -50,6 +51,10 @@ class WorkerPipes:
         self._streams: dict[tuple[int, str], RankStream] = {}
         # Consoles that have not caught up: who writes there is not read.
         self._full: list[Console] = []
+        # Whether unfinished lines are going to be looked at.
+        self._has_prompts = False
+        # Consoles on which one stream writes a line that is too long to be kept.
+        self._claimed: dict[Console, object] = {}
         self._on_output = on_output
 
     def __enter__(self) -> WorkerPipes:
@@ -60,7 +65,7 @@ class WorkerPipes:
             self._close(key)
         for stream in self._streams.values():
             stream.close()
-        for timer in (self._check_stall, self._show_prompts):
+        for timer in (self._check_stall, self._show_prompts, self._check_claims):
             self._loop.cancel_timer(timer)
 
     def open(self, worker: WorkerPlan) -> list[int]:
@@ -90,7 +95,7 @@ class WorkerPipes:
         except OSError:
             os.close(write_end)
             raise
-        if console not in self._full:
+        if self._may_read(key):
             self._watch(key)
         return write_end
 
@@ -102,6 +107,7 @@ class WorkerPipes:
             stream = self._streams.pop((local_rank, name), None)
             if stream is not None:
                 stream.close()
+        self._note_claim(self._console_of(local_rank))
 
     def rename(self, worker: WorkerPlan) -> None:
         """Show what a running worker writes from now on under the rank that it has now."""
@@ -115,23 +121,56 @@ class WorkerPipes:
         stream.take(data)
         if self._on_output is not None:
             self._on_output(*key, data)
-        if stream.has_prompt:
+        if not self._has_prompts and stream.has_prompt:
+            self._has_prompts = True
             self._loop.set_timer(self._show_prompts, _PROMPT_S)
         console = self._console_of(key[0])
+        self._note_claim(console)
         if console.full and console not in self._full:
             self._full.append(console)
-            for fd in self._fds_of(console):
-                self._loop.unwatch(fd)
+            self._watch_again(console)
             self._loop.set_timer(self._check_stall, STALL_S)
 
     def resume_if_possible(self) -> None:
         """Let the workers write again whose console has caught up."""
         for console in [console for console in self._full if console.has_room]:
             self._full.remove(console)
-            for key in [key for key in self._fds if self._console_of(key[0]) is console]:
-                self._watch(key)
+            self._watch_again(console)
             if not self._full:
                 self._loop.cancel_timer(self._check_stall)
+
+    def _note_claim(self, console: Console) -> None:
+        """Read only the one who writes a long line, so that it arrives whole; or all again."""
+        if console.claimant is self._claimed.get(console):
+            return
+        if console.claimant is None:
+            del self._claimed[console]
+        else:
+            self._claimed[console] = console.claimant
+            self._loop.set_timer(self._check_claims, _CLAIM_S)
+        self._watch_again(console)
+
+    def _check_claims(self) -> None:
+        """Take the console from a long line that stands still."""
+        for stream in self._streams.values():
+            if time.monotonic() - stream.last_output_at >= _CLAIM_S:
+                stream.let_go()
+        for console in list(self._claimed):
+            self._note_claim(console)
+        if self._claimed:
+            self._loop.set_timer(self._check_claims, _CLAIM_S)
+
+    def _may_read(self, key: tuple[int, str]) -> bool:
+        console = self._console_of(key[0])
+        is_free = self._claimed.get(console) in (None, self._streams[key])
+        return is_free and console not in self._full
+
+    def _watch_again(self, console: Console) -> None:
+        """Watch those who write on a console, as far as they may be read now."""
+        for key in [key for key in self._fds if self._console_of(key[0]) is console]:
+            self._loop.unwatch(self._fds[key])
+            if self._may_read(key):
+                self._watch(key)
 
     def _check_stall(self) -> None:
         """Skip lines where a console has long been full: its reader must not stop the job."""
@@ -144,13 +183,13 @@ class WorkerPipes:
     def _console_of(self, local_rank: int) -> Console:
         return self._consoles[local_rank % len(self._consoles)]
 
-    def _fds_of(self, console: Console) -> list[int]:
-        return [fd for key, fd in self._fds.items() if self._console_of(key[0]) is console]
-
     def _show_prompts(self) -> None:
-        """Show what workers have left unfinished on the terminal."""
-        for stream in self._streams.values():
-            stream.show_prompt()
+        """Show what workers have left unfinished."""
+        waits = [stream.show_prompt() for stream in self._streams.values()]
+        delays_s = [wait_s for wait_s in waits if wait_s is not None]
+        self._has_prompts = bool(delays_s)
+        if delays_s:
+            self._loop.set_timer(self._show_prompts, max(_PROMPT_S, min(delays_s)))
 
     def drain(self, local_rank: int) -> None:
         """Take what an ended worker has left in its pipes.
@@ -173,6 +212,7 @@ class WorkerPipes:
                     break
                 self._streams[key].take(data)
                 remaining -= len(data)
+        self._note_claim(self._console_of(local_rank))
 
     @property
     def bytes_seen(self) -> int:
@@ -207,6 +247,8 @@ class WorkerPipes:
         self._loop.watch(self._fds[key], lambda: self._read(key))
 
     def _read(self, key: tuple[int, str]) -> None:
+        if self._claimed.get(self._console_of(key[0])) not in (None, self._streams[key]):
+            return  # since this turn of the loop began
         try:
             data = os.read(self._fds[key], _READ_BYTES)
         except BlockingIOError:

@@ -12,7 +12,24 @@ import time
 from typing import NamedTuple
 
 from launcher.output.console import Console
-from launcher.output.lines import LineSplitter, Tail, apply_carriage_returns
+from launcher.output.lines import MAX_LINE_BYTES, LineSplitter, Tail, apply_carriage_returns
+
+# Text without a newline is shown after this long: most of it is completed at once. On a terminal
+# it is only for the moment; elsewhere others can tear the line from then on.
+_PROMPT_S = 0.1
+_PART_S = 0.2
+
+# Longer text is no question to the user: it is part of a long line, which soon ends.
+_LONGEST_PROMPT = 4096
+
+# Rewritten so often, and for so long, a line is a progress bar; nobody sees a faster one. One that
+# may become a bar is shown as it is only later.
+_BAR_REWRITES = 3
+_BAR_S = 0.3
+_MAY_BE_BAR_S = 1.0
+
+# A line that is longer than this may be torn by others.
+_LONGEST_WHOLE_LINE = 64 << 20
 
 # A progress bar that is not on a terminal is printed as a line, at most this often.
 PROGRESS_INTERVAL_S = 10.0
@@ -82,15 +99,22 @@ class RankStream:
     def __init__(self, settings: StreamSettings, console: Console) -> None:
         self._settings = settings
         self._console = console
-        self._splitter = LineSplitter()
+        self._is_live = console.is_tty(settings.stream)
+        self._splitter = LineSplitter(is_exact=not self._is_live)
         self.tail = Tail()
         self.bytes_seen = 0
         self.last_output_at = 0.0
         self._last_progress_line = 0.0
+        # Of the unfinished line: when it began; how much of it is on the console, and since when.
+        self._began_at = 0.0
+        self._bytes_shown = 0
+        self._shown_at = 0.0
         self._log = LogFile(settings.log_path, console) if settings.log_path else None
         self._filtered = (
             LogFile(settings.filtered_path, console) if settings.filtered_path else None
         )
+        # What the filters have not seen of a line that is on the console already.
+        self._unfiltered = b""
 
     def take(self, data: bytes) -> None:
         """Take what the worker wrote."""
@@ -101,11 +125,17 @@ class RankStream:
         self.tail.feed(data)
         if not self._settings.shown and self._filtered is None:
             return
+        is_new = not self._splitter.length and not self._bytes_shown
         block = self._splitter.feed(data)
+        if block or is_new:
+            self._began_at = self.last_output_at
         if block:
             self._emit(block)
-        if self._settings.shown:
-            self._show_unfinished()
+        if self._is_live:
+            if self._settings.shown:
+                self._show_unfinished()
+        elif self._splitter.length:
+            self._go_on()
 
     def rename(self, prefix: bytes, rank: int) -> None:
         """Show what follows under another rank; the log file stays."""
@@ -114,7 +144,7 @@ class RankStream:
 
     def close(self) -> None:
         """Show an unfinished last line and close the files: the stream has ended."""
-        block = self._splitter.finish()
+        block = self._splitter.finish() or self._end_of_shown()
         self._console.end_live(self._settings.rank)
         if block:
             self._emit(block)
@@ -122,15 +152,39 @@ class RankStream:
             if file is not None:
                 file.close()
 
+    def _end_of_shown(self) -> bytes:
+        return b"\n" if self._bytes_shown and not self._is_live else b""
+
     def _emit(self, block: bytes) -> None:
-        block = apply_carriage_returns(block)
+        """Pass on whole lines, of which the first may have been begun on the console."""
+        if self._is_live:
+            block = apply_carriage_returns(block)
         if self._filtered is not None:
-            self._write_filtered(block)
-        if self._settings.shown:
-            prefix = self._settings.prefix
-            self._console.show(
-                self._settings.stream, prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
-            )
+            self._write_filtered(self._unfiltered + block)
+            self._unfiltered = b""
+        if not self._settings.shown:
+            return
+        stream, prefix = self._settings.stream, self._settings.prefix
+        if self._bytes_shown and not self._is_live:
+            block = self._end_line(block)
+        self._bytes_shown = 0
+        if block:
+            self._console.show(stream, prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n")
+
+    def _end_line(self, block: bytes) -> bytes:
+        """Write the end of a line that is on the console already; return the lines behind it."""
+        stream, end = self._settings.stream, block.find(b"\n") + 1
+        if self._console.goes_on(self, stream):
+            self._console.show_part(self, stream, block[:end], is_last=True)
+        elif end > 1:
+            end = 0  # others have ended it with their own, and the rest is a line
+        self.let_go()
+        return block[end:]
+
+    def let_go(self) -> None:
+        """Let others write on the console again, if a long line of ours has kept them from it."""
+        if self._console.claimant is self:
+            self._console.release()
 
     def _write_filtered(self, block: bytes) -> None:
         assert self._filtered is not None
@@ -143,27 +197,82 @@ class RankStream:
             prefix = b"[%d] " % self._settings.rank
             self._filtered.write(b"".join(prefix + line + b"\n" for line in wanted))
 
+    def show_prompt(self) -> float | None:
+        """Show an unfinished line that has been there for a while: a question, perhaps.
+
+        Returns when to ask again, in seconds from now; None for when there is more.
+        """
+        if not self.has_prompt:
+            return None
+        wait_s = self._prompt_due_at() - time.monotonic()
+        if wait_s > 0:
+            return wait_s
+        if self._is_live:
+            self._bytes_shown = self._splitter.length
+            self._show_live(self._splitter.unfinished)
+        elif self._console.is_busy(self._settings.stream):
+            return _PART_S
+        else:
+            self._show_part()
+        return None
+
     @property
     def has_prompt(self) -> bool:
-        """Whether text without a newline waits on a terminal: a question to the user, perhaps."""
-        is_shown = self._settings.shown and self._console.is_tty(self._settings.stream)
-        return is_shown and bool(self._splitter.unfinished) and not self._splitter.is_rewritten
+        """Whether there is text without a newline that is not on the console."""
+        waiting = self._splitter.length - (self._bytes_shown if self._is_live else 0)
+        return self._settings.shown and waiting > 0 and not self._splitter.is_rewritten
 
-    def show_prompt(self) -> None:
-        """Show the unfinished text, because it has been there for a while."""
-        if self.has_prompt:
-            self._show_live(self._splitter.unfinished)
+    def _prompt_due_at(self) -> float:
+        if self._is_live:
+            return self._began_at + _PROMPT_S
+        if self._bytes_shown and not self._console.goes_on(self, self._settings.stream):
+            # Others have torn the line; each further part would be a line of its own.
+            return self._shown_at + PROGRESS_INTERVAL_S
+        if self._splitter.length > _LONGEST_PROMPT:
+            return self.last_output_at + PROGRESS_INTERVAL_S
+        if self._splitter.num_rewrites:
+            return self._began_at + _MAY_BE_BAR_S
+        return max(self._began_at, self._shown_at) + _PART_S
+
+    def _go_on(self) -> None:
+        """Look at an unfinished line where there is no terminal: a progress bar, or a long one?"""
+        splitter = self._splitter
+        has_lasted = self.last_output_at - self._began_at >= _BAR_S
+        if has_lasted and splitter.num_rewrites >= _BAR_REWRITES and not splitter.is_rewritten:
+            splitter.thin()
+        if splitter.is_rewritten:
+            self._bytes_shown = 0
+            self.let_go()
+            if self._settings.shown:
+                self._show_progress_line(apply_carriage_returns(splitter.unfinished))
+        elif splitter.length >= MAX_LINE_BYTES:
+            self._show_part()
+            if self._bytes_shown >= _LONGEST_WHOLE_LINE:
+                self.let_go()
+            elif self._settings.shown:
+                self._console.claimant = self
+
+    def _show_part(self) -> None:
+        """Pass on what there is of a line before its end has come."""
+        part = self._splitter.take_part()
+        if self._filtered is not None:
+            self._unfiltered = (self._unfiltered + part)[-MAX_LINE_BYTES:]
+        if self._settings.shown:
+            goes_on = self._console.goes_on(self, self._settings.stream)
+            prefix = b"" if goes_on else self._settings.prefix
+            self._console.show_part(self, self._settings.stream, prefix + part)
+            self._bytes_shown += len(part)
+            self._shown_at = time.monotonic()
 
     def _show_unfinished(self) -> None:
         """Show a progress bar before its line has ended."""
         text = self._splitter.unfinished
+        if len(text) < self._bytes_shown:
+            self._bytes_shown = 0
         if not text:
             self._console.end_live(self._settings.rank)
         elif self._splitter.is_rewritten:
-            if self._console.is_tty(self._settings.stream):
-                self._show_live(text)
-            else:
-                self._show_progress_line(apply_carriage_returns(text))
+            self._show_live(text)
 
     def _show_live(self, text: bytes) -> None:
         shown = self._settings.prefix + apply_carriage_returns(text)

@@ -63,11 +63,26 @@ def starts_warm(spec: LaunchSpec, num_workers: int | None = None) -> bool:
 
     num_workers: where that is not what the spec says.
 
-    It has nothing to offer to foreign commands, and to one worker that is started once.
+    It has nothing to offer to foreign commands, and to one worker that is started once. A wrapper
+    around the interpreter must see each worker, unless a warm start is insisted on.
     """
     if program_kind(spec) == "command" or spec.start == "spawn":
         return False
-    return spec.start == "warm" or (num_workers or spec.nproc) != 1 or spec.max_restarts > 0
+    if spec.start == "warm":
+        return True
+    return ((num_workers or spec.nproc) != 1 or spec.max_restarts > 0) and not _is_python_wrapped()
+
+
+def _is_python_wrapped() -> bool:
+    """Tell whether PYTHON_EXEC names a script: it may bind each worker by its $LOCAL_RANK, say."""
+    path = _search_path(os.environ.get("PYTHON_EXEC", ""))
+    if path is None:
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(2) == b"#!"
+    except OSError:
+        return False
 
 
 def horovod_use(spec: LaunchSpec, environ: Mapping[str, str]) -> str:

@@ -18,6 +18,12 @@ from typing import NamedTuple
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
+# Settings of glibc's malloc.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+
+_KEPT_BYTES = 16 << 20
+
 # Python ignores these for itself; a child must find them as a shell would leave them.
 _RESTORED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
 
@@ -80,16 +86,35 @@ def _take_limit_of_children() -> None:
 def die_with_parent(signum: int, parent_pid: int) -> bool:
     """Ask the kernel to send `signum` to this process when its parent dies.
 
-    Returns False when the parent `parent_pid` had gone before, in which case nobody would ever send
-    it.
+    Returns False when `parent_pid` had gone before, in which case nobody would ever send it. It may
+    be further above: a wrapper can have started this process, and wait for it.
     """
     _prctl(_PR_SET_PDEATHSIG, signum)
-    return os.getppid() == parent_pid
+    above = os.getppid()
+    while above not in (0, 1, parent_pid):
+        info = process_info(above)
+        above = info.parent_pid if info is not None else 0
+    return above == parent_pid
 
 
 def become_subreaper() -> None:
     """Make orphaned descendants our children instead of those of pid 1."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def keep_freed_memory() -> None:
+    """Let freed blocks of up to `_KEPT_BYTES` be used again instead of going back to the system.
+
+    Output is passed on in blocks of 256 KiB and more, each of which would otherwise be mapped,
+    filled with zeros by the kernel page by page, and unmapped: that took most of the time. Where
+    the C library has no such setting, nothing changes.
+    """
+    import ctypes
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for setting in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+            mallopt(setting, _KEPT_BYTES)
 
 
 def _prctl(option: int, value: int) -> None:

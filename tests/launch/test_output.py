@@ -4,6 +4,7 @@ files, nothing lost.
 
 from __future__ import annotations
 
+import random
 import re
 import socket
 import subprocess
@@ -109,6 +110,48 @@ def test_a_line_of_50_mb_needs_little_memory_and_arrives_whole(
         "".join(line.removeprefix("[0] ") for line in done.out.splitlines())
         == "0123456789" * 5_000_000
     )
+
+
+@pytest.mark.slow
+def test_bytes_arrive_in_a_pipe_as_they_were_written(
+    method: str, run: Run, script: Script, tmp_path: Path
+) -> None:
+    data = b"a\rb\nc\r\n" + random.Random(1).randbytes(1 << 20) + b"\n" + b"x" * (2 << 20) + b"\n"
+    (tmp_path / "data").write_bytes(data)
+    script("import sys\nsys.stdout.buffer.write(open('data', 'rb').read())\n")
+    options = ("--start", method, "--log-line-prefix-template", "")
+    with (tmp_path / "screen").open("wb") as screen:
+        run(*options, "script.py", stdout=screen)
+    assert (tmp_path / "screen").read_bytes() == data
+
+
+@pytest.mark.slow
+def test_lines_of_20_mb_of_several_ranks_arrive_whole(
+    run: Run, script: Script, tmp_path: Path
+) -> None:
+    script(
+        "import os\nrank = os.environ['RANK'].encode()\nfor i in range(200): os.write(1, rank *"
+        " 100000)\nos.write(1, b'\\n')\nos.write(1, b'short\\n')\n"
+    )
+    with (tmp_path / "screen").open("wb") as screen:
+        run("--nproc-per-node", "3", "script.py", stdout=screen)
+    lines = (tmp_path / "screen").read_bytes().splitlines()
+    long = [b"[%d] " % rank + b"%d" % rank * 20_000_000 for rank in range(3)]
+    assert sorted(lines) == sorted([*long, *(b"[%d] short" % rank for rank in range(3))])
+
+
+@pytest.mark.slow
+def test_half_a_line_is_seen_in_a_pipe_before_its_end(
+    start: Start, script: Script, tmp_path: Path
+) -> None:
+    script(
+        "import os, time\nprint('loading... ', end='', flush=True)\nwhile not"
+        " os.path.exists('go'): time.sleep(0.01)\nprint('done')\n"
+    )
+    running = start("script.py")
+    running.wait_for("[0] loading... ")
+    (tmp_path / "go").touch()
+    assert running.finish().out == "[0] loading... done\n"
 
 
 @pytest.mark.slow

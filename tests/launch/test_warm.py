@@ -318,6 +318,26 @@ def test_a_server_that_ends_before_it_is_asked_for_anything_only_makes_the_start
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("begin", ["exec ", ""])
+def test_a_wrapper_that_python_exec_names_wraps_each_rank(
+    begin: str, run: Run, script: Script, tmp_path: Path
+) -> None:
+    script("import os, sys\nprint(os.environ['RANK'], os.environ['BOUND_TO'], sys.argv[1:])\n")
+    wrapper = tmp_path / "wrapper"
+    wrapper.write_text(
+        f'#!/bin/sh\nexport BOUND_TO="<$LOCAL_RANK>"\n{begin}{sys.executable} "$@"\nexit $?\n'
+    )
+    wrapper.chmod(0o755)
+    environ = {"PYTHON_EXEC": str(wrapper)}
+    done = run("--nproc-per-node", "3", "script.py", "a b", env=environ)
+    assert done.code == 0, done.err
+    assert done.lines == [f"[{rank}] {rank} <{rank}> ['a b']" for rank in range(3)]
+    assert done.err == ""
+    done = run("--start", "warm", "--nproc-per-node", "2", "script.py", env=environ)
+    assert done.lines == [f"[{rank}] {rank} <> []" for rank in range(2)]
+
+
+@pytest.mark.slow
 def test_what_an_import_prints_in_the_server_is_shown_as_the_launchers(
     run: Run, script: Script
 ) -> None:

@@ -179,16 +179,32 @@ class FakeConsole:
     colour = False
     full = False
     has_room = True
+    claimant: object = None
 
     def __init__(self) -> None:
         self.said: list[str] = []
         self.shown: list[bytes] = []
+        self._open: object = None
 
     def say(self, text: str) -> None:
         self.said.append(text)
 
     def show(self, stream: str, block: bytes) -> None:
         self.shown.append(block)
+        self._open = None
+
+    def show_part(self, owner: object, stream: str, text: bytes, *, is_last: bool = False) -> None:
+        self.shown.append(text)
+        self._open = None if is_last else owner
+
+    def release(self) -> None:
+        self.claimant = None
+
+    def goes_on(self, owner: object, stream: str) -> bool:
+        return self._open is owner
+
+    def is_busy(self, stream: str) -> bool:
+        return False
 
     def is_tty(self, stream: str) -> bool:
         return False

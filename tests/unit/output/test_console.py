@@ -57,6 +57,33 @@ def test_blocks_go_to_their_streams_and_our_own_words_to_stderr(streams: Streams
     assert streams.read(streams.err, b"lines\n") == b"[0] b\n[launcher] two\n[launcher] lines\n"
 
 
+def test_a_line_in_parts_is_one_line_unless_somebody_else_writes(streams: Streams) -> None:
+    console, first, second = streams.console, object(), object()
+    console.show_part(first, "out", b"[0] load")
+    console.show_part(first, "out", b"ing")
+    console.say("on another stream")
+    assert console.goes_on(first, "out")
+    console.show_part(first, "out", b" done\n", is_last=True)
+    console.show_part(second, "out", b"[1] half")
+    assert not console.goes_on(first, "out")
+    console.show("out", b"[0] next\n")
+    assert not console.goes_on(second, "out")
+    expected = b"[0] loading done\n[1] half\n[0] next\n"
+    assert streams.read(streams.out, b"next\n") == expected
+
+
+def test_half_a_line_on_stdout_is_ended_where_stderr_is_the_same_pipe() -> None:
+    read_end, write_end = os.pipe()
+    with Loop([]) as loop:
+        console = Console(loop, {}, (write_end, write_end))
+        console.show_part(console, "out", b"[0] half")
+        console.say("word")
+        assert os.read(read_end, 100) == b"[0] half\n[launcher] word\n"
+        console.close()
+    for fd in (read_end, write_end):
+        os.close(fd)
+
+
 def test_text_that_is_no_text_is_shown_all_the_same(streams: Streams) -> None:
     streams.console.say("\ud800 \udcff é")
     assert b"\\ud800" in streams.read(streams.err)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -155,6 +156,38 @@ def test_what_a_held_back_worker_has_left_is_taken_when_it_has_ended(desk: Desk)
     desk.write(1, b"last\n")
     desk.pipes.drain(1)
     assert desk.shown()[1] == b"first\nlast\n"
+
+
+def test_while_one_writes_a_long_line_nobody_else_is_read(shared: Desk) -> None:
+    part = b"x" * 100_000
+    while shared.consoles[0].claimant is None:
+        shared.write(1, part)
+        shared.shown()
+    for rank in (0, 2):
+        shared.write(rank, b"short\n")
+    shared.write(1, part)
+    assert b"short" not in shared.shown()[0]
+    shared.write(1, b"end\n")
+    (shown,) = shared.shown()
+    (shown,) = shared.shown()
+    assert shown.startswith(b"[1] xxx")
+    assert shown.index(b"end\n") < shown.index(b"] short\n")
+    assert shown.count(b"short\n") == 2
+
+
+def test_a_long_line_that_stands_still_lets_the_others_go_on(
+    shared: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    while shared.consoles[0].claimant is None:
+        shared.write(1, b"x" * 100_000)
+        shared.shown()
+    shared.write(0, b"short\n")
+    assert b"short" not in shared.shown()[0]
+    later = time.monotonic() + 5
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    shared.loop.turn(lambda event: None)
+    shared.loop.turn(lambda event: None)
+    assert shared.shown()[0].endswith(b"[0] short\n")
 
 
 def test_a_worker_reads_what_its_engine_has_given_to_its_process() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
 
+from launcher.output import streams
 from launcher.output.streams import RankStream, StreamSettings, make_prefix
 
 NAMES = {"rank": "3", "local_rank": "1", "role_name": "r", "hostname": "here", "node_rank": "0"}
@@ -35,12 +37,35 @@ def test_colours_differ_between_neighbours() -> None:
 class FakeConsole:
     """Keeps what it is told; no terminal."""
 
+    claimant: object = None
+
     def __init__(self) -> None:
         self.blocks: list[tuple[str, bytes]] = []
         self.said: list[str] = []
+        self.open: object = None
+
+    @property
+    def text(self) -> bytes:
+        return b"".join(block for _, block in self.blocks)
 
     def show(self, stream: str, block: bytes) -> None:
-        self.blocks.append((stream, block))
+        self.blocks.append((stream, b"\n" * (self.open is not None) + block))
+        self.open = None
+
+    def show_part(self, owner: object, stream: str, text: bytes, *, is_last: bool = False) -> None:
+        if self.open not in (None, owner):
+            text = b"\n" + text
+        self.blocks.append((stream, text))
+        self.open = None if is_last else owner
+
+    def release(self) -> None:
+        self.claimant = None
+
+    def goes_on(self, owner: object, stream: str) -> bool:
+        return self.open is owner
+
+    def is_busy(self, stream: str) -> bool:
+        return False
 
     def say(self, text: str) -> None:
         self.said.append(text)
@@ -59,13 +84,107 @@ def stream(tmp_path: Path, console: FakeConsole, **changes: object) -> RankStrea
     return RankStream(settings._replace(**changes), console)
 
 
+class Clock:
+    """Time that passes when the test says so."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(streams, "time", clock)
+    return clock
+
+
+def test_half_a_line_is_shown_soon_and_goes_on_where_it_stands(
+    tmp_path: Path, clock: Clock
+) -> None:
+    console = FakeConsole()
+    output = stream(tmp_path, console)
+    output.take(b"one\nloading... ")
+    assert 0 < (output.show_prompt() or 0) <= 0.3
+    assert console.text == b"[0] one\n"
+    clock.now += 0.3
+    assert output.show_prompt() is None
+    assert console.text == b"[0] one\n[0] loading... "
+    output.take(b"done\nnext\n")
+    assert console.text == b"[0] one\n[0] loading... done\n[0] next\n"
+
+
+def test_half_a_line_that_others_have_torn_goes_on_as_a_line_of_its_own(
+    tmp_path: Path, clock: Clock
+) -> None:
+    console = FakeConsole()
+    first, second = stream(tmp_path, console), stream(tmp_path, console, rank=1, prefix=b"[1] ")
+    for output in (first, second):
+        output.take(b".")
+        clock.now += 0.3
+        output.show_prompt()
+    for _ in range(20):  # not a line for each dot
+        first.take(b".")
+        clock.now += 0.3
+        first.show_prompt()
+    first.take(b"end\n")
+    second.take(b"\n")
+    assert console.text == b"[0] .\n[1] .\n[0] ....................end\n"
+    first.close()
+    second.close()
+    assert console.text.endswith(b"end\n")
+
+
+def test_only_a_line_that_is_rewritten_for_a_while_is_thinned(tmp_path: Path, clock: Clock) -> None:
+    console = FakeConsole()
+    output = stream(tmp_path, console)
+    for data in (b"a\rb\n", b"\r1", b"\r2", b"\r3", b"\r4\n"):
+        output.take(data)
+    assert console.text == b"[0] a\rb\n[0] \r1\r2\r3\r4\n"
+    console.blocks.clear()
+    for percent in range(101):
+        output.take(b"\r%d%%" % percent)
+        clock.now += 0.15
+        output.show_prompt()
+    output.take(b"\nlast\r\n")
+    lines = console.text.split(b"\n")
+    assert lines[-3:] == [b"[0] 100%", b"[0] last\r", b""]
+    assert 4 <= len(lines) <= 6
+    assert all(line.count(b"%") == 1 for line in lines[:-2])
+
+
+def test_a_line_that_is_too_long_to_be_kept_arrives_whole(tmp_path: Path) -> None:
+    console = FakeConsole()
+    output = stream(tmp_path, console)
+    piece = bytes(range(14, 256)) * 1000
+    for _ in range(40):
+        output.take(piece)
+    assert console.claimant is output
+    assert len(console.text) > 8 << 20  # it is not kept
+    output.take(b"end\nnext\n")
+    assert console.claimant is None
+    assert console.text == b"[0] " + piece * 40 + b"end\n[0] next\n"
+
+
+def test_random_bytes_arrive_as_they_were_written(tmp_path: Path) -> None:
+    console = FakeConsole()
+    output = stream(tmp_path, console, prefix=b"")
+    data = random.Random(1).randbytes(1 << 20) + b"\n"
+    for at in range(0, len(data), 1000):
+        output.take(data[at : at + 1000])
+    assert console.text == data
+
+
 def test_every_line_gets_the_prefix_and_the_file_gets_the_bytes(tmp_path: Path) -> None:
     console = FakeConsole()
     output = stream(tmp_path, console)
     for data in (b"a\nb\nc", b"c\r\xff\n", b"end"):
         output.take(data)
     output.close()
-    assert b"".join(block for _, block in console.blocks) == b"[0] a\n[0] b\n[0] \xff\n[0] end\n"
+    assert b"".join(block for _, block in console.blocks) == (
+        b"[0] a\n[0] b\n[0] cc\r\xff\n[0] end\n"
+    )
     assert (tmp_path / "log").read_bytes() == b"a\nb\ncc\r\xff\nend"
     assert output.tail.lines(1) == ("end",)
 

@@ -76,6 +76,15 @@ def test_a_fork_server_is_tried_where_it_spares_an_import(options, is_warm):
     assert starts_warm(LaunchSpec(script="train.py", **options)) is is_warm
 
 
+def test_a_wrapper_around_the_interpreter_is_started_for_each_worker(folder, monkeypatch):
+    write(folder / "wrapper", '#!/bin/sh\nexec python "$@"\n')
+    (folder / "wrapper").chmod(0o755)
+    for python, is_warm in [(str(folder / "wrapper"), False), (sys.executable, True), ("", True)]:
+        monkeypatch.setenv("PYTHON_EXEC", python)
+        assert starts_warm(LaunchSpec(script="train.py", nproc_per_node="2")) is is_warm
+        assert starts_warm(LaunchSpec(script="train.py", nproc_per_node="2", start="warm"))
+
+
 @pytest.mark.parametrize(
     "name", ["train.py", "train", "my script.py", "übung.py", "-odd.py", "train.txt"]
 )

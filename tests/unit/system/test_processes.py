@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 
@@ -29,3 +31,15 @@ def test_a_process_that_cannot_be_made_leaves_signals_and_files_as_they_were(
         assert set(os.listdir("/proc/self/fd")) == before
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def test_a_c_library_without_settings_for_memory_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[int, int]] = []
+    glibc = SimpleNamespace(mallopt=lambda setting, value: asked.append((setting, value)))
+    for library in (object(), glibc):
+        monkeypatch.setattr(ctypes, "CDLL", lambda name, library=library: library)
+        processes.keep_freed_memory()
+    assert [setting for setting, _ in asked] == [-3, -1]
+    assert len({value for _, value in asked}) == 1
