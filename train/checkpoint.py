@@ -95,6 +95,11 @@ class Output:
         return os.path.join(self.folder, "model.pt")
 
     @property
+    def onnx(self) -> str:
+        """The best model as an ONNX file, after the training and only if that is asked for."""
+        return os.path.join(self.folder, "model.onnx")
+
+    @property
     def metrics(self) -> str:
         """One JSON line per epoch and split."""
         return os.path.join(self.folder, "metrics.jsonl")
@@ -117,7 +122,7 @@ class Output:
             with tempfile.TemporaryFile(dir=self.folder) as file:
                 file.write(b"\0" * 4096)
             self._lock = _lock_folder(self.folder)
-            for path in (self.checkpoint, self.model, self.predictions):
+            for path in (self.checkpoint, self.model, self.onnx, self.predictions):
                 if os.path.exists(f"{path}.tmp"):  # of a run that was killed while it wrote
                     os.unlink(f"{path}.tmp")
         except OSError as error:
@@ -369,10 +374,7 @@ def model_content(
 def load_model(path: str) -> dict[str, Any]:
     """What model_content() has put into the file; raises TrainerError for any other file."""
     if path.endswith(".onnx"):
-        raise TrainerError(
-            f"{path} is an ONNX file, which cannot be used here yet. Give the model.pt that the"
-            " training wrote."
-        )
+        raise TrainerError(f"{path} is an ONNX file. Give the model.pt that the training wrote.")
     if not os.path.isfile(path):
         hint = " Did you mean the model.pt in it?" if os.path.isdir(path) else ""
         raise TrainerError(f"there is no model file {path}.{hint}")

@@ -174,6 +174,11 @@ def build_parser() -> argparse.ArgumentParser:
             " restarted the job"
         ),
     )
+    run.add_argument(
+        "--export-onnx",
+        action="store_true",
+        help="after the training, write the best model as model.onnx, too",
+    )
     flags = parser._option_string_actions
     flags.update({alias: flags[flag] for alias, flag in ALIASES.items()})
     return parser

@@ -20,8 +20,10 @@ from torch.nn import functional as F  # noqa: N812
 
 import launcher
 from train.checkpoint import Output, Progress, checkpoint_content, load_checkpoint, model_content
+from train.command import ONNX_PACKAGES, require_packages
 from train.data import MEAN, STD, Loader, to_network
 from train.errors import EXIT_UNSAVED, EXIT_USAGE, TrainerError, together
+from train.exporting import export_at_the_end
 from train.folder import Folder, describe, open_folder
 from train.metrics import Meter, MetricsFile, Result, progress_bar, require_finite
 from train.model import (
@@ -237,6 +239,8 @@ def finish(t: Training, *, stopped: bool) -> int:
     t.ctx.print(f"metrics     {output.metrics}")
     if not stopped:
         draw_at_the_end(t.ctx, output.folder)
+        if t.args.export_onnx and not export_at_the_end(t.ctx, output, t.folder):
+            return EXIT_UNSAVED
     if t.ctx.run_dir:
         t.ctx.print(f"logs        {os.path.join(t.ctx.run_dir, 'logs')}")
     return 0
@@ -274,6 +278,8 @@ def prepare(
 def train(ctx: launcher.Context, argv: Sequence[str] | None) -> int:
     """Train as the command line says, and return the exit code."""
     args = together(ctx, lambda: parse_args(argv))
+    if args.export_onnx:
+        together(ctx, lambda: require_packages(ONNX_PACKAGES, what="--export-onnx"))
     ctx.stopping()  # from here on SIGTERM is a request, seen between two steps
     with Output(ctx, args.output_dir) as output:
         t, sums = prepare(ctx, args, output)

@@ -18,6 +18,7 @@ FLAGS = [
     "--cache-mb",
     "--data",
     "--epochs",
+    "--export-onnx",
     "--freeze-backbone",
     "--help",
     "--image-size",
