@@ -26,7 +26,7 @@ from train.files import whole_file
 if TYPE_CHECKING:
     from launcher import Context
 
-FORMAT = 1
+FORMAT = 2
 # Options that a continued run must share with its checkpoint, or the result is that of neither
 # command.
 SAME_RECIPE = (
@@ -38,6 +38,13 @@ SAME_RECIPE = (
     "momentum",
     "lr_step",
     "lr_gamma",
+    "lr_schedule",
+    "warmup_epochs",
+    "label_smoothing",
+    "mixup",
+    "class_weights",
+    "accumulate",
+    "ema",
     "seed",
 )
 # What model.pt must hold to be of use.
@@ -131,16 +138,17 @@ class Output:
                 " Name another one with `--output-dir`."
             ) from error
 
-    def require_space(self, model: nn.Module, num_trained: int) -> None:
+    def require_space(self, model: nn.Module, num_trained: int, *, averaged: bool) -> None:
         """Refuse a disk without room for the files of this run; a collective call, SystemExit on
         all ranks.
 
-        `num_trained` is the number of trained values: each has a momentum. The old and the new
-        checkpoint exist together for a moment, and model.pt beside them; files of an earlier run
-        are replaced only after that.
+        `num_trained` is the number of trained values: each has a momentum. The average of the
+        weights, where there is one, is in the checkpoint, too. The old and the new checkpoint exist
+        together for a moment, and model.pt beside them; files of an earlier run are replaced only
+        after that.
         """
         weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-        needed = 2 * (weights + 4 * num_trained) + weights
+        needed = 2 * (weights * (1 + averaged) + 4 * num_trained) + weights
 
         def check() -> None:
             if not self._ctx.is_main:
@@ -239,13 +247,14 @@ def checkpoint_content(
     classes: tuple[str, ...],
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    average: nn.Module | None,
     progress: Progress,
     ranks: list[dict[str, Tensor]] | None,
     *,
     run_id: str | None,
 ) -> dict[str, Any]:
-    """Everything an exact continuation needs; `model` is the unwrapped one, `ranks` what differs
-    between ranks.
+    """Everything an exact continuation needs; `model` is the unwrapped one, `average` that of its
+    weights, `ranks` what differs between ranks.
     """
     return {
         "format": FORMAT,
@@ -253,6 +262,7 @@ def checkpoint_content(
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "average": average.state_dict() if average is not None else None,
         "progress": asdict(progress),
         "ranks": ranks,
         "classes": list(classes),
@@ -339,7 +349,9 @@ def _require_same_recipe(
 ) -> None:
     then = {**state["args"], "classes": ", ".join(state["classes"])}
     now = {**vars(args), "classes": ", ".join(classes)}
-    for name in (*SAME_RECIPE, "classes"):
+    # The cosine ends with the last epoch; steps of the rate come whenever they come.
+    epochs = ("epochs",) if args.lr_schedule == "cosine" else ()
+    for name in (*SAME_RECIPE, *epochs, "classes"):
         if then.get(name) != now[name]:
             option = f"--{name.replace('_', '-')}" if name != "classes" else "the class folders"
             raise TrainerError(

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from train.checkpoint import load_model
 from train.data import to_network
 from train.errors import TrainerError, one_line
+from train.model import build_network
 from train.onnx_file import read_onnx
 
 
@@ -42,14 +42,17 @@ class Classifier:
         return to_network(images, self.device, self.mean, self.std)
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
-    def probabilities(self, images: Tensor) -> Tensor:
-        """The probability of each class (N, classes) for normalised pictures (N, 3, H, W)."""
+    def logits(self, images: Tensor) -> Tensor:
+        """What the network says of normalised pictures (N, 3, H, W): a number per class."""
         images = images.to(self.device)
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16
         ):
-            logits = self.network(images)
-        return logits.float().softmax(1).cpu()
+            return self.network(images).float()
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """The probability of each class (N, classes) for normalised pictures (N, 3, H, W)."""
+        return self.logits(images).softmax(1).cpu()
 
 
 def load_classifier(
@@ -84,9 +87,7 @@ def load_classifier(
 def _build(path: str, content: Mapping[str, Any], device: torch.device) -> nn.Module:
     try:
         with torch.device("meta"):  # the values come from the file: none need be drawn
-            network = torchvision.models.get_model(
-                content["arch"], weights=None, num_classes=len(content["classes"])
-            )
+            network = build_network(content["arch"], len(content["classes"]), content["image_size"])
         network.load_state_dict(content["model"], assign=True)
         return network.to(device, memory_format=torch.channels_last).eval()
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
