@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from train.errors import TrainerError, one_line, together
 from train.files import whole_file
@@ -249,7 +249,7 @@ def checkpoint_content(
     optimizer: torch.optim.Optimizer,
     average: nn.Module | None,
     progress: Progress,
-    ranks: list[dict[str, Tensor]] | None,
+    ranks: list[dict[str, Any]] | None,
     *,
     run_id: str | None,
 ) -> dict[str, Any]:

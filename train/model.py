@@ -12,6 +12,7 @@ import inspect
 import os
 import shutil
 import socket
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -140,6 +141,8 @@ def build_model(
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         else:
             normalise_over_ranks(model, ctx)
+    if not ctx.is_main:  # what dropout leaves out is drawn for each rank anew
+        torch.manual_seed(args.seed + ctx.rank)
     return model.to(ctx.device, memory_format=torch.channels_last)
 
 
@@ -203,7 +206,10 @@ def wrap_model(ctx: Context, args: argparse.Namespace, model: nn.Module) -> nn.M
         # adds in the same order as an unbroken one.
         wrapped.eval()
         size = args.image_size
-        wrapped(next(model.parameters()).new_zeros(1, 3, size, size)).sum().backward()
+        with warnings.catch_warnings():
+            # Said once, of a transformer's class token, whose one row has no stride that counts.
+            warnings.filterwarnings("ignore", message="Grad strides do not match")
+            wrapped(next(model.parameters()).new_zeros(1, 3, size, size)).sum().backward()
         wrapped.zero_grad(set_to_none=True)
     return wrapped
 
@@ -217,6 +223,12 @@ def gradients_stay_here(model: nn.Module, *, wanted: bool) -> AbstractContextMan
         model.no_sync() if wanted and is_shared else nullcontext()
     )
     return context
+
+
+def generators(device: torch.device) -> list[torch.Generator]:
+    """What random numbers of the network come from; dropout draws on the device."""
+    of_device = [torch.cuda.default_generators[device.index]] if device.type == "cuda" else []
+    return [torch.default_generator, *of_device]
 
 
 def set_training(model: nn.Module, *, frozen: bool) -> None:

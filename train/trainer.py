@@ -30,6 +30,7 @@ from train.metrics import Meter, MetricsFile, Result, progress_bar, require_fini
 from train.model import (
     build_model,
     choose_precision,
+    generators,
     gradients_stay_here,
     load_weights,
     parameters_to_train,
@@ -96,7 +97,8 @@ def restore(t: Training, state: dict[str, Any]) -> Tensor | None:
     t.progress = Progress(**state["progress"])
     ranks = state["ranks"]
     if len(ranks) == t.ctx.world_size:
-        torch.set_rng_state(ranks[t.ctx.rank]["rng"])
+        for generator, rng in zip(generators(t.ctx.device), ranks[t.ctx.rank]["rng"], strict=False):
+            generator.set_state(rng)
         sums = ranks[t.ctx.rank]["sums"]
     else:  # other ranks than before: the total is what counts
         total = torch.stack([rank["sums"] for rank in ranks]).sum(0)
@@ -221,7 +223,8 @@ def out_of_patience(t: Training) -> bool:
 
 def save_checkpoint(t: Training, sums: Tensor) -> None:
     """Write checkpoint.pt; a failure is told and remembered by the output."""
-    ranks = t.ctx.gather_object({"rng": torch.get_rng_state(), "sums": sums.cpu()})
+    rng = [generator.get_state() for generator in generators(t.ctx.device)]
+    ranks = t.ctx.gather_object({"rng": rng, "sums": sums.cpu()})
     model = t.ctx.unwrap(t.model)
     content = checkpoint_content(
         t.args,
