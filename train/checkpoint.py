@@ -112,6 +112,11 @@ class Output:
         return os.path.join(self.folder, "metrics.jsonl")
 
     @property
+    def events(self) -> str:
+        """The folder that TensorBoard reads, only if that is asked for."""
+        return os.path.join(self.folder, "tensorboard")
+
+    @property
     def predictions(self) -> str:
         """What that model said about each validation picture."""
         return os.path.join(self.folder, "predictions.json")

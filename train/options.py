@@ -266,6 +266,11 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="after the training, write the best model as model.onnx, too",
     )
+    run.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write the metrics as TensorBoard reads them, too",
+    )
     flags = parser._option_string_actions
     flags.update({alias: flags[flag] for alias, flag in ALIASES.items()})
     return parser

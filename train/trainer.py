@@ -255,6 +255,12 @@ def save_model(t: Training, accuracy: float, epoch: int) -> bool:
     return t.output.write(t.output.model, content)
 
 
+def open_metrics(t: Training) -> MetricsFile:
+    """What the epochs that are still to come write their figures to; raises TrainerError."""
+    events = t.output.events if t.args.tensorboard else None
+    return MetricsFile(t.output.metrics, t.ctx, keep_epochs=t.progress.epoch, events=events)
+
+
 def finish(t: Training, *, stopped: bool) -> int:
     """Say where everything is, and return the exit code."""
     p, output = t.progress, t.output
@@ -278,6 +284,8 @@ def finish(t: Training, *, stopped: bool) -> int:
         t.ctx.print(f"model       {output.model}")
     t.ctx.print(f"checkpoint  {output.checkpoint}")
     t.ctx.print(f"metrics     {output.metrics}")
+    if t.args.tensorboard:
+        t.ctx.print(f"tensorboard --logdir {output.events}")
     if not stopped:
         draw_at_the_end(t.ctx, output.folder)
         if t.args.export_onnx and not export_at_the_end(t.ctx, output, t.folder):
@@ -294,6 +302,8 @@ def require_possible(ctx: launcher.Context, args: argparse.Namespace) -> None:
     """Raise TrainerError for what this machine or backend does not have."""
     if args.export_onnx:
         require_packages(ONNX_PACKAGES, what="--export-onnx")
+    if args.tensorboard:
+        require_packages(("tensorboard",), what="--tensorboard")
     if args.compile != "off":
         require_compiler(args.compile, ctx.device)
     if args.accumulate > 1 and ctx.backend == "horovod":
@@ -307,7 +317,6 @@ def prepare(
     with code 2.
     """
     precision = together(ctx, lambda: choose_precision(args.precision, ctx.device))
-    together(ctx, lambda: require_possible(ctx, args))
     folder, loader = open_data(ctx, args, output)
     state = load_checkpoint(ctx, output, args, folder.classes)
     weights = load_weights(ctx, args.weights, args.model) if state is None else None
@@ -347,16 +356,15 @@ def train(ctx: launcher.Context, argv: Sequence[str] | None) -> int:
     args = together(ctx, lambda: parse_args(argv))
     if args.evaluate_only:
         return evaluate(ctx, args)
+    together(ctx, lambda: require_possible(ctx, args))
     ctx.stopping()  # from here on SIGTERM is a request, seen between two steps
     with Output(ctx, args.output_dir) as output:
         t, sums = prepare(ctx, args, output)
-        metrics = together(
-            ctx, lambda: MetricsFile(output.metrics, ctx, keep_epochs=t.progress.epoch)
-        )
         stopped = False
-        while t.progress.epoch < args.epochs and not stopped and not out_of_patience(t):
-            stopped = not run_epoch(t, sums, metrics)
-            sums = None
+        with together(ctx, lambda: open_metrics(t)) as metrics:
+            while t.progress.epoch < args.epochs and not stopped and not out_of_patience(t):
+                stopped = not run_epoch(t, sums, metrics)
+                sums = None
         return finish(t, stopped=stopped)
 
 

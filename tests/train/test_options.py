@@ -40,6 +40,7 @@ FLAGS = [
     "--precision",
     "--resume",
     "--seed",
+    "--tensorboard",
     "--warmup-epochs",
     "--weights",
     "--workers",
