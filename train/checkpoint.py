@@ -1,7 +1,7 @@
 """What a run leaves in its output folder, and how it goes on from there.
 
-Owns the file names, the atomic writing and the format of checkpoint.pt and model.pt. Rank 0 writes;
-a file appears whole or not at all. Knows nothing of pictures; what a checkpoint must agree on with
+Owns the file names, the atomic writing and the format of checkpoint.pt. Rank 0 writes; a file
+appears whole or not at all. Knows nothing of pictures; what a checkpoint must agree on with
 the command is listed here.
 """
 
@@ -12,7 +12,6 @@ import fcntl
 import os
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from torch import nn
 
 from train.errors import TrainerError, one_line, together
 from train.files import whole_file
+from train.model_file import load_whole
 
 if TYPE_CHECKING:
     from launcher import Context
@@ -47,8 +47,6 @@ SAME_RECIPE = (
     "ema",
     "seed",
 )
-# What model.pt must hold to be of use.
-MODEL_KEYS = {"model", "arch", "classes", "image_size", "resize", "mean", "std", "epoch"}
 
 
 @dataclass
@@ -326,7 +324,7 @@ def _is_same_run(state: Mapping[str, Any], ctx: Context) -> bool:
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        state = _load_whole(path)
+        state = load_whole(path)
     except Exception as error:
         raise TrainerError(
             f"the checkpoint {path} cannot be read ({one_line(error)}). "
@@ -338,15 +336,6 @@ def _read(path: str) -> dict[str, Any]:
             " no`."
         )
     return state
-
-
-def _load_whole(path: str) -> Any:
-    """The content of a file of torch.save; raises whatever the unpickler meets in a damaged one."""
-    with zipfile.ZipFile(path) as file:
-        damaged = file.testzip()  # torch does not look at the check sums
-    if damaged is not None:
-        raise zipfile.BadZipFile(f"the check sum of {damaged} in it is wrong")
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _require_same_recipe(
@@ -364,53 +353,3 @@ def _require_same_recipe(
                 f" {now[name]}. Give the same, start anew with `--resume no`, or name another"
                 " folder with `--output-dir`."
             )
-
-
-def model_content(
-    args: argparse.Namespace,
-    classes: tuple[str, ...],
-    model: nn.Module,
-    normalisation: Mapping[str, Any],
-    *,
-    accuracy: float,
-    epoch: int,
-) -> dict[str, Any]:
-    """What someone needs to use the model: weights, the network's name, class names, and how to
-    prepare a picture.
-    """
-    return {
-        "model": model.state_dict(),
-        "arch": args.model,
-        "classes": list(classes),
-        **normalisation,
-        "accuracy": accuracy,
-        "epoch": epoch,
-    }
-
-
-def load_model(path: str) -> dict[str, Any]:
-    """What model_content() has put into the file; raises TrainerError for any other file."""
-    if path.endswith(".onnx"):
-        raise TrainerError(f"{path} is an ONNX file. Give the model.pt that the training wrote.")
-    if not os.path.isfile(path):
-        hint = " Did you mean the model.pt in it?" if os.path.isdir(path) else ""
-        raise TrainerError(f"there is no model file {path}.{hint}")
-    if not zipfile.is_zipfile(path):
-        raise TrainerError(
-            f"{path} is of an unknown type: it is not a model.pt that the training wrote."
-        )
-    try:
-        content = _load_whole(path)
-    except Exception as error:
-        raise TrainerError(
-            f"the model file {path} cannot be read ({one_line(error)}). Copy it again, or train"
-            " again."
-        ) from error
-    missing = MODEL_KEYS - set(content if isinstance(content, dict) else ())
-    if missing:
-        what = "a checkpoint" if "model" not in missing and "optimizer" in content else "another"
-        raise TrainerError(
-            f"{path} is not a model.pt that the training wrote, but {what} file of torch"
-            f" (without {', '.join(sorted(missing))}). model.pt lies beside the checkpoint."
-        )
-    return content

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from train.checkpoint import load_model
 from train.data import to_network
 from train.errors import TrainerError, one_line
 from train.model import build_network
+from train.model_file import load_model
 from train.onnx_file import read_onnx
 
 

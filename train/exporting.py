@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.checkpoint import Output, load_model
+from train.checkpoint import Output
 from train.classifier import Classifier, load_classifier
 from train.command import ONNX_PACKAGES, require_packages
 from train.errors import EXIT_USAGE, TrainerError, one_line
 from train.export import build_parser
 from train.files import whole_file
+from train.model_file import load_model
 from train.onnx_file import BATCH, INPUT, OUTPUT, OnnxNetwork, metadata_of
 from train.pictures import Unreadable, decode, validation_crop
 from train.plot import read_predictions

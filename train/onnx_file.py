@@ -20,7 +20,7 @@ from train.errors import TrainerError, one_line
 
 INPUT, OUTPUT, BATCH = "images", "logits", "batch"
 # Of model.pt, everything but the weights: each as JSON under its own name.
-METADATA = ("arch", "classes", "image_size", "resize", "mean", "std", "accuracy", "epoch")
+METADATA = ("arch", "classes", "image_size", "resize", "mean", "std", "epoch")
 
 
 def metadata_of(content: Mapping[str, Any]) -> dict[str, str]:

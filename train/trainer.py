@@ -20,9 +20,9 @@ from torch.nn import functional as F  # noqa: N812
 from torch.optim.swa_utils import AveragedModel
 
 import launcher
-from train.checkpoint import Output, Progress, checkpoint_content, load_checkpoint, model_content
+from train.checkpoint import Output, Progress, checkpoint_content, load_checkpoint
 from train.command import ONNX_PACKAGES, require_packages
-from train.data import MEAN, STD, Loader, step_of, to_network
+from train.data import Loader, step_of, to_network
 from train.errors import EXIT_UNSAVED, EXIT_USAGE, TrainerError, together
 from train.exporting import export_at_the_end
 from train.folder import Folder, describe, open_folder
@@ -38,8 +38,9 @@ from train.model import (
     set_training,
     wrap_model,
 )
+from train.model_file import model_content
 from train.options import parse_args
-from train.pictures import PictureCache, resized_side
+from train.pictures import PictureCache
 from train.plot import draw_at_the_end
 from train.recipe import Objective, average_of, learning_rates
 from train.validation import Predictions, evaluate
@@ -241,17 +242,8 @@ def save_checkpoint(t: Training, sums: Tensor) -> None:
 
 def save_model(t: Training, accuracy: float, epoch: int) -> bool:
     """Write model.pt; False if it could not be written."""
-    size = t.args.image_size
-    normalisation = {
-        "image_size": size,
-        "resize": resized_side(size),
-        "mean": list(MEAN),
-        "std": list(STD),
-    }
     model = t.ctx.unwrap(t.result)
-    content = model_content(
-        t.args, t.folder.classes, model, normalisation, accuracy=accuracy, epoch=epoch
-    )
+    content = model_content(t.args, t.folder.classes, model, accuracy=accuracy, epoch=epoch)
     return t.output.write(t.output.model, content)
 
 

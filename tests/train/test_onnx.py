@@ -64,7 +64,7 @@ def test_the_file_has_what_a_reader_without_torch_needs(trained: Path, exported:
     session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
     content = torch.load(trained / "model.pt", weights_only=True)
-    for key in ("arch", "classes", "image_size", "resize", "mean", "std", "accuracy", "epoch"):
+    for key in ("arch", "classes", "image_size", "resize", "mean", "std", "epoch"):
         assert json.loads(metadata[key]) == content[key], key
     (images,), (logits,) = session.get_inputs(), session.get_outputs()
     assert (images.name, images.shape) == ("images", ["batch", 3, 48, 48])
@@ -164,10 +164,7 @@ def test_a_mistake_is_one_line_and_the_code_is_2(
     [
         (None, "there is no model file x.onnx."),
         (b"no model", "the model file x.onnx cannot be read ("),
-        (
-            "bare",
-            "x.onnx is not a model.onnx that `python -m train.export` wrote (without accuracy",
-        ),
+        ("bare", "x.onnx is not a model.onnx that `python -m train.export` wrote (without arch"),
     ],
 )
 def test_another_onnx_file_is_named(
