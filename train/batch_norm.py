@@ -115,8 +115,10 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
     results as on one.
     """
 
-    def __init__(self, num_features: int, *, ctx: Context) -> None:
-        super().__init__(num_features)
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, *, ctx: Context
+    ) -> None:
+        super().__init__(num_features, eps, momentum)
         self._ctx = ctx
 
     def forward(self, x: Tensor) -> Tensor:
@@ -132,3 +134,15 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
             self.running_var.lerp_(unbiased, self.momentum)
             self.num_batches_tracked.add_(1)
         return out
+
+
+def normalise_over_ranks(model: nn.Module, ctx: Context) -> None:
+    """Put a GlobalBatchNorm2d with the same state in place of each BatchNorm2d."""
+    for parent in list(model.modules()):
+        for name, part in parent.named_children():
+            if isinstance(part, nn.BatchNorm2d):
+                new = GlobalBatchNorm2d(part.num_features, part.eps, part.momentum, ctx=ctx)
+                new.load_state_dict(part.state_dict())
+                for parameter, old in zip(new.parameters(), part.parameters(), strict=True):
+                    parameter.requires_grad_(old.requires_grad)
+                setattr(parent, name, new)

@@ -1,7 +1,7 @@
 """What a run leaves in its output folder, and how it goes on from there.
 
-Owns the file names, the atomic writing and the format of checkpoint.pt and model.pt. Rank 0 writes;
-a file appears whole or not at all. Knows nothing of pictures; what a checkpoint must agree on with
+Owns the file names, the atomic writing and the format of checkpoint.pt. Rank 0 writes; a file
+appears whole or not at all. Knows nothing of pictures; what a checkpoint must agree on with
 the command is listed here.
 """
 
@@ -12,21 +12,21 @@ import fcntl
 import os
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from train.errors import TrainerError, one_line, together
 from train.files import whole_file
+from train.model_file import load_whole
 
 if TYPE_CHECKING:
     from launcher import Context
 
-FORMAT = 1
+FORMAT = 2
 # Options that a continued run must share with its checkpoint, or the result is that of neither
 # command.
 SAME_RECIPE = (
@@ -38,10 +38,15 @@ SAME_RECIPE = (
     "momentum",
     "lr_step",
     "lr_gamma",
+    "lr_schedule",
+    "warmup_epochs",
+    "label_smoothing",
+    "mixup",
+    "class_weights",
+    "accumulate",
+    "ema",
     "seed",
 )
-# What model.pt must hold to be of use.
-MODEL_KEYS = {"model", "arch", "classes", "image_size", "resize", "mean", "std", "epoch"}
 
 
 @dataclass
@@ -95,9 +100,19 @@ class Output:
         return os.path.join(self.folder, "model.pt")
 
     @property
+    def onnx(self) -> str:
+        """The best model as an ONNX file, after the training and only if that is asked for."""
+        return os.path.join(self.folder, "model.onnx")
+
+    @property
     def metrics(self) -> str:
         """One JSON line per epoch and split."""
         return os.path.join(self.folder, "metrics.jsonl")
+
+    @property
+    def events(self) -> str:
+        """The folder that TensorBoard reads, only if that is asked for."""
+        return os.path.join(self.folder, "tensorboard")
 
     @property
     def predictions(self) -> str:
@@ -117,7 +132,7 @@ class Output:
             with tempfile.TemporaryFile(dir=self.folder) as file:
                 file.write(b"\0" * 4096)
             self._lock = _lock_folder(self.folder)
-            for path in (self.checkpoint, self.model, self.predictions):
+            for path in (self.checkpoint, self.model, self.onnx, self.predictions):
                 if os.path.exists(f"{path}.tmp"):  # of a run that was killed while it wrote
                     os.unlink(f"{path}.tmp")
         except OSError as error:
@@ -126,16 +141,17 @@ class Output:
                 " Name another one with `--output-dir`."
             ) from error
 
-    def require_space(self, model: nn.Module, num_trained: int) -> None:
+    def require_space(self, model: nn.Module, num_trained: int, *, averaged: bool) -> None:
         """Refuse a disk without room for the files of this run; a collective call, SystemExit on
         all ranks.
 
-        `num_trained` is the number of trained values: each has a momentum. The old and the new
-        checkpoint exist together for a moment, and model.pt beside them; files of an earlier run
-        are replaced only after that.
+        `num_trained` is the number of trained values: each has a momentum. The average of the
+        weights, where there is one, is in the checkpoint, too. The old and the new checkpoint exist
+        together for a moment, and model.pt beside them; files of an earlier run are replaced only
+        after that.
         """
         weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-        needed = 2 * (weights + 4 * num_trained) + weights
+        needed = 2 * (weights * (1 + averaged) + 4 * num_trained) + weights
 
         def check() -> None:
             if not self._ctx.is_main:
@@ -234,13 +250,14 @@ def checkpoint_content(
     classes: tuple[str, ...],
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    average: nn.Module | None,
     progress: Progress,
-    ranks: list[dict[str, Tensor]] | None,
+    ranks: list[dict[str, Any]] | None,
     *,
     run_id: str | None,
 ) -> dict[str, Any]:
-    """Everything an exact continuation needs; `model` is the unwrapped one, `ranks` what differs
-    between ranks.
+    """Everything an exact continuation needs; `model` is the unwrapped one, `average` that of its
+    weights, `ranks` what differs between ranks.
     """
     return {
         "format": FORMAT,
@@ -248,6 +265,7 @@ def checkpoint_content(
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "average": average.state_dict() if average is not None else None,
         "progress": asdict(progress),
         "ranks": ranks,
         "classes": list(classes),
@@ -306,7 +324,7 @@ def _is_same_run(state: Mapping[str, Any], ctx: Context) -> bool:
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        state = _load_whole(path)
+        state = load_whole(path)
     except Exception as error:
         raise TrainerError(
             f"the checkpoint {path} cannot be read ({one_line(error)}). "
@@ -320,21 +338,14 @@ def _read(path: str) -> dict[str, Any]:
     return state
 
 
-def _load_whole(path: str) -> Any:
-    """The content of a file of torch.save; raises whatever the unpickler meets in a damaged one."""
-    with zipfile.ZipFile(path) as file:
-        damaged = file.testzip()  # torch does not look at the check sums
-    if damaged is not None:
-        raise zipfile.BadZipFile(f"the check sum of {damaged} in it is wrong")
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
 def _require_same_recipe(
     state: Mapping[str, Any], args: argparse.Namespace, classes: tuple[str, ...], path: str
 ) -> None:
     then = {**state["args"], "classes": ", ".join(state["classes"])}
     now = {**vars(args), "classes": ", ".join(classes)}
-    for name in (*SAME_RECIPE, "classes"):
+    # The cosine ends with the last epoch; steps of the rate come whenever they come.
+    epochs = ("epochs",) if args.lr_schedule == "cosine" else ()
+    for name in (*SAME_RECIPE, *epochs, "classes"):
         if then.get(name) != now[name]:
             option = f"--{name.replace('_', '-')}" if name != "classes" else "the class folders"
             raise TrainerError(
@@ -342,56 +353,3 @@ def _require_same_recipe(
                 f" {now[name]}. Give the same, start anew with `--resume no`, or name another"
                 " folder with `--output-dir`."
             )
-
-
-def model_content(
-    args: argparse.Namespace,
-    classes: tuple[str, ...],
-    model: nn.Module,
-    normalisation: Mapping[str, Any],
-    *,
-    accuracy: float,
-    epoch: int,
-) -> dict[str, Any]:
-    """What someone needs to use the model: weights, the network's name, class names, and how to
-    prepare a picture.
-    """
-    return {
-        "model": model.state_dict(),
-        "arch": args.model,
-        "classes": list(classes),
-        **normalisation,
-        "accuracy": accuracy,
-        "epoch": epoch,
-    }
-
-
-def load_model(path: str) -> dict[str, Any]:
-    """What model_content() has put into the file; raises TrainerError for any other file."""
-    if path.endswith(".onnx"):
-        raise TrainerError(
-            f"{path} is an ONNX file, which cannot be used here yet. Give the model.pt that the"
-            " training wrote."
-        )
-    if not os.path.isfile(path):
-        hint = " Did you mean the model.pt in it?" if os.path.isdir(path) else ""
-        raise TrainerError(f"there is no model file {path}.{hint}")
-    if not zipfile.is_zipfile(path):
-        raise TrainerError(
-            f"{path} is of an unknown type: it is not a model.pt that the training wrote."
-        )
-    try:
-        content = _load_whole(path)
-    except Exception as error:
-        raise TrainerError(
-            f"the model file {path} cannot be read ({one_line(error)}). Copy it again, or train"
-            " again."
-        ) from error
-    missing = MODEL_KEYS - set(content if isinstance(content, dict) else ())
-    if missing:
-        what = "a checkpoint" if "model" not in missing and "optimizer" in content else "another"
-        raise TrainerError(
-            f"{path} is not a model.pt that the training wrote, but {what} file of torch"
-            f" (without {', '.join(sorted(missing))}). model.pt lies beside the checkpoint."
-        )
-    return content

@@ -10,21 +10,33 @@ import argparse
 import sys
 from importlib.util import find_spec
 
+from train.errors import EXIT_USAGE, TrainerError
 
-def begin(parser: argparse.ArgumentParser) -> None:
+PACKAGES = ("torch", "torchvision", "tqdm")
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # to write a model.onnx and to prove it
+
+
+def begin(parser: argparse.ArgumentParser, packages: tuple[str, ...] = PACKAGES) -> None:
     """Leave if help was asked for or a package is missing; let stdout take names of all kinds."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         parser.print_help()
         raise SystemExit(0)
-    missing = [name for name in ("torch", "torchvision", "tqdm") if find_spec(name) is None]
-    if missing:
-        print(
-            f"train: error: the trainer needs {', '.join(missing)}, which this Python does not"
-            f" have. Type: {sys.executable} -m pip install {' '.join(missing)}",
-            file=sys.stderr,
-        )
-        raise SystemExit(2)
+    try:
+        require_packages(packages)
+    except TrainerError as error:
+        print(f"train: error: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_USAGE) from error
     if sys.stdout is not None:  # closed by the caller
         sys.stdout.reconfigure(
             errors="backslashreplace"
         )  # a class named Krähe is no reason to crash on an ASCII terminal
+
+
+def require_packages(packages: tuple[str, ...], what: str = "the trainer") -> None:
+    """Raise TrainerError with the command that installs them, if `what` lacks some of them."""
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise TrainerError(
+            f"{what} needs {', '.join(missing)}, which this Python does not have. Type:"
+            f" {sys.executable} -m pip install {' '.join(missing)}"
+        )

@@ -72,11 +72,23 @@ class Loader:
         self._pool = ThreadPoolExecutor(threads) if threads else None
         self._reported: set[int] = set()
 
-    def training(self, seed: int, epoch: int, batch_size: int, *, first: int) -> Iterator[Batch]:
-        """This rank's parts of the batches of one epoch, from batch number `first` on."""
+    def training(
+        self, seed: int, epoch: int, batch_size: int, *, first: int, pairs: bool = False
+    ) -> Iterator[Batch]:
+        """This rank's parts of the batches of one epoch, from batch number `first` on.
+
+        With `pairs`, before each picture the one before it in the whole batch, before the first one
+        the last.
+        """
         batches = training_batches(self._folder.train, seed, epoch, batch_size)[first:]
         rank, world_size = self._ctx.rank, self._ctx.world_size
-        return self._load(((b[rank::world_size], len(b)) for b in batches), (seed, epoch))
+        if not pairs:
+            return self._load(((b[rank::world_size], len(b)) for b in batches), (seed, epoch))
+        paired = (
+            ([b[j] for i in range(rank, len(b), world_size) for j in (i - 1, i)], len(b))
+            for b in batches
+        )
+        return self._load(paired, (seed, epoch), together=2)
 
     def validation(self) -> Iterator[Batch]:
         """This rank's part of the validation pictures, each picture on one rank; the same number of
@@ -89,11 +101,17 @@ class Loader:
         )
 
     def _load(
-        self, parts: Iterable[tuple[Sequence[Picture], int]], draw: tuple[int, int] | None
+        self,
+        parts: Iterable[tuple[Sequence[Picture], int]],
+        draw: tuple[int, int] | None,
+        *,
+        together: int = 1,
     ) -> Iterator[Batch]:
+        """The batches of `parts`; of `together` pictures in a row, all or none are in it."""
         if self._pool is None:
             for pictures, whole in parts:
-                yield self._collate(pictures, [self._picture(p, draw) for p in pictures], whole)
+                images = [self._picture(p, draw) for p in pictures]
+                yield self._collate(pictures, images, whole, together)
             return
         waiting: deque[tuple[Sequence[Picture], list[Future[Image.Image | None]], int]] = deque()
         for pictures, whole in parts:
@@ -101,14 +119,18 @@ class Loader:
                 (pictures, [self._pool.submit(self._picture, p, draw) for p in pictures], whole)
             )
             if len(waiting) > BATCHES_AHEAD:
-                yield self._finish(*waiting.popleft())
+                yield self._finish(*waiting.popleft(), together)
         while waiting:
-            yield self._finish(*waiting.popleft())
+            yield self._finish(*waiting.popleft(), together)
 
     def _finish(
-        self, pictures: Sequence[Picture], futures: list[Future[Image.Image | None]], whole: int
+        self,
+        pictures: Sequence[Picture],
+        futures: list[Future[Image.Image | None]],
+        whole: int,
+        together: int,
     ) -> Batch:
-        return self._collate(pictures, [future.result() for future in futures], whole)
+        return self._collate(pictures, [future.result() for future in futures], whole, together)
 
     def _picture(self, picture: Picture, draw: tuple[int, int] | None) -> Image.Image | None:
         """The pixels that the network sees of one picture; None if its file became unreadable since
@@ -135,13 +157,15 @@ class Loader:
             self._tell(picture, error)
 
     def _collate(
-        self, pictures: Sequence[Picture], images: Sequence[Image.Image | None], whole: int
+        self,
+        pictures: Sequence[Picture],
+        images: Sequence[Image.Image | None],
+        whole: int,
+        together: int,
     ) -> Batch:
-        good = [
-            (image, picture)
-            for image, picture in zip(images, pictures, strict=True)
-            if image is not None
-        ]
+        rows = list(zip(images, pictures, strict=True))
+        groups = [rows[i : i + together] for i in range(0, len(rows), together)]
+        good = [row for g in groups if all(image is not None for image, _ in g) for row in g]
         pixels = torch.empty(len(good), self._size, self._size, 3, dtype=torch.uint8)
         into = pixels.numpy()
         for row, (image, _) in enumerate(good):
@@ -169,6 +193,17 @@ def training_batches(
 def cut(pictures: Sequence[Picture], size: int) -> list[Sequence[Picture]]:
     """Consecutive parts of `size` pictures; the last one has what is left, nothing is repeated."""
     return [pictures[i : i + size] for i in range(0, len(pictures), size)]
+
+
+def step_of(batch: int, total: int, size: int, accumulate: int) -> tuple[int, bool]:
+    """The pictures of the optimizer's step that batch number `batch` of an epoch is part of, and
+    whether it is the last batch of that step.
+
+    The epoch has `total` pictures in batches of `size`, `accumulate` of them to a step.
+    """
+    first = (batch - batch % accumulate) * size
+    count = min(total - first, accumulate * size)
+    return count, (batch + 1) * size >= first + count
 
 
 def to_network(

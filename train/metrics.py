@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from train.errors import TrainerError
+from train.events import Events
 from train.files import whole_file
 
 if TYPE_CHECKING:
@@ -87,24 +88,40 @@ def _log_to_run(record: dict[str, Any]) -> None:
 
 
 class MetricsFile:
-    """metrics.jsonl: one line for each epoch and split, written by rank 0."""
+    """metrics.jsonl: one line for each epoch and split, written by rank 0; and the same for
+    TensorBoard, where that is asked for. A context.
+    """
 
-    def __init__(self, path: str, ctx: Context, *, keep_epochs: int) -> None:
+    def __init__(
+        self, path: str, ctx: Context, *, keep_epochs: int, events: str | None = None
+    ) -> None:
         """Open the file and keep its lines of the first `keep_epochs` epochs: those after them will
-        be done again.
+        be done again. `events` is the folder for TensorBoard.
         """
         self._path = path
         self._is_main = ctx.is_main
+        self._events: Events | None = None
         if not self._is_main:
             return
         try:
             kept = [line for line in _lines(path) if _epoch(line) <= keep_epochs]
             with whole_file(path) as file:
                 file.writelines(line.encode() for line in kept)
+            if events is not None:
+                self._events = Events(events, keep_epochs=keep_epochs)
         except OSError as error:
             raise TrainerError(
                 f"the metrics file {path} cannot be written ({error.strerror or error})."
             ) from error
+
+    def __enter__(self) -> MetricsFile:
+        """Begin; the file was opened when this object was made."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End what TensorBoard reads."""
+        if self._events is not None:
+            self._events.close()
 
     def add(self, epoch: int, split: str, result: Result, lr: float) -> None:
         """Append one line; a full disk is a warning, the figures are on the screen too.
@@ -120,6 +137,8 @@ class MetricsFile:
             "lr": lr,
             "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
         }
+        if self._events is not None:
+            self._events.add(record)
         record = {
             k: None if isinstance(v, float) and not math.isfinite(v) else v
             for k, v in record.items()

@@ -1,5 +1,5 @@
-"""The network: a ResNet of torchvision with a new last layer, from ImageNet weights, a local file,
-or nothing.
+"""The network: one of torchvision with a new last layer, from ImageNet weights, a local file, or
+nothing.
 
 Owns weights, freezing, precision and the choice of batch normalisation. Knows nothing of pictures
 and epochs.
@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import os
+import shutil
 import socket
+import warnings
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 import torchvision
 from torch import Tensor, nn
+from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
-from train.batch_norm import GlobalBatchNorm2d
+from train.batch_norm import normalise_over_ranks
 from train.errors import TrainerError, one_line, together
 
 if TYPE_CHECKING:
@@ -104,6 +108,18 @@ def _from_file(path: str) -> Mapping[str, Tensor]:
     return state
 
 
+def build_network(arch: str, num_classes: int, image_size: int) -> nn.Module:
+    """A network of torchvision for so many classes, with new weights."""
+    # A vision transformer knows the places of a picture's parts.
+    size = {"image_size": image_size} if arch.startswith("vit") else {}
+    return torchvision.models.get_model(arch, weights=None, num_classes=num_classes, **size)
+
+
+def head(model: nn.Module) -> str:
+    """The name of the last layer, which is new for new classes."""
+    return [name for name, part in model.named_modules() if isinstance(part, nn.Linear)][-1]
+
+
 def build_model(
     ctx: Context, args: argparse.Namespace, weights: Mapping[str, Tensor] | None, num_classes: int
 ) -> nn.Module:
@@ -113,34 +129,34 @@ def build_model(
     Raises TrainerError if the weights are those of another network.
     """
     torch.manual_seed(args.seed)  # the same new weights on every rank
-    sync = args.batch_norm == "sync" and ctx.world_size > 1 and not args.freeze_backbone
-    on_gpu = sync and ctx.device.type == "cuda" and ctx.backend == "nccl"
-    norm = partial(GlobalBatchNorm2d, ctx=ctx) if sync and not on_gpu else nn.BatchNorm2d
-    model = torchvision.models.get_model(
-        args.model, weights=None, num_classes=num_classes, norm_layer=norm
-    )
+    model = build_network(args.model, num_classes, args.image_size)
     if weights is not None:
         _fill(model, weights, args.weights, args.model)
     if args.freeze_backbone:
         model.requires_grad_(False)
-        model.fc.requires_grad_(True)
-    if on_gpu:  # torch's own is faster there, and has the same results
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model.get_submodule(head(model)).requires_grad_(True)
+    if args.batch_norm == "sync" and ctx.world_size > 1 and not args.freeze_backbone:
+        if ctx.device.type == "cuda" and ctx.backend == "nccl":
+            # Torch's own is faster there, and has the same results.
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        else:
+            normalise_over_ranks(model, ctx)
+    if not ctx.is_main:  # what dropout leaves out is drawn for each rank anew
+        torch.manual_seed(args.seed + ctx.rank)
     return model.to(ctx.device, memory_format=torch.channels_last)
 
 
 def _fill(model: nn.Module, weights: Mapping[str, Tensor], source: str, arch: str) -> None:
     """Load `weights`, without the last layer where it was made for other classes."""
-    own = model.state_dict()
+    own, last = model.state_dict(), f"{head(model)}."
+    weights = _for_size(model, weights)
     state = {
-        k: v
-        for k, v in weights.items()
-        if not k.startswith("fc.") or own.get(k, v).shape == v.shape
+        k: v for k, v in weights.items() if not k.startswith(last) or own.get(k, v).shape == v.shape
     }
     wrong = [
         k
         for k, v in own.items()
-        if not k.startswith("fc.") and (k not in state or state[k].shape != v.shape)
+        if not k.startswith(last) and (k not in state or state[k].shape != v.shape)
     ]
     wrong += [k for k in state if k not in own]
     if wrong:
@@ -152,8 +168,33 @@ def _fill(model: nn.Module, weights: Mapping[str, Tensor], source: str, arch: st
     model.load_state_dict(state, strict=False)
 
 
+def _for_size(model: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The weights of a vision transformer for the model's size of pictures; others as they are."""
+    if not isinstance(model, VisionTransformer) or "encoder.pos_embedding" not in weights:
+        return weights
+    state: Mapping[str, Tensor] = interpolate_embeddings(
+        model.image_size, model.patch_size, OrderedDict(weights)
+    )
+    return state
+
+
+def require_compiler(backend: str, device: torch.device) -> None:
+    """Raise TrainerError if torch.compile could not work with this backend here."""
+    known = torch.compiler.list_backends(exclude_tags=())
+    if backend not in known:
+        raise TrainerError(f"--compile knows no backend {backend}; there are {', '.join(known)}.")
+    compilers = (os.environ.get("CXX", "g++"), "clang++")
+    if backend == "inductor" and device.type == "cpu" and not any(map(shutil.which, compilers)):
+        raise TrainerError(
+            "--compile needs a C++ compiler, which this machine does not have. Type: apt-get"
+            " install g++"
+        )
+
+
 def wrap_model(ctx: Context, args: argparse.Namespace, model: nn.Module) -> nn.Module:
     """Make the model one over all ranks."""
+    if args.compile != "off":
+        model.compile(backend=args.compile)
     # "sync" statistics are equal on all ranks already; torch 2.14 has a new name for the same
     # switch.
     names = inspect.signature(nn.parallel.DistributedDataParallel).parameters
@@ -165,9 +206,29 @@ def wrap_model(ctx: Context, args: argparse.Namespace, model: nn.Module) -> nn.M
         # adds in the same order as an unbroken one.
         wrapped.eval()
         size = args.image_size
-        wrapped(model.fc.weight.new_zeros(1, 3, size, size)).sum().backward()
+        with warnings.catch_warnings():
+            # Said once, of a transformer's class token, whose one row has no stride that counts.
+            warnings.filterwarnings("ignore", message="Grad strides do not match")
+            wrapped(next(model.parameters()).new_zeros(1, 3, size, size)).sum().backward()
         wrapped.zero_grad(set_to_none=True)
     return wrapped
+
+
+def gradients_stay_here(model: nn.Module, *, wanted: bool) -> AbstractContextManager[None]:
+    """A context in which backward passes add to this rank's gradients, without any exchange, if
+    that is wanted: the last pass of an optimizer's step exchanges their sum.
+    """
+    is_shared = isinstance(model, nn.parallel.DistributedDataParallel)
+    context: AbstractContextManager[None] = (
+        model.no_sync() if wanted and is_shared else nullcontext()
+    )
+    return context
+
+
+def generators(device: torch.device) -> list[torch.Generator]:
+    """What random numbers of the network come from; dropout draws on the device."""
+    of_device = [torch.cuda.default_generators[device.index]] if device.type == "cuda" else []
+    return [torch.default_generator, *of_device]
 
 
 def set_training(model: nn.Module, *, frozen: bool) -> None:

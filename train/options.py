@@ -12,8 +12,23 @@ from typing import Any, NoReturn
 
 from train.errors import TrainerError
 
-MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-# A ResNet shrinks the picture 32 times; batch normalisation needs more than one value at the end.
+MODELS = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "efficientnet_b0",
+    "efficientnet_b1",
+    "efficientnet_b2",
+    "efficientnet_b3",
+    "efficientnet_b4",
+    "vit_b_16",
+)
+PATCH = 16  # side of the squares that vit_b_16 cuts a picture into
+# Most networks shrink a picture 32 times; batch normalisation needs more than one value at the end.
 SMALLEST_IMAGE = 33
 # Spellings of the articles that describe this workload: the same options, which help and messages
 # show under one name.
@@ -63,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="train",
         formatter_class=Help,
-        description="Train a ResNet on a folder of pictures (transfer learning).",
+        description="Train a network on a folder of pictures (transfer learning).",
         epilog=(
             "DIR holds train/<class>/*.jpg and val/<class>/*.jpg. The defaults are the recipe of"
             " PyTorch's transfer\nlearning tutorial. --num_epochs, --learning_rate and --output_dir"
@@ -99,7 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="threads per rank that prepare pictures ahead; auto: none on a CPU, up to 8 for a GPU",
     )
     model = parser.add_argument_group("model")
-    model.add_argument("--model", choices=MODELS, default="resnet18", help="which ResNet")
+    model.add_argument("--model", choices=MODELS, default="resnet18", help="which network")
     model.add_argument(
         "--weights",
         default="imagenet",
@@ -136,6 +151,59 @@ def build_parser() -> argparse.ArgumentParser:
         "--lr-gamma", type=number(float, 0, 1, above=True), default=0.1, help="by this factor"
     )
     recipe.add_argument(
+        "--lr-schedule",
+        choices=("step", "cosine"),
+        default="step",
+        help="step: as --lr-step and --lr-gamma say; cosine: down to nothing after the last epoch",
+    )
+    recipe.add_argument(
+        "--warmup-epochs",
+        type=number(int, 0),
+        default=0,
+        metavar="EPOCHS",
+        help="before that, raise the rate in equal steps for so long",
+    )
+    recipe.add_argument(
+        "--patience",
+        type=number(int, 0),
+        default=0,
+        metavar="EPOCHS",
+        help="end after so many epochs without a better validation accuracy; 0: never",
+    )
+    recipe.add_argument(
+        "--accumulate",
+        type=number(int, 1),
+        default=1,
+        metavar="BATCHES",
+        help="take one step of the optimizer for so many batches, as if they were one",
+    )
+    recipe.add_argument(
+        "--label-smoothing",
+        type=number(float, 0, 1),
+        default=0.0,
+        metavar="PART",
+        help="part of each label that is spread over all classes; in training only",
+    )
+    recipe.add_argument(
+        "--mixup",
+        type=number(float, 0),
+        default=0.0,
+        metavar="ALPHA",
+        help="train on mixtures of two pictures, the parts drawn from Beta(ALPHA, ALPHA); 0: off",
+    )
+    recipe.add_argument(
+        "--class-weights",
+        action="store_true",
+        help="in training, count pictures of rare classes more, so that all classes count alike",
+    )
+    recipe.add_argument(
+        "--ema",
+        type=number(float, 0, 0.999999),
+        default=0.0,
+        metavar="DECAY",
+        help="validate and save a moving average of the weights, say 0.99 per step; 0: off",
+    )
+    recipe.add_argument(
         "--batch-norm",
         choices=("sync", "local"),
         default="sync",
@@ -149,6 +217,17 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("auto", "fp32", "bf16"),
         default="auto",
         help="auto: bfloat16 where the processor computes in it, else float32",
+    )
+    recipe.add_argument(
+        "--compile",
+        nargs="?",
+        const="inductor",
+        default="off",
+        metavar="BACKEND",
+        help=(
+            "let torch.compile make the network faster, with the backend inductor unless another"
+            " is named; that takes a minute first"
+        ),
     )
     recipe.add_argument(
         "--seed",
@@ -174,6 +253,24 @@ def build_parser() -> argparse.ArgumentParser:
             " restarted the job"
         ),
     )
+    run.add_argument(
+        "--evaluate-only",
+        action="store_true",
+        help=(
+            "train nothing: loss and accuracy of val/ with model.pt of the output folder, or"
+            " `--weights FILE`"
+        ),
+    )
+    run.add_argument(
+        "--export-onnx",
+        action="store_true",
+        help="after the training, write the best model as model.onnx, too",
+    )
+    run.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write the metrics as TensorBoard reads them, too",
+    )
     flags = parser._option_string_actions
     flags.update({alias: flags[flag] for alias, flag in ALIASES.items()})
     return parser
@@ -186,4 +283,12 @@ def workers(text: str) -> int | str:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; raises TrainerError on a mistake."""
-    return build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.warmup_epochs >= args.epochs:
+        parser.error(
+            f"--warmup-epochs {args.warmup_epochs} leaves nothing of --epochs {args.epochs}"
+        )
+    if args.model == "vit_b_16" and args.image_size % PATCH:
+        parser.error(f"--image-size {args.image_size}: {args.model} needs a multiple of {PATCH}")
+    return args

@@ -23,7 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
             " was nothing that could be predicted; 2 wrong options, or no model."
         ),
     )
-    parser.add_argument("model", metavar="MODEL", help="model.pt of a training")
+    parser.add_argument("model", metavar="MODEL", help="model.pt or model.onnx of a training")
     parser.add_argument(
         "paths", nargs="+", metavar="PICTURE|FOLDER", help="of a folder, all pictures below it"
     )

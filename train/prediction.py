@@ -242,6 +242,8 @@ def predict(ctx: launcher.Context, argv: Sequence[str] | None) -> int:
 
 def open_model(ctx: launcher.Context, args: argparse.Namespace) -> Classifier:
     """The model on this rank's device; raises TrainerError."""
+    if args.model.endswith(".onnx") and args.precision == "bf16":
+        raise TrainerError("an ONNX file computes in float32; leave out `--precision bf16`.")
     return load_classifier(args.model, ctx.device, choose_precision(args.precision, ctx.device))
 
 

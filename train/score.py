@@ -21,7 +21,7 @@ from train.classifier import Classifier, load_classifier
 from train.errors import TrainerError, one_line
 from train.pictures import Unreadable, decode_bytes, validation_crop
 
-MODEL_FILE = "model.pt"
+MODEL_FILES = ("model.pt", "model.onnx")  # in a folder with both, the first is taken
 # A picture's content begins otherwise, and so does base64.
 JSON_STARTS = ("{", "[", '"')
 
@@ -50,9 +50,9 @@ def run(data: Any) -> dict[str, Any]:
         raise TrainerError("there is no model yet: call init() before run().")
     try:
         images = _images(data, classifier)
+        probability, label = classifier.probabilities(images)[0].max(0)
     except Exception as error:  # a request can be anything, and so can what the decoders raise
         return {"error": one_line(error)}
-    probability, label = classifier.probabilities(images)[0].max(0)
     if not math.isfinite(probability):
         return {"error": "the numbers are too large for the model, or no numbers"}
     return {"label": classifier.classes[int(label)], "probability": float(probability)}
@@ -64,15 +64,15 @@ def _find_model(path: str | None) -> str:
         raise TrainerError(
             "no model is named: give init() the model's file or folder, or set AZUREML_MODEL_DIR."
         )
-    direct = os.path.join(where, MODEL_FILE)
-    if not os.path.isdir(where) or os.path.isfile(direct):
-        return direct if os.path.isdir(where) else where
-    found = [
-        os.path.join(here, MODEL_FILE) for here, _, names in os.walk(where) if MODEL_FILE in names
-    ]
-    if len(found) != 1:
-        raise TrainerError(f"there are {len(found)} files {MODEL_FILE} in {where}, not one.")
-    return found[0]
+    if not os.path.isdir(where):
+        return where
+    for name in MODEL_FILES:
+        found = [os.path.join(here, name) for here, _, names in os.walk(where) if name in names]
+        if len(found) > 1 and found[0] != os.path.join(where, name):
+            raise TrainerError(f"there are {len(found)} files {name} in {where}, not one.")
+        if found:
+            return found[0]
+    raise TrainerError(f"there is no {' and no '.join(MODEL_FILES)} in {where}.")
 
 
 def _images(data: Any, classifier: Classifier) -> Tensor:

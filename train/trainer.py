@@ -17,25 +17,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+from torch.optim.swa_utils import AveragedModel
 
 import launcher
-from train.checkpoint import Output, Progress, checkpoint_content, load_checkpoint, model_content
-from train.data import MEAN, STD, Loader, to_network
+from train.checkpoint import Output, Progress, checkpoint_content, load_checkpoint
+from train.command import ONNX_PACKAGES, require_packages
+from train.data import Loader, step_of, to_network
 from train.errors import EXIT_UNSAVED, EXIT_USAGE, TrainerError, together
+from train.exporting import export_at_the_end
 from train.folder import Folder, describe, open_folder
 from train.metrics import Meter, MetricsFile, Result, progress_bar, require_finite
 from train.model import (
     build_model,
     choose_precision,
+    generators,
+    gradients_stay_here,
     load_weights,
     parameters_to_train,
+    require_compiler,
     set_training,
     wrap_model,
 )
+from train.model_file import model_content
 from train.options import parse_args
-from train.pictures import PictureCache, resized_side
+from train.pictures import PictureCache
 from train.plot import draw_at_the_end
-from train.validation import Predictions
+from train.recipe import Objective, average_of, learning_rates
+from train.validation import Predictions, evaluate
 
 
 @dataclass
@@ -49,9 +57,19 @@ class Training:
     model: nn.Module
     """The wrapped model."""
     optimizer: torch.optim.Optimizer
+    rates: list[float]
+    """The learning rate of each epoch."""
+    objective: Objective
+    average: AveragedModel | None
+    """Of the weights, if one is asked for: then this is what is validated and saved."""
     precision: torch.dtype
     output: Output
     progress: Progress
+
+    @property
+    def result(self) -> nn.Module:
+        """The network that is validated."""
+        return self.model if self.average is None else self.average.module
 
 
 # -- data ------------------------------------------------------------------------------------------
@@ -75,10 +93,13 @@ def restore(t: Training, state: dict[str, Any]) -> Tensor | None:
     """Continue from a checkpoint; returns the sums of the epoch at work, if it had begun."""
     t.ctx.unwrap(t.model).load_state_dict(state["model"])
     t.optimizer.load_state_dict(state["optimizer"])
+    if t.average is not None:
+        t.average.load_state_dict(state["average"])
     t.progress = Progress(**state["progress"])
     ranks = state["ranks"]
     if len(ranks) == t.ctx.world_size:
-        torch.set_rng_state(ranks[t.ctx.rank]["rng"])
+        for generator, rng in zip(generators(t.ctx.device), ranks[t.ctx.rank]["rng"], strict=False):
+            generator.set_state(rng)
         sums = ranks[t.ctx.rank]["sums"]
     else:  # other ranks than before: the total is what counts
         total = torch.stack([rank["sums"] for rank in ranks]).sum(0)
@@ -93,32 +114,43 @@ def restore(t: Training, state: dict[str, Any]) -> Tensor | None:
 # -- one epoch -------------------------------------------------------------------------------------
 
 
-def forward(t: Training, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits, and the sum of the losses of this rank's pictures."""
+def forward(t: Training, network: nn.Module, images: Tensor) -> Tensor:
+    """The logits of normalised pictures."""
     with torch.autocast(t.ctx.device.type, torch.bfloat16, enabled=t.precision is torch.bfloat16):
-        logits = t.model(to_network(images, t.ctx.device))
-    return logits, F.cross_entropy(logits.float(), labels, reduction="sum")
+        logits: Tensor = network(images)
+    return logits.float()
 
 
 def train_epoch(t: Training, meter: Meter) -> bool:
     """Train the rest of the epoch at work; False if a stop was asked for on the way."""
     set_training(t.model, frozen=t.args.freeze_backbone)
-    p, size = t.progress, t.args.batch_size
-    batches = t.loader.training(t.args.seed, p.epoch, size, first=p.step)
-    title = f"epoch {p.epoch + 1}/{t.args.epochs}"
-    with progress_bar(t.ctx, title, len(t.folder.train), p.step * size) as bar:
+    args, p, device = t.args, t.progress, t.ctx.device
+    size, total = args.batch_size, len(t.folder.train)
+    batches = t.loader.training(args.seed, p.epoch, size, first=p.step, pairs=args.mixup > 0)
+    with progress_bar(t.ctx, f"epoch {p.epoch + 1}/{args.epochs}", total, p.step * size) as bar:
         for batch in batches:
-            labels = batch.labels.to(t.ctx.device)
-            logits, loss_sum = forward(t, batch.images, labels)
-            # Gradients are averaged over ranks, the loss is a mean over the whole batch: each
-            # picture counts alike, also where the ranks have different numbers of them.
-            (loss_sum * (t.ctx.world_size / batch.whole)).backward()
-            t.optimizer.step()
-            t.optimizer.zero_grad()
+            images, labels, targets = t.objective.mix(
+                to_network(batch.images, device),
+                batch.labels.to(device),
+                moment=(args.seed, p.epoch, p.step),
+            )
+            pictures, is_whole = step_of(p.step, total, size, args.accumulate)
+            with gradients_stay_here(t.model, wanted=not is_whole):
+                logits = forward(t, t.model, images)
+                loss_sum = t.objective.loss(logits, targets)
+                # Gradients are averaged over ranks, the loss is a mean over all pictures of the
+                # step: each counts alike, also where the ranks have different numbers of them.
+                (loss_sum * (t.ctx.world_size / pictures)).backward()
             meter.add(loss_sum, logits, labels)
             p.step += 1
             bar.update(batch.whole)
             t.ctx.heartbeat()
+            if not is_whole:
+                continue
+            t.optimizer.step()
+            t.optimizer.zero_grad()
+            if t.average is not None:
+                t.average.update_parameters(t.ctx.unwrap(t.model))
             if t.ctx.stopping():
                 return False
     return True
@@ -129,14 +161,15 @@ def validate(t: Training, predictions: Predictions) -> Result | None:
     """The figures of the validation pictures, each noted in `predictions`; None if a stop was asked
     for on the way.
     """
-    t.model.eval()
+    network = t.result.eval()
     meter = Meter(t.ctx.device)
     with progress_bar(t.ctx, "validation", len(t.folder.val)) as bar:
         for batch in t.loader.validation():
             labels = batch.labels.to(t.ctx.device)
-            logits, loss_sum = forward(t, batch.images, labels)
-            meter.add(loss_sum, logits, labels)
-            predictions.add(batch.pictures, logits.float().softmax(1), labels)
+            logits = forward(t, network, to_network(batch.images, t.ctx.device))
+            # The plain loss, so that recipes can be compared.
+            meter.add(F.cross_entropy(logits, labels, reduction="sum"), logits, labels)
+            predictions.add(batch.pictures, logits.softmax(1), labels)
             bar.update(batch.whole)
             t.ctx.heartbeat()
             if t.ctx.stopping():
@@ -144,16 +177,11 @@ def validate(t: Training, predictions: Predictions) -> Result | None:
     return meter.result(t.ctx)
 
 
-def learning_rate(args: argparse.Namespace, epoch: int) -> float:
-    """The step decay of the recipe, for epoch 0, 1, ..."""
-    return float(args.lr * args.lr_gamma ** (epoch // args.lr_step))
-
-
 def run_epoch(t: Training, sums: Tensor | None, metrics: MetricsFile) -> bool:
     """Train, validate, record and save one epoch; False if a stop was asked for, with a checkpoint
     of that moment.
     """
-    lr = learning_rate(t.args, t.progress.epoch)
+    lr = t.rates[t.progress.epoch]
     for group in t.optimizer.param_groups:
         group["lr"] = lr
     meter = Meter(t.ctx.device)
@@ -185,33 +213,44 @@ def run_epoch(t: Training, sums: Tensor | None, metrics: MetricsFile) -> bool:
     return True
 
 
+def out_of_patience(t: Training) -> bool:
+    """Whether so many epochs as --patience says have brought nothing better than model.pt."""
+    since = t.progress.epoch - max(t.progress.best_epoch, 0)
+    return 0 < t.args.patience <= since
+
+
 # -- files -----------------------------------------------------------------------------------------
 
 
 def save_checkpoint(t: Training, sums: Tensor) -> None:
     """Write checkpoint.pt; a failure is told and remembered by the output."""
-    ranks = t.ctx.gather_object({"rng": torch.get_rng_state(), "sums": sums.cpu()})
+    rng = [generator.get_state() for generator in generators(t.ctx.device)]
+    ranks = t.ctx.gather_object({"rng": rng, "sums": sums.cpu()})
     model = t.ctx.unwrap(t.model)
     content = checkpoint_content(
-        t.args, t.folder.classes, model, t.optimizer, t.progress, ranks, run_id=t.ctx.run_id
+        t.args,
+        t.folder.classes,
+        model,
+        t.optimizer,
+        t.average,
+        t.progress,
+        ranks,
+        run_id=t.ctx.run_id,
     )
     t.output.write(t.output.checkpoint, content)
 
 
 def save_model(t: Training, accuracy: float, epoch: int) -> bool:
     """Write model.pt; False if it could not be written."""
-    size = t.args.image_size
-    normalisation = {
-        "image_size": size,
-        "resize": resized_side(size),
-        "mean": list(MEAN),
-        "std": list(STD),
-    }
-    model = t.ctx.unwrap(t.model)
-    content = model_content(
-        t.args, t.folder.classes, model, normalisation, accuracy=accuracy, epoch=epoch
-    )
+    model = t.ctx.unwrap(t.result)
+    content = model_content(t.args, t.folder.classes, model, accuracy=accuracy, epoch=epoch)
     return t.output.write(t.output.model, content)
+
+
+def open_metrics(t: Training) -> MetricsFile:
+    """What the epochs that are still to come write their figures to; raises TrainerError."""
+    events = t.output.events if t.args.tensorboard else None
+    return MetricsFile(t.output.metrics, t.ctx, keep_epochs=t.progress.epoch, events=events)
 
 
 def finish(t: Training, *, stopped: bool) -> int:
@@ -230,19 +269,37 @@ def finish(t: Training, *, stopped: bool) -> int:
             f"stopped in epoch {p.epoch + 1} after {p.step} steps; the same command with --resume"
             " continues"
         )
+    elif p.epoch < t.args.epochs:
+        t.ctx.print(f"no better accuracy in {t.args.patience} epochs: ended after epoch {p.epoch}")
     if p.best_epoch > 0:
         t.ctx.print(f"best validation accuracy {p.best_accuracy:.1%} in epoch {p.best_epoch}")
         t.ctx.print(f"model       {output.model}")
     t.ctx.print(f"checkpoint  {output.checkpoint}")
     t.ctx.print(f"metrics     {output.metrics}")
+    if t.args.tensorboard:
+        t.ctx.print(f"tensorboard --logdir {output.events}")
     if not stopped:
         draw_at_the_end(t.ctx, output.folder)
+        if t.args.export_onnx and not export_at_the_end(t.ctx, output, t.folder):
+            return EXIT_UNSAVED
     if t.ctx.run_dir:
         t.ctx.print(f"logs        {os.path.join(t.ctx.run_dir, 'logs')}")
     return 0
 
 
 # -- the story -------------------------------------------------------------------------------------
+
+
+def require_possible(ctx: launcher.Context, args: argparse.Namespace) -> None:
+    """Raise TrainerError for what this machine or backend does not have."""
+    if args.export_onnx:
+        require_packages(ONNX_PACKAGES, what="--export-onnx")
+    if args.tensorboard:
+        require_packages(("tensorboard",), what="--tensorboard")
+    if args.compile != "off":
+        require_compiler(args.compile, ctx.device)
+    if args.accumulate > 1 and ctx.backend == "horovod":
+        raise TrainerError("--accumulate does not work with Horovod; raise `--batch-size` instead.")
 
 
 def prepare(
@@ -257,12 +314,27 @@ def prepare(
     weights = load_weights(ctx, args.weights, args.model) if state is None else None
     model = together(ctx, lambda: build_model(ctx, args, weights, len(folder.classes)))
     trained = parameters_to_train(model)
-    output.require_space(model, sum(parameter.numel() for parameter in trained))
+    average = average_of(args, model, len(folder.classes))
+    num_trained = sum(parameter.numel() for parameter in trained)
+    output.require_space(model, num_trained, averaged=average is not None)
     model = wrap_model(ctx, args, model)
     optimizer = ctx.wrap_optimizer(
         torch.optim.SGD(trained, lr=args.lr, momentum=args.momentum), model
     )
-    t = Training(ctx, args, folder, loader, model, optimizer, precision, output, Progress())
+    t = Training(
+        ctx,
+        args,
+        folder,
+        loader,
+        model,
+        optimizer,
+        learning_rates(args),
+        Objective(args, folder, ctx.device),
+        average,
+        precision,
+        output,
+        Progress(),
+    )
     sums = restore(t, state) if state is not None else None
     ctx.print(
         f"{args.model}: {ctx.world_size} rank(s) on {ctx.device.type},"
@@ -274,16 +346,17 @@ def prepare(
 def train(ctx: launcher.Context, argv: Sequence[str] | None) -> int:
     """Train as the command line says, and return the exit code."""
     args = together(ctx, lambda: parse_args(argv))
+    if args.evaluate_only:
+        return evaluate(ctx, args)
+    together(ctx, lambda: require_possible(ctx, args))
     ctx.stopping()  # from here on SIGTERM is a request, seen between two steps
     with Output(ctx, args.output_dir) as output:
         t, sums = prepare(ctx, args, output)
-        metrics = together(
-            ctx, lambda: MetricsFile(output.metrics, ctx, keep_epochs=t.progress.epoch)
-        )
         stopped = False
-        while t.progress.epoch < args.epochs and not stopped:
-            stopped = not run_epoch(t, sums, metrics)
-            sums = None
+        with together(ctx, lambda: open_metrics(t)) as metrics:
+            while t.progress.epoch < args.epochs and not stopped and not out_of_patience(t):
+                stopped = not run_epoch(t, sums, metrics)
+                sums = None
         return finish(t, stopped=stopped)
 
 

@@ -14,7 +14,15 @@ import torch
 import torchvision
 
 from train.errors import TrainerError
-from train.model import choose_precision, cpu_has_bf16, load_weights
+from train.model import (
+    build_model,
+    build_network,
+    choose_precision,
+    cpu_has_bf16,
+    head,
+    load_weights,
+)
+from train.options import MODELS, parse_args
 
 Alone = Callable[..., object]
 
@@ -191,3 +199,92 @@ def test_a_gpu_without_bfloat16_refuses_it(monkeypatch: pytest.MonkeyPatch) -> N
         choose_precision("bf16", torch.device("cuda"))
     for asked, expected in itertools.product(("auto", "fp32"), (torch.float32,)):
         assert choose_precision(asked, torch.device("cuda")) is expected
+
+
+# -- networks other than ResNets -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arch", MODELS)
+def test_every_network_has_a_new_last_layer_and_imagenet_weights(arch: str) -> None:
+    with torch.device("meta"):
+        model = build_network(arch, 7, 224)
+    last = model.get_submodule(head(model))
+    assert isinstance(last, torch.nn.Linear) and last.out_features == 7
+    rest = [name for name, _ in model.named_parameters() if not name.startswith(head(model))]
+    with torch.device("meta"):
+        other = build_network(arch, 9, 224)
+    for name in rest:  # nothing else depends on the classes
+        assert model.get_parameter(name).shape == other.get_parameter(name).shape
+    assert "IMAGENET1K_V1" in torchvision.models.get_model_weights(arch).__members__
+
+
+def test_batch_normalisation_over_ranks_keeps_what_a_network_has_chosen() -> None:
+    from train.batch_norm import GlobalBatchNorm2d, normalise_over_ranks
+
+    model = build_network("mobilenet_v3_small", 2, 224)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    chosen = [(m.eps, m.momentum) for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    model.features.requires_grad_(False)
+    normalise_over_ranks(model, SimpleNamespace())
+    parts = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert {type(part) for part in parts} == {GlobalBatchNorm2d}
+    assert [(part.eps, part.momentum) for part in parts] == chosen and chosen[0] == (0.001, 0.01)
+    assert list(model.state_dict()) == list(before)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(part.weight.requires_grad for part in parts)
+
+
+@pytest.mark.parametrize("arch", ["mobilenet_v3_small", "efficientnet_b0"])
+def test_other_networks_are_trained_stopped_and_used_like_resnets(
+    alone: Alone,
+    predict: Alone,
+    drawn_birds: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arch: str,
+) -> None:
+    """With dropout, a resumed training has the bits of an unbroken one only if it draws the same
+    numbers.
+    """
+    from tests.train.test_resume import same_state, stop_at
+
+    weights = tmp_path / "weights.pt"
+    torch.save(torchvision.models.get_model(arch, num_classes=5).state_dict(), weights)
+    args = ("--data", drawn_birds, "--model", arch, "--weights", weights, "--epochs", 1)
+    assert alone(*args, "--output-dir", "unbroken").code == 0
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3)
+        assert "stopped in epoch 1 after 3 steps" in alone(*args).out
+    assert alone(*args, "--resume").code == 0
+    assert same_state(tmp_path / "outputs", tmp_path / "unbroken")
+    done = predict("outputs/model.pt", drawn_birds / "val")
+    assert done.code == 0 and "of 14 pictures" in done.out
+    frozen = alone(*args, "--freeze-backbone", "--output-dir", "frozen")
+    assert frozen.code == 0, frozen.err
+    trained = torch.load(tmp_path / "frozen" / "model.pt", weights_only=True)["model"]
+    start = torch.load(weights, weights_only=True)
+    changed = {name for name, value in trained.items() if not torch.equal(value, start[name])}
+    assert {name.rpartition(".")[0] for name in changed} == {
+        head(torchvision.models.get_model(arch))
+    }
+
+
+def test_a_vision_transformer_takes_weights_that_were_made_for_another_size(
+    alone: Alone, tmp_path: Path
+) -> None:
+    import launcher
+
+    with torch.device("meta"):
+        other = build_network("vit_b_16", 5, 64)
+    weights = {
+        name: torch.full(value.shape, 0.5, dtype=value.dtype)
+        for name, value in other.state_dict().items()
+    }
+    args = parse_args(["--data", "x", "--model", "vit_b_16", "--image-size", "48"])
+    model = build_model(launcher.init(), args, weights, 2)
+    # 3 x 3 parts of a picture instead of 4 x 4, and the place of the class in front.
+    assert model.encoder.pos_embedding.shape == (1, 10, 768)
+    assert torch.equal(model.encoder.pos_embedding, torch.full((1, 10, 768), 0.5))
+    assert model(torch.zeros(1, 3, 48, 48)).shape == (1, 2)
+    with pytest.raises(TrainerError, match="are not those of a resnet18"):
+        build_model(launcher.init(), parse_args(["--data", "x"]), weights, 2)

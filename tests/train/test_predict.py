@@ -183,7 +183,6 @@ def test_where_nothing_can_be_predicted_the_code_is_1(
         ("model.pt nowhere", "there is no picture or folder nowhere."),
         ("nowhere.pt .", "there is no model file nowhere.pt."),
         (". .", "there is no model file .. Did you mean the model.pt in it?"),
-        ("model.onnx .", "model.onnx is an ONNX file, which cannot be used here yet."),
         ("metrics.jsonl .", "metrics.jsonl is of an unknown type"),
         ("checkpoint.pt .", "checkpoint.pt is not a model.pt that the training wrote, but a check"),
         ("damaged.pt .", "the model file damaged.pt cannot be read ("),

@@ -27,24 +27,33 @@ pytestmark = pytest.mark.slow
 # rounding.
 DOUBLE = """
 import sys
-from torch.nn import functional as F
 from train import trainer
 
 build = trainer.build_model
 trainer.build_model = lambda *args: build(*args).double()
 
-def forward(t, images, labels):
-    logits = t.model(trainer.to_network(images, t.ctx.device).double())
-    return logits, F.cross_entropy(logits, labels, reduction="sum")
-
-trainer.forward = forward
+trainer.forward = lambda t, network, images: network(images.double())
 trainer.draw_at_the_end = lambda *_: None
 raise SystemExit(trainer.main(sys.argv[1:]))
 """
 
 
+EVERYTHING = "--epochs 1 --label-smoothing 0.1 --mixup 0.2 --class-weights --accumulate 2 --ema 0.9"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "recipe"),
+    [((1, 2, 3), "--epochs 1"), ((1, 3), EVERYTHING)],
+    ids=["by default", "with every part of a recipe"],
+)
 def test_1_2_and_3_ranks_give_the_same_numbers(
-    run: Run, script: Any, birds: Path, tmp_path: Path, figures: Figures
+    run: Run,
+    script: Any,
+    birds: Path,
+    tmp_path: Path,
+    figures: Figures,
+    numbers: tuple[int, ...],
+    recipe: str,
 ) -> None:
     # 10 pictures in batches of 4: with 3 ranks the parts are 2, 1, 1, and in the last batch 1, 1,
     # 0. One is unreadable.
@@ -53,9 +62,9 @@ def test_1_2_and_3_ranks_give_the_same_numbers(
             (birds / "train" / kind / f"{kind}_{number:04}.jpg").unlink()
     (birds / "val" / "crow" / "crow_0001.jpg").write_bytes(b"none")
     results, weights = [], []
-    for n in (1, 2, 3):
+    for n in numbers:
         out = tmp_path / f"ranks{n}"
-        args = [*SMALL, "--data", str(birds), "--epochs", "1", "--output-dir", str(out)]
+        args = [*SMALL, "--data", str(birds), *recipe.split(), "--output-dir", str(out)]
         done = run("--nproc-per-node", str(n), script(DOUBLE), *args, timeout_s=TIMEOUT_S)
         assert done.code == 0, done.err
         results.append(figures(out))

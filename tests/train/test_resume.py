@@ -47,13 +47,18 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
 
 
 def same_state(a: Path, b: Path) -> bool:
-    """Tell whether two checkpoints hold the same bits: weights, momentum, progress."""
+    """Tell whether two checkpoints hold the same bits: weights, their average, momentum,
+    progress.
+    """
     one, two = (torch.load(path / "checkpoint.pt", weights_only=True) for path in (a, b))
     momenta = [
         [s["momentum_buffer"] for s in state["optimizer"]["state"].values()] for state in (one, two)
     ]
+    averages = [state["average"] or {} for state in (one, two)]
     return (
         one["progress"] == two["progress"]
+        and averages[0].keys() == averages[1].keys()
+        and all(torch.equal(value, averages[1][name]) for name, value in averages[0].items())
         and all(torch.equal(value, two["model"][name]) for name, value in one["model"].items())
         and all(torch.equal(x, y) for x, y in zip(*momenta, strict=True))
     )
@@ -89,6 +94,30 @@ def test_sigterm_saves_and_resume_gives_the_same_bits(
     assert f"resuming: outputs/checkpoint.pt: epoch {1 + (batch - 1) // 7}" in resumed.out
     assert figures(tmp_path / "outputs") == figures(unbroken)
     assert same_state(tmp_path / "outputs", unbroken)
+
+
+def test_so_it_is_with_everything_that_a_recipe_can_have(
+    alone: Alone,
+    drawn_birds: Path,
+    tmp_path: Path,
+    figures: Figures,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One epoch is 2 steps of the optimizer, of 4 batches and 2: a stop waits for a step's end."""
+    line = "--lr-schedule cosine --warmup-epochs 1 --patience 9 --label-smoothing 0.1 --mixup 0.2"
+    line += " --class-weights --accumulate 4 --ema 0.9"
+    args = ("--data", drawn_birds, *EPOCHS, *line.split())
+    assert alone(*args, "--output-dir", "unbroken").code == 0
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3)
+        stopped = alone(*args)
+    assert stopped.code == 0 and "stopped in epoch 1 after 4 steps" in stopped.out
+    assert alone(*args, "--resume").code == 0
+    assert figures(tmp_path / "outputs") == figures(tmp_path / "unbroken")
+    assert same_state(tmp_path / "outputs", tmp_path / "unbroken")
+    for other in ("--epochs 3", "--ema 0.5", "--mixup 0"):
+        done = alone(*args, *other.split(), "--resume")
+        assert done.code == 2 and f"was made with {other.split()[0]} " in done.err
 
 
 def test_more_epochs_continue_a_finished_run(
@@ -289,7 +318,7 @@ def test_a_disk_that_fills_up_later_costs_the_files_and_not_the_run(
 ) -> None:
     from train.trainer import Output
 
-    monkeypatch.setattr(Output, "require_space", lambda *args: None)
+    monkeypatch.setattr(Output, "require_space", lambda *args, **more: None)
     done = alone("--data", drawn_birds, "--epochs", 2, "--output-dir", small_disk)
     assert done.code == 1
     assert "epoch 2/2: train loss" in done.out

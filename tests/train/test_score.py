@@ -134,7 +134,7 @@ def test_without_a_model_it_is_said_what_to_do(tmp_path: Path) -> None:
         score.run(b"")
     with pytest.raises(TrainerError, match="or set AZUREML_MODEL_DIR"):
         score.init()
-    with pytest.raises(TrainerError, match=r"there are 0 files model\.pt in "):
+    with pytest.raises(TrainerError, match=r"there is no model\.pt and no model\.onnx in "):
         score.init(str(tmp_path))
     with pytest.raises(TrainerError, match="there is no model file"):
         score.init(str(tmp_path / "model.pt"))

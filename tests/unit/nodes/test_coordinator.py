@@ -12,11 +12,12 @@ from launcher.diagnosis.report import FailureReport
 from launcher.horovod.service import HorovodService
 from launcher.nodes.coordinator import LocalCoordinator
 from launcher.nodes.restart import RestartPolicy
+from launcher.ranks import make_places
 from launcher.system.loop import Loop
 
 
 def test_each_attempt_has_a_port_of_its_own_on_loopback() -> None:
-    coordinator = LocalCoordinator(2, RestartPolicy())
+    coordinator = LocalCoordinator(make_places(0, (2,)), RestartPolicy())
     try:
         assignments = [coordinator.join(attempt) for attempt in range(20)]
     finally:
@@ -27,7 +28,7 @@ def test_each_attempt_has_a_port_of_its_own_on_loopback() -> None:
 
 
 def test_the_port_is_kept_from_others_and_given_to_rank_0() -> None:
-    coordinator = LocalCoordinator(1, RestartPolicy())
+    coordinator = LocalCoordinator(make_places(0, (1,)), RestartPolicy())
     try:
         port = coordinator.join(0).master_port
         with socket.socket() as other, pytest.raises(OSError, match="Address already in use"):
@@ -43,7 +44,7 @@ def test_the_port_is_kept_from_others_and_given_to_rank_0() -> None:
 
 
 def test_an_address_that_the_user_chose_is_kept() -> None:
-    coordinator = LocalCoordinator(1, RestartPolicy(), "10.0.0.1", 29500)
+    coordinator = LocalCoordinator(make_places(0, (1,)), RestartPolicy(), "10.0.0.1", 29500)
     assignment = coordinator.join(3)
     coordinator.close()
     assert (assignment.master_addr, assignment.master_port, assignment.attempt) == (
@@ -62,7 +63,9 @@ def test_lost_workers_are_replaced_only_by_elastic_programs_that_may_restart(
 ) -> None:
     with Loop(()) as loop:
         horovod = HorovodService(loop, {}, is_elastic=is_elastic)
-        coordinator = LocalCoordinator(2, RestartPolicy(max_restarts), horovod=horovod)
+        coordinator = LocalCoordinator(
+            make_places(0, (2,)), RestartPolicy(max_restarts), horovod=horovod
+        )
         assignment = coordinator.join(0)
         assert assignment.horovod_port
         assert (assignment.is_elastic, coordinator.elastic is not None) == (expected, expected)
@@ -72,7 +75,7 @@ def test_lost_workers_are_replaced_only_by_elastic_programs_that_may_restart(
 def test_each_attempt_has_a_store_of_its_own() -> None:
     with Loop(()) as loop:
         horovod = HorovodService(loop, {}, is_elastic=False)
-        coordinator = LocalCoordinator(2, RestartPolicy(1), horovod=horovod)
+        coordinator = LocalCoordinator(make_places(0, (2,)), RestartPolicy(1), horovod=horovod)
         addresses = [coordinator.join(attempt).horovod_addr for attempt in range(2)]
         assert addresses[0] != addresses[1]
         coordinator.close()
@@ -85,7 +88,7 @@ def test_a_replacement_is_taken_from_the_restarts() -> None:
     outcome = AttemptOutcome(0, (WorkerOutcome(rank=1, pid=1, returncode=1),), duration_s=60.0)
     with Loop(()) as loop:
         horovod = HorovodService(loop, {}, is_elastic=True)
-        coordinator = LocalCoordinator(2, RestartPolicy(1), horovod=horovod)
+        coordinator = LocalCoordinator(make_places(0, (2,)), RestartPolicy(1), horovod=horovod)
         coordinator.join(0)
         assert coordinator.elastic is not None
         assert coordinator.elastic.may_replace(report, 1)
