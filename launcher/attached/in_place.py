@@ -27,7 +27,10 @@ from launcher.system.network import check_name
 from launcher.system.processes import die_with_parent, process_info
 
 # Options that need a supervisor.
-_WITHOUT_EFFECT = ("nproc_per_node", "max_restarts", "hang_timeout", "numa_binding")
+_WITHOUT_EFFECT = (
+    *("nproc_per_node", "max_restarts", "hang_timeout", "numa_binding"),
+    *("devices", "virtual_local_rank"),
+)
 
 
 def end_with_engine(*, is_rank: bool) -> None:
@@ -119,10 +122,12 @@ def _threads(place: Place) -> int:
 
 def _warn_if_ignored(spec: LaunchSpec, place: Place, name: str) -> None:
     source = spec.provenance.get(name, "default")
-    value = str(getattr(spec, name))
-    if source != "default" and place.rank == 0 and value not in ("1", "0", "0.0"):
+    option, value = spec.options[name], getattr(spec, name)
+    is_harmless = value == option.default or (name == "nproc_per_node" and spec.nproc == 1)
+    if source != "default" and place.rank == 0 and not is_harmless:
+        shown = source if option.is_switch else f"{source} {option.unparse(value)}"
         sys.stderr.write(
-            f"launcher: {source} {value} has no effect: the ranks run in the processes that"
+            f"launcher: {shown} has no effect: the ranks run in the processes that"
             f" {engine_name(place)} has started\n"
         )
 
