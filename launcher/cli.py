@@ -128,7 +128,8 @@ def _run_for(crew: Crew, argv: list[str], server: ServerProcess | None) -> int:
     if spec.dry_run:
         _print(supervisor.dry_run(spec, together) + "\n")
         return 0
-    if not starts_warm(spec, place.local_world_size):
+    if server is not None and not starts_warm(spec, place.local_world_size):
+        server.close()  # a child that nobody knows would be taken for what a rank has left behind
         server = None
     return _end(crew, supervisor.launch(spec, server, together))
 

@@ -75,6 +75,14 @@ def test_spawn_starts_an_interpreter_for_each_rank(mpirun: Any, said: Any) -> No
     assert said() == [f"__main__ False ['{rank}']" for rank in range(3)]
 
 
+def test_a_failure_of_ranks_with_an_interpreter_each_is_all_that_is_said(mpirun: Any) -> None:
+    done = mpirun(2, "import os\nassert os.environ['RANK'] == '0'\n", "--start", "spawn")
+    assert done.code == 1
+    # Behind the report come mpirun's words, and nothing of the launcher's own.
+    assert done.err.count("FAILED: rank 1 (pid ") == 1, done.err
+    assert done.err.count("Traceback") == 2, done.err
+
+
 def test_a_module_and_a_command_of_no_python(mpirun: Any, said: Any, tmp_path: Path) -> None:
     folder = tmp_path / "package"
     folder.mkdir()
