@@ -37,6 +37,7 @@ from launcher.start.spawn import SpawnStarter
 from launcher.start.starter import Starter
 from launcher.start.warm import WarmStarter
 from launcher.starters.detect import find_mpi_engine
+from launcher.system.bare import fill_standard_descriptors
 from launcher.system.files import write_in_place, write_whole
 from launcher.system.keeper import Keeper
 from launcher.system.loop import Loop
@@ -45,7 +46,6 @@ from launcher.system.processes import (
     allow_open_files,
     become_subreaper,
     die_with_parent,
-    fill_standard_descriptors,
     keep_freed_memory,
 )
 

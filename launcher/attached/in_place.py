@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 from launcher.attached.engine import engine_name
-from launcher.attached.proxy import DAEMONS
+from launcher.attached.proxy import OWNERS
 from launcher.contract import environment
 from launcher.errors import UsageError
 from launcher.exits import exit_code_of
@@ -44,8 +44,8 @@ def end_with_engine(*, is_rank: bool) -> None:
     signum = signal.SIGKILL if is_rank else signal.SIGTERM
     parent_pid = os.getppid()
     parent = process_info(parent_pid)
-    is_daemon = parent is not None and parent.name in DAEMONS - {"horovodrun"}
-    if is_daemon and not die_with_parent(signum, parent_pid):
+    is_owner = parent is not None and parent.name in OWNERS
+    if is_owner and not die_with_parent(signum, parent_pid):
         signal.raise_signal(signum)
 
 

@@ -17,6 +17,8 @@ import os
 import select
 import signal
 
+from launcher.system.bare import fill_standard_descriptors, stat_fields
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
@@ -39,6 +41,9 @@ DAEMONS = frozenset(
         *("hydra_pmi_proxy", "slurmstepd", "horovodrun"),
     )
 )
+
+# Those whose end must be that of the processes that they have started: horovodrun tidies up itself.
+OWNERS = DAEMONS - {"horovodrun"}
 
 # Those of Open MPI, which sleep while they end a job.
 _WITH_SLEEPS = frozenset(("mpirun", "mpiexec", "orterun", "orted"))
@@ -149,7 +154,7 @@ def meet(environ: Mapping[str, str], num_arguments: int) -> int | Founder:
     name = _meeting_name(environ)
     if not name:
         raise GoOn("nothing here tells which processes belong together")
-    _fill_standard_descriptors()
+    fill_standard_descriptors()
     signals = _Signals()
     try:
         found = _find_supervisor(name)
@@ -195,18 +200,10 @@ def _daemon_above(pid: int) -> str:
 def _stat(pid: int) -> tuple[str, list[str]]:
     """Return a process's name, and its fields in proc(5) from the third on."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            before, _, behind = file.read().rpartition(")")
+        _, _, name, *fields = stat_fields(f"/proc/{pid}/stat")
     except OSError:
         return "", []
-    return before.partition("(")[2], behind.split()
-
-
-def _fill_standard_descriptors() -> None:
-    """Open what of 0, 1 and 2 is closed, as system/processes.py does without being loaded here."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(fd)
+    return name.decode(errors="replace"), [field.decode() for field in fields]
 
 
 def _find_supervisor(name: str) -> Founder | tuple[_socket.socket, bool]:
@@ -354,8 +351,7 @@ def _watch_daemon() -> int | None:
     there, and for horovodrun, which tidies up by itself.
     """
     parent = os.getppid()
-    name, _ = _stat(parent)
-    if name not in DAEMONS or name == "horovodrun":
+    if _stat(parent)[0] not in OWNERS:
         return None
     try:
         return os.pidfd_open(parent)

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from launcher.contract.files import STACK_SIGNAL, stack_file
 from launcher.diagnosis.stacks import RankStack, parse_dump
+from launcher.system.bare import stat_fields
 from launcher.system.machine import read_text
-from launcher.system.processes import descendants, process_info, send_signal, stat_fields
+from launcher.system.processes import descendants, process_info, send_signal
 
 # How long workers may take to write their stacks; a file that stands still so long is complete.
 _ANSWER_S = 0.6

@@ -15,12 +15,8 @@ from launcher.contract import environment as contract
 from launcher.errors import SpawnError
 from launcher.exits import from_wait_status
 from launcher.plan.interpreter import ENTRY, python_command
-from launcher.system.processes import (
-    fill_standard_descriptors,
-    launch_process,
-    merged_environ,
-    start_problem,
-)
+from launcher.system.bare import fill_standard_descriptors
+from launcher.system.processes import launch_process, merged_environ, start_problem
 
 # Appended to its arguments, and never read: room for the titles of its workers.
 _ROOM = " " * 400

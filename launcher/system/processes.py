@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from launcher.system.bare import stat_fields
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -35,13 +37,6 @@ _files_of_children: tuple[int, int] | None = None
 
 # The signals that were blocked when we were started: workers get them so, whatever the loop does.
 _INHERITED_MASK = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-
-
-def fill_standard_descriptors() -> None:
-    """Open what of 0, 1 and 2 was closed: otherwise our first pipe would get such a number."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(fd)
 
 
 def allow_open_files(*, for_children: bool = True) -> int:
@@ -126,18 +121,6 @@ def _prctl(option: int, value: int) -> None:
 def num_threads() -> int:
     """Return how many threads this process has."""
     return len(os.listdir("/proc/self/task"))
-
-
-def stat_fields(path: str) -> list[bytes]:
-    """Return what a `stat` file of /proc says of a process or a thread: [n] is field n of proc(5).
-
-    OSError when it has ended.
-    """
-    with open(path, "rb") as file:
-        text = file.read()
-    # The name stands in parentheses and may itself contain anything, parentheses included.
-    open_at, close_at = text.find(b"("), text.rfind(b")")
-    return [b"", text[: open_at - 1], text[open_at + 1 : close_at], *text[close_at + 2 :].split()]
 
 
 class ProcessInfo(NamedTuple):

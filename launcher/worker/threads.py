@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 
-from launcher.system.processes import stat_fields
+from launcher.system.bare import stat_fields
 
 _NAME = b"pt_gloo"
 _TASKS = "/proc/self/task"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 
-from launcher.system.processes import stat_fields
+from launcher.system.bare import stat_fields
 
 _PR_SET_NAME = 15
 
