@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from launcher.attached import proxy
 from launcher.attached.obstacles import Facts, read_facts
+from launcher.contract.messages import receive_packet
 from launcher.events import Event, TaskLost, TaskSignalled
 from launcher.exits import shell_code
 from launcher.plan.task import Task
@@ -44,10 +45,6 @@ _LATE_S = 0.5
 _FILES_OF_A_RANK, _OUR_FILES = 14, 40
 
 _MOST_BYTES = 4096
-_MOST_DESCRIPTORS = 253
-
-# For a process whose rank has never been started.
-_NEVER = 1
 
 
 class Link:
@@ -121,16 +118,13 @@ class Crew:
         self.expected = expected
         # In the order of local rank, once all have come.
         self.links: list[Link] = []
-        self._loop: Loop | None = None
-        # How many files this process may have open, once it has had to ask for more.
-        self._files_allowed = 0
 
     def gather(self, say: Callable[[str], None], patience_s: float = PATIENCE_S) -> bool:
         """Wait for all processes; return whether they came, in the order of local rank.
 
         `say` is called once where that takes long, with how many have come.
         """
-        self._files_allowed = allow_open_files()
+        allow_open_files()
         poller = select.poll()
         poller.register(self._listener, select.POLLIN)
         waited_s = 0.0
@@ -167,9 +161,7 @@ class Crew:
         connection, _ = self._listener.accept()
         connection.settimeout(_HELLO_S)
         try:
-            data, ancillary, _, _ = connection.recvmsg(
-                _MOST_BYTES, socket.CMSG_SPACE(_MOST_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
-            )
+            data, fds = receive_packet(connection)
         except OSError:
             data = b""
         connection.settimeout(None)  # with one, every look would wait for something to come
@@ -179,8 +171,6 @@ class Crew:
         if data[:1] != proxy.HELLO or uid != os.geteuid():  # it has gone, or is a stranger
             connection.close()
             return None
-        packed = b"".join(part for _, _, part in ancillary)
-        fds = [int.from_bytes(packed[at : at + 4], "little") for at in range(0, len(packed), 4)]
         text, gpus, *rest = data[1:].split()
         num_arguments, numbers = int(text), [int(number) for number in rest]
         try:
@@ -211,20 +201,8 @@ class Crew:
 
     def open(self, loop: Loop) -> None:
         """Hear of them from now on: signals and losses become events of the loop."""
-        self._loop = loop
         for local_rank, link in enumerate(self.links):
-            loop.watch(link.connection.fileno(), self._make_reader(local_rank, link))
-
-    def _make_reader(self, local_rank: int, link: Link) -> Callable[[], Iterable[Event]]:
-        def read() -> Iterable[Event]:
-            signum = link.receive()
-            if signum is None:
-                self._forget(link)
-                link.has_gone = True
-                return [TaskLost(local_rank)]
-            return [TaskSignalled(local_rank, signum)] if signum else []
-
-        return read
+            loop.watch(link.connection.fileno(), _make_reader(loop, local_rank, link))
 
     @property
     def are_complete(self) -> bool:
@@ -233,9 +211,10 @@ class Crew:
     def find_file_limit(self) -> str:
         """Return that this process may not have as many files open as all ranks need, or ""."""
         needed = _OUR_FILES + sum(_FILES_OF_A_RANK + link.num_handed for link in self.links)
-        if needed <= self._files_allowed:
+        allowed = allow_open_files()
+        if needed <= allowed:
             return ""
-        return f"they need {needed} open files in one process, which may have {self._files_allowed}"
+        return f"they need {needed} open files in one process, which may have {allowed}"
 
     @property
     def have_all_gone(self) -> bool:
@@ -256,8 +235,6 @@ class Crew:
             # Those that come a moment later would begin anew.
             self.gather(lambda number: None, _SAY_AFTER_S)
         waiting = [link for link in self.links if not link.is_released]
-        for link in waiting:
-            self._forget(link)
         if first_rank is not None:
             for link in waiting:
                 if link.place.rank == first_rank:
@@ -278,9 +255,17 @@ class Crew:
         link.is_released = True
         link.send(proxy.EXITED + str(shell_code(returncode)).encode() + more)
 
-    def _forget(self, link: Link) -> None:
-        if self._loop is not None and link.connection.fileno() >= 0:
-            self._loop.unwatch(link.connection.fileno())
+
+def _make_reader(loop: Loop, local_rank: int, link: Link) -> Callable[[], Iterable[Event]]:
+    def read() -> Iterable[Event]:
+        signum = link.receive()
+        if signum is None:
+            loop.unwatch(link.connection.fileno())
+            link.has_gone = True
+            return [TaskLost(local_rank)]
+        return [TaskSignalled(local_rank, signum)] if signum else []
+
+    return read
 
 
 def _let_go(connection: socket.socket) -> None:

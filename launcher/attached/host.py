@@ -7,7 +7,7 @@ it can be handed over. Where that is not so, each process is told to be its rank
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from launcher.attached.crew import Crew, Link
@@ -57,12 +57,15 @@ def assemble(
     _gather(crew, place, engine, say)
     links = crew.links
     facts = {link.place.rank: link.facts for link in links}
-    reason = find_obstacle(facts) or crew.find_file_limit() or _find_other_cpus(links)
+    reason = find_obstacle(facts) or crew.find_file_limit()
     if reason:
         raise Apart(reason)
     tasks = tuple(
         _make_task(link, args) for link, args in zip(links, _arguments(facts, spec), strict=True)
     )
+    reason = _find_other_cpus(tasks)
+    if reason:
+        raise Apart(reason)
     for task in tasks:
         reason = inheritance.find_obstacle(task.inheritance)
         if reason:
@@ -186,12 +189,9 @@ def _make_task(link: Link, args: tuple[str, ...]) -> Task:
     return task._replace(place=task.place._replace(node_rank=nodes[0], num_nodes=nodes[1]))
 
 
-def _find_other_cpus(links: list[Link]) -> str:
+def _find_other_cpus(tasks: Sequence[Task]) -> str:
     """Return that a process has CPUs which this one may not use, or ""; take on those of all."""
-    try:
-        wanted = {cpu for link in links for cpu in os.sched_getaffinity(link.facts.pid)}
-    except OSError:
-        raise Apart("one of them has ended") from None
+    wanted = {cpu for task in tasks for cpu in task.inheritance.cpus}
     try:
         os.sched_setaffinity(0, wanted)
     except OSError:

@@ -115,7 +115,7 @@ class Relay:
     def _look(self) -> None:
         self._loop.set_timer(self._look, _LOOK_S)
         for local_rank, link in enumerate(self._crew.links):
-            info = None if link.is_released else process_info(link.facts.pid)
+            info = process_info(link.facts.pid)
             is_stopped = info is not None and info.state == "T"
             if is_stopped and local_rank not in self._stopped:
                 self._stop(local_rank)

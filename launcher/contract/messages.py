@@ -143,23 +143,28 @@ def receive(sock: socket.socket, *, wait: bool = True) -> tuple[Message, list[in
     Without `wait`, BlockingIOError when there is no message yet.
     """
     try:
-        data, ancillary, _, _ = sock.recvmsg(
-            2 * _INLINE_BYTES,
-            socket.CMSG_SPACE(_MAX_DESCRIPTORS * _FD_BYTES),
-            socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT),
-        )
+        data, descriptors = receive_packet(sock, 0 if wait else socket.MSG_DONTWAIT)
     except ConnectionResetError:
         return None
     if not data:
         return None
-    # Nothing else can come beside the data: both ends are ours.
-    packed = b"".join(numbers for _, _, numbers in ancillary)
-    descriptors = [
-        int.from_bytes(packed[at : at + _FD_BYTES], "little")
-        for at in range(0, len(packed), _FD_BYTES)
-    ]
     if data[:1] == b"J":
         return decode(data[1:]), descriptors
     with open(descriptors.pop(), "rb") as file:
         file.seek(0)
         return decode(file.read()), descriptors
+
+
+def receive_packet(sock: socket.socket, flags: int = 0) -> tuple[bytes, list[int]]:
+    """Return one packet, b"" when the other has gone, and its descriptors (ours to close)."""
+    data, ancillary, _, _ = sock.recvmsg(
+        2 * _INLINE_BYTES,
+        socket.CMSG_SPACE(_MAX_DESCRIPTORS * _FD_BYTES),
+        socket.MSG_CMSG_CLOEXEC | flags,
+    )
+    # Nothing else can come beside the data: both ends are ours.
+    packed = b"".join(numbers for _, _, numbers in ancillary)
+    return data, [
+        int.from_bytes(packed[at : at + _FD_BYTES], "little")
+        for at in range(0, len(packed), _FD_BYTES)
+    ]

@@ -30,16 +30,16 @@ def variables(rank: int, size: int = 2, local_size: int = 2) -> dict[str, str]:
 class Link:
     """One process, of which everything is known."""
 
-    def __init__(self, facts: Facts, cpus: tuple[int, ...]) -> None:
+    def __init__(self, facts: Facts) -> None:
         self.facts = facts
         self.place = detect_engine(facts.environ)
-        self._cpus = cpus
         self.has_ended = False
 
     def make_task(self, args: tuple[str, ...]) -> Task:
         if self.has_ended:
             raise FileNotFoundError
-        inherited = Inheritance(0o22, 0, self._cpus, (), ())
+        cpus = tuple(os.sched_getaffinity(self.facts.pid))  # as it reads all of the process itself
+        inherited = Inheritance(0o22, 0, cpus, (), ())
         return Task(self.place, args, self.facts.environ, inherited, (0, 1, 2), (3,))
 
 
@@ -50,8 +50,7 @@ class Crew:
     file_limit = ""
 
     def __init__(self, facts: list[Facts], expected: int = 2) -> None:
-        cpus = tuple(os.sched_getaffinity(0))
-        self.links = [Link(each, cpus) for each in facts]
+        self.links = [Link(each) for each in facts]
         self.expected = expected
         self.have_all_gone = False
 

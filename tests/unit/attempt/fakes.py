@@ -244,7 +244,6 @@ class FakeLink:
     def __init__(self, local_rank: int) -> None:
         self.facts = Facts(pid=FIRST_PID + 1000 + local_rank)
         self.has_gone = False
-        self.is_released = False
 
 
 class FakeCrew:
