@@ -83,17 +83,22 @@ def life_of(run: RunFolder, who: dict[str, Any]) -> Life:
 
 def is_free(run: RunFolder) -> bool:
     """Tell whether nobody holds the lock of a run."""
+    return not is_held(run.lock)
+
+
+def is_held(path: str) -> bool:
+    """Tell whether a process holds the lock of this file."""
     try:
-        fd = os.open(run.lock, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return True
+        return False
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        return False
+        return True
     finally:
         os.close(fd)
-    return True
+    return False
 
 
 def last_sign(run: RunFolder) -> float:

@@ -299,22 +299,23 @@ def read_arguments(words: Iterable[str]) -> dict[str, Any]:
     for word in words:
         if word.startswith("-") and not _is_number(word):
             name, equals, value = word.lstrip("-").partition("=")
-            found[name] = _as_number(value) if equals else ""
+            found[name] = as_number(value) if equals else ""
             name = "" if equals else name
         elif name:
-            found[name] = _as_number(word)
+            found[name] = as_number(word)
             name = ""
         elif "=" in word:
             key, _, value = word.partition("=")
-            found[key] = _as_number(value)
+            found[key] = as_number(value)
     return found
 
 
 def _is_number(text: str) -> bool:
-    return isinstance(_as_number(text), (int, float))
+    return isinstance(as_number(text), (int, float))
 
 
-def _as_number(text: str) -> Any:
+def as_number(text: str) -> Any:
+    """Return the number that a text is; any other text as it is."""
     for kind in (int, float):
         try:
             return kind(text)

@@ -10,6 +10,7 @@ import fcntl
 import os
 import time
 
+from launcher.jobs.alive import is_held
 from launcher.jobs.store import RunFolder, Store, read_json
 
 TYPE_CHECKING = False
@@ -83,7 +84,7 @@ class Slots:
         count = 0
         for name in os.listdir(os.path.join(self._folder, "queue")):
             if name < mine:
-                if _is_held(self._store.run(name.partition("-")[2]).lock):
+                if is_held(self._store.run(name.partition("-")[2]).lock):
                     count += 1
                 else:  # its agent was killed
                     try:
@@ -118,7 +119,7 @@ class Slots:
         """Return the runs that hold a slot, one entry for each slot."""
         busy = []
         for path in self._paths():
-            if os.path.exists(path) and _is_held(path):
+            if os.path.exists(path) and is_held(path):
                 with open(path, errors="replace") as file:
                     busy.append(file.read() or "another run")
         return busy
@@ -129,17 +130,3 @@ class Slots:
     def num_busy(self) -> int:
         """Return how many slots are held now."""
         return len(self._busy())
-
-
-def _is_held(path: str) -> bool:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(fd)
-    return False

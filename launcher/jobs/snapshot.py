@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from launcher.jobs.errors import RunConfigurationException, StoreException
 from launcher.jobs.ignore import Walk, looks_secret
-from launcher.jobs.store import Store, read_json, write_json
+from launcher.jobs.store import Store, discard, read_json, write_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,10 +122,7 @@ def _keep(store: Store, path: str) -> str:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.replace(temporary, target)  # the same bytes, if another process was first
     except OSError:
-        try:
-            os.unlink(temporary)
-        except OSError:
-            pass
+        discard(temporary)
         raise
     return content
 

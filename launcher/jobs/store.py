@@ -231,11 +231,18 @@ def write_json(path: str, value: object, *, is_lasting: bool = False) -> None:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError:
-        try:
-            os.unlink(temporary)
-        except OSError:
-            pass
+        discard(temporary)
         raise
+
+
+def discard(path: str) -> None:
+    """Remove a file that could not be written whole, if it is there: on a full disk it is in the
+    way.
+    """
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
 
 
 def append_line(path: str, line: str) -> None:

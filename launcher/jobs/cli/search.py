@@ -71,7 +71,7 @@ def _to_sql(term: str) -> tuple[str, list[Any]]:
     if match is None:
         raise UsageError(f"{term!r} is no filter: NAME=VALUE is one.", hint=_EXAMPLE)
     name, sign, text = match.groups()
-    value = _number(text)
+    value = index.as_number(text)
     if name in ("since", "until"):
         return f"created {'>=' if name == 'since' else '<='} ?", [_time(text)]
     if name in _COLUMNS:
@@ -90,15 +90,6 @@ def _to_sql(term: str) -> tuple[str, list[Any]]:
     if kind == "metric" and key:
         return metric, [key, wanted]
     return f"({argument} OR {metric})", [name, wanted, name, wanted]
-
-
-def _number(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _time(text: str) -> float:
