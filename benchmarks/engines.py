@@ -18,6 +18,7 @@ import failure
 import launchers
 import machine
 import measure
+from turns import take_turns
 
 ALONE, OURS = "mpirun", "mpirun, launcher"
 BEFORE = "mpirun, launcher before"
@@ -64,19 +65,7 @@ class Bench:
             f"{launchers.shown(command)} benchmarks/workloads/{script}"
             for command in commands.values()
         ]
-        samples: dict[str, list[float]] = {name: [] for name in commands}
-        for turn in range(-1, self.repeat):
-            for name in list(samples):
-                try:
-                    value = one(commands[name])
-                except measure.Failed as error:
-                    print(f"  {name} failed: {error}; left out", flush=True)
-                    del samples[name]
-                    continue
-                print(f"  {name}: {value:.3g}{' (does not count)' if turn < 0 else ''}", flush=True)
-                if turn >= 0:
-                    samples[name].append(value)
-        return samples
+        return take_turns(commands, self.repeat, lambda name: one(commands[name]))
 
 
 def whole_command(script: str, ranks: int) -> Callable[[Bench], Row]:

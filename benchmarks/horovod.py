@@ -21,6 +21,7 @@ from typing import NamedTuple
 import launchers
 import machine
 import measure
+from turns import take_turns
 
 OURS, HOROVODRUN, MPIRUN, DDP = "launcher", "horovodrun --gloo", "mpirun", "launcher, DDP over Gloo"
 
@@ -74,19 +75,7 @@ class Bench:
             f"{launchers.shown(command)} benchmarks/workloads/{script}"
             for command in variants.values()
         ]
-        samples: dict[str, list[float]] = {name: [] for name in variants}
-        for turn in range(-1, self.repeat):
-            for name in list(samples):
-                try:
-                    value = one(name, variants[name])
-                except measure.Failed as error:
-                    print(f"  {name} failed: {error}; left out", flush=True)
-                    del samples[name]
-                    continue
-                print(f"  {name}: {value:.3g}{' (does not count)' if turn < 0 else ''}", flush=True)
-                if turn >= 0:
-                    samples[name].append(value)
-        return samples
+        return take_turns(variants, self.repeat, lambda name: one(name, variants[name]))
 
 
 def whole_command(bench: Bench, ranks: int, most: float) -> Row:

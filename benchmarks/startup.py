@@ -19,6 +19,7 @@ from typing import NamedTuple
 import machine
 import measure
 from launchers import BEFORE, OURS, TORCHRUN, before, find_installed, shown, version
+from turns import take_turns
 
 MIB = 1 << 20
 
@@ -65,20 +66,8 @@ class Bench:
         commands = {name: make(self.python, ranks, 0) for name, make in wanted.items()}
         for command in commands.values():
             self.note_command(command, f"{script}.py")
-        samples: dict[str, list[float]] = {name: [] for name in commands}
-        for turn in range(-1, self.repeat):
-            for name, command in list(commands.items()):
-                try:
-                    value = one(command)
-                except measure.Failed as error:
-                    print(f"  {name} failed: {error}; left out", flush=True)
-                    del commands[name]
-                    continue
-                if turn >= 0:
-                    samples[name].append(value)
-        return {
-            name: statistics.median(values) for name, values in samples.items() if name in commands
-        }
+        samples = take_turns(commands, self.repeat, lambda name: one(commands[name]), tell=False)
+        return {name: statistics.median(values) for name, values in samples.items()}
 
     def note_command(self, command: list[str], script: str) -> None:
         """Remember a command for the results file."""
