@@ -88,7 +88,7 @@ def _read_texts(path: str) -> list[str]:
 def find_obstacle(found: Mapping[int, Facts]) -> str:
     """Return why one supervisor cannot start the ranks of all these, or "".
 
-    found: by rank; the supervisor is a child of one of them.
+    found: by rank; the supervisor has been made by one of them, and is where that is.
     """
     first_rank, first = next(iter(found.items()))
     for rank, facts in found.items():

@@ -121,6 +121,10 @@ _NAME_LETTERS = "_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ
 # What a rank is told about nodes.
 NODE_VARIABLES = ("NODE_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE")
 
+# Tells a worker, and is taken away before its script runs: the ranks are to agree over MPI on what
+# their supervisors do not know.
+AGREE = "LAUNCHER_AGREE"
+
 # What python itself reads when it starts.
 _READ_AT_START = {"PYTHONUNBUFFERED": "1"}
 
@@ -189,6 +193,8 @@ def make_common(
     variables.update(
         LAUNCHER_RUN_ID=run.run_id, LAUNCHER_RUN_MARK=run.mark, LAUNCHER_BACKEND=run.backend
     )
+    if not assignment.master_addr:
+        variables[AGREE] = "1"
     if assignment.is_elastic:
         variables["HOROVOD_ELASTIC"] = "1"
         if "http_proxy" in user_environ or "HTTP_PROXY" in user_environ:

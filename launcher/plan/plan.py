@@ -95,8 +95,6 @@ def make_plan(spec: LaunchSpec, assignment: Assignment, facts: NodeFacts) -> Lau
         past_restarts=int(facts.environ.get("SLURM_RESTART_COUNT", "0")) if facts.tasks else 0,
     )
     common = environment.make_common(run, assignment, facts.environ, facts.usable_cpus)
-    if not assignment.master_addr:
-        common["LAUNCHER_AGREE"] = "1"
     workers = tuple(
         _plan_worker(spec, assignment, facts, run, common, place) for place in assignment.places
     )

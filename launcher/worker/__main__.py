@@ -66,7 +66,7 @@ if __name__ == "__main__":
     )
     from launcher.worker.bootstrap import run
 
-    if os.environ.get("LAUNCHER_AGREE"):
+    if os.environ.get("LAUNCHER_AGREE"):  # named in contract/environment.py, which takes time
         from launcher.worker.agreement import agree_first
 
         _job = agree_first(*_job)

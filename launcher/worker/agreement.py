@@ -11,14 +11,11 @@ import os
 from collections.abc import MutableMapping
 from typing import Any
 
-from launcher.contract.environment import NODE_VARIABLES, expand
+from launcher.contract.environment import AGREE, NODE_VARIABLES, expand
 from launcher.ranks import Place
 from launcher.starters.detect import detect_engine
 from launcher.starters.meeting import find_master, find_nodes
 from launcher.system.network import own_address, reserve_port
-
-# Says, to a worker of a supervisor, that the ranks are to agree before the script runs.
-VARIABLE = "LAUNCHER_AGREE"
 
 # Set by the supervisor: what it calls the run, other hosts do not know.
 _OF_THIS_HOST = ("RANK", "LAUNCHER_RUN_ID", "TORCHELASTIC_RUN_ID")
@@ -45,7 +42,7 @@ def agree_first(
 
     Its supervisor could not know what its arguments refer to.
     """
-    del os.environ[VARIABLE]
+    del os.environ[AGREE]
     of_engine = {name: value for name, value in os.environ.items() if name not in _OF_THIS_HOST}
     agree(detect_engine(of_engine), of_engine)
     os.environ.update(of_engine)
