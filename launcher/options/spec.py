@@ -13,6 +13,8 @@ from launcher.options.syntax import (
     STDERR,
     STDOUT,
     parse_codes,
+    parse_conf,
+    parse_endpoint,
     parse_filters,
     parse_limit,
     parse_nodes,
@@ -49,9 +51,24 @@ class LaunchSpec(OptionTable):
         _check_script(self)
 
     @property
+    def min_nodes(self) -> int:
+        """The number of nodes without which the run does not go on."""
+        return parse_nodes(self.nnodes)[0]
+
+    @property
     def max_nodes(self) -> int:
         """The number of nodes the run may grow to."""
         return parse_nodes(self.nnodes)[1]
+
+    @property
+    def endpoint(self) -> tuple[str, int]:
+        """Host and port of --rdzv-endpoint; port 0 where none was given."""
+        return parse_endpoint(self.rdzv_endpoint)
+
+    @property
+    def rendezvous_settings(self) -> dict[str, float]:
+        """What --rdzv-conf sets of that which has a meaning here."""
+        return parse_conf(self.rdzv_conf)
 
     @property
     def nproc(self) -> int | str:
@@ -165,6 +182,8 @@ class LaunchSpec(OptionTable):
 
 _SYNTAX: dict[str, Callable[[str], object]] = {
     "nnodes": parse_nodes,
+    "rdzv_endpoint": parse_endpoint,
+    "rdzv_conf": parse_conf,
     "nproc_per_node": parse_workers,
     "redirects": parse_streams,
     "tee": parse_streams,
@@ -176,16 +195,19 @@ _SYNTAX: dict[str, Callable[[str], object]] = {
 
 
 def _check_nodes(spec: LaunchSpec) -> None:
-    if spec.max_nodes > 1:
+    if spec.max_nodes > 1 and spec.standalone:
         hint = f"Type: {PROG} --nnodes 1 --nproc-per-node {spec.nproc_per_node} {spec.script}"
-        if spec.standalone:
-            raise _contradiction(spec, "standalone", "nnodes", "standalone means one node", hint)
-        raise spec.error("nnodes", "is more than one node, and this version runs one", hint)
-    if spec.node_rank >= spec.max_nodes:
+        raise _contradiction(spec, "standalone", "nnodes", "standalone means one node", hint)
+    if spec.node_rank is not None and spec.node_rank >= spec.max_nodes:
         hint = f"Type: {PROG} --node-rank 0 {spec.script}"
-        raise spec.error("node_rank", "must be below the number of nodes, which is 1", hint)
-    if spec.master_port is not None and spec.master_port > 65535:
-        raise spec.error("master_port", "must be a port between 1 and 65535")
+        count = f"must be below the number of nodes, which is {spec.max_nodes}"
+        if spec.max_nodes > 1:
+            hint = f"Type: {PROG} --nnodes {spec.nnodes} --node-rank 0 {spec.script}"
+        raise spec.error("node_rank", count, hint)
+    for name in ("master_port", "control_port"):
+        port = getattr(spec, name)
+        if port is not None and port > 65535:
+            raise spec.error(name, "must be a port between 1 and 65535")
 
 
 def _check_devices(spec: LaunchSpec) -> None:

@@ -31,6 +31,41 @@ def parse_nodes(text: str) -> tuple[int, int]:
     return nodes
 
 
+def parse_endpoint(text: str) -> tuple[str, int]:
+    """Return (host, port) of `HOST`, `HOST:PORT` or `[IPv6]:PORT`; port 0 where there is none."""
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        port = rest[1:] if rest.startswith(":") else rest
+    elif text.count(":") > 1:  # an address of IPv6 alone
+        host, bracket, port = text, "]", ""
+    else:
+        host, _, port = text.partition(":")
+        bracket = "]"
+    if not port and not text.endswith(":"):
+        port = "0"
+    if not bracket or not port.isdecimal() or int(port) > 65535 or (text and not host):
+        raise ValueError("must be HOST or HOST:PORT, an address of IPv6 in brackets")
+    return host, int(port)
+
+
+def parse_conf(text: str) -> dict[str, float]:
+    """Return what `KEY=VALUE,...` sets of the keys that have a meaning here; is_host is 0 or 1."""
+    settings: dict[str, float] = {}
+    for pair in filter(None, (part.strip() for part in text.split(","))):
+        key, _, value = pair.partition("=")
+        if key == "is_host":
+            value = {"true": "1", "yes": "1", "false": "0", "no": "0"}.get(value.lower(), value)
+        elif key not in ("join_timeout", "last_call_timeout", "timeout"):
+            continue
+        try:
+            settings[key] = float(value)
+        except ValueError:
+            settings[key] = -1.0
+        if not 0 <= settings[key] < float("inf"):
+            raise ValueError(f"must have a number for {key}, as in {key}=60")
+    return settings
+
+
 def parse_workers(text: str) -> int | str:
     """Return a number of at least 1, or one of the words cpu, gpu and auto."""
     if text in ("cpu", "gpu", "auto"):

@@ -279,18 +279,30 @@ class OptionTable(Options):
         default="1:1",
         metavar="N",
         group=_NODES,
-        example="1",
-        help="Number of nodes, or MIN:MAX. This version runs one node.",
+        example="2",
+        help=(
+            "Number of nodes, or MIN:MAX: then the run starts with those that have come, and a node"
+            " that is lost, or comes later, means a restart with those that are there."
+        ),
     )
-    node_rank: int = option(
-        "--node-rank", default=0, minimum=0, metavar="N", group=_NODES, help="Rank of this node."
+    node_rank: int | None = option(
+        "--node-rank",
+        default=None,
+        minimum=0,
+        metavar="N",
+        group=_NODES,
+        example="1",
+        help="Rank of this node (default: as its starter says, else by arrival).",
     )
     master_addr: str = option(
         "--master-addr",
         default="127.0.0.1",
         metavar="ADDRESS",
         group=_NODES,
-        help="Value of MASTER_ADDR in the workers.",
+        help=(
+            "Value of MASTER_ADDR in the workers. On several nodes it is node 0, where the others"
+            " ask for their ranks (default: the address at which they have reached it)."
+        ),
     )
     master_port: int | None = option(
         "--master-port",
@@ -301,12 +313,166 @@ class OptionTable(Options):
         example="29500",
         help="Value of MASTER_PORT in the workers (default: a free port of each run's own).",
     )
+    rdzv_endpoint: str = option(
+        "--rdzv-endpoint",
+        default="",
+        metavar="HOST[:PORT]",
+        group=_NODES,
+        example="node0:29400",
+        help=(
+            "Where the nodes of a run meet: one of them, and a port that is free there (default:"
+            " 29400). One node needs none."
+        ),
+    )
+    control_port: int | None = option(
+        "--control-port",
+        default=None,
+        minimum=1,
+        metavar="PORT",
+        group=_NODES,
+        example="29501",
+        help=(
+            "Port at which nodes with --master-addr meet, besides the workers' MASTER_PORT"
+            " (default: the one above it)."
+        ),
+    )
     rdzv_id: str = option(
         "--rdzv-id",
         default="none",
         metavar="ID",
         group=_NODES,
-        help="Id of the run, which becomes TORCHELASTIC_RUN_ID (default: a new one for each run).",
+        help=(
+            "Id of the run, which becomes TORCHELASTIC_RUN_ID (default: a new one for each run);"
+            " nodes with different ids never meet."
+        ),
+    )
+    rdzv_conf: str = option(
+        "--rdzv-conf",
+        default="",
+        metavar="KEY=VALUE,...",
+        group=_NODES,
+        example="join_timeout=120",
+        help=(
+            "`join_timeout`: seconds in which the nodes must have come (600). `last_call_timeout`:"
+            " how long MIN nodes wait for others at the start (30). Other keys of torchrun have no"
+            " meaning here."
+        ),
+    )
+    local_addr: str | None = option(
+        "--local-addr",
+        default=None,
+        metavar="ADDRESS",
+        group=_NODES,
+        example="10.0.0.2",
+        help="Address of this node for the others (default: the one it has reached them from).",
+    )
+    node_timeout: float = option(
+        "--node-timeout",
+        default=6.0,
+        minimum=1,
+        metavar="SECONDS",
+        group=_NODES,
+        help=(
+            "A node that has been silent for so long is lost. One whose launcher has died is known"
+            " at once."
+        ),
+    )
+    rescale: str = option(
+        "--rescale",
+        default="now",
+        choices=("now", "next"),
+        group=_NODES,
+        help=(
+            "When a node that comes later, below MAX, takes part: `now`, by a restart, or at the"
+            " `next` one."
+        ),
+    )
+    secret_file: str | None = option(
+        "--secret-file",
+        default=None,
+        metavar="FILE",
+        group=_NODES,
+        example="~/.launcher-secret",
+        help=(
+            "File that only you may read, with the secret by which the nodes of a run know each"
+            " other; LAUNCHER_SECRET, a variable, does the same."
+        ),
+    )
+    engine: str = option(
+        "--engine",
+        default="auto",
+        choices=("auto", "ssh", "mpi", "slurm"),
+        group=_NODES,
+        help=(
+            "What starts a launcher on each node: `ssh` or `mpi` on --hosts, `slurm` in an"
+            " allocation or with --submit. `auto`: ssh with --hosts, else this is one of them."
+        ),
+    )
+    hosts: str = option(
+        "--hosts",
+        default="",
+        metavar="HOST[:N],...",
+        group=_NODES,
+        example="node1:8,node2:8",
+        help="Hosts to start on, and the number of workers of each (default: --nproc-per-node).",
+    )
+    hostfile: str | None = option(
+        "--hostfile",
+        default=None,
+        metavar="FILE",
+        group=_NODES,
+        example="hosts.txt",
+        help="The same from a file, as Open MPI, DeepSpeed and horovodrun write them.",
+    )
+    export: tuple[str, ...] = option(
+        "--export",
+        default=(),
+        metavar="NAME[=VALUE],...",
+        group=_NODES,
+        example="HF_HOME,DEBUG=1",
+        help="Variables to take along to the hosts, besides those that are known to matter.",
+    )
+    submit: bool = option(
+        "--submit",
+        default=False,
+        group=_NODES,
+        help="With --engine slurm: write a batch script, submit it and print its job id.",
+    )
+    wait: bool = option(
+        "--wait",
+        default=False,
+        group=_NODES,
+        help="With --submit: show the job's output until it ends; Ctrl-C cancels the job.",
+    )
+    time: str = option(
+        "--time",
+        default="",
+        metavar="TIME",
+        group=_NODES,
+        example="4:00:00",
+        help="Slurm's time limit of the job.",
+    )
+    partition: str = option(
+        "--partition", default="", metavar="NAME", group=_NODES, help="Slurm's partition."
+    )
+    account: str = option(
+        "--account", default="", metavar="NAME", group=_NODES, help="Slurm's account."
+    )
+    gpus_per_node: str = option(
+        "--gpus-per-node",
+        default="",
+        metavar="N",
+        group=_NODES,
+        example="8",
+        help="GPUs that Slurm is asked for on each node.",
+    )
+    engine_args: str = option(
+        "--engine-args",
+        default="",
+        metavar="TEXT",
+        group=_NODES,
+        example="'--constraint=a100'",
+        help="More arguments for the engine's own command, as a shell would read them.",
     )
     standalone: bool = option(
         "--standalone",
@@ -320,28 +486,7 @@ class OptionTable(Options):
         default="static",
         metavar="NAME",
         group=_OTHER,
-        ignored="one node needs no rendezvous",
-    )
-    rdzv_endpoint: str = option(
-        "--rdzv-endpoint",
-        default="",
-        metavar="HOST:PORT",
-        group=_OTHER,
-        ignored="one node needs no rendezvous",
-    )
-    rdzv_conf: str = option(
-        "--rdzv-conf",
-        default="",
-        metavar="KEY=VALUE,...",
-        group=_OTHER,
-        ignored="one node needs no rendezvous",
-    )
-    local_addr: str | None = option(
-        "--local-addr",
-        default=None,
-        metavar="ADDRESS",
-        group=_OTHER,
-        ignored="one node uses its loopback address",
+        ignored="nodes meet in one way",
     )
     monitor_interval: float = option(
         "--monitor-interval", default=0.1, metavar="SECONDS", group=_OTHER, ignored="nothing polls"
