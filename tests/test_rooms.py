@@ -28,7 +28,7 @@ ROOMS = {
     "worker": "contract errors exits ranks starters system",
     "horovod": "events ranks system",
     "diagnosis": "contract errors exits ranks system",
-    "plan": "contract errors horovod options ranks runs system",
+    "plan": "contract errors horovod options ranks runs starters system",
     "output": "plan system",
     "nodes": "diagnosis horovod ranks system",
     "function": "diagnosis errors options plan system worker",
