@@ -1,8 +1,8 @@
 """The nodes of a run: how many, which of them this is, and where they meet.
 
 What was typed comes first, then what a starter says (launcher/starters/nodes.py); where both speak
-they must agree. None of it is looked up or connected to here: names stay names. Pure, but for the
-secret's file, this host's name, and what it has where workers are to be counted.
+they must agree. Names stay names: none of them is looked up here. Pure, but for the secret's file,
+this host's name, what it has where workers are to be counted, and hydra.
 """
 
 from __future__ import annotations
@@ -16,15 +16,20 @@ from launcher.options.option import PROG
 from launcher.options.spec import LaunchSpec
 from launcher.plan.node_count import count_nodes
 from launcher.ranks import Place
+from launcher.starters import hydra
+from launcher.starters.meeting import derive_port
 from launcher.starters.nodes import find_placement, is_below_a_rank
 from launcher.starters.placement import Placement
 from launcher.system.machine import usable_cpus, visible_gpus
-from launcher.system.network import read_full_name
+from launcher.system.network import own_address, read_full_name
 
 # As torchrun's.
 _DEFAULT_PORT = 29400
 _JOIN_TIMEOUT_S = 600.0
 _LAST_CALL_S = 30.0
+
+# By which hydra has reached this host.
+_HYDRA_NAME = "MPIR_CVAR_CH3_INTERFACE_HOSTNAME"
 
 
 class NodeGroup(NamedTuple):
@@ -102,11 +107,14 @@ def find_nodes(spec: LaunchSpec, environ: Mapping[str, str]) -> NodeGroup | None
     count = count_nodes(spec, placement, count_workers)
     if count is None or count.most == 1:
         return None
+    conf = spec.rendezvous_settings
+    join_timeout_s = conf.get("join_timeout", conf.get("timeout", _JOIN_TIMEOUT_S))
     node_rank = _find_rank(spec, placement)
+    if not _find_meeting(spec, placement).host and hydra.can_exchange(environ):
+        placement = _meet_over_hydra(placement, environ, join_timeout_s)
     meeting = _find_meeting(spec, placement)
     if not meeting.host:
-        raise _ask_for_endpoint(spec, placement, count.most)
-    conf = spec.rendezvous_settings
+        raise _ask_for_endpoint(spec, placement)
     has_id = spec.provenance.get("rdzv_id", "default") != "default"
     return NodeGroup(
         run_id=spec.rdzv_id if has_id or not placement.job else placement.job,
@@ -120,7 +128,7 @@ def find_nodes(spec: LaunchSpec, environ: Mapping[str, str]) -> NodeGroup | None
         master_port=spec.master_port or placement.master_port,
         local_addr=spec.local_addr or "",
         secret=read_secret(spec, environ) or placement.secret.encode(),
-        join_timeout_s=conf.get("join_timeout", conf.get("timeout", _JOIN_TIMEOUT_S)),
+        join_timeout_s=join_timeout_s,
         last_call_s=conf.get("last_call_timeout", _LAST_CALL_S),
         node_timeout_s=spec.node_timeout,
         rescales_now=spec.rescale == "now",
@@ -162,21 +170,30 @@ def _find_rank(spec: LaunchSpec, placement: Placement) -> int | None:
     )
 
 
-def _ask_for_endpoint(spec: LaunchSpec, placement: Placement, num_nodes: int) -> UsageError:
+def _meet_over_hydra(placement: Placement, environ: Mapping[str, str], wait_s: float) -> Placement:
+    """Return the placement with what the launcher of rank 0 says of itself, and a secret."""
+    names = (environ.get(_HYDRA_NAME, ""), own_address(), os.uname().nodename)
+    hosts = ",".join(dict.fromkeys(name for name in names if name not in ("", "localhost")))
+    job, word = hydra.exchange(environ, f"{hosts};{os.urandom(16).hex()}", wait_s)
+    host, _, secret = word.partition(";")
+    sources = {**placement.sources, "host": "PMI_FD"}
+    port = derive_port(job)
+    return placement._replace(host=host, port=port, job=job, secret=secret, sources=sources)
+
+
+def _ask_for_endpoint(spec: LaunchSpec, placement: Placement) -> UsageError:
     """Return the error for nodes that do not know where to meet."""
-    endpoint = f"--rdzv-endpoint HOST:{_DEFAULT_PORT}"
+    counted = "" if placement.num_nodes else f" --nnodes {spec.nnodes}"
+    workers = f" --nproc-per-node {spec.nproc_per_node}" if placement.starter else ""
+    endpoint = f" --rdzv-endpoint HOST:{_DEFAULT_PORT}"
+    command = f"{PROG}{counted}{workers}{endpoint} {spec.script}"
     if not placement.starter:
-        command = f"{PROG} --nnodes {spec.nnodes} {endpoint} {spec.script}"
         hint = f"Type on each node, with the name of one of them for HOST: {command}"
         return spec.error("nnodes", "needs to know where the nodes meet", hint)
-    workers = f"--nproc-per-node {spec.nproc_per_node}"
     return UsageError(
-        f"There are {num_nodes} launchers, one on each node, and {placement.starter} does not say"
-        " where the first of them is.",
-        hint=(
-            f"Type, with its name for HOST: {PROG} --nnodes {num_nodes} {workers} {endpoint}"
-            f" {spec.script}"
-        ),
+        f"{placement.starter} has started a launcher on each node, and does not say where the first"
+        " of them is.",
+        hint=f"Type, with its name for HOST: {command}",
     )
 
 

@@ -191,8 +191,8 @@ def test_launchers_that_are_not_told_where_to_meet_are_told_what_to_type(
 ) -> None:
     with pytest.raises(UsageError) as caught:
         _find(engine, nproc_per_node="8")
-    assert "3 launchers, one on each node, and mpirun does not say where" in str(caught.value)
-    assert "--nnodes 3 --nproc-per-node 8 --rdzv-endpoint HOST:29400 train.py" in str(caught.value)
+    assert "mpirun has started a launcher on each node, and does not say where" in str(caught.value)
+    assert "launcher --nproc-per-node 8 --rdzv-endpoint HOST:29400 train.py" in str(caught.value)
     group = _group(engine, nproc_per_node="8", rdzv_endpoint="h1")
     assert (group.host, group.node_rank, group.max_nodes) == ("h1", 1, 3)
 
@@ -309,7 +309,7 @@ def test_an_indexed_job_needs_only_the_number_of_its_pods(monkeypatch: pytest.Mo
     assert (group.max_nodes, group.node_rank, group.is_host) == (4, 1, False)
     assert (group.host, group.port) == ("train-0.train.default.svc.cluster.local", 29400)
     monkeypatch.setattr("launcher.plan.nodes.read_full_name", lambda: "train-1")
-    with pytest.raises(UsageError, match="Kubernetes does not say where the first of them is"):
+    with pytest.raises(UsageError, match="--nnodes 4 --nproc-per-node 8 --rdzv-endpoint HOST"):
         _find({"JOB_COMPLETION_INDEX": "1"}, nnodes="4", nproc_per_node="8")
 
 
