@@ -79,6 +79,7 @@ def launch(
     with _open_services(spec, facts, together) as (node, control):
         coordinator = _make_coordinator(spec, facts, folder, together, node)
         node = node._replace(peers=coordinator.peers)
+        control.join(coordinator.peers)
         for note in filter(None, _notes(spec, facts)):
             node.console.say(note)
         starter = _make_starter(spec, facts, node, server)
@@ -119,10 +120,16 @@ def dry_run(spec: LaunchSpec, together: Together | None = None) -> str:
     from launcher.plan.dry_run import render_plan
 
     facts = _look(spec, together)
-    coordinator = _make_local(spec, facts, None, together)
-    plan = make_plan(spec, coordinator.join(0), facts)
-    coordinator.close()
-    return render_plan(spec, plan, "warm" if _is_warm(spec, facts) else "spawn")
+    if facts.nodes is None:
+        coordinator = _make_local(spec, facts, None, together)
+        assignment = coordinator.join(0)
+        coordinator.close()
+    else:
+        from launcher.plan.nodes import preview
+
+        assignment = preview(facts.nodes, facts.local_world_size)
+    plan = make_plan(spec, assignment, facts)
+    return render_plan(spec, plan, "warm" if _is_warm(spec, facts) else "spawn", facts.nodes)
 
 
 def _look(spec: LaunchSpec, together: Together | None, mark: str = "") -> NodeFacts:

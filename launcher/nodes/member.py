@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from launcher.errors import EnvironmentMismatch, LauncherError, RendezvousError
 from launcher.nodes.messages import (
+    Answer,
+    Ask,
     Assigned,
     Decided,
     Deputy,
@@ -88,6 +90,9 @@ class Member:
         self.stop: Stop | None = None
         self.decided: Decided | None = None
         self.error: LauncherError | None = None
+        # What other nodes ask this one, and what they answer to it.
+        self.asked: list[Ask] = []
+        self.answers: list[Answer] = []
         # Lines for the user.
         self.news: list[str] = []
         # Half of the shortest time that a message took to the coordinator and back.
@@ -120,6 +125,11 @@ class Member:
         """Look for the coordinator."""
         self.actions.append(Seek())
 
+    @property
+    def num_peers(self) -> int:
+        """How many other nodes take part in the attempt."""
+        return self._part.num_nodes - 1 if self._part and self.state == "joined" else 0
+
     def make_ready(self, master_port: int) -> None:
         """Take part in the next attempt: all ranks of the last one have ended here."""
         if self.assigned is None:
@@ -146,6 +156,14 @@ class Member:
         """Say how the attempt has ended here."""
         self._account = account
         self._say(self._settled())
+
+    def ask(self, number: int, text: str) -> None:
+        """Ask all other nodes of the attempt."""
+        self._say(Ask(number, text))
+
+    def answer(self, number: int, text: str) -> None:
+        """Answer what another node has asked."""
+        self._say(Answer(number, self.join.hostname, text))
 
     def leave(self, reason: str) -> None:
         """Take no part any more."""
@@ -201,6 +219,10 @@ class Member:
             round_trip_s = now - self._pinged_at
             if not self.latency_s or round_trip_s / 2 < self.latency_s:
                 self.latency_s = round_trip_s / 2
+        elif isinstance(message, Ask):
+            self.asked.append(message)
+        elif isinstance(message, Answer):
+            self.answers.append(message)
         elif isinstance(message, Assigned):
             self._take_part(message)
         elif isinstance(message, Waiting):

@@ -83,10 +83,21 @@ class Relocate(NamedTuple):
     port: int
 
 
-class Answer(NamedTuple):
-    """What this node says to an `Ask`."""
+# --- in both directions: what somebody asks at one node goes to all, and their answers come back --
+
+
+class Ask(NamedTuple):
+    """Somebody asks all nodes; see the room ctl for the text, and for that of the answers."""
 
     number: int
+    text: str
+
+
+class Answer(NamedTuple):
+    """What one node says to the `Ask` with this number."""
+
+    number: int
+    hostname: str
     text: str
 
 
@@ -167,14 +178,6 @@ class Refused(NamedTuple):
 
 class Pong(NamedTuple):
     """The coordinator is there."""
-
-
-class Ask(NamedTuple):
-    """Somebody at another node asks this one: `status` or `stacks`, or for a signal."""
-
-    number: int
-    question: str
-    signum: int = 0
 
 
 Message = (

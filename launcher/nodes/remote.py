@@ -77,6 +77,15 @@ def open_remote(
     return RemoteCoordinator(group, node, rules, loop, say, claim_name)
 
 
+class _Question:
+    """What somebody on this host has asked all nodes."""
+
+    def __init__(self, expected: int, on_done: Callable[[list[tuple[str, str]]], None]) -> None:
+        self.expected = expected
+        self.on_done = on_done
+        self.answers: list[tuple[str, str]] = []
+
+
 class RemoteCoordinator:
     """Answers `join` and `settle` as all nodes of the run have agreed."""
 
@@ -127,6 +136,10 @@ class RemoteCoordinator:
         self._endpoint: Address | None = None
         self._has_begun = False
         self._told_stop: object = None
+        # How a question of another node is answered; set by whoever can.
+        self.answer_peer: Callable[[str], str] = lambda text: ""
+        self._question: _Question | None = None
+        self._num_questions = 0
         self._told_secret = False
         self._pong_at = 0.0
 
@@ -173,6 +186,21 @@ class RemoteCoordinator:
     def verdict(self) -> Verdict | None:
         """Return what was decided without this node, between two attempts, say."""
         return self._make_verdict() if self._member.decided is not None else None
+
+    def ask(
+        self, text: str, timeout_s: float, on_done: Callable[[list[tuple[str, str]]], None]
+    ) -> None:
+        """Ask all other nodes; `on_done` gets the hosts and answers that came in time."""
+        self._end_question()
+        expected = self._member.num_peers
+        self._num_questions += 1
+        self._question = _Question(expected, on_done)
+        if expected:
+            self._loop.set_timer(self._end_question, timeout_s)
+            self._member.ask(self._num_questions, text)
+            self._act()
+        else:
+            self._end_question()
 
     @property
     def peers(self) -> RemoteCoordinator:
@@ -307,6 +335,7 @@ class RemoteCoordinator:
                 elif isinstance(action, LetGo):
                     self._let_go()
             self._send_outbox()
+        self._answer_peers()
         self._tell_news()
         if member.stop is not None and member.stop is not self._told_stop:
             self._told_stop = member.stop
@@ -325,6 +354,25 @@ class RemoteCoordinator:
                 self._member.take(message, now)
             elif key in self._links:
                 self._links[key].send(message)
+
+    def _answer_peers(self) -> None:
+        asked, self._member.asked = self._member.asked, []
+        for question in asked:
+            self._member.answer(question.number, self.answer_peer(question.text))
+        answers, self._member.answers = self._member.answers, []
+        for answer in answers:
+            if self._question is not None and answer.number == self._num_questions:
+                self._question.answers.append((answer.hostname, answer.text))
+        if self._question and len(self._question.answers) >= self._question.expected:
+            self._end_question()
+        if asked:
+            self._act()
+
+    def _end_question(self) -> None:
+        self._loop.cancel_timer(self._end_question)
+        question, self._question = self._question, None
+        if question is not None:
+            question.on_done(question.answers)
 
     def _tell_news(self) -> None:
         news, self._member.news = self._member.news, []

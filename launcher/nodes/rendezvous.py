@@ -23,6 +23,8 @@ from launcher.exits import signal_name
 from launcher.nodes import restart
 from launcher.nodes.account import merge, read_account
 from launcher.nodes.messages import (
+    Answer,
+    Ask,
     Assigned,
     Decided,
     Deputy,
@@ -63,6 +65,9 @@ _RENDEZVOUS_CODE = 3
 _AT_ONCE_S = 0.1
 
 _LOOPBACK = ("127.", "::1")
+
+# How many questions may wait for answers.
+_MOST_QUESTIONS = 64
 
 # How many lost nodes a report names.
 _MOST_LOSSES = 5
@@ -180,6 +185,9 @@ class Rendezvous:
         self._signum = 0
         self._newcomers: tuple[str, ...] = ()
         self._own_address = ""
+        # Number -> who has asked, and its own number for the question.
+        self._questions: dict[int, tuple[int, int]] = {}
+        self._num_questions = 0
         self._is_successor = past is not None
         if past is not None:
             loss = _Loss(past.node_rank, past.hostname, past.why, now, past.is_dead)
@@ -210,6 +218,12 @@ class Rendezvous:
         node.heard_at = now
         if isinstance(message, Ping):
             self.outbox.append((key, Pong()))
+        elif isinstance(message, Ask):
+            self._pass_on(key, message)
+        elif isinstance(message, Answer):
+            asker, number = self._questions.get(message.number, (-1, 0))
+            if asker in self._nodes:
+                self.outbox.append((asker, message._replace(number=number)))
         elif isinstance(message, Leave):
             self._remove(key, message.reason, now, is_dead=True)
         elif isinstance(message, Ready):
@@ -308,6 +322,14 @@ class Rendezvous:
                 _USAGE_CODE,
             )
         return None
+
+    def _pass_on(self, asker: int, question: Ask) -> None:
+        """Ask all other nodes what one of them wants to know."""
+        self._num_questions += 1
+        self._questions[self._num_questions] = (asker, question.number)
+        self._questions.pop(self._num_questions - _MOST_QUESTIONS, None)
+        passed = question._replace(number=self._num_questions)
+        self.outbox += [(key, passed) for key, _ in self._active() if key != asker]
 
     def _keep_waiting(self, key: int, node: _Node, now: float) -> None:
         """Let a newcomer in by a restart, where there is a place for it; else it waits."""
