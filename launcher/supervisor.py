@@ -208,6 +208,7 @@ def _make_coordinator(
         node.loop,
         node.console.say,
         folder.claim,
+        _make_horovod(spec, facts, node.loop),
     )
 
 
@@ -244,13 +245,14 @@ def _make_local(
 def _make_horovod(spec: LaunchSpec, facts: NodeFacts, loop: Loop) -> HorovodService | None:
     """Make what a program that uses Horovod needs; None for every other."""
     use = horovod_use(spec, facts.environ)
-    is_elastic = use == "elastic" and spec.max_restarts > 0
+    # Lost ranks are replaced on one node only: on several, all start again.
+    is_elastic = use == "elastic" and spec.max_restarts > 0 and facts.nodes is None
     # Where an engine has started them for MPI, ranks meet over that.
     if not use or (facts.tasks and find_mpi_engine(facts.environ) and not is_elastic):
         return None
     from launcher.horovod.service import HorovodService
 
-    return HorovodService(loop, facts.environ, is_elastic=use == "elastic")
+    return HorovodService(loop, facts.environ, is_elastic=use == "elastic" and facts.nodes is None)
 
 
 def _open_attempt(plan: LaunchPlan, starter: Starter, spec: LaunchSpec) -> None:

@@ -130,12 +130,12 @@ class Member:
         """How many other nodes take part in the attempt."""
         return self._part.num_nodes - 1 if self._part and self.state == "joined" else 0
 
-    def make_ready(self, master_port: int) -> None:
+    def make_ready(self, master_port: int, horovod: str = "") -> None:
         """Take part in the next attempt: all ranks of the last one have ended here."""
         if self.assigned is None:
-            self.join = self.join._replace(master_port=master_port)
+            self.join = self.join._replace(master_port=master_port, horovod=horovod)
             return
-        self._ready = Ready(self._generation + 1, master_port)
+        self._ready = Ready(self._generation + 1, master_port, horovod)
         self.assigned = self.stop = self.decided = None
         self._say(self._ready)
 

@@ -37,6 +37,8 @@ class Join(NamedTuple):
     old_rank: int = -1
     # Whether the old coordinator is known to have ended: its connections were closed.
     is_dead: bool = False
+    # Port and secret path of the store that it could serve for Horovod; "" without Horovod.
+    horovod: str = ""
 
 
 class Ready(NamedTuple):
@@ -44,6 +46,7 @@ class Ready(NamedTuple):
 
     generation: int
     master_port: int
+    horovod: str = ""
 
 
 class Failing(NamedTuple):
@@ -133,8 +136,8 @@ class Assigned(NamedTuple):
     # The node rank of the coordinator, and its name.
     coordinator_rank: int = 0
     coordinator_host: str = ""
-    horovod_addr: str = ""
-    horovod_port: int = 0
+    # Port and path of Horovod's store on the host of the master address.
+    horovod: str = ""
 
 
 class Waiting(NamedTuple):

@@ -30,6 +30,10 @@ from launcher.ranks import Assignment, Place
 from launcher.system.loop import Loop
 from launcher.system.network import Lookup, find_interface, reserve_port, resolve
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.horovod.service import HorovodService
+
 # How often is looked whether something is due: at once while nobody is found yet.
 _BUSY_TICK_S, _TICK_S = 0.05, 0.25
 
@@ -54,6 +58,7 @@ def open_remote(
     loop: Loop,
     say: Callable[[str], None],
     claim_name: Callable[[], str],
+    horovod: HorovodService | None = None,
 ) -> RemoteCoordinator:
     """Return the coordinator of the run that these nodes make up, as it was asked for."""
     rules = Rules(
@@ -74,7 +79,7 @@ def open_remote(
             f"the nodes of this run have no secret: whoever reaches {group.host} port {group.port}"
             " can take part (set LAUNCHER_SECRET on all nodes, or --secret-file)"
         )
-    return RemoteCoordinator(group, node, rules, loop, say, claim_name)
+    return RemoteCoordinator(group, node, rules, loop, say, claim_name, horovod)
 
 
 class _Question:
@@ -100,6 +105,7 @@ class RemoteCoordinator:
         loop: Loop,
         say: Callable[[str], None],
         claim_name: Callable[[], str],
+        horovod: HorovodService | None,
     ) -> None:
         """say: prints a line for the user. claim_name: names the run, where this node coordinates.
 
@@ -111,6 +117,7 @@ class RemoteCoordinator:
         self._loop = loop
         self._say = say
         self._claim_name = claim_name
+        self._horovod = horovod
         self._credentials = Credentials(group.run_id, group.secret)
         self._reserved = reserve_port("0.0.0.0") if not group.master_port else None
         self._member = Member(
@@ -161,7 +168,7 @@ class RemoteCoordinator:
             self._let_go_of_port()
             if not self._group.master_port:
                 self._reserved = reserve_port("0.0.0.0")
-            member.make_ready(self._master_port())
+            member.make_ready(self._master_port(), self._open_store())
         self._act()
         while member.assigned is None and member.decided is None and member.error is None:
             if not turn():
@@ -242,6 +249,8 @@ class RemoteCoordinator:
         if self._listener is not None:
             self._listener.close()
         self._let_go_of_port()
+        if self._horovod is not None:
+            self._horovod.close()
 
     def _waits_for_farewell(self) -> bool:
         if self._rendezvous is not None:
@@ -263,12 +272,23 @@ class RemoteCoordinator:
             address=self._group.local_addr,
             port=0,
             master_port=self._master_port(),
+            horovod=self._open_store(),
         )
 
     def _master_port(self) -> int:
         if self._reserved is None:
             return self._group.master_port
         return int(self._reserved.getsockname()[1])
+
+    def _open_store(self) -> str:
+        """Open a store for Horovod, in case that rank 0 is here; return its port and secret path.
+
+        It listens at all addresses, because it is not known yet by which one the others come.
+        """
+        if self._horovod is None:
+            return ""
+        address, _ = self._horovod.open_store("0.0.0.0")
+        return address.partition(":")[2]
 
     def _let_go_of_port(self) -> None:
         if self._reserved is not None:
@@ -278,6 +298,9 @@ class RemoteCoordinator:
     def _make_assignment(self, assigned: Assigned) -> Assignment:
         if assigned.node_rank != 0:
             self._let_go_of_port()
+            if self._horovod is not None:
+                self._horovod.close()
+        store = assigned.horovod
         places = tuple(
             place._replace(node_rank=assigned.node_rank, num_nodes=assigned.num_nodes)
             for place in self._node.places
@@ -298,6 +321,8 @@ class RemoteCoordinator:
             places=places,
             master_addr=assigned.master_addr,
             master_port=assigned.master_port,
+            horovod_addr=f"{assigned.master_addr}:{store}" if store else "",
+            horovod_port=int(store.partition("/")[0]) if store else 0,
             run_name=assigned.run_name,
             interface=find_interface(assigned.address),
         )

@@ -229,7 +229,9 @@ class Rendezvous:
         elif isinstance(message, Ready):
             if message.generation == self._generation + 1:
                 self._unready.discard(key)
-                node.join = node.join._replace(master_port=message.master_port)
+                node.join = node.join._replace(
+                    master_port=message.master_port, horovod=message.horovod
+                )
                 self._start_if_possible(now)
         elif message.generation != self._generation or node.rank < 0:  # type: ignore[union-attr]
             return  # of an attempt that is over
@@ -412,6 +414,7 @@ class Rendezvous:
                 deputies=deputies,
                 coordinator_rank=own_rank,
                 coordinator_host=self.rules.hostname,
+                horovod=chosen[0][1].join.horovod,
             )
             self.outbox.append((key, assigned))
             first_rank += node.join.num_workers
