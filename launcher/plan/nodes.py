@@ -15,7 +15,7 @@ from launcher.errors import EnvironmentMismatch, UsageError
 from launcher.options.option import PROG
 from launcher.options.spec import LaunchSpec
 from launcher.plan.node_count import count_nodes
-from launcher.ranks import Place
+from launcher.ranks import Assignment, Place, make_places
 from launcher.starters import hydra
 from launcher.starters.meeting import derive_port
 from launcher.starters.nodes import find_placement, is_below_a_rank
@@ -84,6 +84,17 @@ class Node(NamedTuple):
     alike: dict[str, str]
     # Of the workers, where an engine has given them; else empty.
     places: tuple[Place, ...] = ()
+
+
+def preview(group: NodeGroup, local_world_size: int) -> Assignment:
+    """Return what this node would be told, were all nodes there and had as many workers."""
+    node_rank = group.node_rank or 0
+    return Assignment(
+        attempt=0,
+        places=make_places(node_rank, [local_world_size] * group.max_nodes),
+        master_addr=group.master_addr or group.host,
+        master_port=group.master_port,
+    )
 
 
 def find_nodes(spec: LaunchSpec, environ: Mapping[str, str]) -> NodeGroup | None:
