@@ -32,7 +32,11 @@ def place_slurm(environ: Environ) -> Placement | None:
     job = name_slurm_step(environ)
     # Set by who knows the first node by another name than Slurm does.
     master = environ.get("MASTER_ADDR", "")
-    port = read_number(environ, "MASTER_PORT", most=65535) if environ.get("MASTER_PORT") else 0
+    port = (
+        read_number(environ, "MASTER_PORT", least=1, most=65535)
+        if environ.get("MASTER_PORT")
+        else 0
+    )
     return Placement(
         starter="srun",
         num_nodes=len(nodes),
