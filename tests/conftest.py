@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+pytest_plugins = ["tests.lab.fixtures"]
+
 ROOT = Path(__file__).resolve().parents[1]
 WORKERS = ROOT / "tests" / "workers"
 TIMEOUT_S = 30.0

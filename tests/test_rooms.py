@@ -30,14 +30,14 @@ ROOMS = {
     "diagnosis": "contract errors exits ranks system",
     "plan": "contract errors horovod options ranks runs system",
     "output": "plan system",
-    "nodes": "diagnosis horovod ranks system",
+    "nodes": "contract diagnosis errors events exits horovod plan ranks system",
     "function": "diagnosis errors options plan system worker",
     "attached": "contract errors events exits options plan ranks starters system worker",
     "start": "contract errors events exits output plan system",
     "attempt": (
         "attached contract diagnosis events exits horovod nodes output plan ranks start system"
     ),
-    "ctl": "attempt errors events options plan system",
+    "ctl": "attempt errors events nodes options plan system",
     "jobs": "__init__ errors system",
 }
 

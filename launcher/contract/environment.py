@@ -45,7 +45,10 @@ VARIABLES: dict[str, str] = {
         "usable CPUs of the node divided by LOCAL_WORLD_SIZE, at least 1; unless you set it"
     ),
     "PYTHONUNBUFFERED": "1, so that output appears when it is written; unless you set it",
-    "GLOO_SOCKET_IFNAME": "lo when the run has one node; unless you set it",
+    "GLOO_SOCKET_IFNAME": (
+        "lo when the run has one node, else the interface on which this one reaches the others;"
+        " unless you set it"
+    ),
     "NCCL_SOCKET_IFNAME": "lo when the run has one node; unless you set it",
     "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1, as under torchrun; unless you set it",
     "CUDA_VISIBLE_DEVICES": "set only by --devices and --virtual-local-rank",
@@ -69,7 +72,7 @@ VARIABLES: dict[str, str] = {
     "HOROVOD_STALL_CHECK_TIME_SECONDS": (
         "a quarter of --hang-timeout, from 1 to 60, when that is given; unless you set it"
     ),
-    "HOROVOD_GLOO_IFACE": "lo when the run has one node; unless you set it",
+    "HOROVOD_GLOO_IFACE": "the same as GLOO_SOCKET_IFNAME; unless you set it",
     "HOROVOD_ELASTIC": (
         "1 for a script that uses hvd.elastic, with --max-restarts; `no_proxy` then contains"
         " 127.0.0.1"
@@ -178,6 +181,9 @@ def make_common(
         # in the way.
         defaults["GLOO_SOCKET_IFNAME"] = "lo"
         defaults["NCCL_SOCKET_IFNAME"] = "lo"
+    elif assignment.interface:
+        # Gloo would ask for the address of the host's own name, which may be unknown or loopback.
+        defaults["GLOO_SOCKET_IFNAME"] = assignment.interface
     if assignment.horovod_port:
         defaults["HOROVOD_CONTROLLER"] = defaults["HOROVOD_CPU_OPERATIONS"] = "gloo"
         # Elastic ranks that have noticed a loss wait for those that have not, and the timeout is
@@ -185,6 +191,8 @@ def make_common(
         defaults["HOROVOD_GLOO_TIMEOUT_SECONDS"] = "5" if assignment.is_elastic else "600"
         if assignment.num_nodes == 1:
             defaults["HOROVOD_GLOO_IFACE"] = "lo"
+        elif assignment.interface:
+            defaults["HOROVOD_GLOO_IFACE"] = assignment.interface
         if run.hang_timeout_s:
             # Horovod looks once per so many whole seconds, by default 60, and names a tensor that
             # it has seen before only after up to four such intervals.
