@@ -90,7 +90,7 @@ def _run(argv: list[str], alone: proxy.GoOn) -> int | Callable[[], int]:
     if spec.engine == "slurm":
         return _hand_to_slurm(spec)
     from launcher.plan.program import check_python
-    from launcher.starters.detect import detect_engine
+    from launcher.starters.detect import detect, detect_engine
 
     place = detect_engine(os.environ)
     if place.starter != "none":
@@ -99,6 +99,11 @@ def _run(argv: list[str], alone: proxy.GoOn) -> int | Callable[[], int]:
         if engine.is_rank(spec, place):  # also the only rank of `mpirun -np 1 ... --backend mpi`
             return _become_rank(spec, place, alone)
         in_place.end_with_engine(is_rank=False)
+    elif os.environ.get("LOCAL_RANK"):
+        from launcher.attached import engine
+
+        if engine.is_rank_of_service(spec, os.environ):
+            return _become_rank(spec, detect(os.environ), alone)
     if spec.start == "in-place":
         raise spec.error("start", "is for processes that mpirun or srun has started as ranks")
     check_python(spec, os.environ)

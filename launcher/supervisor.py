@@ -264,9 +264,10 @@ def _open_attempt(plan: LaunchPlan, starter: Starter, spec: LaunchSpec) -> None:
 
 
 def _notes(spec: LaunchSpec, facts: NodeFacts) -> tuple[str, ...]:
-    """Say which options do not go with this machine: a text for each, or ""."""
+    """Say what was decided, and which options do not go with this machine: texts, or ""."""
     gpus = visible_gpus({}) if spec.devices else ()
-    return spec.filter_note(facts.local_world_size), spec.devices_note(gpus)
+    of_nodes = facts.nodes.note if facts.nodes else ""
+    return of_nodes, spec.filter_note(facts.local_world_size), spec.devices_note(gpus)
 
 
 def _make_starter(

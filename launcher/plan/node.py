@@ -22,12 +22,9 @@ _FILES_OF_A_WORKER, _OUR_FILES = 5, 40
 
 # Variables by which services and engines tell that there are other nodes.
 _TELL_OF_NODES = (
-    "NODE_RANK",
-    "SLURM_STEP_NUM_NODES",
-    "OMPI_COMM_WORLD_SIZE",
-    "PMI_SIZE",
+    *("OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_NODES"),
+    *("NODE_RANK", "MASTER_ADDR", "WORLD_SIZE", "SM_HOSTS", "CLUSTER_SPEC"),
     "JOB_COMPLETION_INDEX",
-    "WORLD_SIZE",
 )
 
 # Where packages announce their plug-ins for torchrun's --logs-specs.

@@ -42,6 +42,21 @@ def own_address() -> str:
         return str(probe.getsockname()[0])
 
 
+def read_full_name() -> str:
+    """Return this host's name with its domain, where /etc/hosts has it; else its name alone.
+
+    No name server is asked.
+    """
+    name = os.uname().nodename
+    try:
+        with open("/etc/hosts", errors="replace") as file:
+            lines = [line.partition("#")[0].split()[1:] for line in file]
+    except OSError:
+        return name
+    names = next((names for names in lines if name in names), [])
+    return next((other for other in names if other.startswith(f"{name}.")), name)
+
+
 def check_name(name: str) -> None:
     """Raise RendezvousError where this node does not know the name; torch would ask for minutes."""
     try:
