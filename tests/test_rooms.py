@@ -31,6 +31,7 @@ ROOMS = {
     "plan": "contract errors horovod options ranks runs starters system",
     "output": "plan system",
     "nodes": "contract diagnosis errors events exits horovod plan ranks system",
+    "engines": "errors events exits options output plan runs starters system",
     "function": "diagnosis errors options plan system worker",
     "attached": "contract errors events exits options plan ranks starters system worker",
     "start": "contract errors events exits output plan system",

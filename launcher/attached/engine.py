@@ -35,8 +35,8 @@ def is_rank(spec: LaunchSpec, place: Place) -> bool:
     """Tell whether this process is to be one rank of an engine's job, and no supervisor.
 
     Decided by how many processes the engine has started on this node; one there that is asked for
-    several workers is that node's launcher. Raises EnvironmentMismatch when the flags ask each of
-    several processes for workers of its own.
+    several workers, or told of nodes, is that node's launcher. Raises EnvironmentMismatch when the
+    flags ask several processes of a node for that.
     """
     asks_for_workers = (
         spec.provenance.get("nproc_per_node", "default") != "default" and spec.nproc != 1
@@ -46,24 +46,10 @@ def is_rank(spec: LaunchSpec, place: Place) -> bool:
     if place.starter not in _ENGINES or is_alone:
         return False
     engine = _ENGINES[place.starter]
-    if not asks_for_workers:
+    if not asks_for_workers and spec.max_nodes == 1:
         return True
-    source = place.sources.get("local_world_size", "")
-    started = (
-        f"{engine} has started {place.local_world_size} processes on this node"
-        f" ({source}={place.local_world_size})"
-    )
     if place.local_world_size > 1:
-        raise EnvironmentMismatch(
-            f"{started}, and --nproc-per-node {spec.nproc_per_node} asks each of them to start"
-            f" {spec.nproc_per_node} more.",
-            hint=(
-                f"Type for {place.world_size} ranks: {engine} {_COUNT_FLAG.get(engine, '-n')}"
-                f" {place.world_size} python -m launcher {spec.script}, or for one launcher per"
-                f" node: {_per_node(engine)}python -m launcher --nproc-per-node"
-                f" {spec.nproc_per_node} {spec.script}"
-            ),
-        )
+        raise _several_launchers(spec, place, asks_for_workers=asks_for_workers)
     if engine == "horovodrun":
         raise UsageError(
             f"horovodrun has started {place.world_size} launchers, one on each node, and cannot"
@@ -88,6 +74,26 @@ def is_rank_of_service(spec: LaunchSpec, environ: Mapping[str, str]) -> bool:
         and all(map(environ.get, names))
         and environ["WORLD_SIZE"].strip() != "1"
         and not is_below_a_rank(environ)
+    )
+
+
+def _several_launchers(
+    spec: LaunchSpec, place: Place, *, asks_for_workers: bool
+) -> EnvironmentMismatch:
+    """Return the error for several processes of an engine on one node, each to be a launcher."""
+    engine = _ENGINES[place.starter]
+    per_node = f"--nproc-per-node {spec.nproc_per_node}"
+    asked = f"{per_node} asks each of them to start {spec.nproc_per_node} more"
+    if not asks_for_workers:
+        asked = f"--nnodes {spec.nnodes} is for one launcher on each"
+    return EnvironmentMismatch(
+        f"{engine} has started {place.local_world_size} processes on this node"
+        f" ({place.sources.get('local_world_size', '')}={place.local_world_size}), and {asked}.",
+        hint=(
+            f"Type for {place.world_size} ranks: {engine} {_COUNT_FLAG.get(engine, '-n')}"
+            f" {place.world_size} python -m launcher {spec.script}, or for one launcher per"
+            f" node: {_per_node(engine)}python -m launcher {per_node} {spec.script}"
+        ),
     )
 
 

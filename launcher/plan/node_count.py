@@ -41,7 +41,7 @@ def count_nodes(
     """
     if spec.provenance.get("nnodes", "default") != "default":
         _compare_with_flag(spec, placement)
-        count = NodeCount(spec.min_nodes, spec.max_nodes, spec.find_source("nnodes"))
+        count = NodeCount(spec.min_nodes, _limit(spec, placement), spec.find_source("nnodes"))
     elif placement.num_nodes is not None:
         source = placement.sources["num_nodes"]
         count = NodeCount(placement.num_nodes, placement.num_nodes, source)
@@ -53,6 +53,13 @@ def count_nodes(
     if placement.world_size and count.least == count.most:
         _compare_world_size(spec, placement, count, count_workers())
     return count
+
+
+def _limit(spec: LaunchSpec, placement: Placement) -> int:
+    """Return the largest number of nodes: more than a starter has started will not come."""
+    if placement.num_nodes is None or spec.rdzv_endpoint:
+        return spec.max_nodes
+    return min(spec.max_nodes, placement.num_nodes)
 
 
 def _compare_with_flag(spec: LaunchSpec, placement: Placement) -> None:

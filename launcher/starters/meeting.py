@@ -52,6 +52,14 @@ def find_job_id(place: Place, environ: Environ) -> str:
                 return environ[name]
     if place.starter == "horovod" and environ.get("HOROVOD_GLOO_RENDEZVOUS_PORT"):
         return "horovod." + environ["HOROVOD_GLOO_RENDEZVOUS_PORT"]
+    return name_slurm_step(environ)
+
+
+def name_slurm_step(environ: Environ) -> str:
+    """Return Slurm's name of this step, `JOB.STEP`, and how often the job was requeued behind it.
+
+    Empty outside of a job.
+    """
     if not environ.get("SLURM_JOB_ID"):
         return ""
     names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")

@@ -42,6 +42,26 @@ def test_ranks_that_shall_each_start_more_ranks_are_refused() -> None:
         is_rank(_spec(nproc_per_node="2"), _place("slurm", 4, 4))
 
 
+@pytest.mark.parametrize(
+    "asked", [{"nproc_per_node": "8"}, {"nproc_per_node": "gpu"}, {"nnodes": "2"}]
+)
+def test_one_task_of_srun_on_each_of_several_nodes_is_a_launcher_if_flags_ask_for_one(
+    asked: dict[str, object],
+) -> None:
+    assert not is_rank(_spec(**asked), _place("slurm", 2, 1))
+
+
+def test_one_task_of_srun_on_each_of_several_nodes_is_a_rank_otherwise() -> None:
+    assert is_rank(_spec(), _place("slurm", 2, 1))
+
+
+def test_several_tasks_on_a_node_beside_a_number_of_nodes_are_refused() -> None:
+    with pytest.raises(EnvironmentMismatch, match=r"--nnodes 2 is for one launcher on each") as e:
+        is_rank(_spec(nnodes="2"), _place("slurm", 8, 4))
+    assert "srun -n 8 python -m launcher train.py" in e.value.hint
+    assert "srun --ntasks-per-node=1 python -m launcher --nproc-per-node 1 train.py" in e.value.hint
+
+
 @pytest.mark.parametrize("starter", ["openmpi", "mpich", "mvapich"])
 def test_one_launcher_on_each_of_several_nodes_supervises(starter: str) -> None:
     assert not is_rank(_spec(nproc_per_node="2"), _place(starter, 2, 1))
