@@ -99,6 +99,7 @@ def _run(argv: list[str], alone: proxy.GoOn) -> int | Callable[[], int]:
         if engine.is_rank(spec, place):  # also the only rank of `mpirun -np 1 ... --backend mpi`
             return _become_rank(spec, place, alone)
         in_place.end_with_engine(is_rank=False)
+        in_place.take_all_cpus(os.environ)
     elif os.environ.get("LOCAL_RANK"):
         from launcher.attached import engine
 

@@ -74,7 +74,7 @@ def open_remote(
         master_port=group.master_port,
         hostname=node.hostname,
     )
-    if not group.secret:
+    if not group.secret and group.node_rank in (None, 0):
         say(
             f"the nodes of this run have no secret: whoever reaches {group.host} port {group.port}"
             " can take part (set LAUNCHER_SECRET on all nodes, or --secret-file)"

@@ -92,7 +92,7 @@ def preview(group: NodeGroup, local_world_size: int) -> Assignment:
     return Assignment(
         attempt=0,
         places=make_places(node_rank, [local_world_size] * group.max_nodes),
-        master_addr=group.master_addr or group.host,
+        master_addr=group.master_addr or group.host.partition(",")[0],
         master_port=group.master_port,
     )
 
