@@ -77,7 +77,7 @@ def look_at_node(
     _check_open_files(local_world_size)
     nodes = _find_nodes(spec) if not tasks else None
     return NodeFacts(
-        run_id=run_id or new_run_id(nodes.run_id if nodes else spec.rdzv_id),
+        run_id=run_id or new_run_id(nodes.run_id if nodes and nodes.has_id else spec.rdzv_id),
         mark=mark or os.urandom(8).hex(),
         usable_cpus=num_cpus,
         gpus=tuple(gpus),
