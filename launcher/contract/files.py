@@ -1,15 +1,21 @@
 """Every file name of a run. Nobody else builds one.
 
     <run dir>/logs/rank_00.out  rank_00.err        what each rank wrote, byte for byte (attempt 0)
+    <run dir>/logs/rank_00.log                     both of these in the order of arrival
     <run dir>/logs/attempt_1/rank_00.out           the same after the first restart
     <run dir>/logs/rank_01.1.out                   of the first replacement in this attempt
     <run dir>/errors/attempt_0/rank_00.json        the exception that a rank left
     <run dir>/errors/attempt_0/rank_00.json.torch  the one that torch's @record left
     <run dir>/errors/attempt_0/rank_00.json.beat   whose time is that of the rank's last heartbeat
+    <run dir>/errors/attempt_0/rank_00.json.joined whose time is when launcher.init() had joined
     <run dir>/errors/attempt_0/rank_00.json.stacks where the rank stood, when it was asked
     <run dir>/report.json                          the failure report, when the run failed
+    <run dir>/plan.json  end.json  timeline.json   what is done, how it ended, what was when
+    <run dir>/notify.log                           output of --on-failure and --on-end
 
-A worker knows only its error file, and makes the other three names from that one. Makes names,
+Of the three, node 1 has plan_1.json and so on: nodes may share the folder.
+
+A worker knows only its error file, and makes the other four names from that one. Makes names,
 touches nothing.
 """
 
@@ -37,7 +43,7 @@ class RunPaths(NamedTuple):
         return self.logs if attempt == 0 else os.path.join(self.logs, f"attempt_{attempt}")
 
     def log(self, attempt: int, rank: int, stream: str, replacement: int = 0) -> str:
-        """Return the log file of a rank; `stream` is `out` or `err`.
+        """Return the log file of a rank; `stream` is `out` or `err`, or `log` for both.
 
         Replacements of lost workers count from 1.
         """
@@ -60,6 +66,22 @@ class RunPaths(NamedTuple):
     def report(self) -> str:
         return os.path.join(self.run_dir, "report.json")
 
+    @property
+    def notify_log(self) -> str:
+        return os.path.join(self.run_dir, "notify.log")
+
+    def plan(self, node: int) -> str:
+        return self._of_node("plan", node)
+
+    def end(self, node: int) -> str:
+        return self._of_node("end", node)
+
+    def timeline(self, node: int) -> str:
+        return self._of_node("timeline", node)
+
+    def _of_node(self, name: str, node: int) -> str:
+        return os.path.join(self.run_dir, f"{name}_{node}.json" if node else f"{name}.json")
+
 
 def torch_error_file(error_file: str) -> str:
     """Return where torch's @record leaves an exception.
@@ -72,6 +94,11 @@ def torch_error_file(error_file: str) -> str:
 def heartbeat_file(error_file: str) -> str:
     """Return the file whose time a worker sets with each heartbeat."""
     return error_file + ".beat"
+
+
+def joined_file(error_file: str) -> str:
+    """Return the file whose time a worker sets when launcher.init() has joined the ranks."""
+    return error_file + ".joined"
 
 
 def stack_file(error_file: str) -> str:
