@@ -72,6 +72,16 @@ class ChildrenChanged(NamedTuple):
     """SIGCHLD came: some child of the supervisor has changed its state."""
 
 
+class PeersStop(NamedTuple):
+    """The ranks of all nodes are to end: why, and the signal that one of the nodes was sent, or 0.
+
+    From the coordinator of several nodes.
+    """
+
+    reason: str
+    signum: int
+
+
 Event = (
     Started
     | Exited
@@ -83,4 +93,5 @@ Event = (
     | TaskSignalled
     | TaskLost
     | ChildrenChanged
+    | PeersStop
 )

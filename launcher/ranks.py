@@ -40,6 +40,10 @@ class Assignment(NamedTuple):
     horovod_port: int = 0
     # Whether workers that Horovod's elastic mode has lost are replaced while the others go on.
     is_elastic: bool = False
+    # Of the run folder, where several nodes have agreed on one; else "".
+    run_name: str = ""
+    # The network interface on which this node reaches the others; "" where nobody knows.
+    interface: str = ""
 
     @property
     def num_nodes(self) -> int | None:

@@ -16,21 +16,22 @@ from contextlib import contextmanager
 from launcher.attempt.group import Group
 from launcher.attempt.node import NodeServices
 from launcher.attempt.stop import FORWARDED_SIGNALS, Kernel, StopRequest
-from launcher.attempt.waiting import WaitingRoom
+from launcher.attempt.waiting import Lobby, WaitingRoom
 from launcher.contract.error_file import encode_as_torch
+from launcher.contract.files import RunPaths
 from launcher.ctl.service import ControlSocket
 from launcher.diagnosis.evidence import Evidence
 from launcher.diagnosis.outcome import AttemptOutcome
-from launcher.diagnosis.report import FailureReport, LaunchResult, make_report, render
+from launcher.diagnosis.report import FailureReport, LaunchResult, render
 from launcher.errors import LauncherError
 from launcher.nodes.coordinator import LocalCoordinator
 from launcher.nodes.restart import RestartPolicy, Verdict
 from launcher.options.spec import LaunchSpec
 from launcher.output.console import Console
-from launcher.plan.node import NodeFacts, look_at_node
+from launcher.plan.node import NodeFacts, look_at_member, look_at_node
 from launcher.plan.plan import LaunchPlan, make_plan
 from launcher.plan.program import horovod_use, starts_warm
-from launcher.ranks import format_ranks, make_places
+from launcher.ranks import Assignment, format_ranks, make_places
 from launcher.runs import folder as run_folder
 from launcher.start.server import ServerProcess
 from launcher.start.spawn import SpawnStarter
@@ -53,6 +54,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.attached.host import Together
     from launcher.horovod.service import HorovodService
+    from launcher.nodes.remote import RemoteCoordinator
 
 # Taken over besides the signals that stop: the forwarded ones, and Ctrl-Z.
 _OTHER_SIGNALS = (*FORWARDED_SIGNALS, signal.SIGTSTP)
@@ -71,43 +73,43 @@ def launch(
     """
     _prepare_process()
     facts = _look(spec, together, server.mark if server else "")
-    paths, warning = run_folder.make_run_folder(
-        spec.run_dir, spec.log_dir, facts.run_id, facts.local_world_size
-    )
-    facts = facts._replace(paths=paths)
+    folder = run_folder.RunFolder(spec.run_dir, spec.log_dir, facts.run_id)
+    if facts.nodes is None:
+        folder.claim()
     with _open_services(spec, facts, together) as (node, control):
-        for note in filter(None, (warning, *_notes(spec, facts))):
+        coordinator = _make_coordinator(spec, facts, folder, together, node)
+        node = node._replace(peers=coordinator.peers)
+        for note in filter(None, _notes(spec, facts)):
             node.console.say(note)
-        coordinator = _make_coordinator(spec, facts, together, node.loop)
         starter = _make_starter(spec, facts, node, server)
-        history: list[str] = []
-        report: FailureReport | None = None
-        attempt, verdict = 0, Verdict("restart")
+        num_attempts, verdict = 0, Verdict("restart")
         try:
             while verdict.action == "restart" and node.stop_request.signum is None:
-                plan = make_plan(spec, coordinator.join(attempt), facts)
+                lobby = Lobby(starter, node, spec.signals)
+                assignment = coordinator.join(num_attempts, lobby.turn)
+                if assignment is None:
+                    verdict = coordinator.verdict() or verdict
+                    break
+                facts = _take_folder(facts, folder, assignment, node.console)
+                plan = make_plan(spec, assignment, facts)
                 _open_attempt(plan, starter, spec)
-                control.group = room = WaitingRoom(plan, starter, node)
-                starter = room.wait(verdict.delay_s)
+                control.run_id, control.group = facts.run_id, WaitingRoom(plan, starter, node)
+                starter = control.group.wait(verdict.delay_s)
                 if node.stop_request.signum is not None:
                     break
-                with Group(plan, starter, node, coordinator.elastic) as group:
-                    control.group = group
-                    outcome = group.run()
-                    report = _make_report(outcome, facts, history)
-                    verdict = coordinator.settle(outcome, report)
-                    if report is not None:
-                        report = _announce(report, verdict, facts, node.console, history)
-                outcome = group.outcome()
-                _tell_survivors(outcome, node.console)
-                attempt += 1
+                with Group(plan, starter, node, coordinator.elastic) as control.group:
+                    verdict = coordinator.settle(control.group.run(), control.group.turn)
+                    if verdict.report is not None:
+                        verdict = _announce(verdict, facts, node.console)
+                _tell_survivors(control.group.outcome(), node.console)
+                num_attempts = assignment.attempt + 1
         finally:
             starter.close()
             coordinator.close()
-        if verdict.action == "restart":
+        if verdict.action == "restart" and node.stop_request.signum is not None:
             # A signal came before the next attempt had begun: this one was stopped, not failed.
-            outcome, report = AttemptOutcome(plan.attempt, (), node.stop_request.signum), None
-        result = _make_result(outcome, report, facts)
+            verdict = Verdict("give_up", exit_code=128 + node.stop_request.signum)
+        result = _make_result(verdict, num_attempts, facts)
         _leave_results(result, facts)
         return result
 
@@ -117,7 +119,7 @@ def dry_run(spec: LaunchSpec, together: Together | None = None) -> str:
     from launcher.plan.dry_run import render_plan
 
     facts = _look(spec, together)
-    coordinator = _make_coordinator(spec, facts, together)
+    coordinator = _make_local(spec, facts, None, together)
     plan = make_plan(spec, coordinator.join(0), facts)
     coordinator.close()
     return render_plan(spec, plan, "warm" if _is_warm(spec, facts) else "spawn")
@@ -181,23 +183,54 @@ def _make_consoles(loop: Loop, facts: NodeFacts) -> tuple[Console, ...]:
 
 
 def _make_coordinator(
-    spec: LaunchSpec, facts: NodeFacts, together: Together | None, loop: Loop | None = None
+    spec: LaunchSpec,
+    facts: NodeFacts,
+    folder: run_folder.RunFolder,
+    together: Together | None,
+    node: NodeServices,
+) -> LocalCoordinator | RemoteCoordinator:
+    """Make who answers for the run: this node alone, or all of them together."""
+    if facts.nodes is None:
+        return _make_local(spec, facts, folder.paths, together, node.loop)
+    from launcher.nodes.remote import open_remote
+
+    return open_remote(
+        facts.nodes,
+        look_at_member(spec, facts),
+        _make_policy(spec),
+        node.loop,
+        node.console.say,
+        folder.claim,
+    )
+
+
+def _make_policy(spec: LaunchSpec) -> RestartPolicy:
+    return RestartPolicy(
+        spec.max_restarts, spec.restart_window, spec.restart_backoff, spec.final_codes
+    )
+
+
+def _make_local(
+    spec: LaunchSpec,
+    facts: NodeFacts,
+    paths: RunPaths | None,
+    together: Together | None,
+    loop: Loop | None = None,
 ) -> LocalCoordinator:
-    """Make the coordinator; without a loop (a dry run) it serves nothing."""
+    """Make the coordinator of one node; without a loop (a dry run) it serves nothing."""
     master: tuple[str | None, int | None] = None, spec.master_port
     if spec.provenance.get("master_addr", "default") != "default":
         master = spec.master_addr, spec.master_port
     elif together is not None and together.master is not None:
         master = together.master
     places = tuple(task.place for task in facts.tasks)
-    policy = RestartPolicy(
-        spec.max_restarts, spec.restart_window, spec.restart_backoff, spec.final_codes
-    )
     return LocalCoordinator(
         places or make_places(0, (facts.local_world_size,)),
-        policy,
+        _make_policy(spec),
         *master,
         _make_horovod(spec, facts, loop) if loop else None,
+        facts.hostname,
+        paths.run_dir if paths else None,
     )
 
 
@@ -238,35 +271,39 @@ def _make_starter(
     return SpawnStarter()
 
 
-def _make_report(
-    outcome: AttemptOutcome, facts: NodeFacts, history: list[str]
-) -> FailureReport | None:
-    """Explain a failed attempt; None for a success, and for a stop that somebody asked for."""
-    history.extend(outcome.replaced)
-    if outcome.succeeded or outcome.signum is not None:
-        return None
-    run_dir = facts.paths.run_dir if facts.paths else None
-    return make_report(outcome, hostname=facts.hostname, run_dir=run_dir)._replace(
-        history=tuple(history)
-    )
+def _take_folder(
+    facts: NodeFacts, folder: run_folder.RunFolder, assignment: Assignment, console: Console
+) -> NodeFacts:
+    """Return the facts with the folder of the run, whose name the nodes have agreed on."""
+    if assignment.run_name:
+        folder.adopt(assignment.run_name)
+        if facts.nodes is not None and not facts.nodes.has_id:
+            facts = facts._replace(run_id=assignment.run_name)
+    if folder.warning:
+        console.say(folder.warning)
+        folder.warning = ""
+    if folder.paths is None:
+        return facts
+    return facts._replace(paths=folder.paths._replace(world_size=assignment.world_size))
 
 
-def _announce(
-    report: FailureReport, verdict: Verdict, facts: NodeFacts, console: Console, history: list[str]
-) -> FailureReport:
+def _announce(verdict: Verdict, facts: NodeFacts, console: Console) -> Verdict:
     """Say how a failed attempt ended. The report comes at once, before slow workers have ended."""
-    summary = f"attempt {report.attempt} ({report.duration_s:.1f} s): {report.summary()}"
-    history.append(summary)
+    report = verdict.report
+    assert report is not None
     if verdict.action == "restart":
         pause = f" in {verdict.delay_s:.1f} s" if verdict.delay_s else ""
-        console.say(f"{summary}; starting all ranks again{pause}")
-        return report
+        console.say(f"{report.attempt_summary()}; starting all ranks again{pause}")
+        return verdict
+    if verdict.reporter:
+        console.say(f"{report.summary()} (the report is shown on {verdict.reporter})")
+        return verdict
     report = report._replace(verdict=verdict.reason)
     if facts.paths is not None:
         write_whole(facts.paths.report, report.to_json())
     _tell_platform(report, facts, console)
     console.print_err(render(report, colour=console.colour))
-    return report
+    return verdict._replace(report=report)
 
 
 def _tell_platform(report: FailureReport, facts: NodeFacts, console: Console) -> None:
@@ -294,20 +331,12 @@ def _tell_survivors(outcome: AttemptOutcome, console: Console) -> None:
         )
 
 
-def _make_result(
-    outcome: AttemptOutcome, report: FailureReport | None, facts: NodeFacts
-) -> LaunchResult:
-    if outcome.succeeded:
-        exit_code = 0
-    elif report is not None:
-        exit_code = report.exit_code
-    else:
-        exit_code = 128 + outcome.signum if outcome.signum else 1
+def _make_result(verdict: Verdict, num_attempts: int, facts: NodeFacts) -> LaunchResult:
     return LaunchResult(
-        exit_code=exit_code,
+        exit_code=verdict.exit_code,
         run_dir=facts.paths.run_dir if facts.paths else None,
-        attempts=outcome.attempt + 1,
-        report=report if exit_code else None,
+        attempts=num_attempts,
+        report=verdict.report if verdict.exit_code else None,
     )
 
 

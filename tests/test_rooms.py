@@ -30,7 +30,7 @@ ROOMS = {
     "diagnosis": "contract errors exits ranks system",
     "plan": "contract errors horovod options ranks runs system",
     "output": "plan system",
-    "nodes": "diagnosis horovod ranks system",
+    "nodes": "contract diagnosis errors events exits horovod plan ranks system",
     "function": "diagnosis errors options plan system worker",
     "attached": "contract errors events exits options plan ranks starters system worker",
     "start": "contract errors events exits output plan system",

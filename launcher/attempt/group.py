@@ -25,6 +25,7 @@ from launcher.events import (
     Event,
     Exited,
     ForkServerLost,
+    PeersStop,
     Signalled,
     Started,
     StartFailed,
@@ -121,8 +122,10 @@ class Group:
             self._relay.begin()
         for worker in self.workers:
             self._start(worker)
+        if self._node.peers and self._node.peers.stop:
+            self._on_peers_stop(self._node.peers.stop)  # it came before there were any
         while not (self._all_ended or self._is_understood or self._stop.has_given_up):
-            self._turn()
+            self.turn()
         return self.outcome()
 
     def outcome(self) -> AttemptOutcome:
@@ -171,16 +174,18 @@ class Group:
         """
         return set() if self._node_failure else {worker.pid for worker in self.workers}
 
-    def _turn(self) -> None:
+    def turn(self) -> bool:
+        """Let the loop go on once; return that whoever waits for something may wait on."""
         self._loop.turn(self._handle)
         self._pipes.resume_if_possible()
+        return True
 
     def _finish(self) -> None:
         """Stop what still runs, and wait for it: bounded by the shutdown timeout."""
         if not self._all_ended:
             self._begin_stop(signal.SIGTERM)
         while not (self._all_ended or self._stop.has_given_up):
-            self._turn()
+            self.turn()
 
     def _sweep_up(self) -> None:
         """End what the workers have left behind.
@@ -195,7 +200,7 @@ class Group:
             sessions if self.outcome().succeeded else None,
         )
         while not self._sweep.is_over:
-            self._turn()
+            self.turn()
 
     def _cancel_timers(self) -> None:
         self._stop.end()
@@ -256,6 +261,8 @@ class Group:
             self._replace_lost()
         elif isinstance(event, ForkServerLost):
             self._on_fork_server_lost(event.returncode)
+        elif isinstance(event, PeersStop):
+            self._on_peers_stop(event)
 
     def _on_start(self, event: Started) -> None:
         worker = self.workers[event.local_rank]
@@ -334,13 +341,25 @@ class Group:
         elif signum == signal.SIGTSTP:
             self._pause()
         elif self._node.stop_request.note(signum):
-            self._signum = signum
-            is_interrupt = signum == signal.SIGINT
-            self._begin_stop(signal.SIGINT if is_interrupt else signal.SIGTERM)
+            if self._node.peers:
+                self._node.peers.report_signal(signum)
+            self._stop_for(signum)
         elif self._sweep:
             self._sweep.force()
         else:
             self._stop.force()
+
+    def _stop_for(self, signum: int) -> None:
+        self._signum = signum
+        self._begin_stop(signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
+
+    def _on_peers_stop(self, event: PeersStop) -> None:
+        """End the attempt here, because it ends on all nodes."""
+        if event.signum and self._node.stop_request.note_elsewhere(event.signum, event.reason):
+            self._stop_for(event.signum)
+        elif not self._stop.has_begun:
+            self._begin_stop(signal.SIGTERM)
+            self._loop.set_timer(self._end_gathering, GATHER_S)
 
     def _pause(self) -> None:
         """Stop the workers, then ourselves, for Ctrl-Z; once continued, continue them."""
@@ -365,6 +384,8 @@ class Group:
         self._stop.begin(signum)
 
     def _stop_after_failure(self) -> None:
+        if self._node.peers:
+            self._node.peers.report_failure()
         if self._relay and not self.plan.is_last:
             self._restart_obstacle = self._relay.find_restart_obstacle(self.outcome().workers)
         self._begin_stop(signal.SIGTERM)
@@ -386,6 +407,8 @@ class Group:
     def _on_hang(self, hang: Hang) -> None:
         self._hang = hang
         self._is_understood = True
+        if self._node.peers:
+            self._node.peers.report_failure()
         self._begin_stop(signal.SIGTERM)
 
     def _on_fork_server_lost(self, returncode: int) -> None:

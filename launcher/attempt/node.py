@@ -14,6 +14,10 @@ from launcher.start.starter import Starter
 from launcher.system.keeper import Keeper
 from launcher.system.loop import Loop
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.nodes.remote import RemoteCoordinator
+
 
 class NodeServices(NamedTuple):
     """What lives as long as the launch, and outside of every attempt."""
@@ -28,6 +32,8 @@ class NodeServices(NamedTuple):
     # What an engine has started here, and a console for each; without one, ours is for all.
     crew: Crew | None = None
     consoles: tuple[Console, ...] = ()
+    # The other nodes of the run, which are to know at once what concerns them; None without any.
+    peers: RemoteCoordinator | None = None
 
     def known_pids(self, starter: Starter) -> set[int]:
         """Return our own children that are no orphans; workers come on top."""

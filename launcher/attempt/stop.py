@@ -90,6 +90,14 @@ class StopRequest:
         self._say(f"received {signal_name(signum)}; stopping, a second one forces")
         return True
 
+    def note_elsewhere(self, signum: int, reason: str) -> bool:
+        """Take down that another node was asked to stop; returns whether nobody had asked yet."""
+        if self.signum is not None:
+            return False
+        self.signum = signum
+        self._say(f"{reason}; stopping")
+        return True
+
     def note_end(self, signum: int, rank: int) -> None:
         """Take down that a rank has ended because its engine had sent it this signal."""
         if self.signum is None:

@@ -45,7 +45,10 @@ VARIABLES: dict[str, str] = {
         "usable CPUs of the node divided by LOCAL_WORLD_SIZE, at least 1; unless you set it"
     ),
     "PYTHONUNBUFFERED": "1, so that output appears when it is written; unless you set it",
-    "GLOO_SOCKET_IFNAME": "lo when the run has one node; unless you set it",
+    "GLOO_SOCKET_IFNAME": (
+        "lo when the run has one node, else the interface on which this one reaches the others;"
+        " unless you set it"
+    ),
     "NCCL_SOCKET_IFNAME": "lo when the run has one node; unless you set it",
     "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1, as under torchrun; unless you set it",
     "CUDA_VISIBLE_DEVICES": "set only by --devices and --virtual-local-rank",
@@ -178,6 +181,9 @@ def make_common(
         # in the way.
         defaults["GLOO_SOCKET_IFNAME"] = "lo"
         defaults["NCCL_SOCKET_IFNAME"] = "lo"
+    elif assignment.interface:
+        # Gloo would ask for the address of the host's own name, which may be unknown or loopback.
+        defaults["GLOO_SOCKET_IFNAME"] = assignment.interface
     if assignment.horovod_port:
         defaults["HOROVOD_CONTROLLER"] = defaults["HOROVOD_CPU_OPERATIONS"] = "gloo"
         # Elastic ranks that have noticed a loss wait for those that have not, and the timeout is

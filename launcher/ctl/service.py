@@ -47,6 +47,8 @@ class ControlSocket:
         self._facts = facts
         self._spec = spec
         self._started_at = time.time()
+        # Which the nodes of a run may have agreed on.
+        self.run_id = facts.run_id
         self.group: Group | WaitingRoom | None = None
         self._socket: socket.socket | None = None
 
@@ -93,7 +95,7 @@ class ControlSocket:
         group = self.group
         if isinstance(request, messages.AskStatus):
             status = messages.RunStatus(
-                run_id=self._facts.run_id,
+                run_id=self.run_id,
                 pid=os.getpid(),
                 script=" ".join([self._spec.script, *self._spec.script_args]),
                 age_s=time.time() - self._started_at,

@@ -33,6 +33,8 @@ class WorkerOutcome(NamedTuple):
     start_failure: str = ""
     # What the kernel knows about its death: memory, /dev/shm.
     evidence: str = ""
+    # The host that it ran on, where that may be another one than ours.
+    hostname: str = ""
 
     @property
     def failed_at(self) -> float | None:

@@ -78,11 +78,19 @@ class FailureReport(NamedTuple):
         error = f": {self.error_type}: {_first_line(self.error_message)}" if self.error_type else ""
         return f"{subject} failed, {self.what}{error}"
 
-    def to_json(self) -> str:
-        """Return the text of report.json."""
+    def attempt_summary(self) -> str:
+        """Return the report in one line that also says which attempt failed, and after how long."""
+        return f"attempt {self.attempt} ({self.duration_s:.1f} s): {self.summary()}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the object that report.json holds."""
         data = {"version": REPORT_VERSION, **self._asdict()}
         data["others"] = [other._asdict() for other in self.others]
-        return json.dumps(data, indent=1)
+        return data
+
+    def to_json(self) -> str:
+        """Return the text of report.json."""
+        return json.dumps(self.to_dict(), indent=1)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> FailureReport:
@@ -115,7 +123,7 @@ def make_report(outcome: AttemptOutcome, *, hostname: str, run_dir: str | None) 
     return FailureReport(
         rank=first.rank,
         pid=first.pid,
-        hostname=hostname,
+        hostname=first.hostname or hostname,
         what=_how(first),
         exit_code=_exit_code(first),
         error_type=exception.type if exception else "",
@@ -144,7 +152,7 @@ def _hang_report(
     return FailureReport(
         rank=worker.rank if worker else -1,
         pid=worker.pid if worker else 0,
-        hostname=hostname,
+        hostname=(worker.hostname if worker else "") or hostname,
         what=f"{hang.summary()}: {stacks.summary(hang.where)}",
         exit_code=_HANG_EXIT_CODE,
         log_path=worker.log_path if worker else "",
@@ -286,7 +294,7 @@ class LaunchResult(NamedTuple):
         """Return the text of the file."""
         data = self._asdict()
         if self.report is not None:
-            data["report"] = json.loads(self.report.to_json())
+            data["report"] = self.report.to_dict()
         if self.error is not None:
             data["error"] = {"message": self.error.message, "hint": self.error.hint}
         return json.dumps(data)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from launcher.diagnosis.outcome import AttemptOutcome
-from launcher.diagnosis.report import FailureReport
+from launcher.diagnosis.report import FailureReport, make_report
 from launcher.nodes import restart
 from launcher.ranks import Assignment, Place
 from launcher.system.network import reserve_port
@@ -51,24 +51,36 @@ class LocalCoordinator:
         master_addr: str | None = None,
         master_port: int | None = None,
         horovod: HorovodService | None = None,
+        hostname: str = "",
+        run_dir: str | None = None,
     ) -> None:
         """places: of the node's workers. Without an address it is loopback, without a port a free
-        one; with an empty address the workers find one by themselves.
+        one; with an empty address the workers find one by themselves. hostname, run_dir: for the
+        report.
         """
         self._places = places
         self._policy = policy
+        self._hostname = hostname
+        self._run_dir = run_dir
         self._past: list[restart.FailedAttempt] = []
+        # A line for each failed attempt, and each replaced worker.
+        self._history: list[str] = []
         self._master_addr = master_addr
         self._master_port = master_port
         self._reserved: socket.socket | None = None
         self._horovod = horovod
+        # There is no other node.
+        self.peers: None = None
         # None where workers that are lost end the attempt.
         self.elastic: Elastic | None = None
         if horovod is not None and horovod.is_elastic and policy.max_restarts:
             self.elastic = Elastic(horovod, self._may_replace, self._note)
 
-    def join(self, attempt: int) -> Assignment:
-        """Return the layout of the next attempt, with a port that no attempt before it has had."""
+    def join(self, attempt: int, turn: Callable[[], bool] | None = None) -> Assignment:
+        """Return the layout of the next attempt, with a port that no attempt before it has had.
+
+        Nobody is waited for: `turn` is for those who must.
+        """
         self.close()
         master_addr = _LOOPBACK if self._master_addr is None else self._master_addr
         master_port = self._reserve_port() if self._master_port is None else self._master_port
@@ -83,15 +95,31 @@ class LocalCoordinator:
             is_elastic=self.elastic is not None,
         )
 
-    def settle(self, outcome: AttemptOutcome, report: FailureReport | None) -> restart.Verdict:
-        """Decide what follows an attempt, and remember it."""
+    def settle(
+        self, outcome: AttemptOutcome, turn: Callable[[], object] | None = None
+    ) -> restart.Verdict:
+        """Explain an attempt, decide what follows, and remember it."""
         now, chance = time.monotonic(), os.urandom(1)[0] / 255
+        report = self._make_report(outcome)
         verdict = restart.decide(outcome, report, self._past, self._policy, now, chance)
         if report is not None:
             self._note(report)
+            self._history.append(report.attempt_summary())
             if self._could_be_elastic(report):
                 verdict = verdict._replace(reason=_ELASTIC_HINT)
-        return verdict
+        return verdict._replace(report=report, exit_code=restart.exit_code_of(outcome, report))
+
+    def _make_report(self, outcome: AttemptOutcome) -> FailureReport | None:
+        """Explain a failure; None for a success, and for a stop that somebody asked for."""
+        self._history.extend(outcome.replaced)
+        if outcome.succeeded or outcome.signum is not None:
+            return None
+        report = make_report(outcome, hostname=self._hostname, run_dir=self._run_dir)
+        return report._replace(history=tuple(self._history))
+
+    def verdict(self) -> restart.Verdict | None:
+        """Return what was decided without this node: nothing is."""
+        return None
 
     def close(self) -> None:
         """Let go of what the last attempt had: its port, and Horovod's store."""

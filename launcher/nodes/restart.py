@@ -145,6 +145,15 @@ def _pause_s(
     return float(pause * (0.5 + 0.5 * chance))
 
 
+def exit_code_of(outcome: AttemptOutcome, report: FailureReport | None) -> int:
+    """Return the exit code of a run that ends with this attempt."""
+    if outcome.succeeded:
+        return 0
+    if report is not None:
+        return report.exit_code
+    return 128 + outcome.signum if outcome.signum else 1
+
+
 class Verdict(NamedTuple):
     """What to do after an attempt."""
 
@@ -152,3 +161,8 @@ class Verdict(NamedTuple):
     reason: str = ""
     # Pause before the next attempt, in seconds.
     delay_s: float = 0.0
+    # What was decided on, where the attempt has failed; and the exit code if no other follows.
+    report: FailureReport | None = None
+    exit_code: int = 0
+    # The host on which the report is shown, where that is not this one; else "".
+    reporter: str = ""

@@ -20,8 +20,23 @@ from launcher.system.machine import usable_cpus, visible_gpus
 _FILES_OF_A_WORKER, _OUR_FILES = 5, 40
 
 
+# Variables by which services and engines tell that there are other nodes.
+_TELL_OF_NODES = (
+    "NODE_RANK",
+    "SLURM_STEP_NUM_NODES",
+    "OMPI_COMM_WORLD_SIZE",
+    "PMI_SIZE",
+    "JOB_COMPLETION_INDEX",
+    "WORLD_SIZE",
+)
+
 # Where packages announce their plug-ins for torchrun's --logs-specs.
 _LOGS_SPECS = "torchrun.logs_specs"
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.plan.nodes import Node, NodeGroup
 
 
 class NodeFacts(NamedTuple):
@@ -38,6 +53,8 @@ class NodeFacts(NamedTuple):
     cpus: tuple[frozenset[int], ...] = ()
     # What an engine has started here, by local rank; empty where the workers are our own.
     tasks: tuple[Task, ...] = ()
+    # The nodes of the run; None where this is the only one.
+    nodes: NodeGroup | None = None
     # None when no folder has been made, or could be: then there are no log files.
     paths: RunPaths | None = None
 
@@ -61,8 +78,9 @@ def look_at_node(
     else:
         local_world_size = spec.local_world_size(lambda: num_cpus, lambda: len(gpus))
     _check_open_files(local_world_size)
+    nodes = _find_nodes(spec) if not tasks else None
     return NodeFacts(
-        run_id=run_id or new_run_id(spec.rdzv_id),
+        run_id=run_id or new_run_id(nodes.run_id if nodes else spec.rdzv_id),
         mark=mark or os.urandom(8).hex(),
         usable_cpus=num_cpus,
         gpus=tuple(gpus),
@@ -71,7 +89,42 @@ def look_at_node(
         local_world_size=local_world_size,
         cpus=_bind(spec, local_world_size, gpus),
         tasks=tuple(tasks),
+        nodes=nodes,
     )
+
+
+def _find_nodes(spec: LaunchSpec) -> NodeGroup | None:
+    if spec.max_nodes == 1 and not any(map(os.environ.get, _TELL_OF_NODES)):
+        return None  # as nearly always: nothing is loaded for it
+    from launcher.plan.nodes import find_nodes
+
+    return find_nodes(spec, os.environ)
+
+
+def look_at_member(spec: LaunchSpec, facts: NodeFacts) -> Node:
+    """Return this node as the others are to know it."""
+    from launcher.plan.nodes import Node
+
+    places = tuple(task.place for task in facts.tasks)
+    return Node(facts.hostname, facts.local_world_size, _look_at_program(spec), places)
+
+
+def _look_at_program(spec: LaunchSpec) -> dict[str, str]:
+    """Return what all nodes must have alike: the program, and the version of torch."""
+    from hashlib import sha256
+    from importlib.metadata import PackageNotFoundError, version
+
+    text = os.path.basename(spec.script)
+    try:
+        with open(spec.script, "rb") as file:
+            text += f" ({sha256(file.read()).hexdigest()[:12]})"
+    except OSError:
+        pass  # a module, or a command of PATH
+    try:
+        torch = version("torch")
+    except PackageNotFoundError:
+        torch = ""
+    return {"the script": text, "the version of torch": torch}
 
 
 def _check_logs_specs(spec: LaunchSpec) -> None:

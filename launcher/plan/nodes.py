@@ -14,6 +14,7 @@ from typing import NamedTuple
 from launcher.errors import UsageError
 from launcher.options.option import PROG
 from launcher.options.spec import LaunchSpec
+from launcher.ranks import Place
 
 # As torchrun's.
 _DEFAULT_PORT = 29400
@@ -53,8 +54,24 @@ class NodeGroup(NamedTuple):
     sources: Mapping[str, str] = {}
 
     @property
+    def has_id(self) -> bool:
+        """Whether somebody has named the run, so that it need not be named after its folder."""
+        return self.run_id not in ("", "none")
+
+    @property
     def is_elastic(self) -> bool:
         return self.min_nodes < self.max_nodes
+
+
+class Node(NamedTuple):
+    """This node, as the others are to know it."""
+
+    hostname: str
+    num_workers: int
+    # What all nodes must have alike, in words: name -> value.
+    alike: dict[str, str]
+    # Of the workers, where an engine has given them; else empty.
+    places: tuple[Place, ...] = ()
 
 
 def find_nodes(spec: LaunchSpec, environ: Mapping[str, str]) -> NodeGroup | None:

@@ -31,6 +31,7 @@ class Loop:
         self.clock = clock
         self._selector = selectors.DefaultSelector()
         self._timers: dict[Callable[[], None], float] = {}
+        self._posted: list[Event] = []
         self._signals = tuple(signals)
         self._old_handlers: dict[int, object] = {}
         self._wakeup_read, self._wakeup_write = os.pipe()
@@ -60,10 +61,16 @@ class Loop:
         os.close(self._wakeup_read)
         os.close(self._wakeup_write)
 
-    def watch(self, fd: int, reader: Reader, *, for_writing: bool = False) -> None:
-        """Call `reader` whenever `fd` is ready, until `unwatch`."""
-        mask = selectors.EVENT_WRITE if for_writing else selectors.EVENT_READ
-        self._selector.register(fd, mask, reader)
+    def watch(
+        self, fd: int, reader: Reader, *, for_writing: bool = False, for_both: bool = False
+    ) -> None:
+        """Call `reader` whenever `fd` is ready for reading, writing or either, until `unwatch`."""
+        mask = selectors.EVENT_WRITE if for_writing or for_both else selectors.EVENT_READ
+        self._selector.register(fd, mask | selectors.EVENT_READ if for_both else mask, reader)
+
+    def post(self, event: Event) -> None:
+        """Hand over an event in the next turn, which then does not wait for anything."""
+        self._posted.append(event)
 
     def unwatch(self, fd: int) -> None:
         """Stop watching a descriptor; one that is not watched is fine."""
@@ -96,7 +103,9 @@ class Loop:
         timeout = None
         if self._timers:
             timeout = max(0.0, min(self._timers.values()) - self.clock())
-        events: list[Event] = []
+        if self._posted:
+            timeout = 0.0
+        events, self._posted = self._posted, []
         for key, _ in self._selector.select(timeout):
             events.extend(key.data() or ())
         for event in events:

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
+from collections.abc import Callable
+from typing import Any
 
 from launcher.errors import RendezvousError
+from launcher.system.loop import Loop
+
+# Of <linux/rtnetlink.h> and <linux/if_addr.h>.
+_RTM_NEWADDR, _RTM_GETADDR = 20, 22
+_NLM_F_REQUEST_DUMP = 0x301
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
 
 
 def reserve_port(address: str) -> socket.socket:
@@ -43,3 +52,84 @@ def check_name(name: str) -> None:
             f" ({os.uname().nodename}) does not know that name: {error.strerror or error}.",
             hint="Name another address of it, the same for all ranks: MASTER_ADDR=ADDRESS srun ...",
         ) from None
+
+
+class Lookup:
+    """Asks for the addresses of a name, which can take minutes, without holding up the loop."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        host: str,
+        port: int,
+        on_done: Callable[[list[tuple[Any, ...]], str], None],
+    ) -> None:
+        """on_done: called with socket addresses, or none and the reason in words."""
+        import threading
+
+        self._loop = loop
+        self._on_done = on_done
+        self._result: tuple[list[tuple[Any, ...]], str] = ([], "")
+        self._done, done = os.pipe()
+        loop.watch(self._done, self._finish)
+        threading.Thread(target=self._ask, args=(host, port, done), daemon=True).start()
+
+    def _ask(self, host: str, port: int, done: int) -> None:
+        self._result = resolve(host, port)
+        os.close(done)
+
+    def _finish(self) -> None:
+        self.cancel()
+        self._on_done(*self._result)
+
+    def cancel(self) -> None:
+        """Do not wait for it any longer."""
+        if self._done >= 0:
+            self._loop.unwatch(self._done)
+            os.close(self._done)
+            self._done = -1
+
+
+def resolve(host: str, port: int, *, is_numeric: bool = False) -> tuple[list[tuple[Any, ...]], str]:
+    """Return the socket addresses of a host, or none and the reason in words."""
+    flags = socket.AI_NUMERICHOST if is_numeric else 0
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    except (OSError, UnicodeError) as error:
+        return [], getattr(error, "strerror", None) or str(error)
+    return list(dict.fromkeys(entry[4] for entry in found)), ""
+
+
+def find_interface(address: str) -> str:
+    """Return the name of this host's network interface that has an address; "" if there is none."""
+    try:
+        wanted = socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as kernel:
+            kernel.settimeout(1.0)
+            header = struct.pack("=IHHII", 24, _RTM_GETADDR, _NLM_F_REQUEST_DUMP, 1, 0)
+            kernel.sendto(header + bytes(8), (0, 0))
+            while True:
+                index, is_last = _find_index(kernel.recv(1 << 16), wanted)
+                if index:
+                    return socket.if_indextoname(index)
+                if is_last:
+                    return ""
+    except (OSError, struct.error):
+        return ""
+
+
+def _find_index(answer: bytes, wanted: bytes) -> tuple[int, bool]:
+    """Return the number of the interface with an address, or 0; and whether nothing follows."""
+    while len(answer) >= 16:
+        length, kind = struct.unpack_from("=IH", answer)
+        if kind != _RTM_NEWADDR:
+            return 0, True
+        message, answer = answer[16:length], answer[(length + 3) & ~3 :]
+        index = struct.unpack_from("=I", message, 4)[0]
+        attributes = message[8:]
+        while len(attributes) >= 4:
+            size, name = struct.unpack_from("=HH", attributes)
+            if name in (_IFA_ADDRESS, _IFA_LOCAL) and attributes[4:size] == wanted:
+                return int(index), False
+            attributes = attributes[(size + 3) & ~3 :]
+    return 0, False

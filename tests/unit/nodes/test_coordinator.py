@@ -94,5 +94,5 @@ def test_a_replacement_is_taken_from_the_restarts() -> None:
         assert coordinator.elastic.may_replace(report, 1)
         coordinator.elastic.note_replacement(report)
         assert not coordinator.elastic.may_replace(report, 1)
-        assert coordinator.settle(outcome, report).reason == "all 1 restarts are used up"
+        assert coordinator.settle(outcome).reason == "all 1 restarts are used up"
         coordinator.close()

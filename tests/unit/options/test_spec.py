@@ -53,6 +53,21 @@ OTHER_VALUES = {
     "event_log_handler": "console",
     "logs_specs": "mine",
     "numa_binding": "node",
+    "control_port": "29501",
+    "node_timeout": "20",
+    "rescale": "next",
+    "secret_file": "~/.secret",
+    "engine": "ssh",
+    "hosts": "a:2,b:2",
+    "hostfile": "hosts.txt",
+    "export": "HF_HOME,DEBUG=1",
+    "submit": "1",
+    "wait": "1",
+    "time": "4:00:00",
+    "partition": "test",
+    "account": "us",
+    "gpus_per_node": "8",
+    "engine_args": "exclusive",
 }
 FIELDS = [name for name, field in LaunchSpec.options.items() if field.flags]
 
@@ -83,8 +98,7 @@ def test_a_variable_means_the_same_as_the_flag_in_either_spelling(name):
         by_flag = spec_of(flag) if field.is_switch else spec_of(flag, text)
         assert by_flag == by_variable
         assert by_flag.provenance[name] == flag
-    if name != "node_rank":  # one node leaves it no other value
-        assert getattr(by_variable, name) != field.default
+    assert getattr(by_variable, name) != field.default
 
 
 @pytest.mark.parametrize(
@@ -201,11 +215,44 @@ def test_one_node_may_be_written_in_two_ways(text):
     assert spec_of("--nnodes", text).max_nodes == 1
 
 
-@pytest.mark.parametrize("text", ["2", "1:4", "2:2"])
-def test_more_than_one_node_is_refused_for_now(text):
-    error = refused("--nnodes", text, "--nproc-per-node", "8")
-    assert error.message == f"--nnodes {text}: is more than one node, and this version runs one."
-    assert error.hint == "Type: python -m launcher --nnodes 1 --nproc-per-node 8 train.py"
+@pytest.mark.parametrize(
+    ("text", "nodes"), [("2", (2, 2)), ("1:4", (1, 4)), ("2:2", (2, 2))], ids=["N", "range", "same"]
+)
+def test_nodes_are_a_number_or_a_range(text, nodes):
+    spec = spec_of("--nnodes", text)
+    assert (spec.min_nodes, spec.max_nodes) == nodes
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("", ("", 0)),
+        ("node0", ("node0", 0)),
+        ("node0:29400", ("node0", 29400)),
+        ("10.0.0.1:1", ("10.0.0.1", 1)),
+        ("[fd00::1]:29400", ("fd00::1", 29400)),
+        ("[fd00::1]", ("fd00::1", 0)),
+        ("fd00::1", ("fd00::1", 0)),
+    ],
+)
+def test_an_endpoint_is_a_host_and_maybe_a_port(text, endpoint):
+    assert spec_of("--rdzv-endpoint", text).endpoint == endpoint
+
+
+@pytest.mark.parametrize("text", ["node0:", "node0:x", ":29400", "node0:70000", "[fd00::1:29400"])
+def test_a_wrong_endpoint_is_refused(text):
+    error = refused("--rdzv-endpoint", text)
+    assert error.message.startswith(f"--rdzv-endpoint {text}: must be HOST or HOST:PORT")
+
+
+def test_of_the_rendezvous_settings_those_with_a_meaning_are_read():
+    spec = spec_of("--rdzv-conf", "join_timeout=60,read_timeout=9,is_host=true,store=x")
+    assert spec.rendezvous_settings == {"join_timeout": 60.0, "is_host": 1.0}
+
+
+@pytest.mark.parametrize("text", ["join_timeout=soon", "last_call_timeout=-1", "join_timeout"])
+def test_a_wrong_rendezvous_setting_is_refused(text):
+    assert "must have a number for" in refused("--rdzv-conf", text).message
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "2:1", "0:1", "many", "1:2:3", ""])

@@ -1,0 +1,334 @@
+"""A node of a run, as a state machine: it seeks its coordinator, takes part, if need be takes over.
+
+    seeking -> joined -> (assigned, settled, decided: again and again) -> over
+                  |  coordinator lost
+               resuming: to the first of its deputies that lives, which may be this node
+
+Pure: the clock is an argument. What is to be done about connections lies in `actions`; whoever owns
+it carries them out, and says how it went. What the supervisor wants to know are plain fields.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from launcher.errors import EnvironmentMismatch, LauncherError, RendezvousError
+from launcher.nodes.messages import (
+    Assigned,
+    Decided,
+    Deputy,
+    Failing,
+    Join,
+    Leave,
+    Message,
+    Ping,
+    Pong,
+    Ready,
+    Refused,
+    Settled,
+    Stop,
+    Stopping,
+    Waiting,
+)
+from launcher.nodes.rendezvous import Past
+
+PING_S = 1.0
+
+# Pauses between two attempts to reach the endpoint: the first, and the longest.
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 1.0
+
+# How long a deputy may take to accept a connection and to prove who it is.
+_DEPUTY_S = 2.0
+
+
+class Seek(NamedTuple):
+    """Look for the coordinator at the endpoint, or serve there."""
+
+
+class Reach(NamedTuple):
+    """Connect to a deputy."""
+
+    deputy: Deputy
+
+
+class Serve(NamedTuple):
+    """Take the lost coordinator's place."""
+
+    past: Past
+
+
+class Say(NamedTuple):
+    """Send a message to the coordinator."""
+
+    message: Message
+
+
+class LetGo(NamedTuple):
+    """Close the connection to the coordinator, and end what is under way to get one."""
+
+
+Action = Seek | Reach | Serve | Say | LetGo
+
+
+class Member:
+    """The state of this node; whether it coordinates itself makes no difference but for silence."""
+
+    def __init__(
+        self, join: Join, join_timeout_s: float, node_timeout_s: float, now: float
+    ) -> None:
+        self.join = join
+        self.actions: list[Action] = []
+        self.state = "seeking"
+        # Whether the coordinator is in this process.
+        self.is_own = False
+        # What the supervisor wants to know: its part in the next attempt; the reason and signal
+        # for which the ranks are to end; what follows; why there is no run for this node.
+        self.assigned: Assigned | None = None
+        self.stop: Stop | None = None
+        self.decided: Decided | None = None
+        self.error: LauncherError | None = None
+        # Lines for the user.
+        self.news: list[str] = []
+        # Half of the shortest time that a message took to the coordinator and back.
+        self.latency_s = 0.0
+        self._node_timeout_s = node_timeout_s
+        self._deadline = now + join_timeout_s
+        self._join_timeout_s = join_timeout_s
+        self._pause_s = _FIRST_PAUSE_S
+        self._retry_at: float | None = None
+        self._why = ""
+        self._heard_at = self._pinged_at = now
+        self._deputies: tuple[Deputy, ...] = ()
+        self._candidate_until = 0.0
+        self._past: Past | None = None
+        self._generation = -1
+        self._node_rank = -1
+        self._failing = False
+        self._signum = 0
+        self._account: dict[str, Any] | None = None
+        self._ready: Ready | None = None
+        self._is_waiting = False
+
+    # --- what the supervisor says ---------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Look for the coordinator."""
+        self.actions.append(Seek())
+
+    def make_ready(self, master_port: int) -> None:
+        """Take part in the next attempt: all ranks of the last one have ended here."""
+        if self.assigned is None:
+            self.join = self.join._replace(master_port=master_port)
+            return
+        self._ready = Ready(self._generation + 1, master_port)
+        self.assigned = self.stop = self.decided = None
+        self._say(self._ready)
+
+    def fail(self) -> None:
+        """Let the others know at once that a rank has failed here."""
+        if not self._failing:
+            self._failing = True
+            self._say(Failing(self._generation))
+
+    def stop_all(self, signum: int) -> None:
+        """Let the others know that a signal asks to stop."""
+        if self._generation < 0 or self._node_rank < 0:
+            return
+        self._signum = signum
+        self._say(Stopping(self._generation, signum))
+
+    def settle(self, account: dict[str, Any]) -> None:
+        """Say how the attempt has ended here."""
+        self._account = account
+        self._say(self._settled())
+
+    def leave(self, reason: str) -> None:
+        """Take no part any more."""
+        self._say(Leave(reason))
+        self.state = "over"
+
+    # --- what connections do --------------------------------------------------------------------
+
+    def open(self, now: float, *, is_own: bool = False) -> None:
+        """Begin to talk: a coordinator has been reached, or is here."""
+        self.is_own = is_own
+        self._heard_at = self._pinged_at = now
+        self._retry_at = None
+        resumes = self.state == "resuming" and self._node_rank >= 0
+        self.state = "joined"
+        if not resumes:
+            self._say(self.join._replace(generation=-1, old_rank=-1))
+            return
+        assert self._past is not None
+        is_dead = self._past.is_dead
+        self._say(
+            self.join._replace(
+                generation=self._generation, old_rank=self._node_rank, is_dead=is_dead
+            )
+        )
+        if self._signum:
+            self._say(Stopping(self._generation, self._signum))
+        if self._account is not None:
+            self._say(self._settled())
+
+    def miss(self, why: str, now: float) -> None:
+        """Take note that nobody was reached, and why."""
+        if self.state == "seeking":
+            self._why = why
+            self._retry_at = now + self._pause_s
+            self._pause_s = min(_LONGEST_PAUSE_S, self._pause_s * 2)
+        elif self.state == "resuming":
+            self._try_deputy(now)
+
+    def close(self, why: str, now: float) -> None:
+        """Take note that the connection to the coordinator has ended."""
+        if self.state == "joined":
+            self._lose(why, now, is_dead=True)
+        elif self.state == "resuming":
+            self._try_deputy(now)
+        elif self.state == "seeking":
+            self.miss(why, now)
+
+    def take(self, message: Message, now: float) -> None:
+        """Take a message of the coordinator."""
+        self._heard_at = now
+        if isinstance(message, Pong):
+            round_trip_s = now - self._pinged_at
+            if not self.latency_s or round_trip_s / 2 < self.latency_s:
+                self.latency_s = round_trip_s / 2
+        elif isinstance(message, Assigned):
+            self._take_part(message)
+        elif isinstance(message, Waiting):
+            self._deputies = message.deputies
+            if not self._is_waiting:
+                self.news.append(f"the run goes on without this node for now: {message.reason}")
+            self._is_waiting = True
+        elif isinstance(message, Refused):
+            kinds = {2: EnvironmentMismatch, 3: RendezvousError}
+            kind = kinds.get(message.exit_code, LauncherError)
+            self._end(kind(message.message.rstrip(".") + ".", hint=message.hint))
+        elif isinstance(message, Stop):
+            if message.generation == self._generation:
+                self.stop = message
+        elif isinstance(message, Decided):
+            self._take_verdict(message)
+
+    def tick(self, now: float) -> None:
+        """See whether anything is due."""
+        if self.state == "seeking":
+            if now >= self._deadline:
+                self._end(
+                    RendezvousError(
+                        f"In {self._join_timeout_s:g} s no coordinator was found: {self._why}.",
+                        hint=_hint_for(self._why),
+                    )
+                )
+            elif self._retry_at is not None and now >= self._retry_at:
+                self._retry_at = None
+                self.actions.append(Seek())
+        elif self.state == "resuming":
+            if now >= self._candidate_until:
+                self._try_deputy(now)
+        elif self.state == "joined" and not self.is_own:
+            silent_s = now - self._heard_at
+            if silent_s > self._node_timeout_s:
+                self._lose(f"nothing was heard of it for {silent_s:.1f} s", now, is_dead=False)
+            elif now - self._pinged_at >= PING_S:
+                self._pinged_at = now
+                self._say(Ping())
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _take_part(self, assigned: Assigned) -> None:
+        self.assigned = assigned
+        self.stop = self.decided = None
+        self._generation, self._node_rank = assigned.generation, assigned.node_rank
+        self._deputies = assigned.deputies
+        self._failing, self._signum, self._account = False, 0, None
+        self._ready, self._is_waiting = None, False
+
+    def _take_verdict(self, decided: Decided) -> None:
+        is_restart = decided.action == "restart"
+        if is_restart and decided.generation != self._generation:
+            return
+        self.decided = decided
+        if not is_restart:
+            self.state = "over"
+        elif self._ready is not None:
+            self._say(self._ready)  # a new coordinator has decided what another had already
+
+    def _lose(self, why: str, now: float, *, is_dead: bool) -> None:
+        """Go on without the coordinator: look for it, for its deputy, or be that."""
+        self.actions.append(LetGo())
+        self.is_own = False
+        if self._generation < 0 and not self._is_waiting:
+            self.state = "seeking"
+            self.miss(f"the coordinator has gone again: {why}", now)
+            return
+        old = self.assigned
+        self.state = "resuming"
+        self._past = Past(
+            generation=self._generation,
+            num_nodes=old.num_nodes if old else 0,
+            num_failures=old.num_failures if old else 0,
+            node_rank=old.coordinator_rank if old else 0,
+            hostname="",
+            why=why,
+            is_dead=is_dead,
+        )
+        if self.stop is None and self.decided is None and old is not None:
+            self.stop = Stop(self._generation, f"the coordinator was lost: {why}", 0)
+        self._why = why
+        self._try_deputy(now)
+
+    def _try_deputy(self, now: float) -> None:
+        """Turn to the next node that could coordinate; the last hope is to have been one."""
+        self.actions.append(LetGo())
+        if not self._deputies:
+            what = "another node" if self._generation >= 0 else "a node of the run"
+            self._end(
+                LauncherError(
+                    f"This node has lost the coordinator of the run ({self._why}), and cannot reach"
+                    f" {what} that takes its place."
+                )
+            )
+            return
+        deputy, self._deputies = self._deputies[0], self._deputies[1:]
+        self._candidate_until = now + _DEPUTY_S + self._node_timeout_s
+        if deputy.member == self.join.member:
+            assert self._past is not None
+            self.actions.append(Serve(self._past))
+        else:
+            self.actions.append(Reach(deputy))
+
+    def _settled(self) -> Settled:
+        assert self._account is not None
+        account = self._account
+        if self.decided is not None:
+            # It was judged already; what counts now is that the coordinator was lost after that.
+            account = {**_NOTHING, "duration": account["duration"]}
+        return Settled(self._generation, {**account, "latency": self.latency_s})
+
+    def _say(self, message: Message) -> None:
+        if self.state == "joined":
+            self.actions.append(Say(message))
+
+    def _end(self, error: LauncherError) -> None:
+        self.error = error
+        self.state = "over"
+        self.actions.append(LetGo())
+
+
+_NOTHING: dict[str, Any] = {"workers": [], "node_failure": "", "obstacle": "", "replaced": []}
+
+
+def _hint_for(why: str) -> str:
+    if "refused" in why:
+        return (
+            "Is the launcher running on that node, with the same endpoint and port? Type there:"
+            " ss -ltn"
+        )
+    if "timed out" in why or "no route" in why.lower():
+        return "A firewall may drop the connection: let nodes reach this port, or choose another."
+    return "Name the first node by an address that all nodes know: --rdzv-endpoint ADDRESS:PORT"

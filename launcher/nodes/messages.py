@@ -1,0 +1,222 @@
+"""What the nodes of a run say to each other, and to the one that coordinates them.
+
+One class for each message; on the wire a list with a tag and the fields in order, which both sides
+know because they have compared their protocol version. How it travels is in wire.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+# --- from a node to its coordinator -------------------------------------------------------------
+
+
+class Join(NamedTuple):
+    """A node wants to take part."""
+
+    # A random word, the name of this supervisor for as long as it lives.
+    member: str
+    hostname: str
+    num_workers: int
+    # The node rank that it has been given; -1 for any.
+    node_rank: int
+    min_nodes: int
+    max_nodes: int
+    # Value of --max-restarts.
+    max_restarts: int
+    # What all nodes must have alike, in words: name -> value.
+    alike: dict[str, str]
+    # Its address for the others, "" for the one from which it has connected; the port at which it
+    # listens itself, and one at which its rank 0 could serve torch's store.
+    address: str
+    port: int
+    master_port: int
+    # A node that has lost its coordinator in this generation, and its node rank there; else -1.
+    generation: int = -1
+    old_rank: int = -1
+    # Whether the old coordinator is known to have ended: its connections were closed.
+    is_dead: bool = False
+
+
+class Ready(NamedTuple):
+    """All ranks of the last attempt have ended here; the next one may come."""
+
+    generation: int
+    master_port: int
+
+
+class Failing(NamedTuple):
+    """A rank has failed here: the others need not wait to hear how."""
+
+    generation: int
+
+
+class Stopping(NamedTuple):
+    """A signal has asked this node to stop."""
+
+    generation: int
+    signum: int
+
+
+class Settled(NamedTuple):
+    """How the attempt has ended here, as far as is known; see account.py."""
+
+    generation: int
+    account: dict[str, Any]
+
+
+class Leave(NamedTuple):
+    """The node takes no part any more."""
+
+    reason: str
+
+
+class Ping(NamedTuple):
+    """The node is there."""
+
+
+class Relocate(NamedTuple):
+    """The run goes on under another coordinator, at this address."""
+
+    host: str
+    port: int
+
+
+class Answer(NamedTuple):
+    """What this node says to an `Ask`."""
+
+    number: int
+    text: str
+
+
+# --- from the coordinator to a node -------------------------------------------------------------
+
+
+class Deputy(NamedTuple):
+    """A node that can take the coordinator's place."""
+
+    member: str
+    hostname: str
+    host: str
+    port: int
+
+
+class Assigned(NamedTuple):
+    """The next attempt, and this node's part in it."""
+
+    generation: int
+    run_name: str
+    node_rank: int
+    num_nodes: int
+    first_rank: int
+    world_size: int
+    master_addr: str
+    master_port: int
+    # This node's address as the others know it.
+    address: str
+    # How many attempts have failed.
+    num_failures: int
+    # Who takes over when the coordinator is lost, in order.
+    deputies: tuple[Deputy, ...]
+    # The node rank of the coordinator.
+    coordinator_rank: int = 0
+    horovod_addr: str = ""
+    horovod_port: int = 0
+
+
+class Waiting(NamedTuple):
+    """There is no place in the run now; there may be one after the next restart."""
+
+    reason: str
+    deputies: tuple[Deputy, ...]
+
+
+class Stop(NamedTuple):
+    """All ranks are to end; `signum` is that of the signal that somebody was sent, or 0."""
+
+    generation: int
+    reason: str
+    signum: int
+
+
+class Decided(NamedTuple):
+    """What follows the attempt."""
+
+    generation: int
+    # "finish", "restart" or "give_up", as in a Verdict.
+    action: str
+    reason: str
+    delay_s: float
+    exit_code: int
+    # The failure report, or None; and whether this node is the one that shows it.
+    report: dict[str, Any] | None
+    is_reporter: bool
+    # Where it is shown.
+    reporter: str = ""
+
+
+class Refused(NamedTuple):
+    """This node cannot take part; the exit code says what kind of error it is."""
+
+    message: str
+    hint: str
+    exit_code: int
+
+
+class Pong(NamedTuple):
+    """The coordinator is there."""
+
+
+class Ask(NamedTuple):
+    """Somebody at another node asks this one: `status` or `stacks`, or for a signal."""
+
+    number: int
+    question: str
+    signum: int = 0
+
+
+Message = (
+    Join
+    | Ready
+    | Failing
+    | Stopping
+    | Settled
+    | Leave
+    | Ping
+    | Relocate
+    | Answer
+    | Assigned
+    | Waiting
+    | Stop
+    | Decided
+    | Refused
+    | Pong
+    | Ask
+)
+
+_CLASSES: Mapping[str, type[Message]] = {
+    kind.__name__.lower(): kind
+    for kind in (
+        *(Join, Ready, Failing, Stopping, Settled, Leave, Ping, Relocate, Answer),
+        *(Assigned, Waiting, Stop, Decided, Refused, Pong, Ask),
+    )
+}
+
+
+def encode(message: Message) -> list[Any]:
+    """Return a message as what JSON can say."""
+    return [type(message).__name__.lower(), *message]
+
+
+def decode(value: Any) -> Message:
+    """Read what `encode` has made; ValueError for everything else."""
+    try:
+        tag, *fields = value
+        message = _CLASSES[tag](*fields)
+        if isinstance(message, (Assigned, Waiting)):
+            deputies = tuple(Deputy(*deputy) for deputy in message.deputies)
+            return message._replace(deputies=deputies)
+    except (TypeError, KeyError) as error:
+        raise ValueError("no message of a node") from error
+    return message

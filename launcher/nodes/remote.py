@@ -1,0 +1,710 @@
+"""The coordinator of a run with several nodes, as the supervisor of one of them sees it.
+
+Binds the state of this node (member.py), and that of the coordinator where it is here
+(rendezvous.py), to sockets and the loop. Whoever has the endpoint's address serves there: it is
+bound first and asked later. Where another run has the endpoint already, its coordinator points the
+nodes of this one to another port of the same host.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import Any
+
+from launcher.diagnosis.outcome import AttemptOutcome
+from launcher.diagnosis.report import FailureReport
+from launcher.errors import LauncherError
+from launcher.events import PeersStop
+from launcher.nodes.account import make_account
+from launcher.nodes.coordinator import Elastic
+from launcher.nodes.link import CONNECT_S, Link, Listener, connect, listen
+from launcher.nodes.member import LetGo, Member, Reach, Say, Seek, Serve
+from launcher.nodes.messages import Assigned, Join, Message, Pong, Refused, Relocate
+from launcher.nodes.rendezvous import OWN, Past, Rendezvous, Route, Rules
+from launcher.nodes.restart import RestartPolicy, Verdict
+from launcher.nodes.wire import Credentials, Moved, Refusal
+from launcher.plan.nodes import Node, NodeGroup
+from launcher.ranks import Assignment, Place
+from launcher.system.loop import Loop
+from launcher.system.network import Lookup, find_interface, reserve_port, resolve
+
+# How often is looked whether something is due: at once while nobody is found yet.
+_BUSY_TICK_S, _TICK_S = 0.05, 0.25
+
+# How long the coordinator waits at its end for the others to have heard the verdict.
+_FAREWELL_S = 2.0
+
+# A successor tells those who look at the endpoint where the run goes on.
+_RELOCATE_S = 2.0
+
+# A node whose coordinator is heard of so long after another node has said that it is lost.
+_SURE_S = 1.0
+
+_LOOPBACK = ("127.", "::1")
+
+Address = tuple[Any, ...]
+
+
+def open_remote(
+    group: NodeGroup,
+    node: Node,
+    policy: RestartPolicy,
+    loop: Loop,
+    say: Callable[[str], None],
+    claim_name: Callable[[], str],
+) -> RemoteCoordinator:
+    """Return the coordinator of the run that these nodes make up, as it was asked for."""
+    rules = Rules(
+        run_name="",
+        min_nodes=group.min_nodes,
+        max_nodes=group.max_nodes,
+        policy=policy,
+        join_timeout_s=group.join_timeout_s,
+        last_call_s=group.last_call_s,
+        node_timeout_s=group.node_timeout_s,
+        rescales_now=group.rescales_now,
+        master_addr=group.master_addr,
+        master_port=group.master_port,
+        hostname=node.hostname,
+    )
+    if not group.secret:
+        say(
+            f"the nodes of this run have no secret: whoever reaches {group.host} port {group.port}"
+            " can take part (set LAUNCHER_SECRET on all nodes, or --secret-file)"
+        )
+    return RemoteCoordinator(group, node, rules, loop, say, claim_name)
+
+
+class RemoteCoordinator:
+    """Answers `join` and `settle` as all nodes of the run have agreed."""
+
+    # Workers that are lost end the attempt.
+    elastic: Elastic | None = None
+
+    def __init__(
+        self,
+        group: NodeGroup,
+        node: Node,
+        rules: Rules,
+        loop: Loop,
+        say: Callable[[str], None],
+        claim_name: Callable[[], str],
+    ) -> None:
+        """say: prints a line for the user. claim_name: names the run, where this node coordinates.
+
+        The name in `rules` is empty until then.
+        """
+        self._group = group
+        self._node = node
+        self._rules = rules
+        self._loop = loop
+        self._say = say
+        self._claim_name = claim_name
+        self._credentials = Credentials(group.run_id, group.secret)
+        self._reserved = reserve_port("0.0.0.0") if not group.master_port else None
+        self._member = Member(
+            self._make_join(), group.join_timeout_s, group.node_timeout_s, loop.clock()
+        )
+        self._rendezvous: Rendezvous | None = None
+        self._listener: Listener | None = None
+        self._to_coordinator: Link | None = None
+        self._links: dict[int, Link] = {}
+        self._num_links = 0
+        # Those that came before this node knew that it coordinates, with what they have said.
+        self._early: list[tuple[Link, Message, float]] = []
+        # Runs that are served at other ports of this host: tag -> their link and port.
+        self._guests: dict[str, tuple[Link, int]] = {}
+        self._moved: tuple[str, int] | None = None
+        self._lookup: Lookup | None = None
+        self._untried: list[Address] = []
+        self._attempt_ends_at: float | None = None
+        self._host_link: Link | None = None
+        self._relocation: Link | None = None
+        self._endpoint: Address | None = None
+        self._has_begun = False
+        self._told_stop: object = None
+        self._told_secret = False
+        self._pong_at = 0.0
+
+    # --- what the supervisor asks ---------------------------------------------------------------
+
+    def join(self, attempt: int, turn: Callable[[], bool]) -> Assignment | None:
+        """Return this node's part in the next attempt; `turn` lets the loop go on once.
+
+        None when there is none: `turn` returns False, or the run has ended.
+
+        Raises RendezvousError, EnvironmentMismatch or LauncherError where there is no run for this
+        node.
+        """
+        member = self._member
+        if not self._has_begun:
+            self._has_begun = True
+            member.begin()
+        else:
+            if self._reserved is not None:
+                self._reserved.close()
+                self._reserved = reserve_port("0.0.0.0")
+            member.make_ready(self._master_port())
+        self._act()
+        while member.assigned is None and member.decided is None and member.error is None:
+            if not turn():
+                return None
+        if member.error is not None:
+            raise member.error
+        return self._make_assignment(member.assigned) if member.assigned else None
+
+    def settle(self, outcome: AttemptOutcome, turn: Callable[[], object]) -> Verdict:
+        """Tell how the attempt has ended here, and return what all nodes are to do."""
+        member = self._member
+        if member.decided is None:
+            member.settle(make_account(outcome, self._loop.clock()))
+            self._act()
+        while member.decided is None and member.error is None:
+            turn()
+        if member.error is not None:
+            raise member.error
+        assert member.decided is not None
+        return self._make_verdict()
+
+    def verdict(self) -> Verdict | None:
+        """Return what was decided without this node, between two attempts, say."""
+        return self._make_verdict() if self._member.decided is not None else None
+
+    @property
+    def peers(self) -> RemoteCoordinator:
+        """Who is to know at once what concerns all nodes."""
+        return self
+
+    @property
+    def stop(self) -> PeersStop | None:
+        """Why the attempt that is under way is to end here, too; None as long as it is not."""
+        stop = self._member.stop
+        return PeersStop(stop.reason, stop.signum) if stop else None
+
+    def report_failure(self) -> None:
+        """Let the other nodes know at once that a rank has failed here."""
+        self._member.fail()
+        self._act()
+
+    def report_signal(self, signum: int) -> None:
+        """Let the other nodes know that a signal asks to stop."""
+        self._member.stop_all(signum)
+        self._act()
+
+    def close(self) -> None:
+        """Leave; where this node coordinates, see that all have heard how it ended."""
+        if self._member.state != "over":
+            self._member.leave("it has left")
+            self._act()
+        ends_at = self._loop.clock() + _FAREWELL_S
+        self._loop.cancel_timer(self._tick)
+        while self._waits_for_farewell() and self._loop.clock() < ends_at:
+            self._loop.set_timer(_nothing, 0.1)
+            self._loop.turn(lambda event: None)
+        self._loop.cancel_timer(_nothing)
+        self._let_go()
+        if self._relocation is not None:
+            self._relocation.close()
+        if self._host_link is not None:
+            self._host_link.close()
+        if self._listener is not None:
+            self._listener.close()
+        if self._reserved is not None:
+            self._reserved.close()
+            self._reserved = None
+
+    def _waits_for_farewell(self) -> bool:
+        if self._rendezvous is not None:
+            return any(not link.is_closed for link in self._links.values())
+        return self._to_coordinator is not None and self._to_coordinator.has_pending
+
+    # --- values ---------------------------------------------------------------------------------
+
+    def _make_join(self) -> Join:
+        return Join(
+            member=os.urandom(8).hex(),
+            hostname=self._node.hostname,
+            num_workers=self._node.num_workers,
+            node_rank=-1 if self._group.node_rank is None else self._group.node_rank,
+            min_nodes=self._group.min_nodes,
+            max_nodes=self._group.max_nodes,
+            max_restarts=self._rules.policy.max_restarts,
+            alike=self._node.alike,
+            address=self._group.local_addr,
+            port=0,
+            master_port=self._master_port(),
+        )
+
+    def _master_port(self) -> int:
+        if self._reserved is None:
+            return self._group.master_port
+        return int(self._reserved.getsockname()[1])
+
+    def _make_assignment(self, assigned: Assigned) -> Assignment:
+        if assigned.node_rank != 0 and self._reserved is not None:
+            self._reserved.close()
+            self._reserved = None
+        places = tuple(
+            place._replace(node_rank=assigned.node_rank, num_nodes=assigned.num_nodes)
+            for place in self._node.places
+        ) or tuple(
+            Place(
+                "launcher",
+                rank=assigned.first_rank + local_rank,
+                local_rank=local_rank,
+                world_size=assigned.world_size,
+                local_world_size=self._node.num_workers,
+                node_rank=assigned.node_rank,
+                num_nodes=assigned.num_nodes,
+            )
+            for local_rank in range(self._node.num_workers)
+        )
+        return Assignment(
+            attempt=assigned.generation,
+            places=places,
+            master_addr=assigned.master_addr,
+            master_port=assigned.master_port,
+            run_name=assigned.run_name,
+            interface=find_interface(assigned.address),
+        )
+
+    def _make_verdict(self) -> Verdict:
+        decided = self._member.decided
+        assert decided is not None
+        report = FailureReport.from_json(decided.report) if decided.report else None
+        return Verdict(
+            decided.action,
+            decided.reason,
+            decided.delay_s,
+            report,
+            exit_code=decided.exit_code,
+            reporter="" if decided.is_reporter else decided.reporter,
+        )
+
+    # --- what is to be done about connections ---------------------------------------------------
+
+    def _act(self) -> None:
+        """Carry out what the two states ask for, until neither asks for more."""
+        member = self._member
+        while member.actions or (self._rendezvous is not None and self._rendezvous.outbox):
+            actions, member.actions = member.actions, []
+            for action in actions:
+                if isinstance(action, Say):
+                    self._tell_coordinator(action.message)
+                elif isinstance(action, Seek):
+                    self._seek()
+                elif isinstance(action, Reach):
+                    self._let_go()
+                    self._reach(action.deputy.host, action.deputy.port)
+                elif isinstance(action, Serve):
+                    self._take_over(action.past)
+                elif isinstance(action, LetGo):
+                    self._let_go()
+            self._send_outbox()
+        self._tell_news()
+        if member.stop is not None and member.stop is not self._told_stop:
+            self._told_stop = member.stop
+            self._loop.post(PeersStop(member.stop.reason, member.stop.signum))
+        is_busy = member.state in ("seeking", "resuming")
+        if member.state != "over" or self._rendezvous is not None:
+            self._loop.set_timer(self._tick, _BUSY_TICK_S if is_busy else _TICK_S)
+
+    def _send_outbox(self) -> None:
+        if self._rendezvous is None:
+            return
+        outbox, self._rendezvous.outbox = self._rendezvous.outbox, []
+        now = self._loop.clock()
+        for key, message in outbox:
+            if key == OWN:
+                self._member.take(message, now)
+            elif key in self._links:
+                self._links[key].send(message)
+
+    def _tell_news(self) -> None:
+        news, self._member.news = self._member.news, []
+        if self._rendezvous is not None:
+            news += self._rendezvous.news
+            self._rendezvous.news = []
+        for line in news:
+            self._say(line)
+
+    def _tell_coordinator(self, message: Message) -> None:
+        if self._rendezvous is not None and self._member.is_own:
+            self._rendezvous.handle(OWN, message, self._loop.clock(), Route())
+        elif self._to_coordinator is not None:
+            self._to_coordinator.send(message)
+
+    def _tick(self) -> None:
+        now = self._loop.clock()
+        if self._attempt_ends_at is not None and now >= self._attempt_ends_at:
+            self._miss_address("the connection timed out")
+        self._member.tick(now)
+        if self._rendezvous is not None:
+            self._rendezvous.tick(now)
+        self._answer_early(now)
+        self._act()
+
+    # --- finding the coordinator ----------------------------------------------------------------
+
+    def _seek(self) -> None:
+        """Look up the endpoint's host; it may have several addresses, and names."""
+        self._untried = []
+        self._why = ""
+        self._hosts = [host.strip() for host in self._group.host.split(",") if host.strip()]
+        self._look_up_next()
+
+    def _look_up_next(self) -> None:
+        if not self._hosts:
+            self._begin_to_reach()
+            return
+        host = self._hosts.pop(0)
+        addresses, _ = resolve(host, self._group.port, is_numeric=True)
+        if addresses:
+            self._untried += addresses
+            self._look_up_next()
+            return
+
+        def note(found: list[Address], why: str) -> None:
+            self._lookup = None
+            self._untried += found
+            if not found:
+                self._why = f"the name {host} is not known here ({why})"
+            self._look_up_next()
+            self._act()
+
+        self._lookup = Lookup(self._loop, host, self._group.port, note)
+
+    def _begin_to_reach(self) -> None:
+        """Serve at the endpoint if that is here; else ask there."""
+        if self._group.is_host is not False and self._serve_here():
+            return
+        if not self._untried:
+            self._member.miss(self._why or "the endpoint has no address", self._loop.clock())
+            return
+        self._reach_next()
+
+    def _serve_here(self) -> bool:
+        """Bind the endpoint; whether this node coordinates now."""
+        self._endpoint = None
+        for address in self._untried:
+            try:
+                listening = listen(self._widen(address))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    self._endpoint = address  # it is ours, and somebody serves there
+                elif error.errno == errno.EACCES:
+                    self._why = f"this user may not serve at port {address[1]}"
+                continue
+            self._begin_to_serve(listening)
+            return True
+        if self._group.is_host and self._endpoint is None:
+            # Node 0 is told by number, and known to the others by an address that it has not.
+            for anywhere in ("::", "0.0.0.0"):
+                address = (anywhere, self._group.port, *((0, 0) if ":" in anywhere else ()))
+                try:
+                    listening = listen(address)
+                except OSError as error:
+                    self._why = f"port {self._group.port} cannot be served: {error.strerror}"
+                    continue
+                self._begin_to_serve(listening)
+                return True
+        return False
+
+    def _widen(self, address: Address) -> Address:
+        """Return the address to bind: all of this host where its name means loopback here only."""
+        is_named = address[0] not in self._group.host and self._group.host != "localhost"
+        if is_named and str(address[0]).startswith(_LOOPBACK):
+            return ("::" if len(address) == 4 else "0.0.0.0", *address[1:])
+        return address
+
+    def _begin_to_serve(self, listening: Any) -> None:
+        self._listener = self._make_listener(listening)
+        self._serve(None)
+
+    def _make_listener(self, listening: Any) -> Listener:
+        return Listener(
+            self._loop, listening, self._credentials, self._answer, self._hear_node, self._lose_node
+        )
+
+    def _serve(self, past: Past | None) -> None:
+        now = self._loop.clock()
+        rules = self._rules
+        if not rules.run_name:
+            rules = rules._replace(run_name=self._claim_name())
+        self._rules = rules
+        self._rendezvous = Rendezvous(rules, now, past)
+        self._member.open(now, is_own=True)
+        early, self._early = self._early, []
+        for link, message, _ in early:
+            self._hear_node(link, message)
+
+    def _take_over(self, past: Past) -> None:
+        assert self._member.assigned is not None or past.generation >= 0
+        self._say(f"the coordinator was lost ({past.why}); this node coordinates the run now")
+        self._serve(past)
+        self._relocate()
+
+    def _reach_next(self) -> None:
+        if not self._untried:
+            self._member.miss(self._why, self._loop.clock())
+            return
+        address = self._untried.pop(0)
+        self._reach_address(address)
+
+    def _reach(self, host: str, port: int) -> None:
+        addresses, self._why = resolve(host, port, is_numeric=True)
+        self._untried = addresses[1:]
+        if addresses:
+            self._reach_address(addresses[0])
+        else:
+            self._member.miss(self._why, self._loop.clock())
+
+    def _reach_address(self, address: Address) -> None:
+        where = _show(address)
+
+        def lose(link: Link, error: Exception) -> None:
+            self._leave_link(link, where, error)
+
+        try:
+            link = connect(
+                self._loop, address, self._credentials, self._meet, self._hear_coordinator, lose
+            )
+        except OSError as error:
+            self._why = f"{where} cannot be reached: {error.strerror}"
+            self._reach_next()
+            return
+        self._to_coordinator = link
+        self._attempt_ends_at = self._loop.clock() + CONNECT_S
+        self._why = f"{where} does not answer (the connection timed out)"
+
+    def _meet(self, link: Link) -> None:
+        """Begin to talk to a coordinator that has proved that it is one of this run."""
+        self._attempt_ends_at = None
+        self._make_own_listener(link.ends[1])
+        self._member.open(self._loop.clock())
+        self._act()
+
+    def _make_own_listener(self, address: str) -> None:
+        """Listen where the others reach this node, for the case that it is to take over."""
+        if self._listener is not None:
+            return
+        addresses, _ = resolve(address, 0, is_numeric=True)
+        try:
+            self._listener = self._make_listener(listen(addresses[0]))
+        except (OSError, IndexError):
+            return
+        self._member.join = self._member.join._replace(port=self._listener.port)
+
+    def _miss_address(self, why: str) -> None:
+        self._attempt_ends_at = None
+        if self._to_coordinator is not None:
+            self._to_coordinator.close()
+            self._to_coordinator = None
+        self._reach_next()
+
+    def _leave_link(self, link: Link, where: str, error: Exception) -> None:
+        """Take note that the connection to a coordinator, or to what was to be one, is closed."""
+        if link is not self._to_coordinator:
+            return
+        self._to_coordinator = None
+        self._attempt_ends_at = None
+        if isinstance(error, Moved):
+            self._untried = []
+            self._reach(error.host, error.port)
+        elif link.is_open:
+            self._member.close(_reason(error), self._loop.clock())
+        else:
+            self._why = self._explain(where, error)
+            is_taken = isinstance(error, Refusal) and error.kind == "run"
+            if isinstance(error, Refusal) and error.kind in ("secret", "version"):
+                self._member.error = LauncherError(f"{self._why[0].upper()}{self._why[1:]}.")
+                self._member.error.exit_code = 3
+            elif is_taken and self._endpoint is not None and self._serve_as_guest():
+                pass
+            else:
+                self._reach_next()
+        self._act()
+
+    def _explain(self, where: str, error: Exception) -> str:
+        if not isinstance(error, Refusal):
+            return f"{where} cannot be reached: {_reason(error)}"
+        if error.kind == "secret":
+            return f"the launcher at {where} has another secret: LAUNCHER_SECRET or --secret-file"
+        if error.kind == "version":
+            return f"the launcher at {where} is of another version (protocol {error.detail})"
+        return f"at {where} another run is served, with another --rdzv-id"
+
+    def _serve_as_guest(self) -> bool:
+        """Serve at another port of this host, and let the run that has the endpoint point there."""
+        assert self._endpoint is not None
+        address = self._widen(self._endpoint)
+        listening = listen((address[0], 0, *address[2:]))
+        port = int(listening.getsockname()[1])
+
+        def lose(link: Link, error: Exception) -> None:
+            self._return_to_endpoint()
+
+        try:
+            self._host_link = connect(
+                self._loop,
+                self._endpoint,
+                self._credentials,
+                lambda link: None,
+                lambda link, message: None,
+                lose,
+                guest_port=port,
+            )
+        except OSError:
+            listening.close()
+            return False
+        self._begin_to_serve(listening)
+        return True
+
+    def _return_to_endpoint(self) -> None:
+        """Have the endpoint for this run, now that the other one has ended."""
+        self._host_link = None
+        if self._endpoint is None or self._listener is None or self._rendezvous is None:
+            return
+        try:
+            listening = listen(self._widen(self._endpoint))
+        except OSError:
+            return
+        self._listener.listen_also(listening)
+
+    # --- as the coordinator ---------------------------------------------------------------------
+
+    def _answer(self, greeting: dict[str, Any], link: Link) -> dict[str, object]:
+        """Answer what somebody has said who may be of this run or another."""
+        tag = greeting.get("run")
+        if tag == self._credentials.tag:
+            return {"moved": list(self._moved)} if self._moved else {}
+        if isinstance(greeting.get("guest"), int) and isinstance(tag, str):
+            other_end, our_end = link.ends
+            if other_end != our_end:  # only a process of this host has its end of this host
+                return {"refused": "guest"}
+            link.is_guest = True
+            self._guests[tag] = (link, greeting["guest"])
+            return {"welcome": 1}
+        guest = self._guests.get(str(tag))
+        if guest is not None and not guest[0].is_closed:
+            return {"moved": [link.ends[1], guest[1]]}
+        return {"refused": "run"}
+
+    def _hear_node(self, link: Link, message: Message) -> None:
+        now = self._loop.clock()
+        if isinstance(message, Relocate):
+            self._give_way(message)
+            return
+        if self._rendezvous is None:
+            self._early.append((link, message, now))
+            return
+        route = None
+        if isinstance(message, Join):
+            if link.key == 0:
+                self._num_links += 1
+                link.key = self._num_links
+            self._links[link.key] = link
+            route = Route(*link.ends)
+        self._rendezvous.handle(link.key, message, now, route)
+        self._act()
+
+    def _lose_node(self, link: Link, error: Exception) -> None:
+        self._early = [item for item in self._early if item[0] is not link]
+        if self._rendezvous is not None and self._links.pop(link.key, None) is not None:
+            self._rendezvous.lose(link.key, _reason(error), self._loop.clock())
+            self._act()
+
+    def _answer_early(self, now: float) -> None:
+        """Tell those who want to go on without the coordinator that it is well, if so."""
+        for link, message, came_at in list(self._early):
+            if isinstance(message, Join) and self._pong_at > came_at + _SURE_S:
+                text = "The coordinator of the run is well, but this node has lost it."
+                link.send(Refused(text, "", 1))
+                self._early = [item for item in self._early if item[0] is not link]
+
+    def _relocate(self) -> None:
+        """Tell whoever looks for the run at the endpoint, for a place in it, where it goes on."""
+        if self._rendezvous is None or self._listener is None or self._rendezvous.is_over:
+            return
+        self._loop.set_timer(self._relocate, _RELOCATE_S)
+        if self._relocation is not None:
+            self._relocation.close()
+            self._relocation = None
+        addresses: list[Address] = []
+        for host in self._group.host.split(","):
+            addresses += resolve(host.strip(), self._group.port, is_numeric=True)[0]
+        addresses = addresses or self._untried
+        assigned = self._member.assigned
+        if not addresses or assigned is None:
+            return
+        here = Relocate(assigned.address, self._listener.port)
+
+        def tell(link: Link) -> None:
+            link.send(here)
+
+        def forget(link: Link, error: Exception) -> None:
+            if self._relocation is link:
+                self._relocation = None
+
+        try:
+            self._relocation = connect(
+                self._loop, addresses[0], self._credentials, tell, _ignore, forget
+            )
+        except OSError:
+            pass
+
+    def _give_way(self, there: Relocate) -> None:
+        """Leave the coordination to the node that has it: this one has only just begun."""
+        if self._rendezvous is None or self._rendezvous.generation >= 0:
+            return
+        self._moved = (there.host, there.port)
+        self._rendezvous = None
+        for link in self._links.values():
+            link.close()
+        self._links.clear()
+        self._let_go()
+        self._member.is_own = False
+        self._member.state = "seeking"
+        if self._listener is not None:
+            self._member.join = self._member.join._replace(port=self._listener.port)
+        self._reach(there.host, there.port)
+        self._act()
+
+    # --- as any node ----------------------------------------------------------------------------
+
+    def _hear_coordinator(self, link: Link, message: Message) -> None:
+        if link is not self._to_coordinator:
+            return
+        if isinstance(message, Pong):
+            self._pong_at = self._loop.clock()
+        self._member.take(message, self._loop.clock())
+        self._act()
+
+    def _let_go(self) -> None:
+        self._attempt_ends_at = None
+        if self._lookup is not None:
+            self._lookup.cancel()
+            self._lookup = None
+        if self._to_coordinator is not None:
+            self._to_coordinator.close()
+            self._to_coordinator = None
+
+
+def _nothing() -> None:
+    pass
+
+
+def _ignore(link: Link, message: Message) -> None:
+    pass
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error)
+    return text[:1].lower() + text[1:]
+
+
+def _show(address: Address) -> str:
+    host = f"[{address[0]}]" if len(address) == 4 else str(address[0])
+    return f"{host}:{address[1]}"
