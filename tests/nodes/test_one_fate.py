@@ -120,7 +120,7 @@ def test_nothing_is_left_of_ranks_that_ignore_the_end(
 ) -> None:
     text = PRELUDE + (
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nsay('deaf')\nwait('fail')\n"
-        "if RANK == 1:\n    sys.exit(3)\nwhile True:\n    signal.pause()\n"
+        "if RANK == 1: sys.exit(3)\nwhile True: signal.pause()\n"
     )
     job = start_nodes(text, "--shutdown-timeout", "0.3", hosts=HOSTS, only=BY_RANK)
     for node in job.nodes.values():
@@ -136,7 +136,7 @@ def test_a_slow_rank_keeps_nobody_from_reading_the_report(
     """It comes when the failure is known, not when all have ended."""
     text = PRELUDE + (
         "signal.signal(signal.SIGTERM, lambda *_: (say('saving'), wait('saved'), sys.exit(0)))\n"
-        "say('armed')\nwait('fail')\nif RANK == 1:\n    sys.exit(3)\nwhile True:\n    signal.pause()\n"
+        "say('armed')\nwait('fail')\nif RANK == 1: sys.exit(3)\nwhile True: signal.pause()\n"
     )
     job = start_nodes(text, only=BY_RANK)
     for node in job.nodes.values():
