@@ -135,7 +135,7 @@ class Link:
             self._fail(error)
             return
         if not data:
-            self._fail(ConnectionResetError(errno.ECONNRESET, "its connection was closed"))
+            self._fail(ConnectionResetError(errno.ECONNRESET, "closed"))
             return
         was_open = self.is_open
         try:

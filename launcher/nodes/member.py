@@ -92,6 +92,8 @@ class Member:
         self.news: list[str] = []
         # Half of the shortest time that a message took to the coordinator and back.
         self.latency_s = 0.0
+        # Of the run's folder, and of this node for the others, as of the last attempt.
+        self.run_name = self.address = ""
         self._node_timeout_s = node_timeout_s
         self._deadline = now + join_timeout_s
         self._join_timeout_s = join_timeout_s
@@ -102,6 +104,8 @@ class Member:
         self._deputies: tuple[Deputy, ...] = ()
         self._candidate_until = 0.0
         self._past: Past | None = None
+        # In the last attempt.
+        self._part: Assigned | None = None
         self._generation = -1
         self._node_rank = -1
         self._failing = False
@@ -202,7 +206,7 @@ class Member:
         elif isinstance(message, Waiting):
             self._deputies = message.deputies
             if not self._is_waiting:
-                self.news.append(f"the run goes on without this node for now: {message.reason}")
+                self.news.append(f"waiting: {message.reason}")
             self._is_waiting = True
         elif isinstance(message, Refused):
             kinds = {2: EnvironmentMismatch, 3: RendezvousError}
@@ -241,10 +245,11 @@ class Member:
     # --- inside ---------------------------------------------------------------------------------
 
     def _take_part(self, assigned: Assigned) -> None:
-        self.assigned = assigned
+        self.assigned = self._part = assigned
         self.stop = self.decided = None
         self._generation, self._node_rank = assigned.generation, assigned.node_rank
         self._deputies = assigned.deputies
+        self.run_name, self.address = assigned.run_name, assigned.address
         self._failing, self._signum, self._account = False, 0, None
         self._ready, self._is_waiting = None, False
 
@@ -255,6 +260,8 @@ class Member:
         self.decided = decided
         if not is_restart:
             self.state = "over"
+            if not self.is_own:
+                self.actions.append(LetGo())  # and so the coordinator knows that it was heard
         elif self._ready is not None:
             self._say(self._ready)  # a new coordinator has decided what another had already
 
@@ -266,18 +273,18 @@ class Member:
             self.state = "seeking"
             self.miss(f"the coordinator has gone again: {why}", now)
             return
-        old = self.assigned
+        old = self._part
         self.state = "resuming"
         self._past = Past(
             generation=self._generation,
             num_nodes=old.num_nodes if old else 0,
             num_failures=old.num_failures if old else 0,
             node_rank=old.coordinator_rank if old else 0,
-            hostname="",
+            hostname=old.coordinator_host if old else "",
             why=why,
             is_dead=is_dead,
         )
-        if self.stop is None and self.decided is None and old is not None:
+        if self.stop is None and self.decided is None and self.assigned is not None:
             self.stop = Stop(self._generation, f"the coordinator was lost: {why}", 0)
         self._why = why
         self._try_deputy(now)

@@ -119,8 +119,9 @@ class Assigned(NamedTuple):
     num_failures: int
     # Who takes over when the coordinator is lost, in order.
     deputies: tuple[Deputy, ...]
-    # The node rank of the coordinator.
+    # The node rank of the coordinator, and its name.
     coordinator_rank: int = 0
+    coordinator_host: str = ""
     horovod_addr: str = ""
     horovod_port: int = 0
 

@@ -37,7 +37,7 @@ _BUSY_TICK_S, _TICK_S = 0.05, 0.25
 _FAREWELL_S = 2.0
 
 # A successor tells those who look at the endpoint where the run goes on.
-_RELOCATE_S = 2.0
+_RELOCATE_S = 1.0
 
 # A node whose coordinator is heard of so long after another node has said that it is lost.
 _SURE_S = 1.0
@@ -119,6 +119,8 @@ class RemoteCoordinator:
         self._moved: tuple[str, int] | None = None
         self._lookup: Lookup | None = None
         self._untried: list[Address] = []
+        # Of the endpoint, as the last look has found them.
+        self._known_addresses: list[Address] = []
         self._attempt_ends_at: float | None = None
         self._host_link: Link | None = None
         self._relocation: Link | None = None
@@ -143,8 +145,8 @@ class RemoteCoordinator:
             self._has_begun = True
             member.begin()
         else:
-            if self._reserved is not None:
-                self._reserved.close()
+            self._let_go_of_port()
+            if not self._group.master_port:
                 self._reserved = reserve_port("0.0.0.0")
             member.make_ready(self._master_port())
         self._act()
@@ -211,13 +213,11 @@ class RemoteCoordinator:
             self._host_link.close()
         if self._listener is not None:
             self._listener.close()
-        if self._reserved is not None:
-            self._reserved.close()
-            self._reserved = None
+        self._let_go_of_port()
 
     def _waits_for_farewell(self) -> bool:
         if self._rendezvous is not None:
-            return any(not link.is_closed for link in self._links.values())
+            return any(key in self._links for key in self._rendezvous.keys)
         return self._to_coordinator is not None and self._to_coordinator.has_pending
 
     # --- values ---------------------------------------------------------------------------------
@@ -242,10 +242,14 @@ class RemoteCoordinator:
             return self._group.master_port
         return int(self._reserved.getsockname()[1])
 
-    def _make_assignment(self, assigned: Assigned) -> Assignment:
-        if assigned.node_rank != 0 and self._reserved is not None:
+    def _let_go_of_port(self) -> None:
+        if self._reserved is not None:
             self._reserved.close()
             self._reserved = None
+
+    def _make_assignment(self, assigned: Assigned) -> Assignment:
+        if assigned.node_rank != 0:
+            self._let_go_of_port()
         places = tuple(
             place._replace(node_rank=assigned.node_rank, num_nodes=assigned.num_nodes)
             for place in self._node.places
@@ -357,6 +361,7 @@ class RemoteCoordinator:
 
     def _look_up_next(self) -> None:
         if not self._hosts:
+            self._known_addresses = list(self._untried) or self._known_addresses
             self._begin_to_reach()
             return
         host = self._hosts.pop(0)
@@ -443,6 +448,8 @@ class RemoteCoordinator:
     def _take_over(self, past: Past) -> None:
         assert self._member.assigned is not None or past.generation >= 0
         self._say(f"the coordinator was lost ({past.why}); this node coordinates the run now")
+        # Rank 0 will be somewhere else.
+        self._rules = self._rules._replace(run_name=self._member.run_name, master_addr="")
         self._serve(past)
         self._relocate()
 
@@ -632,14 +639,9 @@ class RemoteCoordinator:
         if self._relocation is not None:
             self._relocation.close()
             self._relocation = None
-        addresses: list[Address] = []
-        for host in self._group.host.split(","):
-            addresses += resolve(host.strip(), self._group.port, is_numeric=True)[0]
-        addresses = addresses or self._untried
-        assigned = self._member.assigned
-        if not addresses or assigned is None:
+        if not self._known_addresses:
             return
-        here = Relocate(assigned.address, self._listener.port)
+        here = Relocate(self._member.address, self._listener.port)
 
         def tell(link: Link) -> None:
             link.send(here)
@@ -650,7 +652,7 @@ class RemoteCoordinator:
 
         try:
             self._relocation = connect(
-                self._loop, addresses[0], self._credentials, tell, _ignore, forget
+                self._loop, self._known_addresses[0], self._credentials, tell, _ignore, forget
             )
         except OSError:
             pass
@@ -701,6 +703,8 @@ def _ignore(link: Link, message: Message) -> None:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, ConnectionResetError):
+        return "its launcher has ended (the connection was closed)"
     text = getattr(error, "strerror", None) or str(error)
     return text[:1].lower() + text[1:]
 

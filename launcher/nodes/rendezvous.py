@@ -13,6 +13,7 @@ node like the others, under the key `OWN`.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from launcher.diagnosis.cause import is_secondary
@@ -189,6 +190,11 @@ class Rendezvous:
         return self._phase == "over"
 
     @property
+    def keys(self) -> Collection[int]:
+        """The keys of the nodes that take part or wait for a place."""
+        return self._nodes.keys()
+
+    @property
     def generation(self) -> int:
         """The number of the attempt that goes on, or was the last; -1 before the first."""
         return self._generation
@@ -307,11 +313,11 @@ class Rendezvous:
         """Let a newcomer in by a restart, where there is a place for it; else it waits."""
         active = sum(other.rank >= 0 for other in self._nodes.values())
         has_place = self._phase == "running" and active < self.rules.max_nodes
-        reason = "it takes part after the next restart"
+        reason = "this node takes part after the next restart"
         if has_place and self.rules.rescales_now:
-            reason = "all ranks start again for it"
+            reason = "all ranks start again, so that this node can take part"
         elif self._phase == "running" and not has_place:
-            reason = f"all {self.rules.max_nodes} nodes are there; it steps in when one is lost"
+            reason = self._full_text()
         self.outbox.append((key, Waiting(reason, self._deputies())))
         if has_place and self.rules.rescales_now:
             self._newcomers += (node.join.hostname,)
@@ -383,13 +389,16 @@ class Rendezvous:
                 num_failures=len(self._past),
                 deputies=deputies,
                 coordinator_rank=own_rank,
+                coordinator_host=self.rules.hostname,
             )
             self.outbox.append((key, assigned))
             first_rank += node.join.num_workers
         for key, node in self._nodes.items():
             if node.rank < 0:
-                reason = f"all {len(chosen)} nodes are there; it steps in when one is lost"
-                self.outbox.append((key, Waiting(reason, deputies)))
+                self.outbox.append((key, Waiting(self._full_text(), deputies)))
+
+    def _full_text(self) -> str:
+        return f"all {self.rules.max_nodes} nodes are there; this one steps in when one is lost"
 
     def _find_own_address(self) -> str:
         """Return the coordinator's address as the nodes of other hosts have found it."""
@@ -524,8 +533,7 @@ class Rendezvous:
         active = self._active()
         outcomes = [node.outcome for _, node in active if node.outcome is not None]
         outcome = merge(outcomes, self._generation)._replace(signum=self._signum or None)
-        if not outcome.succeeded:
-            outcome = self._blame_losses(outcome)
+        outcome = self._blame_losses(outcome)
         report = self._make_report(outcome)
         verdict = self._judge(outcome, report, now)
         if report is not None:
