@@ -161,7 +161,8 @@ def own_lines(text: str) -> list[str]:
 def find_report(done: Mapping[str, Completed], host: str = "h1") -> str:
     """Return the only report of a run; it must stand on this host's screen, at the end."""
     reports = {name: one.err.count("FAILED:") for name, one in done.items()}
-    assert reports == {name: int(name == host) for name in done}, done
+    shown = "".join(f"--- {name}, code {one.code}\n{one.err}" for name, one in done.items())
+    assert reports == {name: int(name == host) for name in done}, shown
     return done[host].err[done[host].err.index("FAILED:") :]
 
 
