@@ -79,6 +79,7 @@ def launch(
     with _open_services(spec, facts, together) as (node, control):
         coordinator = _make_coordinator(spec, facts, folder, together, node)
         node = node._replace(peers=coordinator.peers)
+        control.join(coordinator.peers)
         for note in filter(None, _notes(spec, facts)):
             node.console.say(note)
         starter = _make_starter(spec, facts, node, server)
@@ -119,10 +120,16 @@ def dry_run(spec: LaunchSpec, together: Together | None = None) -> str:
     from launcher.plan.dry_run import render_plan
 
     facts = _look(spec, together)
-    coordinator = _make_local(spec, facts, None, together)
-    plan = make_plan(spec, coordinator.join(0), facts)
-    coordinator.close()
-    return render_plan(spec, plan, "warm" if _is_warm(spec, facts) else "spawn")
+    if facts.nodes is None:
+        coordinator = _make_local(spec, facts, None, together)
+        assignment = coordinator.join(0)
+        coordinator.close()
+    else:
+        from launcher.plan.nodes import preview
+
+        assignment = preview(facts.nodes, facts.local_world_size)
+    plan = make_plan(spec, assignment, facts)
+    return render_plan(spec, plan, "warm" if _is_warm(spec, facts) else "spawn", facts.nodes)
 
 
 def _look(spec: LaunchSpec, together: Together | None, mark: str = "") -> NodeFacts:
@@ -201,6 +208,7 @@ def _make_coordinator(
         node.loop,
         node.console.say,
         folder.claim,
+        _make_horovod(spec, facts, node.loop),
     )
 
 
@@ -237,13 +245,14 @@ def _make_local(
 def _make_horovod(spec: LaunchSpec, facts: NodeFacts, loop: Loop) -> HorovodService | None:
     """Make what a program that uses Horovod needs; None for every other."""
     use = horovod_use(spec, facts.environ)
-    is_elastic = use == "elastic" and spec.max_restarts > 0
+    # Lost ranks are replaced on one node only: on several, all start again.
+    is_elastic = use == "elastic" and spec.max_restarts > 0 and facts.nodes is None
     # Where an engine has started them for MPI, ranks meet over that.
     if not use or (facts.tasks and find_mpi_engine(facts.environ) and not is_elastic):
         return None
     from launcher.horovod.service import HorovodService
 
-    return HorovodService(loop, facts.environ, is_elastic=use == "elastic")
+    return HorovodService(loop, facts.environ, is_elastic=use == "elastic" and facts.nodes is None)
 
 
 def _open_attempt(plan: LaunchPlan, starter: Starter, spec: LaunchSpec) -> None:

@@ -37,7 +37,7 @@ ROOMS = {
     "attempt": (
         "attached contract diagnosis events exits horovod nodes output plan ranks start system"
     ),
-    "ctl": "attempt errors events options plan system",
+    "ctl": "attempt errors events nodes options plan system",
     "jobs": "__init__ errors system",
 }
 

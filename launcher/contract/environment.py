@@ -72,7 +72,7 @@ VARIABLES: dict[str, str] = {
     "HOROVOD_STALL_CHECK_TIME_SECONDS": (
         "a quarter of --hang-timeout, from 1 to 60, when that is given; unless you set it"
     ),
-    "HOROVOD_GLOO_IFACE": "lo when the run has one node; unless you set it",
+    "HOROVOD_GLOO_IFACE": "the same as GLOO_SOCKET_IFNAME; unless you set it",
     "HOROVOD_ELASTIC": (
         "1 for a script that uses hvd.elastic, with --max-restarts; `no_proxy` then contains"
         " 127.0.0.1"
@@ -191,6 +191,8 @@ def make_common(
         defaults["HOROVOD_GLOO_TIMEOUT_SECONDS"] = "5" if assignment.is_elastic else "600"
         if assignment.num_nodes == 1:
             defaults["HOROVOD_GLOO_IFACE"] = "lo"
+        elif assignment.interface:
+            defaults["HOROVOD_GLOO_IFACE"] = assignment.interface
         if run.hang_timeout_s:
             # Horovod looks once per so many whole seconds, by default 60, and names a tensor that
             # it has seen before only after up to four such intervals.

@@ -86,7 +86,8 @@ def _render_run(run: _Run) -> str:
     outputs = [worker.last_output_s for worker in workers if worker.last_output_s is not None]
     last = f"last output {_show_age(min(outputs))} ago" if outputs else "no output yet"
     restarts = f", restart {status.attempt}" if status.attempt else ""
-    ranks = f"{running}/{len(workers)} ranks running{restarts}"
+    nodes = f" on {status.num_nodes} nodes" if status.num_nodes > 1 else ""
+    ranks = f"{running}/{len(workers)} ranks running{nodes}{restarts}"
     return "  ".join(
         (run.id, f"pid {run.pid}", ranks, _show_age(status.age_s), last, status.script)
     )

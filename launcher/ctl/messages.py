@@ -33,7 +33,7 @@ class SendSignal(NamedTuple):
 
 
 class RunStatus(NamedTuple):
-    """A run, and its ranks on this node."""
+    """A run, and its ranks."""
 
     run_id: str
     pid: int
@@ -41,6 +41,8 @@ class RunStatus(NamedTuple):
     age_s: float
     attempt: int
     workers: tuple[WorkerStatus, ...]
+    # Of those that have answered.
+    num_nodes: int = 1
 
 
 class Done(NamedTuple):
@@ -75,12 +77,43 @@ def encode(message: Request | Answer) -> bytes:
     return json.dumps({"type": _TAGS[type(message)], **message._asdict()}).encode() + b"\n"
 
 
+def decode_request(data: bytes) -> Request:
+    """Read a request; ValueError for everything else."""
+    message = decode(data)
+    if not isinstance(message, Request):
+        raise ValueError("no request")
+    return message
+
+
+def decode_answer(data: bytes) -> Answer:
+    """Read an answer; what is none is a refusal."""
+    try:
+        message = decode(data)
+    except ValueError:
+        return Refused("no answer")
+    return message if isinstance(message, Answer) else Refused("no answer")
+
+
+def combine(own: tuple[str, Answer], others: list[tuple[str, Answer]]) -> Answer:
+    """Return the answers of several nodes as one; each with the name of its host."""
+    _, first = own
+    if isinstance(first, RunStatus):
+        workers = [
+            worker for _, a in (own, *others) if isinstance(a, RunStatus) for worker in a.workers
+        ]
+        return first._replace(workers=tuple(sorted(workers)), num_nodes=1 + len(others))
+    if not isinstance(first, Done) or not others:
+        return first
+    texts = [(host, answer.text) for host, answer in (own, *others) if isinstance(answer, Done)]
+    return Done("\n".join(f"{host}:\n{text}" for host, text in texts if text))
+
+
 def decode(data: bytes) -> Request | Answer:
     """Read what `encode` wrote; ValueError for everything else."""
     try:
         given = json.loads(data)
         kind = _CLASSES[given["type"]]
-        fields = {name: given[name] for name in kind._fields}
+        fields = {name: given[name] for name in kind._fields if name in given}
         if kind is SendSignal:
             fields["signum"] = signal.Signals(fields["signum"])
         elif kind is RunStatus:

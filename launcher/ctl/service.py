@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from launcher.attempt.group import Group
     from launcher.attempt.waiting import WaitingRoom
     from launcher.ctl.messages import Answer, Request
+    from launcher.nodes.remote import RemoteCoordinator
     from launcher.options.spec import LaunchSpec
     from launcher.plan.node import NodeFacts
     from launcher.system.loop import Loop
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 # Callers are our own command: they send at once. Nobody may hold up the loop.
 _CALL_S = 0.5
 _MAX_REQUEST_BYTES = 1 << 16
+
+# How long other nodes may take to answer, in seconds, and to say where their ranks are.
+PEERS_S = 2.0
+STACKS_S = 15.0
 
 
 def make_socket_name(uid: int, mark: str) -> str:
@@ -49,6 +54,8 @@ class ControlSocket:
         self._started_at = time.time()
         # Which the nodes of a run may have agreed on.
         self.run_id = facts.run_id
+        # The other nodes of the run, which are asked, too; None where there is none.
+        self.peers: RemoteCoordinator | None = None
         self.group: Group | WaitingRoom | None = None
         self._socket: socket.socket | None = None
 
@@ -70,26 +77,58 @@ class ControlSocket:
             self._loop.unwatch(self._socket.fileno())
             self._socket.close()
 
+    def join(self, peers: RemoteCoordinator | None) -> None:
+        """Answer for all nodes of a run from now on, and to all of them."""
+        self.peers = peers
+        if peers is not None:
+            peers.answer_peer = self.answer_peer
+
     def _accept(self) -> Iterable[Event]:
         assert self._socket is not None
-        from launcher.ctl.messages import encode
+        from launcher.ctl.messages import Stop
 
         try:
             connection, _ = self._socket.accept()
         except OSError:
             return []
-        with connection:
-            connection.settimeout(_CALL_S)
-            try:
-                if not _is_allowed(connection):
-                    return []
-                answer, events = self._answer(_receive(connection))
-                connection.sendall(encode(answer))
-            except (OSError, ValueError):
-                return []  # a caller that went away or sent nonsense
+        connection.settimeout(_CALL_S)
+        try:
+            if not _is_allowed(connection):
+                connection.close()
+                return []
+            request = _receive(connection)
+        except (OSError, ValueError):
+            connection.close()  # a caller that went away or sent nonsense
+            return []
+        answer, events = self._answer(request)
+        if self.peers is None or isinstance(request, Stop):  # a stop reaches all nodes anyway
+            _send(connection, answer)
+        else:
+            self._ask_peers(self.peers, request, answer, connection)
         return events
 
-    def _answer(self, request: Request | Answer) -> tuple[Answer, list[Event]]:
+    def _ask_peers(
+        self, peers: RemoteCoordinator, request: Request, own: Answer, connection: socket.socket
+    ) -> None:
+        """Let all nodes do what was asked for here, and send one answer for all."""
+        from launcher.ctl.messages import AskStacks, combine, decode_answer, encode
+
+        timeout_s = STACKS_S if isinstance(request, AskStacks) else PEERS_S
+
+        def send(answers: list[tuple[str, str]]) -> None:
+            others = [(host, decode_answer(text.encode())) for host, text in answers]
+            _send(connection, combine((self._facts.hostname, own), others))
+
+        peers.ask(encode(request).decode(), timeout_s, send)
+
+    def answer_peer(self, text: str) -> str:
+        """Do what was asked for at another node; return the answer."""
+        from launcher.ctl.messages import decode_request, encode
+
+        answer, _ = self._answer(decode_request(text.encode()))
+        return encode(answer).decode()
+
+    def _answer(self, request: Request) -> tuple[Answer, list[Event]]:
         from launcher.ctl import messages
 
         group = self.group
@@ -107,8 +146,6 @@ class ControlSocket:
             return messages.Done(group.stacks() if group else ""), []
         if isinstance(request, messages.Stop):
             return messages.Done(), [Signalled(signal.SIGTERM)]
-        if not isinstance(request, messages.SendSignal):
-            return messages.Refused("that is no request"), []
         if group is None:
             return messages.Refused("there are no ranks yet"), []
         group.signal_all(request.signum)
@@ -122,8 +159,18 @@ def _is_allowed(connection: socket.socket) -> bool:
     return uid in (os.getuid(), 0)
 
 
-def _receive(connection: socket.socket) -> Request | Answer:
-    from launcher.ctl.messages import decode
+def _receive(connection: socket.socket) -> Request:
+    from launcher.ctl.messages import decode_request
 
     with connection.makefile("rb") as lines:
-        return decode(lines.readline(_MAX_REQUEST_BYTES))
+        return decode_request(lines.readline(_MAX_REQUEST_BYTES))
+
+
+def _send(connection: socket.socket, answer: Answer) -> None:
+    from launcher.ctl.messages import encode
+
+    with connection:
+        try:
+            connection.sendall(encode(answer))
+        except OSError:
+            pass  # the caller has gone away

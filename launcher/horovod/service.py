@@ -30,10 +30,13 @@ class HorovodService:
         is_set = value.isdecimal() and int(value) > 0
         self._timeout_s = float(value) if is_set else _ELASTIC_TIMEOUT_S
 
-    def open_store(self) -> tuple[str, int]:
-        """Open the store of the next attempt; returns its address, with a secret path, and port."""
+    def open_store(self, host: str = "127.0.0.1") -> tuple[str, int]:
+        """Open the store of the next attempt; returns its address, with a secret path, and port.
+
+        host: the address of this host at which it listens.
+        """
         self.close()
-        self._store = HorovodStore(self._loop)
+        self._store = HorovodStore(self._loop, host)
         return self._store.address, self._store.port
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """The store over HTTP at which Horovod's Gloo controllers meet, in the supervisor's own loop.
 
 Speaks what Horovod 0.28's C++ client asks for: PUT, GET (404 while a key is missing) and DELETE of
-/scope/key. Loopback only. One store lives as long as one attempt. Horovod's own server would cost
+/scope/key. One store lives as long as one attempt. Horovod's own server would cost
 every launch an import of Horovod, and it listens on all interfaces.
 
 Elastic Horovod asks two things more. After a loss, the ranks that are left ask for their new place
@@ -39,7 +39,7 @@ _REASONS = {200: "OK", 403: "Forbidden", 404: "Not Found"}
 class HorovodStore:
     """Serves the ranks of one attempt, from its making until `close`."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, host: str = "127.0.0.1") -> None:
         self._loop = loop
         self._values: dict[str, dict[str, bytes]] = {}
         self._connections: dict[int, _Connection] = {}
@@ -50,14 +50,14 @@ class HorovodStore:
         # Given up for a connection when descriptors are short: one client at a time can be served.
         self._spare = -1
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._listener.bind(("127.0.0.1", 0))
+        self._listener.bind((host, 0))
         self._listener.listen(_BACKLOG)
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
         # The client makes its addresses by joining texts, so a secret fits in behind the port:
         # other users of this machine can connect, but know no path.
         secret = os.urandom(16).hex()
-        self.address = f"127.0.0.1:{self.port}/{secret}"
+        self.address = f"{host}:{self.port}/{secret}"
         self._prefix = f"/{secret}:{self.port}/"
         self._is_listening = self._is_closed = False
         self._listen()

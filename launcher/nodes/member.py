@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from launcher.errors import EnvironmentMismatch, LauncherError, RendezvousError
 from launcher.nodes.messages import (
+    Answer,
+    Ask,
     Assigned,
     Decided,
     Deputy,
@@ -26,6 +28,7 @@ from launcher.nodes.messages import (
     Ready,
     Refused,
     Settled,
+    Still,
     Stop,
     Stopping,
     Waiting,
@@ -88,6 +91,9 @@ class Member:
         self.stop: Stop | None = None
         self.decided: Decided | None = None
         self.error: LauncherError | None = None
+        # What other nodes ask this one, and what they answer to it.
+        self.asked: list[Ask] = []
+        self.answers: list[Answer] = []
         # Lines for the user.
         self.news: list[str] = []
         # Half of the shortest time that a message took to the coordinator and back.
@@ -120,20 +126,29 @@ class Member:
         """Look for the coordinator."""
         self.actions.append(Seek())
 
-    def make_ready(self, master_port: int) -> None:
+    @property
+    def num_peers(self) -> int:
+        """How many other nodes take part in the attempt."""
+        return self._part.num_nodes - 1 if self._part and self.state == "joined" else 0
+
+    def make_ready(self, master_port: int, horovod: str = "") -> None:
         """Take part in the next attempt: all ranks of the last one have ended here."""
         if self.assigned is None:
-            self.join = self.join._replace(master_port=master_port)
+            self.join = self.join._replace(master_port=master_port, horovod=horovod)
             return
-        self._ready = Ready(self._generation + 1, master_port)
+        self._ready = Ready(self._generation + 1, master_port, horovod)
         self.assigned = self.stop = self.decided = None
         self._say(self._ready)
 
-    def fail(self) -> None:
-        """Let the others know at once that a rank has failed here."""
+    def fail(self, *, is_hang: bool = False) -> None:
+        """Let the others know at once that a rank has failed here, or that nothing moves."""
         if not self._failing:
             self._failing = True
-            self._say(Failing(self._generation))
+            self._say(Failing(self._generation, is_hang))
+
+    def tell_still(self, *, is_still: bool) -> None:
+        """Let the coordinator know whether nothing has moved here for too long."""
+        self._say(Still(self._generation, is_still))
 
     def stop_all(self, signum: int) -> None:
         """Let the others know that a signal asks to stop."""
@@ -146,6 +161,14 @@ class Member:
         """Say how the attempt has ended here."""
         self._account = account
         self._say(self._settled())
+
+    def ask(self, number: int, text: str) -> None:
+        """Ask all other nodes of the attempt."""
+        self._say(Ask(number, text))
+
+    def answer(self, number: int, text: str) -> None:
+        """Answer what another node has asked."""
+        self._say(Answer(number, self.join.hostname, text))
 
     def leave(self, reason: str) -> None:
         """Take no part any more."""
@@ -201,6 +224,10 @@ class Member:
             round_trip_s = now - self._pinged_at
             if not self.latency_s or round_trip_s / 2 < self.latency_s:
                 self.latency_s = round_trip_s / 2
+        elif isinstance(message, Ask):
+            self.asked.append(message)
+        elif isinstance(message, Answer):
+            self.answers.append(message)
         elif isinstance(message, Assigned):
             self._take_part(message)
         elif isinstance(message, Waiting):
@@ -285,7 +312,7 @@ class Member:
             is_dead=is_dead,
         )
         if self.stop is None and self.decided is None and self.assigned is not None:
-            self.stop = Stop(self._generation, f"the coordinator was lost: {why}", 0)
+            self.stop = Stop(self._generation, f"the coordinator was lost: {why}")
         self._why = why
         self._try_deputy(now)
 

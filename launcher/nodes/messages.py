@@ -37,6 +37,8 @@ class Join(NamedTuple):
     old_rank: int = -1
     # Whether the old coordinator is known to have ended: its connections were closed.
     is_dead: bool = False
+    # Port and secret path of the store that it could serve for Horovod; "" without Horovod.
+    horovod: str = ""
 
 
 class Ready(NamedTuple):
@@ -44,12 +46,22 @@ class Ready(NamedTuple):
 
     generation: int
     master_port: int
+    horovod: str = ""
 
 
 class Failing(NamedTuple):
     """A rank has failed here: the others need not wait to hear how."""
 
     generation: int
+    # A rank has not been heard of: the others are to look where theirs are before they end them.
+    is_hang: bool = False
+
+
+class Still(NamedTuple):
+    """Nothing has moved here for --hang-timeout, or it moves again."""
+
+    generation: int
+    is_still: bool
 
 
 class Stopping(NamedTuple):
@@ -83,10 +95,21 @@ class Relocate(NamedTuple):
     port: int
 
 
-class Answer(NamedTuple):
-    """What this node says to an `Ask`."""
+# --- in both directions: what somebody asks at one node goes to all, and their answers come back --
+
+
+class Ask(NamedTuple):
+    """Somebody asks all nodes; see the room ctl for the text, and for that of the answers."""
 
     number: int
+    text: str
+
+
+class Answer(NamedTuple):
+    """What one node says to the `Ask` with this number."""
+
+    number: int
+    hostname: str
     text: str
 
 
@@ -122,8 +145,8 @@ class Assigned(NamedTuple):
     # The node rank of the coordinator, and its name.
     coordinator_rank: int = 0
     coordinator_host: str = ""
-    horovod_addr: str = ""
-    horovod_port: int = 0
+    # Port and path of Horovod's store on the host of the master address.
+    horovod: str = ""
 
 
 class Waiting(NamedTuple):
@@ -138,7 +161,8 @@ class Stop(NamedTuple):
 
     generation: int
     reason: str
-    signum: int
+    signum: int = 0
+    is_hang: bool = False
 
 
 class Decided(NamedTuple):
@@ -169,18 +193,11 @@ class Pong(NamedTuple):
     """The coordinator is there."""
 
 
-class Ask(NamedTuple):
-    """Somebody at another node asks this one: `status` or `stacks`, or for a signal."""
-
-    number: int
-    question: str
-    signum: int = 0
-
-
 Message = (
     Join
     | Ready
     | Failing
+    | Still
     | Stopping
     | Settled
     | Leave
@@ -199,7 +216,7 @@ Message = (
 _CLASSES: Mapping[str, type[Message]] = {
     kind.__name__.lower(): kind
     for kind in (
-        *(Join, Ready, Failing, Stopping, Settled, Leave, Ping, Relocate, Answer),
+        *(Join, Ready, Failing, Still, Stopping, Settled, Leave, Ping, Relocate, Answer),
         *(Assigned, Waiting, Stop, Decided, Refused, Pong, Ask),
     )
 }

@@ -21,7 +21,7 @@ from launcher.nodes.account import make_account
 from launcher.nodes.coordinator import Elastic
 from launcher.nodes.link import CONNECT_S, Link, Listener, connect, listen
 from launcher.nodes.member import LetGo, Member, Reach, Say, Seek, Serve
-from launcher.nodes.messages import Assigned, Join, Message, Pong, Refused, Relocate
+from launcher.nodes.messages import Assigned, Join, Message, Pong, Refused, Relocate, Stop
 from launcher.nodes.rendezvous import OWN, Past, Rendezvous, Route, Rules
 from launcher.nodes.restart import RestartPolicy, Verdict
 from launcher.nodes.wire import Credentials, Moved, Refusal
@@ -29,6 +29,10 @@ from launcher.plan.nodes import Node, NodeGroup
 from launcher.ranks import Assignment, Place
 from launcher.system.loop import Loop
 from launcher.system.network import Lookup, find_interface, reserve_port, resolve
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.horovod.service import HorovodService
 
 # How often is looked whether something is due: at once while nobody is found yet.
 _BUSY_TICK_S, _TICK_S = 0.05, 0.25
@@ -54,6 +58,7 @@ def open_remote(
     loop: Loop,
     say: Callable[[str], None],
     claim_name: Callable[[], str],
+    horovod: HorovodService | None = None,
 ) -> RemoteCoordinator:
     """Return the coordinator of the run that these nodes make up, as it was asked for."""
     rules = Rules(
@@ -74,7 +79,16 @@ def open_remote(
             f"the nodes of this run have no secret: whoever reaches {group.host} port {group.port}"
             " can take part (set LAUNCHER_SECRET on all nodes, or --secret-file)"
         )
-    return RemoteCoordinator(group, node, rules, loop, say, claim_name)
+    return RemoteCoordinator(group, node, rules, loop, say, claim_name, horovod)
+
+
+class _Question:
+    """What somebody on this host has asked all nodes."""
+
+    def __init__(self, expected: int, on_done: Callable[[list[tuple[str, str]]], None]) -> None:
+        self.expected = expected
+        self.on_done = on_done
+        self.answers: list[tuple[str, str]] = []
 
 
 class RemoteCoordinator:
@@ -91,6 +105,7 @@ class RemoteCoordinator:
         loop: Loop,
         say: Callable[[str], None],
         claim_name: Callable[[], str],
+        horovod: HorovodService | None,
     ) -> None:
         """say: prints a line for the user. claim_name: names the run, where this node coordinates.
 
@@ -102,6 +117,7 @@ class RemoteCoordinator:
         self._loop = loop
         self._say = say
         self._claim_name = claim_name
+        self._horovod = horovod
         self._credentials = Credentials(group.run_id, group.secret)
         self._reserved = reserve_port("0.0.0.0") if not group.master_port else None
         self._member = Member(
@@ -127,6 +143,10 @@ class RemoteCoordinator:
         self._endpoint: Address | None = None
         self._has_begun = False
         self._told_stop: object = None
+        # How a question of another node is answered; set by whoever can.
+        self.answer_peer: Callable[[str], str] = lambda text: ""
+        self._question: _Question | None = None
+        self._num_questions = 0
         self._told_secret = False
         self._pong_at = 0.0
 
@@ -145,10 +165,11 @@ class RemoteCoordinator:
             self._has_begun = True
             member.begin()
         else:
-            self._let_go_of_port()
             if not self._group.master_port:
-                self._reserved = reserve_port("0.0.0.0")
-            member.make_ready(self._master_port())
+                before, self._reserved = self._reserved, reserve_port("0.0.0.0")
+                if before is not None:
+                    before.close()  # only now: the new one is another
+            member.make_ready(self._master_port(), self._open_store())
         self._act()
         while member.assigned is None and member.decided is None and member.error is None:
             if not turn():
@@ -174,6 +195,21 @@ class RemoteCoordinator:
         """Return what was decided without this node, between two attempts, say."""
         return self._make_verdict() if self._member.decided is not None else None
 
+    def ask(
+        self, text: str, timeout_s: float, on_done: Callable[[list[tuple[str, str]]], None]
+    ) -> None:
+        """Ask all other nodes; `on_done` gets the hosts and answers that came in time."""
+        self._end_question()
+        expected = self._member.num_peers
+        self._num_questions += 1
+        self._question = _Question(expected, on_done)
+        if expected:
+            self._loop.set_timer(self._end_question, timeout_s)
+            self._member.ask(self._num_questions, text)
+            self._act()
+        else:
+            self._end_question()
+
     @property
     def peers(self) -> RemoteCoordinator:
         """Who is to know at once what concerns all nodes."""
@@ -182,12 +218,16 @@ class RemoteCoordinator:
     @property
     def stop(self) -> PeersStop | None:
         """Why the attempt that is under way is to end here, too; None as long as it is not."""
-        stop = self._member.stop
-        return PeersStop(stop.reason, stop.signum) if stop else None
+        return _as_event(self._member.stop) if self._member.stop else None
 
-    def report_failure(self) -> None:
-        """Let the other nodes know at once that a rank has failed here."""
-        self._member.fail()
+    def report_failure(self, *, is_hang: bool = False) -> None:
+        """Let the other nodes know at once that a rank has failed here, or that nothing moves."""
+        self._member.fail(is_hang=is_hang)
+        self._act()
+
+    def report_still(self, is_still: bool) -> None:
+        """Let the coordinator know whether nothing has moved here for too long."""
+        self._member.tell_still(is_still=is_still)
         self._act()
 
     def report_signal(self, signum: int) -> None:
@@ -214,6 +254,8 @@ class RemoteCoordinator:
         if self._listener is not None:
             self._listener.close()
         self._let_go_of_port()
+        if self._horovod is not None:
+            self._horovod.close()
 
     def _waits_for_farewell(self) -> bool:
         if self._rendezvous is not None:
@@ -235,12 +277,23 @@ class RemoteCoordinator:
             address=self._group.local_addr,
             port=0,
             master_port=self._master_port(),
+            horovod=self._open_store(),
         )
 
     def _master_port(self) -> int:
         if self._reserved is None:
             return self._group.master_port
         return int(self._reserved.getsockname()[1])
+
+    def _open_store(self) -> str:
+        """Open a store for Horovod, in case that rank 0 is here; return its port and secret path.
+
+        It listens at all addresses, because it is not known yet by which one the others come.
+        """
+        if self._horovod is None:
+            return ""
+        address, _ = self._horovod.open_store("0.0.0.0")
+        return address.partition(":")[2]
 
     def _let_go_of_port(self) -> None:
         if self._reserved is not None:
@@ -250,6 +303,9 @@ class RemoteCoordinator:
     def _make_assignment(self, assigned: Assigned) -> Assignment:
         if assigned.node_rank != 0:
             self._let_go_of_port()
+            if self._horovod is not None:
+                self._horovod.close()
+        store = assigned.horovod
         places = tuple(
             place._replace(node_rank=assigned.node_rank, num_nodes=assigned.num_nodes)
             for place in self._node.places
@@ -270,6 +326,8 @@ class RemoteCoordinator:
             places=places,
             master_addr=assigned.master_addr,
             master_port=assigned.master_port,
+            horovod_addr=f"{assigned.master_addr}:{store}" if store else "",
+            horovod_port=int(store.partition("/")[0]) if store else 0,
             run_name=assigned.run_name,
             interface=find_interface(assigned.address),
         )
@@ -307,10 +365,11 @@ class RemoteCoordinator:
                 elif isinstance(action, LetGo):
                     self._let_go()
             self._send_outbox()
+        self._answer_peers()
         self._tell_news()
         if member.stop is not None and member.stop is not self._told_stop:
             self._told_stop = member.stop
-            self._loop.post(PeersStop(member.stop.reason, member.stop.signum))
+            self._loop.post(_as_event(member.stop))
         is_busy = member.state in ("seeking", "resuming")
         if member.state != "over" or self._rendezvous is not None:
             self._loop.set_timer(self._tick, _BUSY_TICK_S if is_busy else _TICK_S)
@@ -325,6 +384,25 @@ class RemoteCoordinator:
                 self._member.take(message, now)
             elif key in self._links:
                 self._links[key].send(message)
+
+    def _answer_peers(self) -> None:
+        asked, self._member.asked = self._member.asked, []
+        for question in asked:
+            self._member.answer(question.number, self.answer_peer(question.text))
+        answers, self._member.answers = self._member.answers, []
+        for answer in answers:
+            if self._question is not None and answer.number == self._num_questions:
+                self._question.answers.append((answer.hostname, answer.text))
+        if self._question and len(self._question.answers) >= self._question.expected:
+            self._end_question()
+        if asked:
+            self._act()
+
+    def _end_question(self) -> None:
+        self._loop.cancel_timer(self._end_question)
+        question, self._question = self._question, None
+        if question is not None:
+            question.on_done(question.answers)
 
     def _tell_news(self) -> None:
         news, self._member.news = self._member.news, []
@@ -692,6 +770,10 @@ class RemoteCoordinator:
         if self._to_coordinator is not None:
             self._to_coordinator.close()
             self._to_coordinator = None
+
+
+def _as_event(stop: Stop) -> PeersStop:
+    return PeersStop(stop.reason, stop.signum, stop.is_hang)
 
 
 def _nothing() -> None:

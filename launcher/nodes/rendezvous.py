@@ -23,6 +23,8 @@ from launcher.exits import signal_name
 from launcher.nodes import restart
 from launcher.nodes.account import merge, read_account
 from launcher.nodes.messages import (
+    Answer,
+    Ask,
     Assigned,
     Decided,
     Deputy,
@@ -35,6 +37,7 @@ from launcher.nodes.messages import (
     Ready,
     Refused,
     Settled,
+    Still,
     Stop,
     Stopping,
     Waiting,
@@ -63,6 +66,9 @@ _RENDEZVOUS_CODE = 3
 _AT_ONCE_S = 0.1
 
 _LOOPBACK = ("127.", "::1")
+
+# How many questions may wait for answers.
+_MOST_QUESTIONS = 64
 
 # How many lost nodes a report names.
 _MOST_LOSSES = 5
@@ -129,6 +135,8 @@ class _Node:
         # Its node rank in the attempt that goes on or has been the last; -1 for a spare.
         self.rank = join.old_rank
         self.outcome: AttemptOutcome | None = None
+        # Whether nothing has moved there for --hang-timeout.
+        self.is_still = False
 
     @property
     def is_near(self) -> bool:
@@ -180,6 +188,9 @@ class Rendezvous:
         self._signum = 0
         self._newcomers: tuple[str, ...] = ()
         self._own_address = ""
+        # Number -> who has asked, and its own number for the question.
+        self._questions: dict[int, tuple[int, int]] = {}
+        self._num_questions = 0
         self._is_successor = past is not None
         if past is not None:
             loss = _Loss(past.node_rank, past.hostname, past.why, now, past.is_dead)
@@ -210,17 +221,31 @@ class Rendezvous:
         node.heard_at = now
         if isinstance(message, Ping):
             self.outbox.append((key, Pong()))
+        elif isinstance(message, Ask):
+            self._pass_on(key, message)
+        elif isinstance(message, Answer):
+            asker, number = self._questions.get(message.number, (-1, 0))
+            if asker in self._nodes:
+                self.outbox.append((asker, message._replace(number=number)))
         elif isinstance(message, Leave):
             self._remove(key, message.reason, now, is_dead=True)
         elif isinstance(message, Ready):
             if message.generation == self._generation + 1:
                 self._unready.discard(key)
-                node.join = node.join._replace(master_port=message.master_port)
+                node.join = node.join._replace(
+                    master_port=message.master_port, horovod=message.horovod
+                )
                 self._start_if_possible(now)
         elif message.generation != self._generation or node.rank < 0:  # type: ignore[union-attr]
             return  # of an attempt that is over
         elif isinstance(message, Failing):
-            self._end_attempt(f"a rank on {self._name(node)} has failed", now)
+            what = "nothing moves" if message.is_hang else "a rank has failed"
+            self._end_attempt(f"{what} on {self._name(node)}", now, is_hang=message.is_hang)
+        elif isinstance(message, Still):
+            node.is_still = message.is_still
+            active = [other for _, other in self._active()]
+            if all(other.is_still or other.outcome is not None for other in active):
+                self._end_attempt("nothing moves on any node", now, is_hang=True)
         elif isinstance(message, Stopping):
             self._stop(node, message.signum, now)
         elif isinstance(message, Settled):
@@ -309,6 +334,14 @@ class Rendezvous:
             )
         return None
 
+    def _pass_on(self, asker: int, question: Ask) -> None:
+        """Ask all other nodes what one of them wants to know."""
+        self._num_questions += 1
+        self._questions[self._num_questions] = (asker, question.number)
+        self._questions.pop(self._num_questions - _MOST_QUESTIONS, None)
+        passed = question._replace(number=self._num_questions)
+        self.outbox += [(key, passed) for key, _ in self._active() if key != asker]
+
     def _keep_waiting(self, key: int, node: _Node, now: float) -> None:
         """Let a newcomer in by a restart, where there is a place for it; else it waits."""
         active = sum(other.rank >= 0 for other in self._nodes.values())
@@ -366,7 +399,7 @@ class Rendezvous:
         self._unsettled = {key for key, _ in chosen}
         self._unready = set(self._unsettled)
         for node in self._nodes.values():
-            node.rank, node.outcome = -1, None
+            node.rank, node.outcome, node.is_still = -1, None, False
         for rank, (_, node) in enumerate(chosen):
             node.rank = rank
         world_size = sum(node.join.num_workers for _, node in chosen)
@@ -390,6 +423,7 @@ class Rendezvous:
                 deputies=deputies,
                 coordinator_rank=own_rank,
                 coordinator_host=self.rules.hostname,
+                horovod=chosen[0][1].join.horovod,
             )
             self.outbox.append((key, assigned))
             first_rank += node.join.num_workers
@@ -455,11 +489,11 @@ class Rendezvous:
 
     # --- how an attempt ends --------------------------------------------------------------------
 
-    def _end_attempt(self, reason: str, now: float) -> None:
+    def _end_attempt(self, reason: str, now: float, *, is_hang: bool = False) -> None:
         """Let all ranks end; the first reason counts."""
         if self._phase == "running":
             self._phase, self._since = "ending", now
-            self._tell_all(Stop(self._generation, reason, 0))
+            self._tell_all(Stop(self._generation, reason, is_hang=is_hang))
 
     def _stop(self, node: _Node, signum: int, now: float) -> None:
         """Let all ranks of all nodes know, once, that somebody has asked one of them to stop."""
@@ -487,7 +521,7 @@ class Rendezvous:
         node.outcome = outcome
         self._unsettled.discard(key)
         if not outcome.succeeded:
-            self._end_attempt(f"a rank on {self._name(node)} has failed", now)
+            self._end_attempt(f"a rank has failed on {self._name(node)}", now)
         self._decide_if_known(now)
 
     def _remove(self, key: int, why: str, now: float, *, is_dead: bool) -> None:

@@ -13,7 +13,11 @@ from launcher.options.spec import LaunchSpec
 from launcher.plan.interpreter import make_command_line
 from launcher.plan.plan import LaunchPlan, WorkerPlan
 from launcher.plan.program import program_kind
-from launcher.ranks import Place, format_ranges
+from launcher.ranks import Assignment, Place, format_ranges
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.plan.nodes import NodeGroup
 
 # The values that decide the layout, with the option each one comes from.
 _LAYOUT = (
@@ -42,21 +46,27 @@ _KEPT = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "MASTER_ADDR")
 _SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "API_KEY", "CREDENTIAL")
 
 
-def render_plan(spec: LaunchSpec, plan: LaunchPlan, method: str) -> str:
-    """Return the plan as text. method: `warm` or `spawn`, how the workers would be started."""
+def render_plan(
+    spec: LaunchSpec, plan: LaunchPlan, method: str, group: NodeGroup | None = None
+) -> str:
+    """Return the plan as text. method: `warm` or `spawn`, how the workers would be started.
+
+    group: the nodes of the run; None where this one is the only one.
+    """
     assignment = plan.assignment
     warm = "a fork server that imports the heavy modules once"
     how = warm if method == "warm" else "one exec each"
     tasks = [worker.task for worker in plan.workers if worker.task]
     if tasks:
         how += f", for the processes that {tasks[0].place.starter} has started"
+    nodes = "1 node" if assignment.num_nodes == 1 else f"{assignment.num_nodes} nodes"
     store = f"store of rank 0: {assignment.master_addr}:{assignment.master_port}"
-    lines = [
-        f"{assignment.world_size} workers on {assignment.num_nodes} node, started by {how}",
-        store + (" (another port in the real run)" if spec.master_port is None else ""),
-        "",
-        "options:",
-    ]
+    if spec.master_port is None:
+        store += " (another port in the real run)"
+    lines = [f"{assignment.world_size} workers on {nodes}, started by {how}", store]
+    if group is not None:
+        lines += _render_group(group, assignment)
+    lines += ["", "options:"]
     for name in _LAYOUT[1:] if tasks else _LAYOUT:
         origin = spec.provenance.get(name, "default")
         lines.append(f"  {name} = {getattr(spec, name)}   ({origin})")
@@ -87,6 +97,20 @@ def render_rank(spec: LaunchSpec, place: Place, variables: Mapping[str, str]) ->
             + (f"   ({origins[name]})" if name in origins else "")
         )
     return "\n".join(lines)
+
+
+def _render_group(group: NodeGroup, assignment: Assignment) -> list[str]:
+    """Return how the nodes come together, and what is assumed of the others."""
+    of_each = f"as if each node had {assignment.local_world_size} workers"
+    number = f"rank {group.node_rank}, and"
+    if group.node_rank is None:
+        number = "rank 0, though ranks go by arrival, and"
+    source = group.sources.get("host", "")
+    known = "with a secret" if group.secret else "without a secret"
+    return [
+        f"the nodes meet at {group.host}:{group.port}, {known} ({source})",
+        f"shown is the node with {number} {of_each}",
+    ]
 
 
 def _render_worker(worker: WorkerPlan) -> list[str]:

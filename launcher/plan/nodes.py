@@ -14,7 +14,7 @@ from typing import NamedTuple
 from launcher.errors import UsageError
 from launcher.options.option import PROG
 from launcher.options.spec import LaunchSpec
-from launcher.ranks import Place
+from launcher.ranks import Assignment, Place, make_places
 
 # As torchrun's.
 _DEFAULT_PORT = 29400
@@ -72,6 +72,17 @@ class Node(NamedTuple):
     alike: dict[str, str]
     # Of the workers, where an engine has given them; else empty.
     places: tuple[Place, ...] = ()
+
+
+def preview(group: NodeGroup, local_world_size: int) -> Assignment:
+    """Return what this node would be told, were all nodes there and had as many workers."""
+    node_rank = group.node_rank or 0
+    return Assignment(
+        attempt=0,
+        places=make_places(node_rank, [local_world_size] * group.max_nodes),
+        master_addr=group.master_addr or group.host,
+        master_port=group.master_port,
+    )
 
 
 def find_nodes(spec: LaunchSpec, environ: Mapping[str, str]) -> NodeGroup | None:
