@@ -41,6 +41,9 @@ PING_S = 1.0
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 
+# Said of a port that another program serves.
+IS_STRANGER = "does not answer as a launcher does"
+
 # How long a deputy may take to accept a connection and to prove who it is.
 _DEPUTY_S = 2.0
 
@@ -198,6 +201,11 @@ class Member:
             self._say(Stopping(self._generation, self._signum))
         if self._account is not None:
             self._say(self._settled())
+
+    def note_obstacle(self, why: str) -> None:
+        """Take note of what stands in the way for now, in case that nothing comes of it in time."""
+        if self.state == "seeking":
+            self._why = why
 
     def miss(self, why: str, now: float) -> None:
         """Take note that nobody was reached, and why."""
@@ -358,6 +366,8 @@ _NOTHING: dict[str, Any] = {"workers": [], "node_failure": "", "obstacle": "", "
 
 
 def _hint_for(why: str) -> str:
+    if IS_STRANGER in why:
+        return "Choose another port, the same on all nodes: --rdzv-endpoint HOST:PORT"
     if "refused" in why:
         return (
             "Is the launcher running on that node, with the same endpoint and port? Type there:"

@@ -15,12 +15,12 @@ from typing import Any
 
 from launcher.diagnosis.outcome import AttemptOutcome
 from launcher.diagnosis.report import FailureReport
-from launcher.errors import LauncherError
+from launcher.errors import RendezvousError
 from launcher.events import PeersStop
 from launcher.nodes.account import make_account
 from launcher.nodes.coordinator import Elastic
 from launcher.nodes.link import CONNECT_S, Link, Listener, connect, listen
-from launcher.nodes.member import LetGo, Member, Reach, Say, Seek, Serve
+from launcher.nodes.member import IS_STRANGER, LetGo, Member, Reach, Say, Seek, Serve
 from launcher.nodes.messages import Assigned, Join, Message, Pong, Refused, Relocate, Stop
 from launcher.nodes.rendezvous import OWN, Past, Rendezvous, Route, Rules
 from launcher.nodes.restart import RestartPolicy, Verdict
@@ -37,11 +37,17 @@ if TYPE_CHECKING:
 # How often is looked whether something is due: at once while nobody is found yet.
 _BUSY_TICK_S, _TICK_S = 0.05, 0.25
 
-# How long the coordinator waits at its end for the others to have heard the verdict.
+# How long the coordinator waits at least, at its end, for the others to have heard the verdict.
 _FAREWELL_S = 2.0
 
 # A successor tells those who look at the endpoint where the run goes on.
 _RELOCATE_S = 1.0
+
+# Refusals that another attempt would meet again, and what to do.
+_FINAL_REFUSALS = {
+    "secret": "Give all nodes the same: LAUNCHER_SECRET or --secret-file",
+    "version": "Install the same launcher on all nodes.",
+}
 
 # A node whose coordinator is heard of so long after another node has said that it is lost.
 _SURE_S = 1.0
@@ -135,9 +141,13 @@ class RemoteCoordinator:
         self._moved: tuple[str, int] | None = None
         self._lookup: Lookup | None = None
         self._untried: list[Address] = []
+        # The name that was typed for an address.
+        self._typed: dict[Address, str] = {}
         # Of the endpoint, as the last look has found them.
         self._known_addresses: list[Address] = []
         self._attempt_ends_at: float | None = None
+        # Where that leads to, in words.
+        self._where = ""
         self._host_link: Link | None = None
         self._relocation: Link | None = None
         self._endpoint: Address | None = None
@@ -240,7 +250,7 @@ class RemoteCoordinator:
         if self._member.state != "over":
             self._member.leave("it has left")
             self._act()
-        ends_at = self._loop.clock() + _FAREWELL_S
+        ends_at = self._loop.clock() + max(_FAREWELL_S, self._group.node_timeout_s)
         self._loop.cancel_timer(self._tick)
         while self._waits_for_farewell() and self._loop.clock() < ends_at:
             self._loop.set_timer(_nothing, 0.1)
@@ -420,8 +430,8 @@ class RemoteCoordinator:
 
     def _tick(self) -> None:
         now = self._loop.clock()
-        if self._attempt_ends_at is not None and now >= self._attempt_ends_at:
-            self._miss_address("the connection timed out")
+        if self._attempt_ends_at is not None:
+            self._look_at_attempt(self._attempt_ends_at, now)
         self._member.tick(now)
         if self._rendezvous is not None:
             self._rendezvous.tick(now)
@@ -434,6 +444,7 @@ class RemoteCoordinator:
         """Look up the endpoint's host; it may have several addresses, and names."""
         self._untried = []
         self._why = ""
+        self._typed = {}
         self._hosts = [host.strip() for host in self._group.host.split(",") if host.strip()]
         self._look_up_next()
 
@@ -448,10 +459,12 @@ class RemoteCoordinator:
             self._untried += addresses
             self._look_up_next()
             return
+        self._member.note_obstacle(f"no name server says what {host} is")
 
         def note(found: list[Address], why: str) -> None:
             self._lookup = None
             self._untried += found
+            self._typed.update(dict.fromkeys(found, host))
             if not found:
                 self._why = f"the name {host} is not known here ({why})"
             self._look_up_next()
@@ -480,6 +493,7 @@ class RemoteCoordinator:
                 elif error.errno == errno.EACCES:
                     self._why = f"this user may not serve at port {address[1]}"
                 continue
+            self._note_loopback(address)
             self._begin_to_serve(listening)
             return True
         if self._group.is_host and self._endpoint is None:
@@ -494,6 +508,17 @@ class RemoteCoordinator:
                 self._begin_to_serve(listening)
                 return True
         return False
+
+    def _note_loopback(self, address: Address) -> None:
+        """Keep a hint for a node that nobody comes to: it may not be where all others look."""
+        if str(address[0]).startswith(_LOOPBACK):
+            host = self._typed.get(address, "")
+            name = f"{host} means {address[0]} here" if host else str(address[0])
+            hint = (
+                f"{name}: a loopback address, by which a node meets itself. Name one of them by an"
+                " address that all reach: --rdzv-endpoint ADDRESS:PORT"
+            )
+            self._rules = self._rules._replace(lonely_hint=hint)
 
     def _widen(self, address: Address) -> Address:
         """Return the address to bind: all of this host where its name means loopback here only."""
@@ -547,7 +572,7 @@ class RemoteCoordinator:
             self._member.miss(self._why, self._loop.clock())
 
     def _reach_address(self, address: Address) -> None:
-        where = _show(address)
+        where = self._where = self._show(address)
 
         def lose(link: Link, error: Exception) -> None:
             self._leave_link(link, where, error)
@@ -557,12 +582,13 @@ class RemoteCoordinator:
                 self._loop, address, self._credentials, self._meet, self._hear_coordinator, lose
             )
         except OSError as error:
-            self._why = f"{where} cannot be reached: {error.strerror}"
+            self._why = f"{where} cannot be reached: {_reason(error)}"
             self._reach_next()
             return
         self._to_coordinator = link
         self._attempt_ends_at = self._loop.clock() + CONNECT_S
         self._why = f"{where} does not answer (the connection timed out)"
+        self._member.note_obstacle(self._why)
 
     def _meet(self, link: Link) -> None:
         """Begin to talk to a coordinator that has proved that it is one of this run."""
@@ -582,10 +608,17 @@ class RemoteCoordinator:
             return
         self._member.join = self._member.join._replace(port=self._listener.port)
 
-    def _miss_address(self, why: str) -> None:
+    def _look_at_attempt(self, ends_at: float, now: float) -> None:
+        """See how far a connection has come that is to lead to the coordinator."""
+        link = self._to_coordinator
+        if link is not None and link.is_connected:
+            self._why = f"what is at {self._where} {IS_STRANGER}"
+            self._member.note_obstacle(self._why)
+        if now < ends_at:
+            return
         self._attempt_ends_at = None
-        if self._to_coordinator is not None:
-            self._to_coordinator.close()
+        if link is not None:
+            link.close()
             self._to_coordinator = None
         self._reach_next()
 
@@ -603,20 +636,27 @@ class RemoteCoordinator:
         else:
             self._why = self._explain(where, error)
             is_taken = isinstance(error, Refusal) and error.kind == "run"
-            if isinstance(error, Refusal) and error.kind in ("secret", "version"):
-                self._member.error = LauncherError(f"{self._why[0].upper()}{self._why[1:]}.")
-                self._member.error.exit_code = 3
+            if isinstance(error, Refusal) and error.kind in _FINAL_REFUSALS:
+                text = f"{self._why[0].upper()}{self._why[1:]}."
+                self._member.error = RendezvousError(text, hint=_FINAL_REFUSALS[error.kind])
             elif is_taken and self._endpoint is not None and self._serve_as_guest():
                 pass
             else:
                 self._reach_next()
         self._act()
 
+    def _show(self, address: Address) -> str:
+        """Return an address in words, with the name that was typed for it."""
+        if address in self._typed:
+            return f"{self._typed[address]}:{address[1]} ({address[0]})"
+        host = f"[{address[0]}]" if len(address) == 4 else str(address[0])
+        return f"{host}:{address[1]}"
+
     def _explain(self, where: str, error: Exception) -> str:
         if not isinstance(error, Refusal):
             return f"{where} cannot be reached: {_reason(error)}"
         if error.kind == "secret":
-            return f"the launcher at {where} has another secret: LAUNCHER_SECRET or --secret-file"
+            return f"the launcher at {where} has another secret"
         if error.kind == "version":
             return f"the launcher at {where} is of another version (protocol {error.detail})"
         return f"at {where} another run is served, with another --rdzv-id"
@@ -789,8 +829,3 @@ def _reason(error: Exception) -> str:
         return "its launcher has ended (the connection was closed)"
     text = getattr(error, "strerror", None) or str(error)
     return text[:1].lower() + text[1:]
-
-
-def _show(address: Address) -> str:
-    host = f"[{address[0]}]" if len(address) == 4 else str(address[0])
-    return f"{host}:{address[1]}"

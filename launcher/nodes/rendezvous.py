@@ -96,6 +96,8 @@ class Rules(NamedTuple):
     master_port: int = 0
     hostname: str = ""
     run_dir: str | None = None
+    # What to tell the user where no other node has come.
+    lonely_hint: str = ""
 
     @property
     def is_elastic(self) -> bool:
@@ -483,6 +485,8 @@ class Rendezvous:
             "Start the launcher on the others with the same --rdzv-endpoint or --master-addr, or"
             " give them more time: --rdzv-conf join_timeout=SECONDS"
         )
+        if len(here) == 1 and self.rules.lonely_hint:
+            hint = self.rules.lonely_hint
         for key in self._nodes:
             self.outbox.append((key, Refused(text, hint, _RENDEZVOUS_CODE)))
         self._phase = "over"
@@ -532,7 +536,7 @@ class Rendezvous:
         self._unsettled.discard(key)
         self._unready.discard(key)
         if node.rank < 0 or self._phase == "over":
-            if self._phase == "gathering":
+            if self._phase == "gathering" and key != OWN:
                 self.news.append(f"{node.join.hostname} has gone again: {why}")
                 self._start_if_possible(now)
             return
