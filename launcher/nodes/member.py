@@ -368,6 +368,8 @@ _NOTHING: dict[str, Any] = {"workers": [], "node_failure": "", "obstacle": "", "
 def _hint_for(why: str) -> str:
     if IS_STRANGER in why:
         return "Choose another port, the same on all nodes: --rdzv-endpoint HOST:PORT"
+    if "another run" in why:
+        return "Type the same --rdzv-id on all nodes, or choose another endpoint."
     if "refused" in why:
         return (
             "Is the launcher running on that node, with the same endpoint and port? Type there:"

@@ -510,15 +510,15 @@ class RemoteCoordinator:
         return False
 
     def _note_loopback(self, address: Address) -> None:
-        """Keep a hint for a node that nobody comes to: it may not be where all others look."""
+        """Keep a doubt for the case that nobody comes: this may not be where the others look."""
         if str(address[0]).startswith(_LOOPBACK):
             host = self._typed.get(address, "")
             name = f"{host} means {address[0]} here" if host else str(address[0])
-            hint = (
+            doubt = (
                 f"{name}: a loopback address, by which a node meets itself. Name one of them by an"
                 " address that all reach: --rdzv-endpoint ADDRESS:PORT"
             )
-            self._rules = self._rules._replace(lonely_hint=hint)
+            self._rules = self._rules._replace(doubt=doubt)
 
     def _widen(self, address: Address) -> Address:
         """Return the address to bind: all of this host where its name means loopback here only."""

@@ -96,8 +96,8 @@ class Rules(NamedTuple):
     master_port: int = 0
     hostname: str = ""
     run_dir: str | None = None
-    # What to tell the user where no other node has come.
-    lonely_hint: str = ""
+    # Why others may not find the endpoint, and what to type, or "".
+    doubt: str = ""
 
     @property
     def is_elastic(self) -> bool:
@@ -485,8 +485,8 @@ class Rendezvous:
             "Start the launcher on the others with the same --rdzv-endpoint or --master-addr, or"
             " give them more time: --rdzv-conf join_timeout=SECONDS"
         )
-        if len(here) == 1 and self.rules.lonely_hint:
-            hint = self.rules.lonely_hint
+        if len(here) == 1 and self.rules.doubt:
+            hint = self.rules.doubt
         for key in self._nodes:
             self.outbox.append((key, Refused(text, hint, _RENDEZVOUS_CODE)))
         self._phase = "over"
