@@ -118,8 +118,10 @@ class Member:
         self._generation = -1
         self._node_rank = -1
         self._failing = False
-        self._signum = 0
+        self._stopping: Stopping | None = None
+        # How it has ended here, and whether that was judged.
         self._account: dict[str, Any] | None = None
+        self._is_judged = False
         self._ready: Ready | None = None
         self._is_waiting = False
 
@@ -153,12 +155,12 @@ class Member:
         """Let the coordinator know whether nothing has moved here for too long."""
         self._say(Still(self._generation, is_still))
 
-    def stop_all(self, signum: int) -> None:
-        """Let the others know that a signal asks to stop."""
-        if self._generation < 0 or self._node_rank < 0:
+    def stop_all(self, signum: int, *, is_for_all: bool = False) -> None:
+        """Let the others know that a signal asks to stop: this node, or the whole run."""
+        if self._generation < 0 or self._node_rank < 0 or self._stopping:
             return
-        self._signum = signum
-        self._say(Stopping(self._generation, signum))
+        self._stopping = Stopping(self._generation, signum, is_for_all)
+        self._say(self._stopping)
 
     def settle(self, account: dict[str, Any]) -> None:
         """Say how the attempt has ended here."""
@@ -197,8 +199,8 @@ class Member:
                 generation=self._generation, old_rank=self._node_rank, is_dead=is_dead
             )
         )
-        if self._signum:
-            self._say(Stopping(self._generation, self._signum))
+        if self._stopping:
+            self._say(self._stopping)
         if self._account is not None:
             self._say(self._settled())
 
@@ -252,6 +254,8 @@ class Member:
                 self.stop = message
         elif isinstance(message, Decided):
             self._take_verdict(message)
+        elif isinstance(message, Leave):
+            self._lose(message.reason, now, is_dead=True, has_left=True)
 
     def tick(self, now: float) -> None:
         """See whether anything is due."""
@@ -285,14 +289,15 @@ class Member:
         self._generation, self._node_rank = assigned.generation, assigned.node_rank
         self._deputies = assigned.deputies
         self.run_name, self.address = assigned.run_name, assigned.address
-        self._failing, self._signum, self._account = False, 0, None
-        self._ready, self._is_waiting = None, False
+        self._failing, self._stopping, self._account = False, None, None
+        self._ready, self._is_judged, self._is_waiting = None, False, False
 
     def _take_verdict(self, decided: Decided) -> None:
         is_restart = decided.action == "restart"
         if is_restart and decided.generation != self._generation:
             return
         self.decided = decided
+        self._is_judged = True
         if not is_restart:
             self.state = "over"
             if not self.is_own:
@@ -300,7 +305,7 @@ class Member:
         elif self._ready is not None:
             self._say(self._ready)  # a new coordinator has decided what another had already
 
-    def _lose(self, why: str, now: float, *, is_dead: bool) -> None:
+    def _lose(self, why: str, now: float, *, is_dead: bool, has_left: bool = False) -> None:
         """Go on without the coordinator: look for it, for its deputy, or be that."""
         self.actions.append(LetGo())
         self.is_own = False
@@ -318,6 +323,7 @@ class Member:
             hostname=old.coordinator_host if old else "",
             why=why,
             is_dead=is_dead,
+            has_left=has_left,
         )
         if self.stop is None and self.decided is None and self.assigned is not None:
             self.stop = Stop(self._generation, f"the coordinator was lost: {why}")
@@ -347,7 +353,7 @@ class Member:
     def _settled(self) -> Settled:
         assert self._account is not None
         account = self._account
-        if self.decided is not None:
+        if self._is_judged:
             # It was judged already; what counts now is that the coordinator was lost after that.
             account = {**_NOTHING, "duration": account["duration"]}
         return Settled(self._generation, {**account, "latency": self.latency_s})

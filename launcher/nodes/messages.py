@@ -69,6 +69,8 @@ class Stopping(NamedTuple):
 
     generation: int
     signum: int
+    # Whether it was meant for the run; else a node of an elastic one leaves.
+    is_for_all: bool = False
 
 
 class Settled(NamedTuple):
@@ -79,7 +81,7 @@ class Settled(NamedTuple):
 
 
 class Leave(NamedTuple):
-    """The node takes no part any more."""
+    """The node takes no part any more; the coordinator says it, too."""
 
     reason: str
 

@@ -181,7 +181,7 @@ class RemoteCoordinator:
                     before.close()  # only now: the new one is another
             member.make_ready(self._master_port(), self._open_store())
         self._act()
-        while member.assigned is None and member.decided is None and member.error is None:
+        while member.assigned is None and not self._has_ended and member.error is None:
             if not turn():
                 return None
         if member.error is not None:
@@ -221,6 +221,11 @@ class RemoteCoordinator:
             self._end_question()
 
     @property
+    def _has_ended(self) -> bool:
+        decided = self._member.decided
+        return decided is not None and decided.action != "restart"
+
+    @property
     def peers(self) -> RemoteCoordinator:
         """Who is to know at once what concerns all nodes."""
         return self
@@ -240,9 +245,9 @@ class RemoteCoordinator:
         self._member.tell_still(is_still=is_still)
         self._act()
 
-    def report_signal(self, signum: int) -> None:
-        """Let the other nodes know that a signal asks to stop."""
-        self._member.stop_all(signum)
+    def report_signal(self, signum: int, *, is_for_all: bool = False) -> None:
+        """Let the other nodes know that a signal asks to stop: this node, or the whole run."""
+        self._member.stop_all(signum, is_for_all=is_for_all)
         self._act()
 
     def close(self) -> None:
@@ -550,7 +555,8 @@ class RemoteCoordinator:
 
     def _take_over(self, past: Past) -> None:
         assert self._member.assigned is not None or past.generation >= 0
-        self._say(f"the coordinator was lost ({past.why}); this node coordinates the run now")
+        how = "has left" if past.has_left else "was lost"
+        self._say(f"the coordinator {how} ({past.why}); this node coordinates the run now")
         # Rank 0 will be somewhere else.
         self._rules = self._rules._replace(run_name=self._member.run_name, master_addr="")
         self._serve(past)
