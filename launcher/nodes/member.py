@@ -358,6 +358,8 @@ _NOTHING: dict[str, Any] = {"workers": [], "node_failure": "", "obstacle": "", "
 
 
 def _hint_for(why: str) -> str:
+    if "another run" in why:
+        return "Type the same --rdzv-id on all nodes, or choose another endpoint."
     if "refused" in why:
         return (
             "Is the launcher running on that node, with the same endpoint and port? Type there:"

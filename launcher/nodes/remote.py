@@ -538,6 +538,13 @@ class RemoteCoordinator:
         return address
 
     def _begin_to_serve(self, listening: Any) -> None:
+        if str(listening.getsockname()[0]).startswith(_LOOPBACK):
+            self._rules = self._rules._replace(
+                doubt=(
+                    f"Other hosts cannot reach {self._group.host}, which is this host alone: type"
+                    " an address of it that they know."
+                )
+            )
         self._listener = self._make_listener(listening)
         self._serve(None)
 

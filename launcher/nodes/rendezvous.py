@@ -96,6 +96,8 @@ class Rules(NamedTuple):
     master_port: int = 0
     hostname: str = ""
     run_dir: str | None = None
+    # Why others may not find the endpoint, or "".
+    doubt: str = ""
 
     @property
     def is_elastic(self) -> bool:
@@ -479,7 +481,7 @@ class Rendezvous:
             f"In {self.rules.join_timeout_s:g} s {len(here)} of {_nodes_text(self.rules)} nodes"
             f" have come ({names}){whom}."
         )
-        hint = (
+        hint = self.rules.doubt or (
             "Start the launcher on the others with the same --rdzv-endpoint or --master-addr, or"
             " give them more time: --rdzv-conf join_timeout=SECONDS"
         )
