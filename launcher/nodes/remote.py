@@ -141,6 +141,7 @@ class RemoteCoordinator:
         self._host_link: Link | None = None
         self._relocation: Link | None = None
         self._endpoint: Address | None = None
+        self._tick_at: float | None = None
         self._has_begun = False
         self._told_stop: object = None
         # How a question of another node is answered; set by whoever can.
@@ -274,7 +275,6 @@ class RemoteCoordinator:
         if self._member.state != "over":
             self._member.leave("it has left")
             self._act()
-        self._loop.cancel_timer(self._tick)
 
     def close_now(self) -> None:
         """Close all connections, whoever still listens."""
@@ -407,7 +407,7 @@ class RemoteCoordinator:
             self._loop.post(_as_event(member.stop))
         is_busy = member.state in ("seeking", "resuming")
         if member.state != "over" or self._rendezvous is not None:
-            self._loop.set_timer(self._tick, _BUSY_TICK_S if is_busy else _TICK_S)
+            self._set_tick(_BUSY_TICK_S if is_busy else _TICK_S)
 
     def _send_outbox(self) -> None:
         if self._rendezvous is None:
@@ -453,7 +453,15 @@ class RemoteCoordinator:
         elif self._to_coordinator is not None:
             self._to_coordinator.send(message)
 
+    def _set_tick(self, delay_s: float) -> None:
+        """Look at the clock in so many seconds, or sooner: messages must not put it off for ever."""
+        at = self._loop.clock() + delay_s
+        if self._tick_at is None or at < self._tick_at:
+            self._tick_at = at
+            self._loop.set_timer(self._tick, delay_s)
+
     def _tick(self) -> None:
+        self._tick_at = None
         now = self._loop.clock()
         if self._attempt_ends_at is not None and now >= self._attempt_ends_at:
             self._miss_address("the connection timed out")

@@ -238,6 +238,9 @@ class Rendezvous:
                     master_port=message.master_port, horovod=message.horovod
                 )
                 self._start_if_possible(now)
+        elif isinstance(message, Stopping):
+            if node.rank >= 0:  # in whichever attempt: the run is to stop
+                self._stop(node, message.signum, now)
         elif message.generation != self._generation or node.rank < 0:  # type: ignore[union-attr]
             return  # of an attempt that is over
         elif isinstance(message, Failing):
@@ -248,8 +251,6 @@ class Rendezvous:
             active = [other for _, other in self._active()]
             if all(other.is_still or other.outcome is not None for other in active):
                 self._end_attempt("nothing moves on any node", now, is_hang=True)
-        elif isinstance(message, Stopping):
-            self._stop(node, message.signum, now)
         elif isinstance(message, Settled):
             self._settle(key, node, message, now)
 
@@ -499,7 +500,7 @@ class Rendezvous:
 
     def _stop(self, node: _Node, signum: int, now: float) -> None:
         """Let all ranks of all nodes know, once, that somebody has asked one of them to stop."""
-        if self._signum:
+        if self._signum or self._phase == "over":
             return
         self._signum = signum
         reason = f"{self._name(node)} received {signal_name(signum)}"
@@ -533,6 +534,11 @@ class Rendezvous:
         self._given_ranks.pop(node.join.node_rank, None)
         self._unsettled.discard(key)
         self._unready.discard(key)
+        if key == OWN and self._phase == "gathering":
+            # Whoever has come looks for another coordinator, as if there had been none yet.
+            self._nodes.clear()
+            self._phase = "over"
+            return
         if node.rank < 0 or self._phase == "over":
             if self._phase == "gathering":
                 self.news.append(f"{node.join.hostname} has gone again: {why}")
