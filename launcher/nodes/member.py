@@ -138,6 +138,9 @@ class Member:
 
     def make_ready(self, master_port: int, horovod: str = "") -> None:
         """Take part in the next attempt: all ranks of the last one have ended here."""
+        if self.state == "over":
+            self.assigned = None  # it was decided meanwhile that there is none
+            return
         if self.assigned is None:
             self.join = self.join._replace(master_port=master_port, horovod=horovod)
             return
@@ -296,14 +299,15 @@ class Member:
         is_restart = decided.action == "restart"
         if is_restart and decided.generation != self._generation:
             return
+        if is_restart and self._ready is not None:
+            self._say(self._ready)  # a new coordinator has decided what another had already
+            return
         self.decided = decided
         self._is_judged = True
         if not is_restart:
             self.state = "over"
             if not self.is_own:
                 self.actions.append(LetGo())  # and so the coordinator knows that it was heard
-        elif self._ready is not None:
-            self._say(self._ready)  # a new coordinator has decided what another had already
 
     def _lose(self, why: str, now: float, *, is_dead: bool, has_left: bool = False) -> None:
         """Go on without the coordinator: look for it, for its deputy, or be that."""

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _BUSY_TICK_S, _TICK_S = 0.05, 0.25
 
 # How long the coordinator waits at least, at its end, for the others to have heard the verdict.
-_FAREWELL_S = 2.0
+FAREWELL_S = 2.0
 
 # A successor tells those who look at the endpoint where the run goes on.
 _RELOCATE_S = 1.0
@@ -151,6 +151,7 @@ class RemoteCoordinator:
         self._host_link: Link | None = None
         self._relocation: Link | None = None
         self._endpoint: Address | None = None
+        self._tick_at: float | None = None
         self._has_begun = False
         self._told_stop: object = None
         # How a question of another node is answered; set by whoever can.
@@ -170,35 +171,59 @@ class RemoteCoordinator:
         Raises RendezvousError, EnvironmentMismatch or LauncherError where there is no run for this
         node.
         """
-        member = self._member
+        self.begin_to_join()
+        while not self.has_part:
+            if not turn():
+                return None
+        return self.part()
+
+    def begin_to_join(self) -> None:
+        """Ask for a part in the next attempt."""
         if not self._has_begun:
             self._has_begun = True
-            member.begin()
+            self._member.begin()
         else:
             if not self._group.master_port:
                 before, self._reserved = self._reserved, reserve_port("0.0.0.0")
                 if before is not None:
                     before.close()  # only now: the new one is another
-            member.make_ready(self._master_port(), self._open_store())
+            self._member.make_ready(self._master_port(), self._open_store())
         self._act()
-        while member.assigned is None and not self._has_ended and member.error is None:
-            if not turn():
-                return None
-        if member.error is not None:
-            raise member.error
-        return self._make_assignment(member.assigned) if member.assigned else None
+
+    @property
+    def has_part(self) -> bool:
+        """Whether it is known what this node's part is, be it that there is none."""
+        member = self._member
+        return bool(member.assigned or member.decided or member.error)
+
+    def part(self) -> Assignment | None:
+        """Return this node's part once it is known; see `join`."""
+        if self._member.error is not None:
+            raise self._member.error
+        return self._make_assignment(self._member.assigned) if self._member.assigned else None
 
     def settle(self, outcome: AttemptOutcome, turn: Callable[[], object]) -> Verdict:
         """Tell how the attempt has ended here, and return what all nodes are to do."""
-        member = self._member
-        if member.decided is None:
-            member.settle(make_account(outcome, self._loop.clock()))
-            self._act()
-        while member.decided is None and member.error is None:
+        self.begin_to_settle(outcome)
+        while not self.is_settled:
             turn()
-        if member.error is not None:
-            raise member.error
-        assert member.decided is not None
+        return self.settled_verdict()
+
+    def begin_to_settle(self, outcome: AttemptOutcome) -> None:
+        """Tell how the attempt has ended here, unless it is decided already what follows."""
+        if self._member.decided is None:
+            self._member.settle(make_account(outcome, self._loop.clock()))
+            self._act()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known what all nodes are to do."""
+        return self._member.decided is not None or self._member.error is not None
+
+    def settled_verdict(self) -> Verdict:
+        """Return what all nodes are to do, once it is known; see `settle`."""
+        if self._member.error is not None:
+            raise self._member.error
         return self._make_verdict()
 
     def verdict(self) -> Verdict | None:
@@ -219,11 +244,6 @@ class RemoteCoordinator:
             self._act()
         else:
             self._end_question()
-
-    @property
-    def _has_ended(self) -> bool:
-        decided = self._member.decided
-        return decided is not None and decided.action != "restart"
 
     @property
     def peers(self) -> RemoteCoordinator:
@@ -252,15 +272,23 @@ class RemoteCoordinator:
 
     def close(self) -> None:
         """Leave; where this node coordinates, see that all have heard how it ended."""
-        if self._member.state != "over":
-            self._member.leave("it has left")
-            self._act()
-        ends_at = self._loop.clock() + max(_FAREWELL_S, self._group.node_timeout_s)
-        self._loop.cancel_timer(self._tick)
-        while self._waits_for_farewell() and self._loop.clock() < ends_at:
+        self.begin_to_close()
+        ends_at = self._loop.clock() + max(FAREWELL_S, self._group.node_timeout_s)
+        while self.has_listeners and self._loop.clock() < ends_at:
             self._loop.set_timer(_nothing, 0.1)
             self._loop.turn(lambda event: None)
         self._loop.cancel_timer(_nothing)
+        self.close_now()
+
+    def begin_to_close(self) -> None:
+        """Leave, unless all is over."""
+        if self._member.state != "over":
+            self._member.leave("it has left")
+            self._act()
+
+    def close_now(self) -> None:
+        """Close all connections, whoever still listens."""
+        self._loop.cancel_timer(self._tick)
         self._let_go()
         if self._relocation is not None:
             self._relocation.close()
@@ -272,7 +300,9 @@ class RemoteCoordinator:
         if self._horovod is not None:
             self._horovod.close()
 
-    def _waits_for_farewell(self) -> bool:
+    @property
+    def has_listeners(self) -> bool:
+        """Whether somebody is still to hear what this node has said."""
         if self._rendezvous is not None:
             return any(key in self._links for key in self._rendezvous.keys)
         return self._to_coordinator is not None and self._to_coordinator.has_pending
@@ -387,7 +417,7 @@ class RemoteCoordinator:
             self._loop.post(_as_event(member.stop))
         is_busy = member.state in ("seeking", "resuming")
         if member.state != "over" or self._rendezvous is not None:
-            self._loop.set_timer(self._tick, _BUSY_TICK_S if is_busy else _TICK_S)
+            self._set_tick(_BUSY_TICK_S if is_busy else _TICK_S)
 
     def _send_outbox(self) -> None:
         if self._rendezvous is None:
@@ -433,7 +463,15 @@ class RemoteCoordinator:
         elif self._to_coordinator is not None:
             self._to_coordinator.send(message)
 
+    def _set_tick(self, delay_s: float) -> None:
+        """Look at the clock in so many seconds, or sooner: messages must not put it off for ever."""
+        at = self._loop.clock() + delay_s
+        if self._tick_at is None or at < self._tick_at:
+            self._tick_at = at
+            self._loop.set_timer(self._tick, delay_s)
+
     def _tick(self) -> None:
+        self._tick_at = None
         now = self._loop.clock()
         if self._attempt_ends_at is not None:
             self._look_at_attempt(self._attempt_ends_at, now)

@@ -243,6 +243,9 @@ class Rendezvous:
                     master_port=message.master_port, horovod=message.horovod
                 )
                 self._start_if_possible(now)
+        elif isinstance(message, Stopping):
+            if node.rank >= 0:  # in whichever attempt: the run is to stop
+                self._stop(key, node, message, now)
         elif message.generation != self._generation or node.rank < 0:  # type: ignore[union-attr]
             return  # of an attempt that is over
         elif isinstance(message, Failing):
@@ -253,8 +256,6 @@ class Rendezvous:
             active = [other for _, other in self._active()]
             if all(other.is_still or other.outcome is not None for other in active):
                 self._end_attempt("nothing moves on any node", now, is_hang=True)
-        elif isinstance(message, Stopping):
-            self._stop(key, node, message, now)
         elif isinstance(message, Settled):
             self._settle(key, node, message, now)
 
@@ -510,7 +511,7 @@ class Rendezvous:
         Where the others are enough to go on, only that node leaves.
         """
         signum = message.signum
-        if self._signum or node.leaves_for:
+        if self._signum or node.leaves_for or self._phase == "over":
             return
         reason = f"{self._name(node)} received {signal_name(signum)}"
         if not message.is_for_all and self._may_leave(key):
@@ -520,6 +521,7 @@ class Rendezvous:
                 self._dismiss(now)
             else:
                 self._end_attempt(f"{reason} and leaves", now)
+            return
             return
         self._signum = signum
         if self._phase == "gathering":
@@ -579,8 +581,13 @@ class Rendezvous:
         node = self._forget(key)
         if node is None:
             return
+        if key == OWN and self._phase == "gathering":
+            # Whoever has come looks for another coordinator, as if there had been none yet.
+            self._nodes.clear()
+            self._phase = "over"
+            return
         if node.rank < 0 or self._phase == "over":
-            if self._phase == "gathering" and key != OWN:
+            if self._phase == "gathering":
                 self.news.append(f"{node.join.hostname} has gone again: {why}")
                 self._start_if_possible(now)
             return
