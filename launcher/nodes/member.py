@@ -158,11 +158,11 @@ class Member:
         """Let the coordinator know whether nothing has moved here for too long."""
         self._say(Still(self._generation, is_still))
 
-    def stop_all(self, signum: int, *, is_for_all: bool = False) -> None:
+    def stop_all(self, signum: int, *, is_for_all: bool = False, is_forced: bool = False) -> None:
         """Let the others know that a signal asks to stop: this node, or the whole run."""
-        if self._generation < 0 or self._node_rank < 0 or self._stopping:
+        if self._generation < 0 or self._node_rank < 0 or (self._stopping and not is_forced):
             return
-        self._stopping = Stopping(self._generation, signum, is_for_all)
+        self._stopping = Stopping(self._generation, signum, is_for_all, is_forced)
         self._say(self._stopping)
 
     def settle(self, account: dict[str, Any]) -> None:

@@ -265,9 +265,11 @@ class RemoteCoordinator:
         self._member.tell_still(is_still=is_still)
         self._act()
 
-    def report_signal(self, signum: int, *, is_for_all: bool = False) -> None:
+    def report_signal(
+        self, signum: int, *, is_for_all: bool = False, is_forced: bool = False
+    ) -> None:
         """Let the other nodes know that a signal asks to stop: this node, or the whole run."""
-        self._member.stop_all(signum, is_for_all=is_for_all)
+        self._member.stop_all(signum, is_for_all=is_for_all, is_forced=is_forced)
         self._act()
 
     def close(self) -> None:
@@ -857,7 +859,7 @@ class RemoteCoordinator:
 
 
 def _as_event(stop: Stop) -> PeersStop:
-    return PeersStop(stop.reason, stop.signum, stop.is_hang)
+    return PeersStop(stop.reason, stop.signum, stop.is_hang, stop.is_forced)
 
 
 def _nothing() -> None:

@@ -511,7 +511,11 @@ class Rendezvous:
         Where the others are enough to go on, only that node leaves.
         """
         signum = message.signum
-        if self._signum or node.leaves_for or self._phase == "over":
+        if node.leaves_for or self._phase == "over":
+            return
+        if self._signum:
+            if message.is_forced:
+                self._tell_all(Stop(self._generation, "", signum, is_forced=True))
             return
         reason = f"{self._name(node)} received {signal_name(signum)}"
         if not message.is_for_all and self._may_leave(key):

@@ -19,7 +19,7 @@ PORT = 29400
 ENDPOINT = f"h1:{PORT}"
 
 # What the scripts of these tests begin with. `say` writes a line to stdout, which the launcher
-# tags; `wait` is for a file, which may be one of many that tests make, or not.
+# tags; `wait` is for a file that a test makes, `meet` for all other ranks of the attempt.
 PRELUDE = """\
 import json, os, signal, sys, time
 RANK, WORLD_SIZE = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -29,6 +29,10 @@ def say(text):
 def wait(name):
     while not os.path.exists(name):
         time.sleep(0.005)
+def meet():
+    open(f"here_{ATTEMPT}_{RANK}", "w").close()
+    for rank in range(WORLD_SIZE):
+        wait(f"here_{ATTEMPT}_{rank}")
 say(f"attempt {ATTEMPT}: rank {RANK} of {WORLD_SIZE} on {NODE}")
 """
 

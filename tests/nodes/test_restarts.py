@@ -23,7 +23,7 @@ SAY_MASTER = PRELUDE + "say('master ' + os.environ['MASTER_PORT'])\n"
 def test_the_count_is_the_same_on_all_nodes_whichever_of_them_fails(run_nodes: RunNodes) -> None:
     # Attempts 0 and 2 end on node 0, attempt 1 ends on node 1.
     text = SAY_MASTER + (
-        "if RANK == ATTEMPT % 2:\n    sys.exit(10 + ATTEMPT)\nwhile True:\n    signal.pause()\n"
+        "meet()\nif RANK == ATTEMPT % 2:\n    sys.exit(10 + ATTEMPT)\nsignal.pause()\n"
     )
     done = run_nodes(text, "--max-restarts", "2", *AT_ONCE, only=BY_RANK)
     assert {one.code for one in done.values()} == {12}
@@ -38,7 +38,7 @@ def test_the_count_is_the_same_on_all_nodes_whichever_of_them_fails(run_nodes: R
 
 
 def test_all_end_with_0_after_a_restart_that_helped(run_nodes: RunNodes) -> None:
-    text = PRELUDE + "sys.exit(7 if RANK == 1 and ATTEMPT < 2 else 0)\n"
+    text = PRELUDE + "meet()\nsys.exit(7 if RANK == 1 and ATTEMPT < 2 else 0)\n"
     done = run_nodes(text, "--max-restarts", "5", *AT_ONCE, only=BY_RANK)
     assert {one.code for one in done.values()} == {0}, done
     assert all("FAILED" not in one.err for one in done.values())
@@ -62,7 +62,7 @@ def test_ranks_that_have_talked_to_each_other_start_again_and_talk_again(
         "import torch, torch.distributed as dist\n"
         "dist.init_process_group('gloo')\n"
         "x = torch.ones(1)\ndist.all_reduce(x)\nassert x.item() == WORLD_SIZE\n"
-        "say(f'reduced {ATTEMPT}')\n"
+        "say(f'reduced {ATTEMPT}')\nmeet()\n"
         "if RANK == ATTEMPT % 2 and ATTEMPT < 3:\n    os.kill(os.getpid(), signal.SIGKILL)\n"
         "dist.barrier()\ndist.destroy_process_group()\n"
     )
