@@ -106,8 +106,7 @@ def launch(
                     break
                 with Group(plan, starter, node, coordinator.elastic) as control.group:
                     verdict = coordinator.settle(control.group.run(), control.group.turn)
-                    if verdict.report is not None:
-                        verdict = _announce(verdict, facts, node)
+                    verdict = _announce(verdict, facts, node)
                 _tell_survivors(control.group.outcome(), node.console)
                 num_attempts = assignment.attempt + 1
         finally:
@@ -331,12 +330,14 @@ def _take_folder(
 def _announce(verdict: Verdict, facts: NodeFacts, node: NodeServices) -> Verdict:
     """Say how a failed attempt ended. The report comes at once, before slow workers have ended."""
     report, console = verdict.report, node.console
-    assert report is not None
-    node.record.note_failure(report)
+    node.record.note_verdict(verdict)
+    if report is None:
+        if verdict.action == "restart":
+            console.say(verdict.reason)
+        return verdict
     if verdict.action == "restart":
         pause = f" in {verdict.delay_s:.1f} s" if verdict.delay_s else ""
         console.say(f"{report.attempt_summary()}; starting all ranks again{pause}")
-        node.record.note("restart", attempt=report.attempt + 1, delay_s=round(verdict.delay_s, 3))
         return verdict
     if verdict.reporter:
         console.say(f"{report.summary()} (the report is shown on {verdict.reporter})")

@@ -30,7 +30,9 @@ ROOMS = {
     "diagnosis": "contract errors exits ranks system",
     "plan": "contract errors horovod options ranks runs system",
     "output": "plan system",
-    "record": ("__init__ contract diagnosis errors events exits options output plan runs system"),
+    "record": (
+        "__init__ contract diagnosis errors events exits nodes options output plan runs system"
+    ),
     "nodes": "contract diagnosis errors events exits horovod plan ranks system",
     "function": "diagnosis errors options plan system worker",
     "attached": "contract errors events exits options plan ranks starters system worker",

@@ -21,7 +21,8 @@ from launcher.system.loop import Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from launcher.diagnosis.report import FailureReport, LaunchResult
+    from launcher.diagnosis.report import LaunchResult
+    from launcher.nodes.restart import Verdict
     from launcher.options.spec import LaunchSpec
     from launcher.plan.node import NodeFacts
     from launcher.plan.plan import LaunchPlan, WorkerPlan
@@ -134,19 +135,23 @@ class Record:
         if peak_kib is not None:
             self._peaks[rank] = peak_kib << 10
 
-    def note_failure(self, report: FailureReport) -> None:
-        """Take down why an attempt has failed."""
-        self.note(
-            "failure",
-            attempt=report.attempt,
-            rank=report.rank,
-            hostname=report.hostname,
-            exit_code=report.exit_code,
-            what=report.what,
-            error_type=report.error_type,
-            error_message=report.error_message[:_LONGEST_MESSAGE],
-            summary=report.summary(),
-        )
+    def note_verdict(self, verdict: Verdict) -> None:
+        """Take down why an attempt has failed, if it has, and whether another one follows."""
+        report = verdict.report
+        if report is not None:
+            self.note(
+                "failure",
+                attempt=report.attempt,
+                rank=report.rank,
+                hostname=report.hostname,
+                exit_code=report.exit_code,
+                what=report.what,
+                error_type=report.error_type,
+                error_message=report.error_message[:_LONGEST_MESSAGE],
+                summary=report.summary(),
+            )
+        if verdict.action == "restart":
+            self.note("restart", attempt=self._attempt + 1, delay_s=round(verdict.delay_s, 3))
 
     def end(self, result: LaunchResult, signum: int | None) -> None:
         """Take down the end of the run, and write its files.
