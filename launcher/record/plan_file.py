@@ -32,7 +32,7 @@ def make_plan_file(
     return {
         **about,
         "process": whoami(),
-        "cwd": os.getcwd(),
+        "cwd": _find_cwd(),
         "command": [sys.executable, "-m", "launcher", *mask_arguments(argv)],
         "environment": mask_variables(environ),
         "layout": {
@@ -52,6 +52,13 @@ def make_plan_file(
             "system": " ".join((os.uname().sysname, os.uname().release, os.uname().machine)),
         },
     }
+
+
+def _find_cwd() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # somebody has removed it
+        return None
 
 
 def _describe(worker: WorkerPlan) -> dict[str, Any]:
