@@ -81,13 +81,21 @@ class StopRequest:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self.signum: int | None = None
+        # Whether a signal has come to this process.
+        self._has_come = False
 
     def note(self, signum: int) -> bool:
-        """Take a signal down; returns whether it was the first, which asks: the second forces."""
-        if self.signum is not None:
+        """Take a signal down; returns whether it was the first, which asks: the second forces.
+
+        Those of other nodes do not count: a scheduler sends one to each of them, and their word may
+        be here before it.
+        """
+        if self._has_come:
             return False
-        self.signum = signum
-        self._say(f"received {signal_name(signum)}; stopping, a second one forces")
+        self._has_come = True
+        if self.signum is None:
+            self.signum = signum
+            self._say(f"received {signal_name(signum)}; stopping, a second one forces")
         return True
 
     def note_elsewhere(self, signum: int, reason: str) -> bool:

@@ -8,6 +8,7 @@ scancel, which takes it to every task. Before there is a step, srun itself is in
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Mapping, Sequence
 
@@ -28,8 +29,12 @@ _REFUSALS = (
 )
 _BEGINNING = b"srun: "
 
-# What srun says to our own option where it means nothing.
-_NOISE = b"srun: cluster configuration lacks support for cpu binding"
+# What srun says to our own option where it means nothing; and of each launcher how it has ended,
+# behind the report that tells why.
+_NOISE = re.compile(
+    rb"srun: (cluster configuration lacks support for cpu binding"
+    rb"|error: \S+: tasks? [\d,-]+: Exited with exit code \d+)"
+)
 
 # The pause between two looks for a step that is about to begin.
 _LOOK_S = 0.5
@@ -187,6 +192,6 @@ class _Words:
     def _end_line(self, line: bytes) -> None:
         if self._is_at_start and line.startswith(_REFUSALS):
             self.refusal = line.rpartition(b": ")[2].decode(errors="backslashreplace")
-        elif not self._is_at_start or line != _NOISE:
+        elif not self._is_at_start or not _NOISE.fullmatch(line):
             self._writer.write(line + b"\n")
         self._is_at_start = True
