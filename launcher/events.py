@@ -80,6 +80,8 @@ class PeersStop(NamedTuple):
 
     reason: str
     signum: int
+    # Nothing moves on one of them: it is to be known where the ranks of all are.
+    is_hang: bool = False
 
 
 Event = (

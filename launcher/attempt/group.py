@@ -68,7 +68,13 @@ class Group:
             self.workers, loop, node.kernel, plan.shutdown_timeout_s, self._tell_who_stays
         )
         self._watch = Watch(
-            self.workers, self._pipes, loop, plan.hang_timeout_s, console.say, self._on_hang
+            self.workers,
+            self._pipes,
+            loop,
+            plan.hang_timeout_s,
+            console.say,
+            self._on_hang,
+            node.peers.report_still if node.peers else None,
         )
         self._sweep: Sweep | None = None
         self._began_at = loop.clock()
@@ -126,6 +132,8 @@ class Group:
             self._on_peers_stop(self._node.peers.stop)  # it came before there were any
         while not (self._all_ended or self._is_understood or self._stop.has_given_up):
             self.turn()
+        if self._all_ended:
+            self._watch.end()  # whoever waits for the other nodes is not stuck
         return self.outcome()
 
     def outcome(self) -> AttemptOutcome:
@@ -358,6 +366,8 @@ class Group:
         if event.signum and self._node.stop_request.note_elsewhere(event.signum, event.reason):
             self._stop_for(event.signum)
         elif not self._stop.has_begun:
+            if event.is_hang:
+                self._hang = self._watch.find_hang()
             self._begin_stop(signal.SIGTERM)
             self._loop.set_timer(self._end_gathering, GATHER_S)
 
@@ -408,7 +418,7 @@ class Group:
         self._hang = hang
         self._is_understood = True
         if self._node.peers:
-            self._node.peers.report_failure()
+            self._node.peers.report_failure(is_hang=True)
         self._begin_stop(signal.SIGTERM)
 
     def _on_fork_server_lost(self, returncode: int) -> None:

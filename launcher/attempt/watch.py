@@ -37,9 +37,11 @@ class Watch:
         timeout_s: float,
         say: Callable[[str], None],
         on_hang: Callable[[Hang], None],
+        tell_still: Callable[[bool], None] | None = None,
     ) -> None:
         """`on_hang` is called when a hang has lasted for the timeout; without a timeout there is
-        only a warning.
+        only a warning. `tell_still`: asks the other nodes whether they stand still, too, when this
+        one does, and tells them when it moves again.
         """
         self._workers = workers
         self._pipes = pipes
@@ -48,7 +50,9 @@ class Watch:
         self._say = say
         self._on_hang = on_hang
         self._hang_watch = HangWatch(loop.clock(), len(workers))
-        self._has_warned = False
+        self._tell_still = tell_still
+        self._is_still = self._has_warned = False
+        self._still_s = 0.0
         self._stalls: StallWatch | None = None
         self._due_at = 0.0
 
@@ -75,10 +79,10 @@ class Watch:
             return
         if self._timeout_s:
             if stall.waited_s >= self._timeout_s:
-                hang = self._make_hang(stall.waited_s)
+                hang = self.make_hang(stall.waited_s)
                 self._on_hang(hang._replace(waits_for=stall.summary(), odd_rank=stall.odd_rank))
         elif stall.is_new:
-            hang = self._make_hang(stall.waited_s)
+            hang = self.make_hang(stall.waited_s)
             self._warn(hang._replace(waits_for=stall.summary()))
 
     def stacks(self) -> str:
@@ -97,15 +101,29 @@ class Watch:
             self.begin()
             return
         self._set_timer()
-        still_s = self._hang_watch.still_for(self._measure(), self._loop.clock())
+        progress = self._measure()
+        still_s = self._still_s = self._hang_watch.still_for(progress, self._loop.clock())
         if self._timeout_s:
-            if still_s >= self._timeout_s:
-                self._on_hang(self._make_hang(still_s))
+            self._judge(
+                still_s >= self._timeout_s, has_heart=progress.oldest_heartbeat_s is not None
+            )
         elif still_s < WARN_AFTER_S:
             self._has_warned = False
         elif not self._has_warned:
             self._has_warned = True
-            self._warn(self._make_hang(still_s), " (no output, no CPU time)")
+            self._warn(self.make_hang(still_s), " (no output, no CPU time)")
+
+    def _judge(self, is_still: bool, *, has_heart: bool) -> None:
+        """Take note whether the timeout is over; a rank without its heartbeat is a hang by itself.
+
+        Ranks that only wait may wait for those of another node, which work.
+        """
+        if self._tell_still is None or has_heart:
+            if is_still:
+                self._on_hang(self.make_hang(self._still_s))
+        elif is_still != self._is_still:
+            self._is_still = is_still
+            self._tell_still(is_still)
 
     def _collect(self) -> list[RankStack]:
         """Return where each running worker is."""
@@ -114,7 +132,12 @@ class Watch:
             [Target(worker.plan.rank, worker.pid, worker.plan.error_file) for worker in running]
         )
 
-    def _make_hang(self, still_s: float) -> Hang:
+    def find_hang(self) -> Hang:
+        """Return where the running workers are, and for how long they have stood still."""
+        return self.make_hang(self._still_s)
+
+    def make_hang(self, still_s: float) -> Hang:
+        """Return where the running workers are, which have stood still for so long."""
         where = tuple(self._collect())
         return Hang(where, still_s, odd_rank=stacks.odd_rank(where))
 

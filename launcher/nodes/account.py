@@ -12,7 +12,7 @@ from typing import Any
 from launcher.contract.error_file import WorkerError
 from launcher.diagnosis.hang import Hang
 from launcher.diagnosis.outcome import AttemptOutcome, WorkerOutcome
-from launcher.diagnosis.stacks import Frame, RankStack
+from launcher.diagnosis.stacks import Frame, RankStack, odd_rank
 
 # How much one node tells of its failed workers' words, in characters.
 _MOST_TEXT = 200_000
@@ -146,6 +146,8 @@ def merge(outcomes: Iterable[AttemptOutcome], attempt: int) -> AttemptOutcome:
 
 
 def _merge_hangs(hangs: list[Hang]) -> Hang:
+    first = max(hangs, key=lambda hang: hang.still_s)
     where = tuple(sorted((stack for hang in hangs for stack in hang.where), key=lambda s: s.rank))
-    odd = next((hang.odd_rank for hang in hangs if hang.odd_rank is not None), None)
-    return hangs[0]._replace(where=where, odd_rank=odd)
+    return first._replace(
+        where=where, odd_rank=first.odd_rank if first.waits_for else odd_rank(where)
+    )

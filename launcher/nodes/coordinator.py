@@ -81,7 +81,6 @@ class LocalCoordinator:
 
         Nobody is waited for: `turn` is for those who must.
         """
-        self.close()
         master_addr = _LOOPBACK if self._master_addr is None else self._master_addr
         master_port = self._reserve_port() if self._master_port is None else self._master_port
         horovod_addr, horovod_port = self._horovod.open_store() if self._horovod else ("", 0)
@@ -142,6 +141,8 @@ class LocalCoordinator:
         self._past.append(restart.FailedAttempt(time.monotonic(), report.duration_s))
 
     def _reserve_port(self) -> int:
-        """Keep a free port for rank 0 while the attempt lasts."""
-        self._reserved = reserve_port(_LOOPBACK)
+        """Keep a free port for rank 0 while the attempt lasts, another one than before."""
+        before, self._reserved = self._reserved, reserve_port(_LOOPBACK)
+        if before is not None:
+            before.close()
         return int(self._reserved.getsockname()[1])

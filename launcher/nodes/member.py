@@ -28,6 +28,7 @@ from launcher.nodes.messages import (
     Ready,
     Refused,
     Settled,
+    Still,
     Stop,
     Stopping,
     Waiting,
@@ -139,11 +140,15 @@ class Member:
         self.assigned = self.stop = self.decided = None
         self._say(self._ready)
 
-    def fail(self) -> None:
-        """Let the others know at once that a rank has failed here."""
+    def fail(self, *, is_hang: bool = False) -> None:
+        """Let the others know at once that a rank has failed here, or that nothing moves."""
         if not self._failing:
             self._failing = True
-            self._say(Failing(self._generation))
+            self._say(Failing(self._generation, is_hang))
+
+    def tell_still(self, *, is_still: bool) -> None:
+        """Let the coordinator know whether nothing has moved here for too long."""
+        self._say(Still(self._generation, is_still))
 
     def stop_all(self, signum: int) -> None:
         """Let the others know that a signal asks to stop."""
@@ -307,7 +312,7 @@ class Member:
             is_dead=is_dead,
         )
         if self.stop is None and self.decided is None and self.assigned is not None:
-            self.stop = Stop(self._generation, f"the coordinator was lost: {why}", 0)
+            self.stop = Stop(self._generation, f"the coordinator was lost: {why}")
         self._why = why
         self._try_deputy(now)
 
@@ -353,6 +358,8 @@ _NOTHING: dict[str, Any] = {"workers": [], "node_failure": "", "obstacle": "", "
 
 
 def _hint_for(why: str) -> str:
+    if "another run" in why:
+        return "Type the same --rdzv-id on all nodes, or choose another endpoint."
     if "refused" in why:
         return (
             "Is the launcher running on that node, with the same endpoint and port? Type there:"

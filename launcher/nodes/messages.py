@@ -53,6 +53,15 @@ class Failing(NamedTuple):
     """A rank has failed here: the others need not wait to hear how."""
 
     generation: int
+    # A rank has not been heard of: the others are to look where theirs are before they end them.
+    is_hang: bool = False
+
+
+class Still(NamedTuple):
+    """Nothing has moved here for --hang-timeout, or it moves again."""
+
+    generation: int
+    is_still: bool
 
 
 class Stopping(NamedTuple):
@@ -152,7 +161,8 @@ class Stop(NamedTuple):
 
     generation: int
     reason: str
-    signum: int
+    signum: int = 0
+    is_hang: bool = False
 
 
 class Decided(NamedTuple):
@@ -187,6 +197,7 @@ Message = (
     Join
     | Ready
     | Failing
+    | Still
     | Stopping
     | Settled
     | Leave
@@ -205,7 +216,7 @@ Message = (
 _CLASSES: Mapping[str, type[Message]] = {
     kind.__name__.lower(): kind
     for kind in (
-        *(Join, Ready, Failing, Stopping, Settled, Leave, Ping, Relocate, Answer),
+        *(Join, Ready, Failing, Still, Stopping, Settled, Leave, Ping, Relocate, Answer),
         *(Assigned, Waiting, Stop, Decided, Refused, Pong, Ask),
     )
 }

@@ -21,7 +21,7 @@ from launcher.nodes.account import make_account
 from launcher.nodes.coordinator import Elastic
 from launcher.nodes.link import CONNECT_S, Link, Listener, connect, listen
 from launcher.nodes.member import LetGo, Member, Reach, Say, Seek, Serve
-from launcher.nodes.messages import Assigned, Join, Message, Pong, Refused, Relocate
+from launcher.nodes.messages import Assigned, Join, Message, Pong, Refused, Relocate, Stop
 from launcher.nodes.rendezvous import OWN, Past, Rendezvous, Route, Rules
 from launcher.nodes.restart import RestartPolicy, Verdict
 from launcher.nodes.wire import Credentials, Moved, Refusal
@@ -165,9 +165,10 @@ class RemoteCoordinator:
             self._has_begun = True
             member.begin()
         else:
-            self._let_go_of_port()
             if not self._group.master_port:
-                self._reserved = reserve_port("0.0.0.0")
+                before, self._reserved = self._reserved, reserve_port("0.0.0.0")
+                if before is not None:
+                    before.close()  # only now: the new one is another
             member.make_ready(self._master_port(), self._open_store())
         self._act()
         while member.assigned is None and member.decided is None and member.error is None:
@@ -217,12 +218,16 @@ class RemoteCoordinator:
     @property
     def stop(self) -> PeersStop | None:
         """Why the attempt that is under way is to end here, too; None as long as it is not."""
-        stop = self._member.stop
-        return PeersStop(stop.reason, stop.signum) if stop else None
+        return _as_event(self._member.stop) if self._member.stop else None
 
-    def report_failure(self) -> None:
-        """Let the other nodes know at once that a rank has failed here."""
-        self._member.fail()
+    def report_failure(self, *, is_hang: bool = False) -> None:
+        """Let the other nodes know at once that a rank has failed here, or that nothing moves."""
+        self._member.fail(is_hang=is_hang)
+        self._act()
+
+    def report_still(self, is_still: bool) -> None:
+        """Let the coordinator know whether nothing has moved here for too long."""
+        self._member.tell_still(is_still=is_still)
         self._act()
 
     def report_signal(self, signum: int) -> None:
@@ -364,7 +369,7 @@ class RemoteCoordinator:
         self._tell_news()
         if member.stop is not None and member.stop is not self._told_stop:
             self._told_stop = member.stop
-            self._loop.post(PeersStop(member.stop.reason, member.stop.signum))
+            self._loop.post(_as_event(member.stop))
         is_busy = member.state in ("seeking", "resuming")
         if member.state != "over" or self._rendezvous is not None:
             self._loop.set_timer(self._tick, _BUSY_TICK_S if is_busy else _TICK_S)
@@ -498,6 +503,13 @@ class RemoteCoordinator:
         return address
 
     def _begin_to_serve(self, listening: Any) -> None:
+        if str(listening.getsockname()[0]).startswith(_LOOPBACK):
+            self._rules = self._rules._replace(
+                doubt=(
+                    f"Other hosts cannot reach {self._group.host}, which is this host alone: type"
+                    " an address of it that they know."
+                )
+            )
         self._listener = self._make_listener(listening)
         self._serve(None)
 
@@ -765,6 +777,10 @@ class RemoteCoordinator:
         if self._to_coordinator is not None:
             self._to_coordinator.close()
             self._to_coordinator = None
+
+
+def _as_event(stop: Stop) -> PeersStop:
+    return PeersStop(stop.reason, stop.signum, stop.is_hang)
 
 
 def _nothing() -> None:

@@ -37,6 +37,7 @@ from launcher.nodes.messages import (
     Ready,
     Refused,
     Settled,
+    Still,
     Stop,
     Stopping,
     Waiting,
@@ -95,6 +96,8 @@ class Rules(NamedTuple):
     master_port: int = 0
     hostname: str = ""
     run_dir: str | None = None
+    # Why others may not find the endpoint, or "".
+    doubt: str = ""
 
     @property
     def is_elastic(self) -> bool:
@@ -134,6 +137,8 @@ class _Node:
         # Its node rank in the attempt that goes on or has been the last; -1 for a spare.
         self.rank = join.old_rank
         self.outcome: AttemptOutcome | None = None
+        # Whether nothing has moved there for --hang-timeout.
+        self.is_still = False
 
     @property
     def is_near(self) -> bool:
@@ -236,7 +241,13 @@ class Rendezvous:
         elif message.generation != self._generation or node.rank < 0:  # type: ignore[union-attr]
             return  # of an attempt that is over
         elif isinstance(message, Failing):
-            self._end_attempt(f"a rank on {self._name(node)} has failed", now)
+            what = "nothing moves" if message.is_hang else "a rank has failed"
+            self._end_attempt(f"{what} on {self._name(node)}", now, is_hang=message.is_hang)
+        elif isinstance(message, Still):
+            node.is_still = message.is_still
+            active = [other for _, other in self._active()]
+            if all(other.is_still or other.outcome is not None for other in active):
+                self._end_attempt("nothing moves on any node", now, is_hang=True)
         elif isinstance(message, Stopping):
             self._stop(node, message.signum, now)
         elif isinstance(message, Settled):
@@ -390,7 +401,7 @@ class Rendezvous:
         self._unsettled = {key for key, _ in chosen}
         self._unready = set(self._unsettled)
         for node in self._nodes.values():
-            node.rank, node.outcome = -1, None
+            node.rank, node.outcome, node.is_still = -1, None, False
         for rank, (_, node) in enumerate(chosen):
             node.rank = rank
         world_size = sum(node.join.num_workers for _, node in chosen)
@@ -470,7 +481,7 @@ class Rendezvous:
             f"In {self.rules.join_timeout_s:g} s {len(here)} of {_nodes_text(self.rules)} nodes"
             f" have come ({names}){whom}."
         )
-        hint = (
+        hint = self.rules.doubt or (
             "Start the launcher on the others with the same --rdzv-endpoint or --master-addr, or"
             " give them more time: --rdzv-conf join_timeout=SECONDS"
         )
@@ -480,11 +491,11 @@ class Rendezvous:
 
     # --- how an attempt ends --------------------------------------------------------------------
 
-    def _end_attempt(self, reason: str, now: float) -> None:
+    def _end_attempt(self, reason: str, now: float, *, is_hang: bool = False) -> None:
         """Let all ranks end; the first reason counts."""
         if self._phase == "running":
             self._phase, self._since = "ending", now
-            self._tell_all(Stop(self._generation, reason, 0))
+            self._tell_all(Stop(self._generation, reason, is_hang=is_hang))
 
     def _stop(self, node: _Node, signum: int, now: float) -> None:
         """Let all ranks of all nodes know, once, that somebody has asked one of them to stop."""
@@ -512,7 +523,7 @@ class Rendezvous:
         node.outcome = outcome
         self._unsettled.discard(key)
         if not outcome.succeeded:
-            self._end_attempt(f"a rank on {self._name(node)} has failed", now)
+            self._end_attempt(f"a rank has failed on {self._name(node)}", now)
         self._decide_if_known(now)
 
     def _remove(self, key: int, why: str, now: float, *, is_dead: bool) -> None:
