@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 
 from launcher.events import ChildrenChanged, Event, Exited, Signalled, Started
 from launcher.system.loop import Loop
@@ -133,3 +134,24 @@ def test_all_readers_come_before_the_first_event_and_events_before_timers() -> N
         assert calls[4:] == ["timer"]
     for fd in (fd for pair in ends for fd in pair):
         os.close(fd)
+
+
+def test_a_posted_event_is_handed_over_without_waiting() -> None:
+    with Loop([]) as loop:
+        loop.set_timer(lambda: None, 3600.0)
+        loop.post(Started(0, 17))
+        loop.post(Exited(0, 0))
+        assert events_of(loop) == [Started(0, 17), Exited(0, 0)]
+
+
+def test_a_descriptor_can_be_watched_for_reading_and_writing() -> None:
+    one, other = socket.socketpair()
+    seen: list[str] = []
+    with Loop([]) as loop, one, other:
+        loop.watch(one.fileno(), lambda: seen.append("ready"), for_both=True)
+        events_of(loop)  # it can be written to
+        loop.unwatch(one.fileno())
+        other.send(b"x")
+        loop.watch(one.fileno(), lambda: seen.append(one.recv(9).decode()))
+        events_of(loop)
+    assert seen == ["ready", "x"]
