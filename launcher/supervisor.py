@@ -73,7 +73,7 @@ def launch(
     """
     _prepare_process()
     facts = _look(spec, together, server.mark if server else "")
-    folder = run_folder.RunFolder(spec.run_dir, spec.log_dir, facts.run_id)
+    folder = run_folder.RunFolder(spec.run_dir, spec.log_dir, facts.run_id, facts.job)
     if facts.nodes is None:
         folder.claim()
     with _open_services(spec, facts, together) as (node, control):
@@ -169,7 +169,8 @@ def _open_services(
             crew.open(loop)
         try:
             with ControlSocket(loop, facts, spec) as control:
-                request = StopRequest(console.say)
+                in_slurm = bool(facts.environ.get("SLURM_JOB_ID"))
+                request = StopRequest(console.say, comes_twice=in_slurm)
                 services = (loop, console, keeper, evidence, request, Kernel())
                 yield NodeServices(*services, crew, consoles), control
         finally:

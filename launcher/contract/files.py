@@ -8,6 +8,10 @@
     <run dir>/errors/attempt_0/rank_00.json.beat   whose time is that of the rank's last heartbeat
     <run dir>/errors/attempt_0/rank_00.json.stacks where the rank stood, when it was asked
     <run dir>/report.json                          the failure report, when the run failed
+    <run dir>/slurm_job                            the Slurm job and step whose run it is
+    <run dir>/logs/requeue_1/rank_00.out           what is above, after the job was requeued: in
+    <run dir>/errors/requeue_1/attempt_0           folders of its own
+    <run dir>/report.before_requeue_1.json         the report of what came before
 
 A worker knows only its error file, and makes the other three names from that one. Makes names,
 touches nothing.
@@ -28,13 +32,19 @@ class RunPaths(NamedTuple):
     logs: str
     # How many ranks the run has: decides how many digits a file name gets.
     world_size: int
+    # How often Slurm has started the run's job again.
+    requeues: int = 0
 
     def _rank_name(self, rank: int, replacement: int) -> str:
         width = max(2, len(str(self.world_size - 1)))
         return f"rank_{rank:0{width}d}" + (f".{replacement}" if replacement else "")
 
+    @property
+    def _requeue(self) -> list[str]:
+        return [f"requeue_{self.requeues}"] if self.requeues else []
+
     def log_dir(self, attempt: int) -> str:
-        return self.logs if attempt == 0 else os.path.join(self.logs, f"attempt_{attempt}")
+        return os.path.join(self.logs, *self._requeue, *([f"attempt_{attempt}"] if attempt else []))
 
     def log(self, attempt: int, rank: int, stream: str, replacement: int = 0) -> str:
         """Return the log file of a rank; `stream` is `out` or `err`.
@@ -51,7 +61,7 @@ class RunPaths(NamedTuple):
         return os.path.join(self.log_dir(attempt), f"filtered_std{stream}.log")
 
     def error_dir(self, attempt: int) -> str:
-        return os.path.join(self.run_dir, "errors", f"attempt_{attempt}")
+        return os.path.join(self.run_dir, "errors", *self._requeue, f"attempt_{attempt}")
 
     def error_file(self, attempt: int, rank: int, replacement: int = 0) -> str:
         return os.path.join(self.error_dir(attempt), f"{self._rank_name(rank, replacement)}.json")
@@ -59,6 +69,15 @@ class RunPaths(NamedTuple):
     @property
     def report(self) -> str:
         return os.path.join(self.run_dir, "report.json")
+
+    @property
+    def old_report(self) -> str:
+        """The report of what came before the last requeue."""
+        return os.path.join(self.run_dir, f"report.before_requeue_{self.requeues}.json")
+
+    @property
+    def slurm_job(self) -> str:
+        return os.path.join(self.run_dir, "slurm_job")
 
 
 def torch_error_file(error_file: str) -> str:
