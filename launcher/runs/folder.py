@@ -176,7 +176,9 @@ def tidy(paths: RunPaths, attempts: int) -> None:
             with suppress(FileNotFoundError):  # another node of the run was quicker
                 os.unlink(path)
         _remove_if_empty(folder)
-    _remove_if_empty(os.path.dirname(paths.error_dir(0)))
+    errors = os.path.join(paths.run_dir, "errors")
+    for folder in dict.fromkeys((os.path.dirname(paths.error_dir(0)), errors)):
+        _remove_if_empty(folder)
 
 
 def _remove_if_empty(folder: str) -> None:
