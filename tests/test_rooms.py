@@ -39,7 +39,7 @@ ROOMS = {
         "attached contract diagnosis events exits horovod nodes output plan ranks start system"
     ),
     "ctl": "attempt errors events nodes options plan system",
-    "jobs": "__init__ errors system",
+    "jobs": "__init__ engines errors system",
 }
 
 # The entries, which may name anybody: what is run, the page that tells the story, the public names.

@@ -140,9 +140,11 @@ class Srun:
             slurm_client.signal_step(step, self.signum)
         if self._steps:
             return
+        for job in slurm_client.find_waiting_jobs(self._name):
+            slurm_client.cancel(job)
         if not self._is_interrupted:
-            # While srun waits for nodes, it gives up. In the moment before the step, this does
-            # nothing: then the step is there at the next look.
+            # While it waits inside of a job, it gives up. In the moment before the step this does
+            # nothing, and the step is there at the next look.
             self._is_interrupted = True
             send_signal(self._pid, signal.SIGINT)
         self._loop.set_timer(self._tell, _LOOK_S)
