@@ -76,7 +76,7 @@ def launch(
     """
     parent = _prepare_process(spec)
     facts = _look(spec, together, server.mark if server else "")
-    folder = run_folder.RunFolder(spec.run_dir, spec.log_dir, facts.run_id)
+    folder = run_folder.RunFolder(spec.run_dir, spec.log_dir, facts.run_id, facts.job)
     if facts.nodes is None:
         folder.claim()
     with _open_services(spec, facts, together) as (node, control):
@@ -184,7 +184,8 @@ def _open_services(
         record = Record(loop, _make_follower(spec, loop))
         try:
             with ControlSocket(loop, facts, spec) as control:
-                request = StopRequest(console.say)
+                in_slurm = bool(facts.environ.get("SLURM_JOB_ID"))
+                request = StopRequest(console.say, comes_twice=in_slurm)
                 services = (loop, console, keeper, evidence, request, Kernel(), record)
                 yield NodeServices(*services, crew, consoles), control
         except LauncherError as error:
@@ -295,9 +296,10 @@ def _open_attempt(plan: LaunchPlan, starter: Starter, spec: LaunchSpec) -> None:
 
 
 def _notes(spec: LaunchSpec, facts: NodeFacts) -> tuple[str, ...]:
-    """Say which options do not go with this machine: a text for each, or ""."""
+    """Say what was decided, and which options do not go with this machine: texts, or ""."""
     gpus = visible_gpus({}) if spec.devices else ()
-    return spec.filter_note(facts.local_world_size), spec.devices_note(gpus)
+    of_nodes = facts.nodes.note if facts.nodes else ""
+    return of_nodes, spec.filter_note(facts.local_world_size), spec.devices_note(gpus)
 
 
 def _make_starter(

@@ -28,12 +28,13 @@ ROOMS = {
     "worker": "contract errors exits ranks starters system",
     "horovod": "events ranks system",
     "diagnosis": "contract errors exits ranks system",
-    "plan": "contract errors horovod options ranks runs system",
+    "plan": "contract errors horovod options ranks runs starters system",
     "output": "plan system",
     "record": (
         "__init__ contract diagnosis errors events exits nodes options output plan runs system"
     ),
     "nodes": "contract diagnosis errors events exits horovod plan ranks system",
+    "engines": "errors events exits options output plan runs starters system",
     "function": "diagnosis errors options plan system worker",
     "attached": "contract errors events exits options plan ranks starters system worker",
     "start": "contract errors events exits output plan system",
@@ -42,7 +43,7 @@ ROOMS = {
         " system"
     ),
     "ctl": "attempt errors events nodes options plan system",
-    "jobs": "__init__ errors system",
+    "jobs": "__init__ engines errors system",
 }
 
 # The entries, which may name anybody: what is run, the page that tells the story, the public names.

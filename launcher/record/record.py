@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from typing import Any
 
 from launcher import __version__
@@ -104,6 +105,8 @@ class Record:
             "launcher": __version__,
             "started": round(self.started_at, 6),
         }
+        with suppress(OSError):
+            os.unlink(paths.end(self.node))  # of what came before a job was requeued
         argv, environ = self._spec.to_argv(), self._facts.environ
         whole = make_plan_file(self._plan, argv, environ, about)
         write_whole(paths.plan(self.node), json.dumps(whole, indent=1))

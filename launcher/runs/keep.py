@@ -2,7 +2,8 @@
 
 A run's folder has a plan.json that says whose it is. It has ended when each plan of its nodes has
 an end beside it, or was written by a process of this machine that has gone (killed with SIGKILL,
-say). Whatever cannot be known, a run of another machine for example, stays.
+say). Whatever cannot be known, a run of another machine for example, stays; so does a job of Slurm's
+that was stopped or killed, which may be requeued into its folder.
 """
 
 from __future__ import annotations
@@ -62,13 +63,9 @@ def _read_plans(path: str) -> Iterator[tuple[str, dict[str, Any] | None]]:
 
 
 def _read_plan(path: str, name: str) -> dict[str, Any] | None:
-    try:
-        with open(os.path.join(path, name), encoding="utf-8") as file:
-            plan = json.load(file)
-    except (OSError, ValueError):
-        return None
+    plan = _read(path, name)
     is_ours = (
-        isinstance(plan, dict)
+        plan is not None
         and isinstance(plan.get("launcher"), str)
         and isinstance(plan.get("started"), (int, float))
         and isinstance(plan.get("log_dir"), str)
@@ -78,10 +75,25 @@ def _read_plan(path: str, name: str) -> dict[str, Any] | None:
     return plan if is_ours else None
 
 
+def _read(path: str, name: str) -> dict[str, Any] | None:
+    try:
+        with open(os.path.join(path, name), encoding="utf-8") as file:
+            found = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def _has_ended(path: str, node: str, plan: dict[str, Any]) -> bool:
-    return os.path.exists(os.path.join(path, f"end{node}.json")) or has_certainly_gone(
-        plan["process"]
-    )
+    end = _read(path, f"end{node}.json")
+    if end is None:
+        # A job that Slurm has killed may come back, as one that it has stopped.
+        return not _is_of_slurm(path) and has_certainly_gone(plan["process"])
+    return end.get("status") != "stopped" or not _is_of_slurm(path)
+
+
+def _is_of_slurm(path: str) -> bool:
+    return os.path.lexists(os.path.join(path, "slurm_job"))
 
 
 def _remove(folder: str) -> bool:

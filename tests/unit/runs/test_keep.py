@@ -59,6 +59,16 @@ def test_a_run_that_was_killed_has_ended_where_that_can_be_seen(tmp_path: Path) 
     assert names(tmp_path) == ["elsewhere", "new"]
 
 
+def test_a_job_that_slurm_may_bring_back_stays(tmp_path: Path) -> None:
+    killed = make_run(tmp_path, "killed", 0.0, ended=False, process=GONE)
+    for name, status in (("stopped", "stopped"), ("failed", "failed")):
+        (make_run(tmp_path, name, 0.0) / "end.json").write_text(json.dumps({"status": status}))
+    for folder in (killed, tmp_path / "stopped", tmp_path / "failed"):
+        (folder / "slurm_job").write_text("1 0")
+    remove_old(str(tmp_path), 0)
+    assert names(tmp_path) == ["killed", "stopped"]
+
+
 def test_a_run_of_several_nodes_has_ended_when_all_have(tmp_path: Path) -> None:
     for name in ("half", "whole"):
         make_run(tmp_path, name, 0.0)
