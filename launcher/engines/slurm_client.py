@@ -116,8 +116,19 @@ def _ask_accounting(number: str, field: str) -> str:
 
 def find_steps(name: str) -> list[str]:
     """Return our steps of this name that have begun, as `JOB.STEP`."""
-    done = call("squeue", "--noheader", "--steps", "--me", f"--name={name}", "--format=%i")
-    return done.stdout.split()
+    return _select(name, call("squeue", "--noheader", "--me", "--steps", "--format=%i %j").stdout)
+
+
+def find_waiting_jobs(name: str) -> list[str]:
+    """Return our jobs of this name that have no nodes yet."""
+    states = "--states=PENDING,CONFIGURING"
+    return _select(name, call("squeue", "--noheader", "--me", states, "--format=%i %j").stdout)
+
+
+def _select(name: str, listed: str) -> list[str]:
+    """Return the ids of what has a name: squeue's own --name lets steps of other names through."""
+    pairs = (line.partition(" ") for line in listed.splitlines())
+    return [number for number, _, its in pairs if its.strip() == name]
 
 
 def signal_step(step: str, signum: int) -> str:

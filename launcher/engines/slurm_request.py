@@ -14,6 +14,7 @@ from launcher.engines.command import make_node_command, read_exports
 from launcher.errors import EnvironmentMismatch
 from launcher.options.option import PROG
 from launcher.options.spec import LaunchSpec
+from launcher.options.syntax import parse_nodes
 from launcher.starters.detect import detect_engine, in_slurm_step, read_number
 
 # Of every step. A site's settings may be others: they would end the launchers when the first of
@@ -160,9 +161,15 @@ def _num_allocated(environ: Mapping[str, str]) -> int:
 
 
 def _step_resources(spec: LaunchSpec, environ: Mapping[str, str]) -> list[str]:
-    nodes = nodes_of(spec, environ)
-    total = [] if ":" in nodes else [f"--ntasks={nodes}"]
-    return [f"--nodes={nodes.replace(':', '-')}", *total, "--ntasks-per-node=1", *_no_kill(spec)]
+    """Return the options for a task on each of the nodes; environ: {} for a job of its own."""
+    least, most = parse_nodes(nodes_of(spec, environ))
+    if least == most or in_allocation(environ):
+        number = min(most, _num_allocated(environ) or most)
+        counts = [f"--nodes={number}", f"--ntasks={number}", "--ntasks-per-node=1"]
+    else:
+        # One task on each is the default. Beside --ntasks-per-node, Slurm would give the least.
+        counts = [f"--nodes={least}-{most}"]
+    return [*counts, *_no_kill(spec)]
 
 
 def _no_kill(spec: LaunchSpec) -> list[str]:

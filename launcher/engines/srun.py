@@ -8,6 +8,7 @@ scancel, which takes it to every task. Before there is a step, srun itself is in
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Mapping, Sequence
 
@@ -28,8 +29,12 @@ _REFUSALS = (
 )
 _BEGINNING = b"srun: "
 
-# What srun says to our own option where it means nothing.
-_NOISE = b"srun: cluster configuration lacks support for cpu binding"
+# What srun says to our own option where it means nothing; and of each launcher how it has ended,
+# behind the report that tells why.
+_NOISE = re.compile(
+    rb"srun: (cluster configuration lacks support for cpu binding"
+    rb"|error: \S+: tasks? [\d,-]+: Exited with exit code \d+)"
+)
 
 # The pause between two looks for a step that is about to begin.
 _LOOK_S = 0.5
@@ -135,9 +140,11 @@ class Srun:
             slurm_client.signal_step(step, self.signum)
         if self._steps:
             return
+        for job in slurm_client.find_waiting_jobs(self._name):
+            slurm_client.cancel(job)
         if not self._is_interrupted:
-            # While srun waits for nodes, it gives up. In the moment before the step, this does
-            # nothing: then the step is there at the next look.
+            # While it waits inside of a job, it gives up. In the moment before the step this does
+            # nothing, and the step is there at the next look.
             self._is_interrupted = True
             send_signal(self._pid, signal.SIGINT)
         self._loop.set_timer(self._tell, _LOOK_S)
@@ -187,6 +194,6 @@ class _Words:
     def _end_line(self, line: bytes) -> None:
         if self._is_at_start and line.startswith(_REFUSALS):
             self.refusal = line.rpartition(b": ")[2].decode(errors="backslashreplace")
-        elif not self._is_at_start or line != _NOISE:
+        elif not self._is_at_start or not _NOISE.fullmatch(line):
             self._writer.write(line + b"\n")
         self._is_at_start = True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from launcher.errors import EnvironmentMismatch
 from launcher.starters.detect import Environ, in_slurm_step, read_number
-from launcher.starters.meeting import derive_port, name_slurm_step
+from launcher.starters.meeting import count_requeues, derive_port, name_slurm_step
 from launcher.starters.placement import Placement
 from launcher.starters.slurm import expand_counts, expand_nodes
 
@@ -29,7 +29,7 @@ def place_slurm(environ: Environ) -> Placement | None:
     _check_one_per_node(environ, len(nodes))
     name = environ.get("SLURMD_NODENAME")
     node_rank = nodes.index(name) if name in nodes else read_number(environ, "SLURM_PROCID")
-    job = name_slurm_step(environ)
+    step = name_slurm_step(environ)
     # Set by who knows the first node by another name than Slurm does.
     master = environ.get("MASTER_ADDR", "")
     port = (
@@ -42,8 +42,9 @@ def place_slurm(environ: Environ) -> Placement | None:
         num_nodes=len(nodes),
         node_rank=node_rank,
         host=master or nodes[0],
-        port=derive_port(job),
-        job=job,
+        # Another one after a requeue: the old one may not be free yet.
+        port=derive_port(f"{step}.{count_requeues(environ)}"),
+        job=step,
         master_addr=master,
         master_port=port,
         sources={

@@ -63,9 +63,9 @@ def check_name(name: str) -> None:
         socket.getaddrinfo(name, None)
     except OSError as error:
         raise RendezvousError(
-            f"The ranks are to meet at {name}, the first node of this job step, but this node"
+            f"All are to meet at {name}, the first node of this job step, but this node"
             f" ({os.uname().nodename}) does not know that name: {error.strerror or error}.",
-            hint="Name another address of it, the same for all ranks: MASTER_ADDR=ADDRESS srun ...",
+            hint="Name another address of it, the same for all tasks: MASTER_ADDR=ADDRESS srun ...",
         ) from None
 
 

@@ -51,13 +51,19 @@ def test_all_nodes_of_a_step_derive_the_same_meeting_place() -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [{"SLURM_JOB_ID": "72"}, {"SLURM_STEP_ID": "3"}, {"SLURM_RESTART_COUNT": "1"}],
-    ids=["another job", "another step at the same time", "the same one after a requeue"],
+    [{"SLURM_JOB_ID": "72"}, {"SLURM_STEP_ID": "3"}],
+    ids=["another job", "another step at the same time"],
 )
 def test_other_runs_meet_at_other_ports_under_other_names(other: dict[str, str]) -> None:
     mine, its = _place(), _place(**other)
     assert mine.port != its.port
     assert mine.job != its.job
+
+
+def test_after_a_requeue_a_run_has_its_name_and_meets_at_another_port() -> None:
+    first, again = _place(), _place(SLURM_RESTART_COUNT="1")
+    assert first.job == again.job
+    assert first.port != again.port
 
 
 def test_a_port_lies_below_those_that_the_kernel_gives_to_outgoing_connections() -> None:
