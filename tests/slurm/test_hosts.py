@@ -93,5 +93,5 @@ def test_a_job_that_is_preempted_goes_on_afterwards_in_its_folder(
     wait_until(lambda: len(list(tmp_path.glob("ready_*_1"))) == 6, "six ranks again")
     (tmp_path / "end_1").touch()
     wait_until(lambda: not slurm("squeue", "--noheader"), "the end of the job")
-    (folder,) = (each for each in (tmp_path / "runs").iterdir() if each.is_dir())
-    assert (folder / "logs" / "requeue_1" / "rank_05.out").exists()
+    (folder,) = (tmp_path / "runs").glob("*/before_requeue_1")
+    assert (folder / "logs" / "rank_05.out").exists()
