@@ -124,6 +124,8 @@ class Group:
         Returns what is known then.
         """
         self._watch.begin()
+        if self._node.sampling:
+            self._node.sampling.begin(self.workers, self.plan)
         if self._relay:
             self._relay.begin()
         for worker in self.workers:
@@ -213,6 +215,8 @@ class Group:
     def _cancel_timers(self) -> None:
         self._stop.end()
         self._watch.end()
+        if self._node.sampling:
+            self._node.sampling.end()
         if self._sweep:
             self._sweep.end()
         if self._relay:
@@ -231,7 +235,7 @@ class Group:
             if worker.returncode is None:
                 self._starter.forget(worker.pid)
             elif worker.pid and not worker.is_reaped:
-                self._starter.reap(worker.pid)
+                worker.peak_kib = self._starter.reap(worker.pid)
 
     def _start(self, worker: Worker) -> None:
         try:
@@ -290,6 +294,8 @@ class Group:
         worker.returncode = returncode
         worker.ended_at = self._loop.clock()
         worker.order = self._num_ended
+        if self._node.sampling:
+            self._node.sampling.note_end(worker)
         signum = worker.told_within(self.plan.shutdown_timeout_s, self._loop.clock())
         if signum is not None and worker.asked_to_stop_at is None:
             worker.asked_to_stop_at = worker.told_at

@@ -38,6 +38,8 @@ class Worker:
         # Why it ended, where the kernel need not be asked.
         self.known_cause = ""
         self.is_reaped = False
+        # Known once its process id is let go, where the system says it.
+        self.peak_kib: int | None = None
 
     @property
     def is_running(self) -> bool:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from launcher.output.console import Console
 from launcher.output.lines import MAX_LINE_BYTES, LineSplitter, Tail, apply_carriage_returns
+from launcher.output.times import LineTimes
 
 # Text without a newline is shown after this long: most of it is completed at once. On a terminal
 # it is only for the moment; elsewhere others can tear the line from then on.
@@ -50,6 +51,8 @@ class StreamSettings(NamedTuple):
     # Lines that contain one of these also go to `filtered_path`.
     filters: tuple[bytes, ...] = ()
     filtered_path: str | None = None
+    # Where it is noted when lines came; None without a log file.
+    times: LineTimes | None = None
 
 
 def make_prefix(
@@ -104,7 +107,7 @@ class RankStream:
         self.tail = Tail()
         self.bytes_seen = 0
         self.last_output_at = 0.0
-        self._last_progress_line = 0.0
+        self._last_progress_line = self._noted_at = 0.0
         # Of the unfinished line: when it began; how much of it is on the console, and since when.
         self._began_at = 0.0
         self._bytes_shown = 0
@@ -121,6 +124,8 @@ class RankStream:
         self.bytes_seen += len(data)
         self.last_output_at = time.monotonic()
         if self._log is not None:
+            if self._settings.times is not None and b"\n" in data:
+                self._note_time(self._settings.times, self.bytes_seen - len(data))
             self._log.write(data)
         self.tail.feed(data)
         if not self._settings.shown and self._filtered is None:
@@ -136,6 +141,12 @@ class RankStream:
                 self._show_unfinished()
         elif self._splitter.length:
             self._go_on()
+
+    def _note_time(self, times: LineTimes, offset: int) -> None:
+        """Note when the lines behind this offset of the log file came, unless that is known."""
+        if self.last_output_at >= self._noted_at + times.interval_s:
+            self._noted_at = self.last_output_at
+            times.note(os.path.basename(self._settings.log_path or ""), offset)
 
     def rename(self, prefix: bytes, rank: int) -> None:
         """Show what follows under another rank; the log file stays."""
@@ -169,7 +180,7 @@ class RankStream:
             block = self._end_line(block)
         self._bytes_shown = 0
         if block:
-            self._console.show(stream, prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n")
+            self._console.show_lines(self._settings.rank, stream, prefix, block)
 
     def _end_line(self, block: bytes) -> bytes:
         """Write the end of a line that is on the console already; return the lines behind it."""
@@ -282,4 +293,7 @@ class RankStream:
         now = time.monotonic()
         if now - self._last_progress_line >= PROGRESS_INTERVAL_S:
             self._last_progress_line = now
-            self._console.show(self._settings.stream, self._settings.prefix + text.strip() + b"\n")
+            settings = self._settings
+            self._console.show_lines(
+                settings.rank, settings.stream, settings.prefix, text.strip() + b"\n"
+            )

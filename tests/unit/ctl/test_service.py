@@ -21,7 +21,7 @@ from launcher.system.loop import Loop
 class FakeGroup:
     """An attempt that has one rank."""
 
-    plan = SimpleNamespace(attempt=2)
+    plan = SimpleNamespace(attempt=2, paths=None)
 
     def __init__(self) -> None:
         self.signals: list[int] = []

@@ -28,6 +28,11 @@ OTHER_VALUES = {
     "redirects": "3",
     "tee": "0:1,11:2",
     "local_ranks_filter": "0,10",
+    "console_ranks": "0,8-15",
+    "fold": "1",
+    "timestamps": "1",
+    "quiet": "1",
+    "stats": "1",
     "log_line_prefix_template": "${rank}: ",
     "duplicate_stdout_filters": "a,b",
     "duplicate_stderr_filters": "c",
@@ -348,7 +353,7 @@ def test_other_streams_are_refused(text):
     ],
 )
 def test_redirects_tee_and_filter_decide_what_the_terminal_shows(argv, shown):
-    assert [spec_of(*argv).console_streams(rank) for rank in range(3)] == shown
+    assert [spec_of(*argv).console_streams(rank, rank) for rank in range(3)] == shown
 
 
 def test_a_filter_for_ranks_that_this_node_does_not_have_is_noted():
