@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _HEAD = struct.Struct("!cI")
 _STREAMS = {"out": b"o", "err": b"e"}
+# In place of a stream: nothing follows.
+_END = b"."
 
 # So much waits for a caller that is slow; what comes then is left out.
 _MOST_BYTES = 1 << 20
@@ -93,10 +95,11 @@ class _Caller:
     def close(self, patience_s: float = 0.0) -> None:
         """Hang up, after what is left."""
         self._loop.unwatch(self._connection.fileno())
-        if self._pending and patience_s:
+        if patience_s:
+            note = _make_note(self._num_missed) if self._num_missed else b""
             self._connection.settimeout(patience_s)
             try:
-                self._connection.sendall(self._pending)
+                self._connection.sendall(self._pending + note + _HEAD.pack(_END, 0))
             except OSError:
                 pass  # it does not read
         self._connection.close()
@@ -155,9 +158,12 @@ def attach(name: str, timeout_s: float, out: BinaryIO, err: BinaryIO) -> bool:
                 connection.settimeout(None)
                 while len(head := source.read(_HEAD.size)) == _HEAD.size:
                     stream, length = _HEAD.unpack(head)
+                    if stream == _END:
+                        return True
                     sink = err if stream == b"e" else out
                     sink.write(source.read(length))
                     sink.flush()
         except (TimeoutError, ConnectionError):
             return False
+    err.write(b"[launcher] the end is missing: this reader was too slow, or the run was killed\n")
     return True

@@ -107,11 +107,12 @@ class RankStream:
         self.tail = Tail()
         self.bytes_seen = 0
         self.last_output_at = 0.0
-        self._last_progress_line = self._noted_at = 0.0
+        self._last_progress_line = 0.0
         # Of the unfinished line: when it began; how much of it is on the console, and since when.
         self._began_at = 0.0
         self._bytes_shown = 0
         self._shown_at = 0.0
+        self._log_name = os.path.basename(settings.log_path or "")
         self._log = LogFile(settings.log_path, console) if settings.log_path else None
         self._filtered = (
             LogFile(settings.filtered_path, console) if settings.filtered_path else None
@@ -125,7 +126,7 @@ class RankStream:
         self.last_output_at = time.monotonic()
         if self._log is not None:
             if self._settings.times is not None and b"\n" in data:
-                self._note_time(self._settings.times, self.bytes_seen - len(data))
+                self._settings.times.note(self._log_name, self.bytes_seen - len(data))
             self._log.write(data)
         self.tail.feed(data)
         if not self._settings.shown and self._filtered is None:
@@ -141,12 +142,6 @@ class RankStream:
                 self._show_unfinished()
         elif self._splitter.length:
             self._go_on()
-
-    def _note_time(self, times: LineTimes, offset: int) -> None:
-        """Note when the lines behind this offset of the log file came, unless that is known."""
-        if self.last_output_at >= self._noted_at + times.interval_s:
-            self._noted_at = self.last_output_at
-            times.note(os.path.basename(self._settings.log_path or ""), offset)
 
     def rename(self, prefix: bytes, rank: int) -> None:
         """Show what follows under another rank; the log file stays."""

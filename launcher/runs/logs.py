@@ -1,7 +1,7 @@
 """The log files of a run, read again: the lines of all ranks in the order in which they came.
 
-When they came is known from the notes beside the files (see output/times.py), to a tenth of a
-second in the first ten minutes of an attempt, then to a second; the order within a stream is exact.
+When they came is known from the notes beside the files, which have their own order, too; how exact
+these are is said in output/times.py. The order within a stream is exact.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ class Line(NamedTuple):
     """One line of a rank."""
 
     time: float
+    # Of the note that tells the time: of the same time, that of the lower number came first.
+    number: int
     rank: int
     stream: str
     text: bytes
@@ -72,7 +74,7 @@ class RunLogs:
         streams: Iterable[Iterator[Line]] = [
             file.lines(since, is_last=is_last) for file in self._files.values()
         ]
-        return heapq.merge(*streams, key=lambda line: line.time)
+        return heapq.merge(*streams, key=lambda line: line[:2])
 
     def _folders(self) -> list[str]:
         """Return the folders of all attempts, in their order."""
@@ -93,13 +95,15 @@ class _Notes:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._read_to: dict[str, int] = {}
-        self._by_file: dict[str, tuple[list[int], list[float]]] = {}
+        self._count = 0
+        # Log file -> of each note the offset, and time and number.
+        self._by_file: dict[str, tuple[list[int], list[tuple[float, int]]]] = {}
 
     @property
     def has_any(self) -> bool:
         return bool(self._by_file)
 
-    def of(self, name: str) -> tuple[list[int], list[float]]:
+    def of(self, name: str) -> tuple[list[int], list[tuple[float, int]]]:
         return self._by_file.get(name, ([], []))
 
     def read(self) -> None:
@@ -118,11 +122,13 @@ class _Notes:
     def _take(self, note: bytes) -> None:
         try:
             moment, offset, name = note.decode().split(" ", 2)
-            offsets, times = self._by_file.setdefault(name, ([], []))
-            offsets.append(int(offset))
-            times.append(float(moment))
+            found = int(offset), float(moment)
         except ValueError:
-            pass
+            return
+        offsets, times = self._by_file.setdefault(name, ([], []))
+        self._count += 1
+        offsets.append(found[0])
+        times.append((found[1], self._count))
 
 
 class _LogFile:
@@ -145,7 +151,7 @@ class _LogFile:
             offsets, times = self._notes.of(self._name)
             if since and not self._read_to:
                 self._read_to = _line_begin(file, _offset_at(offsets, times, since))
-            fallback = 0.0 if offsets else os.fstat(file.fileno()).st_mtime
+            fallback = os.fstat(file.fileno()).st_mtime, 0
             file.seek(self._read_to)
             for text in file:
                 if not (is_last or text.endswith(b"\n")):
@@ -153,8 +159,8 @@ class _LogFile:
                 self._read_to += len(text)
                 number = bisect_right(offsets, self._read_to - 1) - 1
                 moment = times[max(number, 0)] if times else fallback
-                if moment >= since:
-                    yield Line(moment, self.rank, self._stream, _shown(text))
+                if moment[0] >= since:
+                    yield Line(*moment, self.rank, self._stream, _shown(text))
 
 
 def _shown(text: bytes) -> bytes:
@@ -162,9 +168,9 @@ def _shown(text: bytes) -> bytes:
     return text.rstrip(b"\r\n").rpartition(b"\r")[2]
 
 
-def _offset_at(offsets: list[int], times: list[float], moment: float) -> int:
+def _offset_at(offsets: list[int], times: list[tuple[float, int]], moment: float) -> int:
     """Return an offset before which everything came earlier."""
-    number = bisect_left(times, moment) - 1
+    number = bisect_left(times, (moment, 0)) - 1
     return offsets[number] if number >= 0 else 0
 
 

@@ -36,7 +36,7 @@ def render_top(samples: Sequence[Sample]) -> str:
         *_pace_columns(ranks),
     ]
     if any(rank.gpu is not None for rank in ranks):
-        columns.insert(5, ("GPU mem", [_or_dash(rank.gpu, format_bytes) for rank in ranks]))
+        columns.insert(4, ("GPU mem", [_or_dash(rank.gpu, format_bytes) for rank in ranks]))
     if len(samples) > 1:
         columns.insert(1, ("host", [hosts[rank.rank] for rank in ranks]))
     return "\n".join([*lines, "", *_table(columns)])

@@ -126,17 +126,26 @@ class NodeSampler:
 
     def _look_at_shared(self, now: float) -> None:
         """Ask for the shared memory of one process: that which was asked longest ago."""
-        if now < self._pss_due_at or not self._accounts:
+        if now < self._pss_due_at:
             return
-        pairs = [(account, pid) for account in self._accounts.values() for pid in account.tree]
+        pairs = [
+            (account, pid)
+            for account in self._accounts.values()
+            for pid in account.tree
+            if pid not in account.too_dear
+        ]
+        if not pairs:
+            return
         account, pid = min(pairs, key=lambda pair: pair[0].pss_asked_at.get(pair[1], 0.0))
         began = time.perf_counter()
         found = usage.proportional_bytes(pid)
         took_s = time.perf_counter() - began
         self._pss_due_at = now + took_s / _DEAR_SHARE
-        is_dear = took_s > _TOO_DEAR_S
-        account.pss_asked_at[pid] = float("inf") if is_dear else now
-        account.pss[pid] = None if is_dear else found
+        account.pss_asked_at[pid] = now
+        account.pss[pid] = found
+        if took_s > _TOO_DEAR_S:
+            account.too_dear.add(pid)
+            account.pss[pid] = None  # it would never be renewed
 
     def _look_at_gpus(self, now: float) -> tuple[tuple[GpuUse, ...], dict[int, int]]:
         if self._gpus is not None and now >= self._gpus_due_at:
@@ -161,8 +170,9 @@ class _Account:
         self.rank, self.pid = target.rank, target.pid
         self._error_file = target.error_file
         self.tree: list[int] = []
-        # Process -> the memory that is its part, None where that costs too much; and when asked.
+        # Process -> the memory that is its part, and when asked; which ones cost too much.
         self.pss: dict[int, int | None] = {}
+        self.too_dear: set[int] = set()
         self.pss_asked_at: dict[int, float] = {}
         self.marks: dict[int, float] = {}
         self._pace: pace.Pace | None = None
