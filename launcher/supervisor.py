@@ -74,7 +74,7 @@ def launch(
     """
     _prepare_process()
     facts = _look(spec, together, server.mark if server else "")
-    folder = run_folder.RunFolder(spec.run_dir, spec.log_dir, facts.run_id)
+    folder = run_folder.RunFolder(spec.run_dir, spec.log_dir, facts.run_id, facts.job)
     if facts.nodes is None:
         folder.claim()
     with _open_services(spec, facts, together) as (node, control):
@@ -103,8 +103,7 @@ def launch(
                     break
                 with Group(plan, starter, node, coordinator.elastic) as control.group:
                     verdict = coordinator.settle(control.group.run(), control.group.turn)
-                    if verdict.report is not None:
-                        verdict = _announce(verdict, facts, node.console)
+                    verdict = _announce(verdict, facts, node.console)
                 _tell_survivors(control.group.outcome(), node.console)
                 num_attempts = assignment.attempt + 1
             _show_summary(node)
@@ -173,7 +172,8 @@ def _open_services(
             crew.open(loop)
         try:
             with ControlSocket(loop, facts, spec) as control:
-                request = StopRequest(console.say)
+                in_slurm = bool(facts.environ.get("SLURM_JOB_ID"))
+                request = StopRequest(console.say, comes_twice=in_slurm)
                 services = (loop, console, keeper, evidence, request, Kernel())
                 sampling = Sampling(loop, console, facts.hostname, has_summary=spec.stats)
                 control.consoles, control.sampling = consoles, sampling
@@ -287,9 +287,10 @@ def _tell_choice(plan: LaunchPlan, spec: LaunchSpec, facts: NodeFacts, console: 
 
 
 def _notes(spec: LaunchSpec, facts: NodeFacts) -> tuple[str, ...]:
-    """Say which options do not go with this machine: a text for each, or ""."""
+    """Say what was decided, and which options do not go with this machine: texts, or ""."""
     gpus = visible_gpus({}) if spec.devices else ()
-    return spec.filter_note(facts.local_world_size), spec.devices_note(gpus)
+    of_nodes = facts.nodes.note if facts.nodes else ""
+    return of_nodes, spec.filter_note(facts.local_world_size), spec.devices_note(gpus)
 
 
 def _make_starter(
@@ -322,7 +323,10 @@ def _take_folder(
 def _announce(verdict: Verdict, facts: NodeFacts, console: Console) -> Verdict:
     """Say how a failed attempt ended. The report comes at once, before slow workers have ended."""
     report = verdict.report
-    assert report is not None
+    if report is None:
+        if verdict.action == "restart":
+            console.say(verdict.reason)
+        return verdict
     if verdict.action == "restart":
         pause = f" in {verdict.delay_s:.1f} s" if verdict.delay_s else ""
         console.say(f"{report.attempt_summary()}; starting all ranks again{pause}")

@@ -29,9 +29,10 @@ ROOMS = {
     "worker": "contract errors exits ranks starters system",
     "horovod": "events ranks system",
     "diagnosis": "contract errors exits ranks system",
-    "plan": "contract errors horovod options ranks runs system",
+    "plan": "contract errors horovod options ranks runs starters system",
     "output": "plan ranks system",
     "nodes": "contract diagnosis errors events exits horovod plan ranks system",
+    "engines": "errors events exits options output plan runs starters system",
     "function": "diagnosis errors options plan system worker",
     "attached": "contract errors events exits options plan ranks starters system worker",
     "start": "contract errors events exits output plan system",
@@ -40,7 +41,7 @@ ROOMS = {
         " system"
     ),
     "ctl": ("attempt diagnosis errors events nodes options output plan ranks runs stats system"),
-    "jobs": "__init__ errors system",
+    "jobs": "__init__ engines errors system",
 }
 
 # The entries, which may name anybody: what is run, the page that tells the story, the public names.

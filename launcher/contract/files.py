@@ -11,6 +11,10 @@
     <run dir>/errors/attempt_0/rank_00.json.stacks where the rank stood, when it was asked
     <run dir>/report.json                          the failure report, when the run failed
     <run dir>/resources.jsonl                      what the ranks used; of node 1: resources_1.jsonl
+    <run dir>/slurm_job                            the Slurm job and step whose run it is
+    <run dir>/logs/requeue_1/rank_00.out           what is above, after the job was requeued: in
+    <run dir>/errors/requeue_1/attempt_0           folders of its own
+    <run dir>/report.before_requeue_1.json         the report of what came before
 
 A worker knows only its error file, and makes the other four names from that one. Makes names,
 touches nothing.
@@ -31,13 +35,19 @@ class RunPaths(NamedTuple):
     logs: str
     # How many ranks the run has: decides how many digits a file name gets.
     world_size: int
+    # How often Slurm has started the run's job again.
+    requeues: int = 0
 
     def _rank_name(self, rank: int, replacement: int) -> str:
         width = max(2, len(str(self.world_size - 1)))
         return f"rank_{rank:0{width}d}" + (f".{replacement}" if replacement else "")
 
+    @property
+    def _requeue(self) -> list[str]:
+        return [f"requeue_{self.requeues}"] if self.requeues else []
+
     def log_dir(self, attempt: int) -> str:
-        return self.logs if attempt == 0 else os.path.join(self.logs, f"attempt_{attempt}")
+        return os.path.join(self.logs, *self._requeue, *([f"attempt_{attempt}"] if attempt else []))
 
     def log(self, attempt: int, rank: int, stream: str, replacement: int = 0) -> str:
         """Return the log file of a rank; `stream` is `out` or `err`.
@@ -60,7 +70,7 @@ class RunPaths(NamedTuple):
         )
 
     def error_dir(self, attempt: int) -> str:
-        return os.path.join(self.run_dir, "errors", f"attempt_{attempt}")
+        return os.path.join(self.run_dir, "errors", *self._requeue, f"attempt_{attempt}")
 
     def error_file(self, attempt: int, rank: int, replacement: int = 0) -> str:
         return os.path.join(self.error_dir(attempt), f"{self._rank_name(rank, replacement)}.json")
@@ -73,6 +83,15 @@ class RunPaths(NamedTuple):
         """Return the file for what the ranks of a node use; nodes may share the folder."""
         name = f"resources_{node_rank}.jsonl" if node_rank else "resources.jsonl"
         return os.path.join(self.run_dir, name)
+
+    @property
+    def old_report(self) -> str:
+        """The report of what came before the last requeue."""
+        return os.path.join(self.run_dir, f"report.before_requeue_{self.requeues}.json")
+
+    @property
+    def slurm_job(self) -> str:
+        return os.path.join(self.run_dir, "slurm_job")
 
 
 def torch_error_file(error_file: str) -> str:

@@ -94,8 +94,8 @@ def make_plan(spec: LaunchSpec, assignment: Assignment, facts: NodeFacts) -> Lau
         gpus_are_chosen=bool(spec.devices),
         virtual_local_rank=spec.virtual_local_rank,
         hang_timeout_s=spec.hang_timeout,
-        # An engine that has started the job again has counted that.
-        past_restarts=int(facts.environ.get("SLURM_RESTART_COUNT", "0")) if facts.tasks else 0,
+        # Slurm, which has started the job again, has counted that.
+        past_restarts=facts.job.requeues,
     )
     common = environment.make_common(run, assignment, facts.environ, facts.usable_cpus)
     workers = tuple(

@@ -11,11 +11,11 @@ import os
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import BinaryIO, NamedTuple
 
 _LOG = re.compile(r"rank_(\d+)(?:\.\d+)?\.(out|err)")
 _TIMES = re.compile(r"times(_\d+)?\.txt")
-_ATTEMPT = re.compile(r"attempt_\d+")
 
 # A line is searched this far back for its beginning.
 _LONGEST_BACK = 1 << 20
@@ -77,16 +77,26 @@ class RunLogs:
         return heapq.merge(*streams, key=lambda line: line[:2])
 
     def _folders(self) -> list[str]:
-        """Return the folders of all attempts, in their order."""
-        try:
-            names = os.listdir(self._folder)
-        except OSError:
-            return []
-        attempts = sorted(
-            (name for name in names if _ATTEMPT.fullmatch(name)),
-            key=lambda name: int(name.partition("_")[2]),
-        )
-        return [self._folder, *(os.path.join(self._folder, name) for name in attempts)]
+        """Return the folders of all attempts, in their order, a requeued job's behind the first."""
+        first = _numbered(self._folder, "attempt_")
+        requeues = _numbered(self._folder, "requeue_")
+        later = [[folder, *_numbered(folder, "attempt_")] for folder in requeues]
+        is_there = os.path.isdir(self._folder)
+        return [self._folder, *first, *chain(*later)] if is_there else []
+
+
+def _numbered(folder: str, beginning: str) -> list[str]:
+    """Return the folders in a folder that begin so and end with a number, in their order."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    numbers = sorted(
+        int(name[len(beginning) :])
+        for name in names
+        if name.startswith(beginning) and name[len(beginning) :].isdecimal()
+    )
+    return [os.path.join(folder, f"{beginning}{number}") for number in numbers]
 
 
 class _Notes:

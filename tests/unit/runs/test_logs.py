@@ -60,7 +60,7 @@ def test_a_file_that_grows_is_read_on_and_an_unfinished_line_waits(folder: Path)
     assert read(logs) == []
 
 
-def test_a_restart_and_a_replacement_are_more_files(folder: Path) -> None:
+def test_restarts_replacements_and_requeues_are_more_files(folder: Path) -> None:
     logs = RunLogs(str(folder))
     read(logs)
     again = folder / "attempt_1"
@@ -69,7 +69,11 @@ def test_a_restart_and_a_replacement_are_more_files(folder: Path) -> None:
     (again / "rank_01.1.out").write_bytes(b"replaced\n")
     (again / "times.txt").write_text("20.0 0 rank_00.out\n19.0 0 rank_01.1.out\n")
     (again / "notes.txt").write_bytes(b"not ours\n")
-    assert read(logs) == [(1, "replaced"), (0, "again")]
+    requeued = folder / "requeue_1" / "attempt_1"
+    requeued.mkdir(parents=True)
+    (requeued / "rank_00.out").write_bytes(b"requeued\n")
+    (requeued / "times.txt").write_text("30.0 0 rank_00.out\n")
+    assert read(logs) == [(1, "replaced"), (0, "again"), (0, "requeued")]
 
 
 def test_the_notes_of_several_nodes_count(folder: Path) -> None:
