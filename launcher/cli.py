@@ -220,6 +220,10 @@ def _supervise(spec: LaunchSpec) -> int:
 
         _print(dry_run(spec) + "\n")
         return 0
+    if spec.events is not None:
+        from launcher.record.follower import keep_for_ourselves
+
+        keep_for_ourselves(spec.events)
     with _early_server(starts_warm(spec)) as server:
         from launcher.supervisor import launch  # meanwhile, the server's interpreter starts
 

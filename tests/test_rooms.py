@@ -24,21 +24,24 @@ ROOMS = {
     "system": "errors events",
     "starters": "errors ranks",
     "options": "errors ranks",
-    "runs": "contract",
     "stats": "contract diagnosis system",
+    "runs": "contract system",
     "worker": "contract errors exits ranks starters system",
     "horovod": "events ranks system",
     "diagnosis": "contract errors exits ranks system",
     "plan": "contract errors horovod options ranks runs starters system",
     "output": "plan ranks system",
+    "record": (
+        "__init__ contract diagnosis errors events exits nodes options output plan runs system"
+    ),
     "nodes": "contract diagnosis errors events exits horovod plan ranks system",
     "engines": "errors events exits options output plan runs starters system",
     "function": "diagnosis errors options plan system worker",
     "attached": "contract errors events exits options plan ranks starters system worker",
     "start": "contract errors events exits output plan system",
     "attempt": (
-        "attached contract diagnosis events exits horovod nodes output plan ranks start stats"
-        " system"
+        "attached contract diagnosis events exits horovod nodes output plan ranks record start"
+        " stats system"
     ),
     "ctl": ("attempt diagnosis errors events nodes options output plan ranks runs stats system"),
     "jobs": "__init__ engines errors system",

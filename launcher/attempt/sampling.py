@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from launcher.attempt.worker import Worker
 from launcher.output.console import Console
-from launcher.output.streams import LogFile
+from launcher.output.files import LogFile
 from launcher.plan.plan import LaunchPlan
 from launcher.system.loop import Loop
 

@@ -38,7 +38,7 @@ class Worker:
         # Why it ended, where the kernel need not be asked.
         self.known_cause = ""
         self.is_reaped = False
-        # Known once its process id is let go, where the system says it.
+        # The most memory that it has had in use; None where that is not known.
         self.peak_kib: int | None = None
 
     @property

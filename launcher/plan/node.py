@@ -16,7 +16,7 @@ from launcher.plan.task import Task
 from launcher.runs.folder import NO_JOB, SlurmJob, new_run_id
 from launcher.system.machine import usable_cpus, visible_gpus
 
-# A worker takes two pipes and two log files here, with room for one more; the launcher some itself.
+# A worker takes two pipes and three log files here; the launcher some itself.
 _FILES_OF_A_WORKER, _OUR_FILES = 5, 40
 
 

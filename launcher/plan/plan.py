@@ -38,7 +38,8 @@ class WorkerPlan(NamedTuple):
     env: dict[str, str]
     unset: tuple[str, ...]
     error_file: str | None
-    # Log file of each stream, empty when there is none, and whether the terminal shows the stream.
+    # Log file of each stream, and `log` for both (empty when there are none); and whether the
+    # terminal shows the stream.
     logs: dict[str, str]
     shown: dict[str, bool]
     title: str
@@ -160,7 +161,7 @@ def _plan_worker(
         env=env,
         unset=unset,
         error_file=error_file,
-        logs={stream: paths.log(attempt, place.rank, stream) for stream in ("out", "err")}
+        logs={stream: paths.log(attempt, place.rank, stream) for stream in ("out", "err", "log")}
         if paths
         else {},
         shown={"out": bool(streams & STDOUT), "err": bool(streams & STDERR)},

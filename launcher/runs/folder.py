@@ -185,6 +185,17 @@ def tidy(paths: RunPaths, attempts: int) -> None:
         _remove_if_empty(folder)
 
 
+def link_latest(paths: RunPaths) -> None:
+    """Let `latest` beside the run's folder lead to it, unless something else has that name."""
+    parent, name = os.path.split(paths.run_dir)
+    link = os.path.join(parent, "latest")
+    temporary = f"{link}.{os.getpid()}.tmp"
+    with suppress(OSError):
+        if os.path.islink(link) or not os.path.lexists(link):
+            os.symlink(name, temporary)
+            os.replace(temporary, link)
+
+
 def _remove_if_empty(folder: str) -> None:
     try:
         os.rmdir(folder)
