@@ -79,7 +79,7 @@ def look_at_node(
     _check_open_files(local_world_size)
     nodes = _find_nodes(spec) if not tasks else None
     job = _find_slurm_job(os.environ)
-    chosen = nodes.run_id if nodes else spec.rdzv_id
+    chosen = nodes.run_id if nodes and nodes.has_id else spec.rdzv_id
     # A step of Slurm's has the same name after a requeue.
     named = job.name if chosen in ("", "none") and "." in job.name else chosen
     return NodeFacts(
