@@ -284,6 +284,8 @@ class Group:
         worker = self.workers[event.local_rank]
         worker.pid = event.pid
         self._record.note_start(worker.plan, event.pid)
+        if self._pipes.seconds_since_output(event.local_rank) is not None:
+            self._record.note_output(worker.plan.rank)  # read before the news of its start
         self._node.keeper.add_session(event.pid)
         if self._stop.has_begun:
             self._stop.ask(worker)
@@ -436,7 +438,9 @@ class Group:
             self._watch.hear(local_rank, data)
 
     def _on_first_output(self, local_rank: int) -> None:
-        self._record.note_output(self.workers[local_rank].plan.rank)
+        worker = self.workers[local_rank]
+        if worker.pid:
+            self._record.note_output(worker.plan.rank)
 
     def _on_hang(self, hang: Hang) -> None:
         self._hang = hang
