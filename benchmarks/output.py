@@ -23,6 +23,8 @@ import measure
 from launchers import OURS, TORCHRUN, environment, find_installed, shown, version
 
 RANKS = 2
+# Ranks that hold torch and wait, while the supervisor looks at what they use.
+SAMPLED_RANKS = 8
 
 
 def make_commands(python: str) -> dict[str, list[str]]:
@@ -106,14 +108,45 @@ def measure_all(
     return rows
 
 
+def measure_choices(python: str, repeat: int, megabytes: int) -> list[list[str]]:
+    """Return rows for the options of ours that look at each line."""
+    program = find_installed(python)[0][OURS]
+    choices = ([], ["--timestamps"], ["--fold"])
+    commands = {
+        " ".join([OURS, *choice]): [*program(python, RANKS, 0), *choice] for choice in choices
+    }
+    return measure_all(commands, repeat, megabytes, "file")
+
+
+def measure_sampling(python: str, repeat: int, idle_s: float) -> list[list[str]]:
+    """Return rows for the supervisor while its ranks wait, and it looks at what they use."""
+    program = find_installed(python)[0][OURS]
+    rows = []
+    for ranks in (2, SAMPLED_RANKS):
+        command = program(python, ranks, 0)
+        found = [measure.idle_supervisor(command, ranks, idle_s) for _ in range(repeat)]
+        peak_mib = statistics.median(peak for peak, _ in found) / (1 << 20)
+        share = statistics.median(used for _, used in found) / idle_s
+        rows.append([f"{OURS}, {ranks} ranks", f"{100 * share:.2f} %", f"{peak_mib:.1f} MiB"])
+    return rows
+
+
 def main() -> None:
     parser = machine.make_parser(__doc__)
     parser.add_argument("--megabytes", type=int, default=100, help="how much each rank writes")
+    parser.add_argument(
+        "--idle-seconds", type=float, default=30.0, help="how long an idle supervisor is watched"
+    )
+    parser.add_argument(
+        "--only-stats", action="store_true", help="leave out the comparison with others"
+    )
     options = parser.parse_args()
     commands = make_commands(sys.executable)
     rows = []
-    for sink in ("file", "pipe"):
+    for sink in () if options.only_stats else ("file", "pipe"):
         rows += measure_all(commands, options.repeat, options.megabytes, sink)
+    choices = measure_choices(sys.executable, options.repeat, options.megabytes)
+    sampling = measure_sampling(sys.executable, options.repeat, options.idle_seconds)
     header = [
         "",
         "stdout is a",
@@ -131,7 +164,14 @@ def main() -> None:
                 f" of {options.repeat}, launchers in turns. Written by `benchmarks/output.py`."
             ),
             "\n".join(names),
-            machine.table(header, rows),
+            *([machine.table(header, rows)] if rows else []),
+            "Options of ours that look at each line:",
+            machine.table(header, choices),
+            (
+                "While ranks that hold torch wait, the supervisor looks every 2 s at what they use:"
+                f" share of one CPU over {options.idle_seconds:g} s, and its peak memory."
+            ),
+            machine.table(["", "CPU", "peak memory"], sampling),
             "\n".join(
                 f"    {shown(command)} benchmarks/workloads/lines.py {options.megabytes}"
                 for command in commands.values()

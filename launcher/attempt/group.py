@@ -127,6 +127,8 @@ class Group:
         Returns what is known then.
         """
         self._watch.begin()
+        if self._node.sampling:
+            self._node.sampling.begin(self.workers, self.plan)
         if self._relay:
             self._relay.begin()
         for worker in self.workers:
@@ -216,6 +218,8 @@ class Group:
     def _cancel_timers(self) -> None:
         self._stop.end()
         self._watch.end()
+        if self._node.sampling:
+            self._node.sampling.end()
         if self._sweep:
             self._sweep.end()
         if self._relay:
@@ -280,6 +284,8 @@ class Group:
         worker = self.workers[event.local_rank]
         worker.pid = event.pid
         self._record.note_start(worker.plan, event.pid)
+        if self._pipes.seconds_since_output(event.local_rank) is not None:
+            self._record.note_output(worker.plan.rank)  # read before the news of its start
         self._node.keeper.add_session(event.pid)
         if self._stop.has_begun:
             self._stop.ask(worker)
@@ -295,6 +301,8 @@ class Group:
         worker.returncode = returncode
         worker.ended_at = self._loop.clock()
         worker.order = self._num_ended
+        if self._node.sampling:
+            self._node.sampling.note_end(worker)
         self._record.note_exit(worker.plan, worker.pid, returncode)
         signum = worker.told_within(self.plan.shutdown_timeout_s, self._loop.clock())
         if signum is not None and worker.asked_to_stop_at is None:
@@ -430,7 +438,9 @@ class Group:
             self._watch.hear(local_rank, data)
 
     def _on_first_output(self, local_rank: int) -> None:
-        self._record.note_output(self.workers[local_rank].plan.rank)
+        worker = self.workers[local_rank]
+        if worker.pid:
+            self._record.note_output(worker.plan.rank)
 
     def _on_hang(self, hang: Hang) -> None:
         self._hang = hang

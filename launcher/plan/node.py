@@ -52,6 +52,8 @@ class NodeFacts(NamedTuple):
     tasks: tuple[Task, ...] = ()
     # The nodes of the run; None where this is the only one.
     nodes: NodeGroup | None = None
+    # Whether a person reads what the workers write: stdout is a terminal of ours.
+    is_terminal: bool = False
     # The job of Slurm's in which this runs.
     job: SlurmJob = NO_JOB
     # None when no folder has been made, or could be: then there are no log files.
@@ -93,6 +95,7 @@ def look_at_node(
         cpus=_bind(spec, local_world_size, gpus),
         tasks=tuple(tasks),
         nodes=nodes,
+        is_terminal=not tasks and os.isatty(1),
         job=job,
     )
 
