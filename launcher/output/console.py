@@ -14,9 +14,13 @@ import os
 import select
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from launcher.system.loop import Loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.output.live import LiveRows
 
 # Bytes waiting for a slow reader before the workers are held back, and how far it must fall before
 # they go on.
@@ -32,7 +36,8 @@ DRAIN_S = 2.0
 # A closed pipe, and a terminal that has hung up.
 _READER_HAS_GONE = (errno.EPIPE, errno.EIO)
 
-_CLEAR_LINE = b"\r\x1b[K"
+# Of a terminal that does not say how large it is.
+_COLUMNS, _ROWS = 80, 24
 
 
 class StreamWriter:
@@ -40,6 +45,7 @@ class StreamWriter:
 
     def __init__(self, fd: int, loop: Loop) -> None:
         self._loop = loop
+        self._given_fd = fd
         self._fd, self._owned, self._piecewise = _open_nonblocking(fd)
         self.is_tty = os.isatty(fd)
         self._pending: list[bytes] = []
@@ -58,6 +64,16 @@ class StreamWriter:
         self.pending_bytes += len(data)
         if not self._waiting:
             self._flush()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Columns and rows of a terminal; 80 and 24 where it does not say."""
+        try:
+            columns, rows = os.get_terminal_size(self._given_fd)
+        except OSError:
+            return _COLUMNS, _ROWS
+        # Some terminals, in containers above all, say 0.
+        return columns or _COLUMNS, rows or _ROWS
 
     def _flush(self) -> None:
         while self._pending:
@@ -157,8 +173,13 @@ class Console:
         out.is_tty, err.is_tty = (w.is_tty and not is_plain for w in (out, err))
         self._writers = {"out": out, "err": err}
         self.colour = _wants_colour(environ, out.is_tty and err.is_tty)
-        # The live line: whose it is, the stream that it stands on, and what it shows.
-        self._live: tuple[int, str, bytes] | None = None
+        self._is_dumb = environ.get("TERM") == "dumb"
+        # The rows at the bottom of a terminal that are not final.
+        self._live: LiveRows | None = None
+        # The rank that the user types for, what it asks is shown before the others' bars; and
+        # whether these are shown for all ranks at once.
+        self.asking_rank = -1
+        self.shows_all_bars = False
         # Whose unfinished line stands at the end of a stream that is no terminal.
         self._open: dict[str, object] = {}
         self._is_shared = _are_same(*descriptors)
@@ -244,23 +265,36 @@ class Console:
                 del self._open[name]
                 self._writers[name].write(b"\n")
 
-    def show_live(self, rank: int, stream: str, text: bytes) -> None:
-        """Show an unfinished line at the bottom of the terminal: the lowest rank's, if several."""
-        writer = self._writers[stream]
-        if (
-            not writer.is_tty
-            or writer.pending_bytes
-            or (self._live is not None and self._live[0] < rank)
-        ):
-            return
-        self._live = (rank, stream, text)
-        writer.write(_CLEAR_LINE + text[: _columns()])
+    def size(self, stream: str) -> tuple[int, int]:
+        """Return columns and rows of a terminal."""
+        return self._writers[stream].size
 
-    def end_live(self, rank: int) -> None:
-        """Take the rank's live line away: it has become a whole line, or its worker has ended."""
-        if self._live is not None and self._live[0] == rank:
-            self._clear_live(self._live[1])
-            self._live = None
+    def show_live(
+        self, rank: int, stream: str, rows: Sequence[bytes], cursor: tuple[int, int] | None = None
+    ) -> None:
+        """Show unfinished rows at the bottom of the terminal: the lowest rank's, if of several.
+
+        cursor: its row among them, and its column; None for the end of the last.
+        """
+        if not self._writers[stream].is_tty:
+            return
+        if self._live is None:
+            from launcher.output.live import LiveRows
+
+            self._live = LiveRows(self._writers, is_dumb=self._is_dumb)
+        self._live.put(rank, stream, rows, cursor)
+        self._redraw_live()
+
+    def end_live(self, rank: int, stream: str) -> None:
+        """Take a rank's live rows away: they have become lines, or its worker has ended."""
+        if self._live is not None and self._live.remove(rank, stream):
+            self._redraw_live()
+
+    def resize(self) -> None:
+        """Draw what is live for the terminal's new size."""
+        if self._live is not None:
+            self._live.reflow()
+            self._redraw_live()
 
     def say(self, text: str) -> None:
         """Print a message of the launcher itself on stderr."""
@@ -282,7 +316,8 @@ class Console:
         """Write what is left; give up on a reader that does not move."""
         self.release()
         if self._live is not None:
-            self.end_live(self._live[0])
+            self._live.clear()
+            self._live = None
         for writer in self._writers.values():
             writer.drain()
         if self._skipped_lines:
@@ -315,11 +350,11 @@ class Console:
 
     def _clear_live(self, stream: str) -> None:
         if self._live is not None and self._writers[stream].is_tty:
-            self._writers[self._live[1]].write(_CLEAR_LINE)
+            self._live.clear()
 
     def _redraw_live(self) -> None:
         if self._live is not None:
-            self.show_live(*self._live)
+            self._live.draw(self.asking_rank, each_rank=self.shows_all_bars)
 
 
 def _are_same(out: int, err: int) -> bool:
@@ -336,12 +371,3 @@ def _wants_colour(environ: Mapping[str, str], is_tty: bool) -> bool:
     if environ.get("FORCE_COLOR"):
         return True
     return is_tty and environ.get("TERM") != "dumb"
-
-
-def _columns() -> int:
-    # A live line that wraps could not be cleared; colour codes make this cut too early.
-    try:
-        # Some terminals, in containers above all, say 0.
-        return max(20, (os.get_terminal_size(2).columns or 80) - 1)
-    except OSError:
-        return 79
