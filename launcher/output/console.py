@@ -45,7 +45,7 @@ class StreamWriter:
 
     def __init__(self, fd: int, loop: Loop) -> None:
         self._loop = loop
-        self._given_fd = fd
+        self.given_fd = fd
         self._fd, self._owned, self._piecewise = _open_nonblocking(fd)
         self.is_tty = os.isatty(fd)
         self._pending: list[bytes] = []
@@ -69,7 +69,7 @@ class StreamWriter:
     def size(self) -> tuple[int, int]:
         """Columns and rows of a terminal; 80 and 24 where it does not say."""
         try:
-            columns, rows = os.get_terminal_size(self._given_fd)
+            columns, rows = os.get_terminal_size(self.given_fd)
         except OSError:
             return _COLUMNS, _ROWS
         # Some terminals, in containers above all, say 0.
@@ -269,6 +269,10 @@ class Console:
         """Return columns and rows of a terminal."""
         return self._writers[stream].size
 
+    def fd(self, stream: str) -> int:
+        """Return the descriptor that we were given for a stream."""
+        return self._writers[stream].given_fd
+
     def show_live(
         self, rank: int, stream: str, rows: Sequence[bytes], cursor: tuple[int, int] | None = None
     ) -> None:
@@ -289,6 +293,11 @@ class Console:
         """Take a rank's live rows away: they have become lines, or its worker has ended."""
         if self._live is not None and self._live.remove(rank, stream):
             self._redraw_live()
+
+    def hide_live(self) -> None:
+        """Take what is live off the screen, until it is drawn again."""
+        if self._live is not None:
+            self._live.clear()
 
     def resize(self) -> None:
         """Draw what is live for the terminal's new size."""

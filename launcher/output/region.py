@@ -130,6 +130,7 @@ class Region:
         self._rows = [_Row()]
         self._at = self._column = 0
         self._saved = (0, 0)
+        self._has_returned = False  # to the begin of the row, and nothing is written since
         self._style = ""
         self._is_hidden = False
         self._final: list[str] = []
@@ -186,6 +187,12 @@ class Region:
         self._rows, self._at, self._column = [_Row()], 0, 0
         return "".join(final).encode("utf-8", "surrogateescape")
 
+    def leave(self) -> bytes:
+        """Return all rows as lines, if the rank has begun a line of its own below them."""
+        if not self._at or self._column or self._is_hidden or self._at < len(self._rows) - 1:
+            return b""
+        return self.finish() if self._rows[self._at].is_blank else b""
+
     def wait_s(self, now: float) -> float | None:
         """Return how long until `settle` may have something; None for not without more output."""
         return None if self._is_waiting else max(0.0, self._held_until - now)
@@ -226,7 +233,7 @@ class Region:
         if token == "\n":
             self._go_down()
         elif token == "\r":
-            self._column = 0
+            self._column, self._has_returned = 0, True
         elif token == "\b":
             self._column = max(0, min(self._column, self._num_columns) - 1)
         elif token == "\t":
@@ -312,7 +319,7 @@ class Region:
 
     def _go_down(self) -> None:
         row = self._rows[self._at]
-        self._column = 0
+        self._column, self._has_returned = 0, False
         self._move_down()
         if self._rose_at is None and not self._is_hidden:
             if row.is_plain and row.cells:
@@ -339,6 +346,8 @@ class Region:
                 rows[at].erase(0, self._column + 1)
 
     def _put(self, text: str) -> None:
+        if self._has_returned:
+            self._rows[self._at].is_plain = self._has_returned = False
         if not text.isascii():
             self._put_wide(text)
             return

@@ -104,7 +104,7 @@ class RankStream:
         self._settings = settings
         self._console = console
         self._is_live = console.is_tty(settings.stream)
-        # What is written there, from when it is more than plain lines until nothing of that is left.
+        # What is written there, while it is more than plain lines.
         self._region: Region | None = None
         self._open_colours = b""
         self._splitter = LineSplitter(is_exact=not self._is_live)
@@ -169,6 +169,28 @@ class RankStream:
 
         return visible_width(self._settings.prefix)
 
+    def leave_rows(self) -> None:
+        """Pass on live rows that the rank has done with, because it writes on its other stream."""
+        if self._region is None:
+            return
+        block = self._region.leave()
+        if block:
+            self._region = None
+            self._console.end_live(self._settings.rank, self._settings.stream)
+            self._emit(block)
+
+    def give_line(self) -> bytes:
+        """Return the unfinished line, which from now on another stream shows."""
+        begun = self._region.finish() if self._region is not None else self._splitter.finish()
+        self._region, self._bytes_shown = None, 0
+        self._console.end_live(self._settings.rank, self._settings.stream)
+        return begun[:-1]
+
+    def take_line(self, begun: bytes) -> None:
+        """Show what follows behind the line that another stream has begun."""
+        block = self._feed_live(begun)
+        assert not block  # it has no end yet
+
     def resize(self) -> None:
         """Take on the new size of the terminal."""
         if self._region is not None:
@@ -211,7 +233,7 @@ class RankStream:
             self._console.show(stream, prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n")
 
     def _tidy(self, block: bytes) -> bytes:
-        """Return lines so that a terminal shows each of them as it is meant, whoever writes next."""
+        """Return lines so that a terminal shows them as they are meant, whoever writes next."""
         block = apply_carriage_returns(block)
         if self._open_colours or b"\x1b[" in block:
             from launcher.output.region import close_colours
