@@ -36,6 +36,9 @@ DRAIN_S = 2.0
 # A closed pipe, and a terminal that has hung up.
 _READER_HAS_GONE = (errno.EPIPE, errno.EIO)
 
+# Rows of all ranks are drawn again at most so often.
+_FRAME_S = 0.05
+
 # Of a terminal that does not say how large it is.
 _COLUMNS, _ROWS = 80, 24
 
@@ -173,6 +176,8 @@ class Console:
         out.is_tty, err.is_tty = (w.is_tty and not is_plain for w in (out, err))
         self._writers = {"out": out, "err": err}
         self.colour = _wants_colour(environ, out.is_tty and err.is_tty)
+        self._loop = loop
+        self._is_redrawing = False
         self._is_dumb = environ.get("TERM") == "dumb"
         # The rows at the bottom of a terminal that are not final.
         self._live: LiveRows | None = None
@@ -287,6 +292,15 @@ class Console:
 
             self._live = LiveRows(self._writers, is_dumb=self._is_dumb)
         self._live.put(rank, stream, rows, cursor)
+        if not self.shows_all_bars:
+            self._redraw_live()
+        elif not self._is_redrawing:
+            # Many ranks draw many times a second, and each time the rows of all would be drawn.
+            self._is_redrawing = True
+            self._loop.set_timer(self._redraw_later, _FRAME_S)
+
+    def _redraw_later(self) -> None:
+        self._is_redrawing = False
         self._redraw_live()
 
     def end_live(self, rank: int, stream: str) -> None:
@@ -327,6 +341,7 @@ class Console:
         if self._live is not None:
             self._live.clear()
             self._live = None
+        self._loop.cancel_timer(self._redraw_later)
         for writer in self._writers.values():
             writer.drain()
         if self._skipped_lines:

@@ -65,27 +65,33 @@ class LiveRows:
         if self._drawn is None:
             return
         (stream, widths, cursor_row), self._drawn = self._drawn, None
+        self._writers[stream].write(self._wipe(widths, cursor_row))
+
+    def _wipe(self, widths: Sequence[int], cursor_row: int) -> bytes:
+        """Return what takes rows off the screen."""
         if self._is_dumb:
-            clear = b"\r" + b" " * widths[0] + b"\r"
-        else:
-            up = b"\x1b[%dA" % cursor_row if cursor_row else b""
-            clear = up + (_CLEAR_LINE if len(widths) == 1 else _CLEAR_BELOW)
-        self._writers[stream].write(clear)
+            return b"\r" + b" " * widths[0] + b"\r"
+        up = b"\x1b[%dA" % cursor_row if cursor_row else b""
+        return up + (_CLEAR_LINE if len(widths) == 1 else _CLEAR_BELOW)
 
     def draw(self, asking_rank: int, *, each_rank: bool) -> None:
         """Show on the screen what belongs there now."""
         selected = self._select(asking_rank, each_rank)
-        self.clear()
         if selected is None:
+            self.clear()
             return
         stream, rows, cursor = selected
+        wipe = b""
+        if self._drawn is not None and self._drawn[0] == stream:
+            wipe, self._drawn = self._wipe(*self._drawn[1:]), None
+        self.clear()  # on another stream
         widths = [visible_width(row) for row in rows]
         text, at = b"\n".join(rows), len(rows) - 1
         if cursor is not None and cursor != (at, widths[-1]):
             up = b"\x1b[%dA" % (at - cursor[0]) if at > cursor[0] else b""
             right = b"\x1b[%dC" % cursor[1] if cursor[1] else b""
             text, at = text + up + b"\r" + right, cursor[0]
-        self._writers[stream].write(text)
+        self._writers[stream].write(wipe + text)
         self._drawn = stream, widths, at
 
     def _select(

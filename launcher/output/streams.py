@@ -300,7 +300,7 @@ class RankStream:
     def is_asking(self) -> bool:
         """Whether the beginning of an ordinary line stands on the terminal: a question, perhaps."""
         if self._region is not None:
-            return self._region.is_line
+            return self._settings.shown and self._region.is_line
         return self._is_live and 0 < self._bytes_shown < _LONGEST_PROMPT
 
     def _settle(self) -> float | None:
