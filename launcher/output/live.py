@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from launcher.output.console import StreamWriter
+    from launcher.output.writer import StreamWriter
 
 # One row, and from its first column everything below.
 _CLEAR_LINE = b"\r\x1b[K"

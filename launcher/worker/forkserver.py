@@ -9,6 +9,7 @@ it. Knows nothing of attempts or ranks.
 from __future__ import annotations
 
 import gc
+import io
 import os
 import select
 import signal
@@ -205,8 +206,8 @@ def _renew_stdin() -> None:
 
 def _renew_stdout() -> None:
     """Let lines on a terminal appear when they end; the server's stdout was made for a pipe."""
-    if sys.stdout is not None and os.isatty(1) and not sys.stdout.write_through:
-        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    if isinstance(sys.stdout, io.TextIOWrapper) and os.isatty(1) and not sys.stdout.write_through:
+        sys.stdout.reconfigure(line_buffering=True)
 
 
 def _renew_randomness() -> None:
