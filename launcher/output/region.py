@@ -167,9 +167,9 @@ class Region:
         """Return the lines that have become final by now."""
         if now >= self._held_until and not self._is_waiting:
             if self._rose_at is None:
-                self._finish_rows(self._at)
+                self._finish_rows(self._line_start)
             else:
-                self._finish_rows(min(self._at, *self._tops))
+                self._finish_rows(min(self._line_start, *self._tops))
                 self._tops = [self._at, self._tops[0]]
                 self._held_until = now + _HOLD_S
                 if now - self._rose_at > 2 * _HOLD_S and not self._is_hidden:
@@ -202,9 +202,17 @@ class Region:
         """Whether time alone makes no row final: none stands above the cursor, or a program that
         hides the cursor has not drawn since.
         """
-        if not self._at or not self._is_hidden:
-            return not self._at
+        if not self._line_start or not self._is_hidden:
+            return not self._line_start
         return self._rose_at is None or self._rose_at < self._held_until - _HOLD_S
+
+    @property
+    def _line_start(self) -> int:
+        """The row in which the line has begun that the cursor is on."""
+        start = self._at
+        while start and self._rows[start - 1].wraps:
+            start -= 1
+        return start
 
     @property
     def is_over(self) -> bool:
