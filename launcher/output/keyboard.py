@@ -162,7 +162,10 @@ class Keyboard:
             signum = actions.get(bytes([number]))
             if signum is None or number == 0:
                 others.append(number)
-            elif signum == signal.SIGINT and edits_itself and not self._is_second_interrupt():
+                continue
+            others.clear()  # what was typed before is void, as a terminal has it
+            self._unsent = b""
+            if signum == signal.SIGINT and edits_itself and not self._is_second_interrupt():
                 self._send(signum)
             else:
                 os.kill(0, signum)  # to all processes of our job, as the terminal does

@@ -106,14 +106,18 @@ class _Row:
         else:
             self.cells[begin:end] = [_BLANK] * (min(end, len(self.cells)) - begin)
 
-    def render(self) -> str:
+    def render(self, up_to: int = 0) -> str:
+        """Return its text with the colours, without blanks at the end, but with `up_to` columns."""
+        end = len(self.cells)
+        while end > up_to and self.cells[end - 1] == _BLANK:
+            end -= 1
         text, style = [], ""
-        for char, wanted in self.cells:
+        for char, wanted in [*self.cells[:end], *[_BLANK] * (up_to - end)]:
             if wanted != style:
                 text.append(("\x1b[0m" if style else "") + wanted)
                 style = wanted
             text.append(char)
-        return "".join(text).rstrip(" ") if not style else "".join([*text, "\x1b[0m"])
+        return "".join([*text, "\x1b[0m" if style else ""])
 
     @property
     def is_blank(self) -> bool:
@@ -233,8 +237,12 @@ class Region:
         last = len(self._rows)
         while last > self._at + 1 and self._rows[last - 1].is_blank:
             last -= 1
-        rows = [row.render().encode("utf-8", "surrogateescape") for row in self._rows[:last]]
-        return Picture(rows, self._at, self._column)
+        rows = [
+            row.render(self._column if index == self._at else 0)
+            for index, row in enumerate(self._rows[:last])
+        ]
+        encoded = [row.encode("utf-8", "surrogateescape") for row in rows]
+        return Picture(encoded, self._at, self._column)
 
     def _act(self, token: str) -> None:
         """Obey a control character, or an escape sequence of no interest."""
