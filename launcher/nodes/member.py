@@ -41,6 +41,9 @@ PING_S = 1.0
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 
+# Said of a port that another program serves.
+IS_STRANGER = "does not answer as a launcher does"
+
 # How long a deputy may take to accept a connection and to prove who it is.
 _DEPUTY_S = 2.0
 
@@ -115,8 +118,10 @@ class Member:
         self._generation = -1
         self._node_rank = -1
         self._failing = False
-        self._signum = 0
+        self._stopping: Stopping | None = None
+        # How it has ended here, and whether that was judged.
         self._account: dict[str, Any] | None = None
+        self._is_judged = False
         self._ready: Ready | None = None
         self._is_waiting = False
 
@@ -133,6 +138,9 @@ class Member:
 
     def make_ready(self, master_port: int, horovod: str = "") -> None:
         """Take part in the next attempt: all ranks of the last one have ended here."""
+        if self.state == "over":
+            self.assigned = None  # it was decided meanwhile that there is none
+            return
         if self.assigned is None:
             self.join = self.join._replace(master_port=master_port, horovod=horovod)
             return
@@ -150,12 +158,12 @@ class Member:
         """Let the coordinator know whether nothing has moved here for too long."""
         self._say(Still(self._generation, is_still))
 
-    def stop_all(self, signum: int) -> None:
-        """Let the others know that a signal asks to stop."""
-        if self._generation < 0 or self._node_rank < 0:
+    def stop_all(self, signum: int, *, is_for_all: bool = False, is_forced: bool = False) -> None:
+        """Let the others know that a signal asks to stop: this node, or the whole run."""
+        if self._generation < 0 or self._node_rank < 0 or (self._stopping and not is_forced):
             return
-        self._signum = signum
-        self._say(Stopping(self._generation, signum))
+        self._stopping = Stopping(self._generation, signum, is_for_all, is_forced)
+        self._say(self._stopping)
 
     def settle(self, account: dict[str, Any]) -> None:
         """Say how the attempt has ended here."""
@@ -194,10 +202,15 @@ class Member:
                 generation=self._generation, old_rank=self._node_rank, is_dead=is_dead
             )
         )
-        if self._signum:
-            self._say(Stopping(self._generation, self._signum))
+        if self._stopping:
+            self._say(self._stopping)
         if self._account is not None:
             self._say(self._settled())
+
+    def note_obstacle(self, why: str) -> None:
+        """Take note of what stands in the way for now, in case that nothing comes of it in time."""
+        if self.state == "seeking":
+            self._why = why
 
     def miss(self, why: str, now: float) -> None:
         """Take note that nobody was reached, and why."""
@@ -244,6 +257,8 @@ class Member:
                 self.stop = message
         elif isinstance(message, Decided):
             self._take_verdict(message)
+        elif isinstance(message, Leave):
+            self._lose(message.reason, now, is_dead=True, has_left=True)
 
     def tick(self, now: float) -> None:
         """See whether anything is due."""
@@ -277,22 +292,24 @@ class Member:
         self._generation, self._node_rank = assigned.generation, assigned.node_rank
         self._deputies = assigned.deputies
         self.run_name, self.address = assigned.run_name, assigned.address
-        self._failing, self._signum, self._account = False, 0, None
-        self._ready, self._is_waiting = None, False
+        self._failing, self._stopping, self._account = False, None, None
+        self._ready, self._is_judged, self._is_waiting = None, False, False
 
     def _take_verdict(self, decided: Decided) -> None:
         is_restart = decided.action == "restart"
         if is_restart and decided.generation != self._generation:
             return
+        if is_restart and self._ready is not None:
+            self._say(self._ready)  # a new coordinator has decided what another had already
+            return
         self.decided = decided
+        self._is_judged = True
         if not is_restart:
             self.state = "over"
             if not self.is_own:
                 self.actions.append(LetGo())  # and so the coordinator knows that it was heard
-        elif self._ready is not None:
-            self._say(self._ready)  # a new coordinator has decided what another had already
 
-    def _lose(self, why: str, now: float, *, is_dead: bool) -> None:
+    def _lose(self, why: str, now: float, *, is_dead: bool, has_left: bool = False) -> None:
         """Go on without the coordinator: look for it, for its deputy, or be that."""
         self.actions.append(LetGo())
         self.is_own = False
@@ -310,6 +327,7 @@ class Member:
             hostname=old.coordinator_host if old else "",
             why=why,
             is_dead=is_dead,
+            has_left=has_left,
         )
         if self.stop is None and self.decided is None and self.assigned is not None:
             self.stop = Stop(self._generation, f"the coordinator was lost: {why}")
@@ -339,7 +357,7 @@ class Member:
     def _settled(self) -> Settled:
         assert self._account is not None
         account = self._account
-        if self.decided is not None:
+        if self._is_judged:
             # It was judged already; what counts now is that the coordinator was lost after that.
             account = {**_NOTHING, "duration": account["duration"]}
         return Settled(self._generation, {**account, "latency": self.latency_s})
@@ -358,6 +376,8 @@ _NOTHING: dict[str, Any] = {"workers": [], "node_failure": "", "obstacle": "", "
 
 
 def _hint_for(why: str) -> str:
+    if IS_STRANGER in why:
+        return "Choose another port, the same on all nodes: --rdzv-endpoint HOST:PORT"
     if "another run" in why:
         return "Type the same --rdzv-id on all nodes, or choose another endpoint."
     if "refused" in why:

@@ -69,6 +69,10 @@ class Stopping(NamedTuple):
 
     generation: int
     signum: int
+    # Whether it was meant for the run; else a node of an elastic one leaves.
+    is_for_all: bool = False
+    # Whether it was the second one, which does not wait for ranks that take their time.
+    is_forced: bool = False
 
 
 class Settled(NamedTuple):
@@ -79,7 +83,7 @@ class Settled(NamedTuple):
 
 
 class Leave(NamedTuple):
-    """The node takes no part any more."""
+    """The node takes no part any more; the coordinator says it, too."""
 
     reason: str
 
@@ -163,6 +167,7 @@ class Stop(NamedTuple):
     reason: str
     signum: int = 0
     is_hang: bool = False
+    is_forced: bool = False
 
 
 class Decided(NamedTuple):

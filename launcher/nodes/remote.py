@@ -15,12 +15,12 @@ from typing import Any
 
 from launcher.diagnosis.outcome import AttemptOutcome
 from launcher.diagnosis.report import FailureReport
-from launcher.errors import LauncherError
+from launcher.errors import RendezvousError
 from launcher.events import PeersStop
 from launcher.nodes.account import make_account
 from launcher.nodes.coordinator import Elastic
 from launcher.nodes.link import CONNECT_S, Link, Listener, connect, listen
-from launcher.nodes.member import LetGo, Member, Reach, Say, Seek, Serve
+from launcher.nodes.member import IS_STRANGER, LetGo, Member, Reach, Say, Seek, Serve
 from launcher.nodes.messages import Assigned, Join, Message, Pong, Refused, Relocate, Stop
 from launcher.nodes.rendezvous import OWN, Past, Rendezvous, Route, Rules
 from launcher.nodes.restart import RestartPolicy, Verdict
@@ -37,11 +37,17 @@ if TYPE_CHECKING:
 # How often is looked whether something is due: at once while nobody is found yet.
 _BUSY_TICK_S, _TICK_S = 0.05, 0.25
 
-# How long the coordinator waits at its end for the others to have heard the verdict.
-_FAREWELL_S = 2.0
+# How long the coordinator waits at least, at its end, for the others to have heard the verdict.
+FAREWELL_S = 2.0
 
 # A successor tells those who look at the endpoint where the run goes on.
 _RELOCATE_S = 1.0
+
+# Refusals that another attempt would meet again, and what to do.
+_FINAL_REFUSALS = {
+    "secret": "Give all nodes the same: LAUNCHER_SECRET or --secret-file",
+    "version": "Install the same launcher on all nodes.",
+}
 
 # A node whose coordinator is heard of so long after another node has said that it is lost.
 _SURE_S = 1.0
@@ -135,12 +141,17 @@ class RemoteCoordinator:
         self._moved: tuple[str, int] | None = None
         self._lookup: Lookup | None = None
         self._untried: list[Address] = []
+        # The name that was typed for an address.
+        self._typed: dict[Address, str] = {}
         # Of the endpoint, as the last look has found them.
         self._known_addresses: list[Address] = []
         self._attempt_ends_at: float | None = None
+        # Where that leads to, in words.
+        self._where = ""
         self._host_link: Link | None = None
         self._relocation: Link | None = None
         self._endpoint: Address | None = None
+        self._tick_at: float | None = None
         self._has_begun = False
         self._told_stop: object = None
         # How a question of another node is answered; set by whoever can.
@@ -160,35 +171,59 @@ class RemoteCoordinator:
         Raises RendezvousError, EnvironmentMismatch or LauncherError where there is no run for this
         node.
         """
-        member = self._member
+        self.begin_to_join()
+        while not self.has_part:
+            if not turn():
+                return None
+        return self.part()
+
+    def begin_to_join(self) -> None:
+        """Ask for a part in the next attempt."""
         if not self._has_begun:
             self._has_begun = True
-            member.begin()
+            self._member.begin()
         else:
             if not self._group.master_port:
                 before, self._reserved = self._reserved, reserve_port("0.0.0.0")
                 if before is not None:
                     before.close()  # only now: the new one is another
-            member.make_ready(self._master_port(), self._open_store())
+            self._member.make_ready(self._master_port(), self._open_store())
         self._act()
-        while member.assigned is None and member.decided is None and member.error is None:
-            if not turn():
-                return None
-        if member.error is not None:
-            raise member.error
-        return self._make_assignment(member.assigned) if member.assigned else None
+
+    @property
+    def has_part(self) -> bool:
+        """Whether it is known what this node's part is, be it that there is none."""
+        member = self._member
+        return bool(member.assigned or member.decided or member.error)
+
+    def part(self) -> Assignment | None:
+        """Return this node's part once it is known; see `join`."""
+        if self._member.error is not None:
+            raise self._member.error
+        return self._make_assignment(self._member.assigned) if self._member.assigned else None
 
     def settle(self, outcome: AttemptOutcome, turn: Callable[[], object]) -> Verdict:
         """Tell how the attempt has ended here, and return what all nodes are to do."""
-        member = self._member
-        if member.decided is None:
-            member.settle(make_account(outcome, self._loop.clock()))
-            self._act()
-        while member.decided is None and member.error is None:
+        self.begin_to_settle(outcome)
+        while not self.is_settled:
             turn()
-        if member.error is not None:
-            raise member.error
-        assert member.decided is not None
+        return self.settled_verdict()
+
+    def begin_to_settle(self, outcome: AttemptOutcome) -> None:
+        """Tell how the attempt has ended here, unless it is decided already what follows."""
+        if self._member.decided is None:
+            self._member.settle(make_account(outcome, self._loop.clock()))
+            self._act()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known what all nodes are to do."""
+        return self._member.decided is not None or self._member.error is not None
+
+    def settled_verdict(self) -> Verdict:
+        """Return what all nodes are to do, once it is known; see `settle`."""
+        if self._member.error is not None:
+            raise self._member.error
         return self._make_verdict()
 
     def verdict(self) -> Verdict | None:
@@ -230,22 +265,32 @@ class RemoteCoordinator:
         self._member.tell_still(is_still=is_still)
         self._act()
 
-    def report_signal(self, signum: int) -> None:
-        """Let the other nodes know that a signal asks to stop."""
-        self._member.stop_all(signum)
+    def report_signal(
+        self, signum: int, *, is_for_all: bool = False, is_forced: bool = False
+    ) -> None:
+        """Let the other nodes know that a signal asks to stop: this node, or the whole run."""
+        self._member.stop_all(signum, is_for_all=is_for_all, is_forced=is_forced)
         self._act()
 
     def close(self) -> None:
         """Leave; where this node coordinates, see that all have heard how it ended."""
-        if self._member.state != "over":
-            self._member.leave("it has left")
-            self._act()
-        ends_at = self._loop.clock() + _FAREWELL_S
-        self._loop.cancel_timer(self._tick)
-        while self._waits_for_farewell() and self._loop.clock() < ends_at:
+        self.begin_to_close()
+        ends_at = self._loop.clock() + max(FAREWELL_S, self._group.node_timeout_s)
+        while self.has_listeners and self._loop.clock() < ends_at:
             self._loop.set_timer(_nothing, 0.1)
             self._loop.turn(lambda event: None)
         self._loop.cancel_timer(_nothing)
+        self.close_now()
+
+    def begin_to_close(self) -> None:
+        """Leave, unless all is over."""
+        if self._member.state != "over":
+            self._member.leave("it has left")
+            self._act()
+
+    def close_now(self) -> None:
+        """Close all connections, whoever still listens."""
+        self._loop.cancel_timer(self._tick)
         self._let_go()
         if self._relocation is not None:
             self._relocation.close()
@@ -257,7 +302,9 @@ class RemoteCoordinator:
         if self._horovod is not None:
             self._horovod.close()
 
-    def _waits_for_farewell(self) -> bool:
+    @property
+    def has_listeners(self) -> bool:
+        """Whether somebody is still to hear what this node has said."""
         if self._rendezvous is not None:
             return any(key in self._links for key in self._rendezvous.keys)
         return self._to_coordinator is not None and self._to_coordinator.has_pending
@@ -372,7 +419,7 @@ class RemoteCoordinator:
             self._loop.post(_as_event(member.stop))
         is_busy = member.state in ("seeking", "resuming")
         if member.state != "over" or self._rendezvous is not None:
-            self._loop.set_timer(self._tick, _BUSY_TICK_S if is_busy else _TICK_S)
+            self._set_tick(_BUSY_TICK_S if is_busy else _TICK_S)
 
     def _send_outbox(self) -> None:
         if self._rendezvous is None:
@@ -418,10 +465,18 @@ class RemoteCoordinator:
         elif self._to_coordinator is not None:
             self._to_coordinator.send(message)
 
+    def _set_tick(self, delay_s: float) -> None:
+        """Look at the clock in so many seconds, or sooner: messages must not put it off for ever."""
+        at = self._loop.clock() + delay_s
+        if self._tick_at is None or at < self._tick_at:
+            self._tick_at = at
+            self._loop.set_timer(self._tick, delay_s)
+
     def _tick(self) -> None:
+        self._tick_at = None
         now = self._loop.clock()
-        if self._attempt_ends_at is not None and now >= self._attempt_ends_at:
-            self._miss_address("the connection timed out")
+        if self._attempt_ends_at is not None:
+            self._look_at_attempt(self._attempt_ends_at, now)
         self._member.tick(now)
         if self._rendezvous is not None:
             self._rendezvous.tick(now)
@@ -434,6 +489,7 @@ class RemoteCoordinator:
         """Look up the endpoint's host; it may have several addresses, and names."""
         self._untried = []
         self._why = ""
+        self._typed = {}
         self._hosts = [host.strip() for host in self._group.host.split(",") if host.strip()]
         self._look_up_next()
 
@@ -448,10 +504,12 @@ class RemoteCoordinator:
             self._untried += addresses
             self._look_up_next()
             return
+        self._member.note_obstacle(f"no name server says what {host} is")
 
         def note(found: list[Address], why: str) -> None:
             self._lookup = None
             self._untried += found
+            self._typed.update(dict.fromkeys(found, host))
             if not found:
                 self._why = f"the name {host} is not known here ({why})"
             self._look_up_next()
@@ -480,6 +538,7 @@ class RemoteCoordinator:
                 elif error.errno == errno.EACCES:
                     self._why = f"this user may not serve at port {address[1]}"
                 continue
+            self._note_loopback(address)
             self._begin_to_serve(listening)
             return True
         if self._group.is_host and self._endpoint is None:
@@ -495,6 +554,17 @@ class RemoteCoordinator:
                 return True
         return False
 
+    def _note_loopback(self, address: Address) -> None:
+        """Keep a doubt for the case that nobody comes: this may not be where the others look."""
+        if str(address[0]).startswith(_LOOPBACK):
+            host = self._typed.get(address, "")
+            name = f"{host} means {address[0]} here" if host else str(address[0])
+            doubt = (
+                f"{name}: a loopback address, by which a node meets itself. Name one of them by an"
+                " address that all reach: --rdzv-endpoint ADDRESS:PORT"
+            )
+            self._rules = self._rules._replace(doubt=doubt)
+
     def _widen(self, address: Address) -> Address:
         """Return the address to bind: all of this host where its name means loopback here only."""
         is_named = address[0] not in self._group.host and self._group.host != "localhost"
@@ -503,13 +573,6 @@ class RemoteCoordinator:
         return address
 
     def _begin_to_serve(self, listening: Any) -> None:
-        if str(listening.getsockname()[0]).startswith(_LOOPBACK):
-            self._rules = self._rules._replace(
-                doubt=(
-                    f"Other hosts cannot reach {self._group.host}, which is this host alone: type"
-                    " an address of it that they know."
-                )
-            )
         self._listener = self._make_listener(listening)
         self._serve(None)
 
@@ -532,7 +595,8 @@ class RemoteCoordinator:
 
     def _take_over(self, past: Past) -> None:
         assert self._member.assigned is not None or past.generation >= 0
-        self._say(f"the coordinator was lost ({past.why}); this node coordinates the run now")
+        how = "has left" if past.has_left else "was lost"
+        self._say(f"the coordinator {how} ({past.why}); this node coordinates the run now")
         # Rank 0 will be somewhere else.
         self._rules = self._rules._replace(run_name=self._member.run_name, master_addr="")
         self._serve(past)
@@ -554,7 +618,7 @@ class RemoteCoordinator:
             self._member.miss(self._why, self._loop.clock())
 
     def _reach_address(self, address: Address) -> None:
-        where = _show(address)
+        where = self._where = self._show(address)
 
         def lose(link: Link, error: Exception) -> None:
             self._leave_link(link, where, error)
@@ -564,12 +628,13 @@ class RemoteCoordinator:
                 self._loop, address, self._credentials, self._meet, self._hear_coordinator, lose
             )
         except OSError as error:
-            self._why = f"{where} cannot be reached: {error.strerror}"
+            self._why = f"{where} cannot be reached: {_reason(error)}"
             self._reach_next()
             return
         self._to_coordinator = link
         self._attempt_ends_at = self._loop.clock() + CONNECT_S
         self._why = f"{where} does not answer (the connection timed out)"
+        self._member.note_obstacle(self._why)
 
     def _meet(self, link: Link) -> None:
         """Begin to talk to a coordinator that has proved that it is one of this run."""
@@ -589,10 +654,17 @@ class RemoteCoordinator:
             return
         self._member.join = self._member.join._replace(port=self._listener.port)
 
-    def _miss_address(self, why: str) -> None:
+    def _look_at_attempt(self, ends_at: float, now: float) -> None:
+        """See how far a connection has come that is to lead to the coordinator."""
+        link = self._to_coordinator
+        if link is not None and link.is_connected:
+            self._why = f"what is at {self._where} {IS_STRANGER}"
+            self._member.note_obstacle(self._why)
+        if now < ends_at:
+            return
         self._attempt_ends_at = None
-        if self._to_coordinator is not None:
-            self._to_coordinator.close()
+        if link is not None:
+            link.close()
             self._to_coordinator = None
         self._reach_next()
 
@@ -610,20 +682,27 @@ class RemoteCoordinator:
         else:
             self._why = self._explain(where, error)
             is_taken = isinstance(error, Refusal) and error.kind == "run"
-            if isinstance(error, Refusal) and error.kind in ("secret", "version"):
-                self._member.error = LauncherError(f"{self._why[0].upper()}{self._why[1:]}.")
-                self._member.error.exit_code = 3
+            if isinstance(error, Refusal) and error.kind in _FINAL_REFUSALS:
+                text = f"{self._why[0].upper()}{self._why[1:]}."
+                self._member.error = RendezvousError(text, hint=_FINAL_REFUSALS[error.kind])
             elif is_taken and self._endpoint is not None and self._serve_as_guest():
                 pass
             else:
                 self._reach_next()
         self._act()
 
+    def _show(self, address: Address) -> str:
+        """Return an address in words, with the name that was typed for it."""
+        if address in self._typed:
+            return f"{self._typed[address]}:{address[1]} ({address[0]})"
+        host = f"[{address[0]}]" if len(address) == 4 else str(address[0])
+        return f"{host}:{address[1]}"
+
     def _explain(self, where: str, error: Exception) -> str:
         if not isinstance(error, Refusal):
             return f"{where} cannot be reached: {_reason(error)}"
         if error.kind == "secret":
-            return f"the launcher at {where} has another secret: LAUNCHER_SECRET or --secret-file"
+            return f"the launcher at {where} has another secret"
         if error.kind == "version":
             return f"the launcher at {where} is of another version (protocol {error.detail})"
         return f"at {where} another run is served, with another --rdzv-id"
@@ -780,7 +859,7 @@ class RemoteCoordinator:
 
 
 def _as_event(stop: Stop) -> PeersStop:
-    return PeersStop(stop.reason, stop.signum, stop.is_hang)
+    return PeersStop(stop.reason, stop.signum, stop.is_hang, stop.is_forced)
 
 
 def _nothing() -> None:
@@ -796,8 +875,3 @@ def _reason(error: Exception) -> str:
         return "its launcher has ended (the connection was closed)"
     text = getattr(error, "strerror", None) or str(error)
     return text[:1].lower() + text[1:]
-
-
-def _show(address: Address) -> str:
-    host = f"[{address[0]}]" if len(address) == 4 else str(address[0])
-    return f"{host}:{address[1]}"

@@ -96,7 +96,7 @@ class Rules(NamedTuple):
     master_port: int = 0
     hostname: str = ""
     run_dir: str | None = None
-    # Why others may not find the endpoint, or "".
+    # Why others may not find the endpoint, and what to type, or "".
     doubt: str = ""
 
     @property
@@ -123,6 +123,7 @@ class Past(NamedTuple):
     hostname: str
     why: str
     is_dead: bool
+    has_left: bool = False
 
 
 class _Node:
@@ -139,6 +140,8 @@ class _Node:
         self.outcome: AttemptOutcome | None = None
         # Whether nothing has moved there for --hang-timeout.
         self.is_still = False
+        # The signal for which it leaves a run that goes on; 0 while it does not.
+        self.leaves_for = 0
 
     @property
     def is_near(self) -> bool:
@@ -155,6 +158,8 @@ class _Loss(NamedTuple):
     at: float
     # Whether it is certain that none of its ranks goes on: its connection was closed.
     is_dead: bool
+    # Whether that was announced: no failure.
+    has_left: bool = False
 
     def __str__(self) -> str:
         where = f" ({self.hostname})" if self.hostname else ""
@@ -195,7 +200,7 @@ class Rendezvous:
         self._num_questions = 0
         self._is_successor = past is not None
         if past is not None:
-            loss = _Loss(past.node_rank, past.hostname, past.why, now, past.is_dead)
+            loss = _Loss(past.node_rank, past.hostname, past.why, now, past.is_dead, past.has_left)
             self._losses.append(loss)
 
     @property
@@ -238,6 +243,9 @@ class Rendezvous:
                     master_port=message.master_port, horovod=message.horovod
                 )
                 self._start_if_possible(now)
+        elif isinstance(message, Stopping):
+            if node.rank >= 0:  # in whichever attempt: the run is to stop
+                self._stop(key, node, message, now)
         elif message.generation != self._generation or node.rank < 0:  # type: ignore[union-attr]
             return  # of an attempt that is over
         elif isinstance(message, Failing):
@@ -248,8 +256,6 @@ class Rendezvous:
             active = [other for _, other in self._active()]
             if all(other.is_still or other.outcome is not None for other in active):
                 self._end_attempt("nothing moves on any node", now, is_hang=True)
-        elif isinstance(message, Stopping):
-            self._stop(node, message.signum, now)
         elif isinstance(message, Settled):
             self._settle(key, node, message, now)
 
@@ -481,10 +487,12 @@ class Rendezvous:
             f"In {self.rules.join_timeout_s:g} s {len(here)} of {_nodes_text(self.rules)} nodes"
             f" have come ({names}){whom}."
         )
-        hint = self.rules.doubt or (
+        hint = (
             "Start the launcher on the others with the same --rdzv-endpoint or --master-addr, or"
             " give them more time: --rdzv-conf join_timeout=SECONDS"
         )
+        if len(here) == 1 and self.rules.doubt:
+            hint = self.rules.doubt
         for key in self._nodes:
             self.outbox.append((key, Refused(text, hint, _RENDEZVOUS_CODE)))
         self._phase = "over"
@@ -497,12 +505,29 @@ class Rendezvous:
             self._phase, self._since = "ending", now
             self._tell_all(Stop(self._generation, reason, is_hang=is_hang))
 
-    def _stop(self, node: _Node, signum: int, now: float) -> None:
-        """Let all ranks of all nodes know, once, that somebody has asked one of them to stop."""
+    def _stop(self, key: int, node: _Node, message: Stopping, now: float) -> None:
+        """Let all ranks of all nodes know, once, that somebody has asked one of them to stop.
+
+        Where the others are enough to go on, only that node leaves.
+        """
+        signum = message.signum
+        if node.leaves_for or self._phase == "over":
+            return
         if self._signum:
+            if message.is_forced:
+                self._tell_all(Stop(self._generation, "", signum, is_forced=True))
+            return
+        reason = f"{self._name(node)} received {signal_name(signum)}"
+        if not message.is_for_all and self._may_leave(key):
+            node.leaves_for = signum
+            if self._phase == "gathering":
+                self.news.append(f"{reason} and has left")
+                self._dismiss(now)
+            else:
+                self._end_attempt(f"{reason} and leaves", now)
+            return
             return
         self._signum = signum
-        reason = f"{self._name(node)} received {signal_name(signum)}"
         if self._phase == "gathering":
             verdict = restart.Verdict("give_up", reason)
             stopped = AttemptOutcome(self._generation, (), signum)
@@ -511,6 +536,36 @@ class Rendezvous:
             return
         self._phase, self._since = "ending", now
         self._tell_all(Stop(self._generation, reason, signum))
+
+    def _may_leave(self, key: int) -> bool:
+        """Tell whether the run can go on without a node that is asked to stop."""
+        staying = sum(not node.leaves_for for other, node in self._nodes.items() if other != key)
+        return self.rules.is_elastic and staying >= self.rules.min_nodes
+
+    def _dismiss(self, now: float) -> None:
+        """Let those go that leave, between two attempts; who coordinates says so to the others."""
+        for key, node in self._active():
+            if not node.leaves_for:
+                continue
+            outcome = node.outcome or AttemptOutcome(self._generation, ())
+            code = restart.exit_code_of(outcome._replace(signum=node.leaves_for), None)
+            goodbye = Decided(self._generation, "give_up", "", 0.0, code, None, is_reporter=False)
+            self.outbox.append((key, goodbye))
+            if key == OWN:
+                why = f"it received {signal_name(node.leaves_for)}"
+                self.outbox.extend((other, Leave(why)) for other in self._nodes if other != OWN)
+                self._phase = "over"
+            else:
+                self._forget(key)
+        self._start_if_possible(now)
+
+    def _forget(self, key: int) -> _Node | None:
+        node = self._nodes.pop(key, None)
+        if node is not None:
+            self._given_ranks.pop(node.join.node_rank, None)
+            self._unsettled.discard(key)
+            self._unready.discard(key)
+        return node
 
     def _settle(self, key: int, node: _Node, message: Settled, now: float) -> None:
         if self._phase not in ("running", "ending"):
@@ -527,19 +582,22 @@ class Rendezvous:
         self._decide_if_known(now)
 
     def _remove(self, key: int, why: str, now: float, *, is_dead: bool) -> None:
-        node = self._nodes.pop(key, None)
+        node = self._forget(key)
         if node is None:
             return
-        self._given_ranks.pop(node.join.node_rank, None)
-        self._unsettled.discard(key)
-        self._unready.discard(key)
+        if key == OWN and self._phase == "gathering":
+            # Whoever has come looks for another coordinator, as if there had been none yet.
+            self._nodes.clear()
+            self._phase = "over"
+            return
         if node.rank < 0 or self._phase == "over":
             if self._phase == "gathering":
                 self.news.append(f"{node.join.hostname} has gone again: {why}")
                 self._start_if_possible(now)
             return
         at = now - _AT_ONCE_S if is_dead else node.heard_at
-        loss = _Loss(node.rank, node.join.hostname, why, at, is_dead)
+        has_left = node.leaves_for > 0
+        loss = _Loss(node.rank, node.join.hostname, why, at, is_dead, has_left)
         if node.outcome is None or not node.outcome.succeeded:
             self._losses.append(loss)
             self._end_attempt(str(loss), now)
@@ -578,9 +636,12 @@ class Rendezvous:
             self._history.append(report.attempt_summary())
             if verdict.action != "restart":
                 report = report._replace(verdict=verdict.reason)
-        self._announce(verdict, report, outcome)
-        self._phase, self._since = ("gathering" if verdict.action == "restart" else "over"), now
-        self._enough_at = None
+        self._since, self._enough_at = now, None
+        self._phase = "gathering" if verdict.action == "restart" else "over"
+        if self._phase == "over" or not self._nodes[OWN].leaves_for:
+            self._announce(verdict, report, outcome)  # else who takes over judges all of it
+        if self._phase == "gathering":
+            self._dismiss(now)
 
     def _active(self) -> list[tuple[int, _Node]]:
         """Return the nodes of the attempt that are left, in the order of node rank."""
@@ -596,29 +657,39 @@ class Rendezvous:
 
     def _blame_losses(self, outcome: AttemptOutcome) -> AttemptOutcome:
         """Make a node's loss the failure, unless a rank had failed by itself before."""
-        if not self._losses:
+        losses = [loss for loss in self._losses if not loss.has_left]
+        if not losses:
             return outcome
-        lost_at = self._losses[0].at
+        lost_at = losses[0].at
         for worker in outcome.workers:
             if worker.failed_at and worker.failed_at < lost_at and not is_secondary(worker):
                 return outcome
-        failure = "; ".join(map(str, self._losses[:_MOST_LOSSES]))
-        if len(self._losses) > _MOST_LOSSES:
-            failure += f" and {len(self._losses) - _MOST_LOSSES} more"
+        failure = "; ".join(map(str, losses[:_MOST_LOSSES]))
+        if len(losses) > _MOST_LOSSES:
+            failure += f" and {len(losses) - _MOST_LOSSES} more"
         return outcome._replace(node_failure=failure)
 
     def _make_report(self, outcome: AttemptOutcome) -> FailureReport | None:
         self._history.extend(outcome.replaced)
-        if outcome.succeeded or outcome.signum is not None or self._is_rescale(outcome):
+        if outcome.signum is not None or self._is_rescale(outcome) or outcome.succeeded:
             return None
         report = make_report(outcome, hostname=self.rules.hostname, run_dir=self.rules.run_dir)
         return report._replace(history=tuple(self._history))
 
     def _is_rescale(self, outcome: AttemptOutcome) -> bool:
-        """Tell whether the attempt was only ended so that newcomers can take part."""
-        if not self._newcomers or outcome.node_failure or outcome.hang:
+        """Tell whether the attempt was only ended because nodes have come, or leave."""
+        if not self._changes() or outcome.node_failure or outcome.hang:
             return False
+        if outcome.succeeded and all(w.asked_to_stop_at is None for w in outcome.workers):
+            return False  # it was over already
         return all(worker.failed_at is None or is_secondary(worker) for worker in outcome.workers)
+
+    def _changes(self) -> list[str]:
+        """Return who has come or leaves, in words."""
+        leaving = [self._name(node) for _, node in self._active() if node.leaves_for]
+        leaving += [f"node {loss.rank} ({loss.hostname})" for loss in self._losses if loss.has_left]
+        come = [f"{', '.join(self._newcomers)} has come"] if self._newcomers else []
+        return [*come, *([f"{', '.join(leaving)} has left"] if leaving else [])]
 
     def _is_free(self, report: FailureReport) -> bool:
         """Tell whether an attempt's end costs none of --max-restarts: nodes come and go.
@@ -631,11 +702,12 @@ class Rendezvous:
     def _judge(
         self, outcome: AttemptOutcome, report: FailureReport | None, now: float
     ) -> restart.Verdict:
-        if outcome.succeeded or outcome.signum is not None:
+        is_rescale = report is None and self._is_rescale(outcome)
+        if outcome.signum is not None or (outcome.succeeded and not is_rescale):
             return restart.decide(outcome, report, self._past, self.rules.policy, now, 0.0)
         if report is None:
-            names = ", ".join(self._newcomers)
-            verdict = restart.Verdict("restart", f"{names} has come; starting all ranks again")
+            changes = ", and ".join(self._changes())
+            verdict = restart.Verdict("restart", f"{changes}; starting all ranks again")
         elif self._is_free(report):
             verdict = restart.Verdict("restart")
         else:
@@ -659,6 +731,8 @@ class Rendezvous:
         self, verdict: restart.Verdict, report: FailureReport | None, outcome: AttemptOutcome
     ) -> None:
         active = self._active()
+        if verdict.action == "restart":
+            active = [item for item in active if not item[1].leaves_for]
         reporter = active[0][1].join.hostname if active else ""
         decided = Decided(
             self._generation,

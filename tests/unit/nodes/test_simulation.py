@@ -1,0 +1,118 @@
+"""Runs over simulated nodes: stories that once went wrong, each by its name."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from launcher.ranks import Assignment
+from tests.unit.nodes.simulation import Fate, Setting, Supervisor, World, simulated
+
+NODE_TIMEOUT_S = 6.0
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with simulated(World()) as world:
+        yield world
+
+
+def lasting(seconds: float) -> Callable[[Supervisor, Assignment], list[Fate]]:
+    """Return workers that succeed after so many seconds."""
+    return lambda supervisor, assignment: [Fate(seconds)] * len(assignment.places)
+
+
+def failing_first(
+    rank: int, seconds: float, then: float
+) -> Callable[[Supervisor, Assignment], list[Fate]]:
+    """Return workers of which one fails in the first attempt; later ones succeed."""
+
+    def plan(supervisor: Supervisor, assignment: Assignment) -> list[Fate]:
+        if assignment.attempt:
+            return [Fate(then)] * len(assignment.places)
+        fates = {rank: Fate(seconds, code=7)}
+        return [fates.get(place.rank, Fate(60.0)) for place in assignment.places]
+
+    return plan
+
+
+def start(
+    world: World,
+    number: int,
+    setting: Setting,
+    plan: Callable[[Supervisor, Assignment], list[Fate]] = lasting(2.0),
+    *,
+    apart_s: float = 0.01,
+    stop_s: Callable[[], float] = lambda: 0.02,
+) -> list[Supervisor]:
+    """Start supervisors on new hosts, one after the other; the first has the endpoint."""
+    hosts = [world.add_host() for _ in range(number)]
+    nodes = [Supervisor(host, setting, plan, hosts[0].address, stop_s=stop_s) for host in hosts]
+    for number, node in enumerate(nodes):
+        world.call_in(number * apart_s, node.begin)
+    return nodes
+
+
+def exit_codes(nodes: list[Supervisor]) -> list[int | None]:
+    return [node.exit_code for node in nodes]
+
+
+def test_all_nodes_run_one_attempt_and_end_with_its_exit_code(world: World) -> None:
+    nodes = start(world, 3, Setting(3, 3, num_workers=2))
+    assert world.run(10)
+    assert exit_codes(nodes) == [0, 0, 0]
+    assert [run.assignment.places[0].rank for node in nodes for run in node.runs] == [0, 2, 4]
+    assert all(len(node.runs) == 1 for node in nodes)
+
+
+def test_messages_that_come_often_do_not_keep_the_coordinator_from_its_clock(world: World) -> None:
+    world.latency_s = (0.0, 0.3)
+    nodes = start(world, 40, Setting(40, 40), lasting(60.0))
+    world.call_in(5.0, nodes[7].lose_power)
+    assert world.run(30)
+    assert set(exit_codes(nodes)) == {1, None}
+    assert world.now - nodes[7].ended_at < NODE_TIMEOUT_S + 1.5
+    assert [node.reports for node in nodes] == [1] + 39 * [0]
+
+
+def test_a_signal_while_ranks_of_a_failed_attempt_still_end_stops_all_nodes(world: World) -> None:
+    nodes = start(world, 3, Setting(3, 3, max_restarts=3), failing_first(1, 1.0, 5.0))
+    nodes[0]._stop_s = lambda: 3.0
+    # The others wait already for the next attempt.
+    world.call_in(2.0, nodes[1].signal, signal.SIGTERM)
+    assert world.run(20)
+    assert exit_codes(nodes) == [143, 143, 143]
+    assert all(len(node.runs) == 1 for node in nodes)
+
+
+def test_a_signal_at_the_moment_of_a_restart_stops_all_nodes(world: World) -> None:
+    nodes = start(world, 3, Setting(3, 3, max_restarts=1), failing_first(1, 1.0, 5.0))
+
+    def has_started_again() -> bool:
+        return len(nodes[0].runs) == 2
+
+    assert world.run(20, until=has_started_again)
+    # Its share of the second attempt is on its way to this node.
+    assert len(nodes[2].runs) == 1
+    nodes[2].signal(signal.SIGTERM)
+    assert world.run(20)
+    assert exit_codes(nodes) == [143, 143, 143]
+
+
+def test_who_waits_at_a_coordinator_that_leaves_looks_for_another(world: World) -> None:
+    nodes = start(world, 3, Setting(2, 4, last_call_s=2.0))
+    world.call_in(1.0, nodes[0].signal, signal.SIGTERM)
+    assert world.run(60)
+    assert exit_codes(nodes) == [143, 3, 3]
+    assert "In 20 s no coordinator was found" in str(nodes[1].error)
+
+
+def test_a_verdict_that_comes_again_from_a_successor_finds_nodes_ready(world: World) -> None:
+    nodes = start(world, 4, Setting(3, 4, max_restarts=3), failing_first(3, 1.0, 5.0))
+    nodes[2]._stop_s = lambda: 2.0  # and so the others wait for it
+    world.call_in(2.0, nodes[0].crash)
+    assert world.run(60)
+    assert exit_codes(nodes) == [None, 0, 0, 0]
+    assert [run.generation for run in nodes[1].runs] == [0, 1]
