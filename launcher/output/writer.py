@@ -32,7 +32,7 @@ class StreamWriter:
         self.given_fd = fd
         self._fd, self._owned, self._piecewise = _open_nonblocking(fd)
         self.is_tty = os.isatty(fd)
-        self._pending: list[bytes] = []
+        self._pending: list[bytes | memoryview] = []
         self.pending_bytes = 0
         self._waiting = False
         self.closed = self._fd < 0
@@ -61,11 +61,13 @@ class StreamWriter:
 
     def _flush(self) -> None:
         while self._pending:
-            data = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
+            # A terminal takes 4 KiB at a time: what is left of a block is not copied each time.
+            if len(self._pending) > 1 and isinstance(self._pending[0], bytes):
+                self._pending = [b"".join(self._pending)]
+            data = self._pending[0]
             try:
                 written = self._write_some(data)
             except BlockingIOError:
-                self._pending = [data]
                 if not self._waiting:
                     self._loop.watch(self._fd, self._flush, for_writing=True)
                     self._waiting = True
@@ -77,10 +79,13 @@ class StreamWriter:
                 return
             self.last_progress = time.monotonic()
             self.pending_bytes -= written
-            self._pending = [data[written:]] if written < len(data) else []
+            if written < len(data):
+                self._pending[0] = memoryview(data)[written:]
+            else:
+                del self._pending[0]
         self._stop_waiting()
 
-    def _write_some(self, data: bytes) -> int:
+    def _write_some(self, data: bytes | memoryview) -> int:
         if not self._piecewise:
             return os.write(self._fd, data)
         # A descriptor that could not be reopened may block on a long write; one that polls as
