@@ -87,8 +87,10 @@ def _run(argv: list[str], alone: proxy.GoOn) -> int | Callable[[], int]:
     spec = _read(argv)
     if isinstance(spec, int):
         return spec
+    if spec.engine == "slurm":
+        return _hand_to_slurm(spec)
     from launcher.plan.program import check_python
-    from launcher.starters.detect import detect_engine
+    from launcher.starters.detect import detect, detect_engine
 
     place = detect_engine(os.environ)
     if place.starter != "none":
@@ -97,6 +99,11 @@ def _run(argv: list[str], alone: proxy.GoOn) -> int | Callable[[], int]:
         if engine.is_rank(spec, place):  # also the only rank of `mpirun -np 1 ... --backend mpi`
             return _become_rank(spec, place, alone)
         in_place.end_with_engine(is_rank=False)
+    elif os.environ.get("LOCAL_RANK"):
+        from launcher.attached import engine
+
+        if engine.is_rank_of_service(spec, os.environ):
+            return _become_rank(spec, detect(os.environ), alone)
     if spec.start == "in-place":
         raise spec.error("start", "is for processes that mpirun or srun has started as ranks")
     check_python(spec, os.environ)
@@ -108,6 +115,8 @@ def _run_for(crew: Crew, argv: list[str], server: ServerProcess | None) -> int:
     spec = _read(argv)
     if isinstance(spec, int):
         return spec
+    if spec.engine == "slurm":
+        return _hand_to_slurm(spec)
     from launcher.attached import engine, host
     from launcher.plan.program import check_python, starts_warm
     from launcher.starters.detect import detect_engine
@@ -132,6 +141,15 @@ def _run_for(crew: Crew, argv: list[str], server: ServerProcess | None) -> int:
         server.close()  # a child that nobody knows would be taken for what a rank has left behind
         server = None
     return _end(crew, supervisor.launch(spec, server, together))
+
+
+def _hand_to_slurm(spec: LaunchSpec) -> int:
+    from launcher.engines import slurm
+
+    if spec.dry_run:
+        _print(slurm.dry_run(spec, os.environ) + "\n")
+        return 0
+    return slurm.start(spec, os.environ, _say, _print)
 
 
 def _end(crew: Crew, result: LaunchResult) -> int:
@@ -202,6 +220,10 @@ def _supervise(spec: LaunchSpec) -> int:
 
         _print(dry_run(spec) + "\n")
         return 0
+    if spec.events is not None:
+        from launcher.record.follower import keep_for_ourselves
+
+        keep_for_ourselves(spec.events)
     with _early_server(starts_warm(spec)) as server:
         from launcher.supervisor import launch  # meanwhile, the server's interpreter starts
 

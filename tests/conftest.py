@@ -354,12 +354,17 @@ def method(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+def run_dirs(tmp_path: Path) -> list[Path]:
+    """Return the folders of this test's runs, in the order of their names."""
+    return sorted(path for path in (tmp_path / "runs").iterdir() if not path.is_symlink())
+
+
 @pytest.fixture
 def only_run_dir(tmp_path: Path) -> Callable[[], Path]:
     """Return the folder of the only run of this test."""
 
     def find() -> Path:
-        (folder,) = (tmp_path / "runs").iterdir()
+        (folder,) = run_dirs(tmp_path)
         return folder
 
     return find

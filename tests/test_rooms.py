@@ -24,21 +24,26 @@ ROOMS = {
     "system": "errors events",
     "starters": "errors ranks",
     "options": "errors ranks",
-    "runs": "contract",
+    "runs": "contract system",
     "worker": "contract errors exits ranks starters system",
     "horovod": "events ranks system",
     "diagnosis": "contract errors exits ranks system",
-    "plan": "contract errors horovod options ranks runs system",
+    "plan": "contract errors horovod options ranks runs starters system",
     "output": "plan system",
+    "record": (
+        "__init__ contract diagnosis errors events exits nodes options output plan runs system"
+    ),
     "nodes": "contract diagnosis errors events exits horovod plan ranks system",
+    "engines": "errors events exits options output plan runs starters system",
     "function": "diagnosis errors options plan system worker",
     "attached": "contract errors events exits options plan ranks starters system worker",
     "start": "contract errors events exits output plan system",
     "attempt": (
-        "attached contract diagnosis events exits horovod nodes output plan ranks start system"
+        "attached contract diagnosis events exits horovod nodes output plan ranks record start"
+        " system"
     ),
     "ctl": "attempt errors events nodes options plan system",
-    "jobs": "__init__ errors system",
+    "jobs": "__init__ engines errors system",
 }
 
 # The entries, which may name anybody: what is run, the page that tells the story, the public names.

@@ -62,7 +62,11 @@ class Group:
         self._console = console = node.console
         self.workers = [Worker(worker) for worker in plan.workers]
         listener = self._hear if plan.assignment.horovod_port else None
-        self._pipes = WorkerPipes(plan, loop, node.consoles or (console,), listener, self._signal)
+        self._record = node.record
+        consoles = node.consoles or (console,)
+        self._pipes = WorkerPipes(
+            plan, loop, consoles, listener, self._on_first_output, self._signal
+        )
         self._autopsy = Autopsy(node.evidence, self._pipes, node.kernel)
         self._stop = Stop(
             self.workers, loop, node.kernel, plan.shutdown_timeout_s, self._tell_who_stays
@@ -235,7 +239,8 @@ class Group:
             if worker.returncode is None:
                 self._starter.forget(worker.pid)
             elif worker.pid and not worker.is_reaped:
-                self._starter.reap(worker.pid)
+                worker.peak_kib = self._starter.reap(worker.pid)
+            self._record.note_peak(worker.plan.rank, worker.peak_kib)
 
     def _start(self, worker: Worker) -> None:
         try:
@@ -279,6 +284,7 @@ class Group:
     def _on_start(self, event: Started) -> None:
         worker = self.workers[event.local_rank]
         worker.pid = event.pid
+        self._record.note_start(worker.plan, event.pid)
         self._node.keeper.add_session(event.pid)
         if self._stop.has_begun:
             self._stop.ask(worker)
@@ -294,6 +300,7 @@ class Group:
         worker.returncode = returncode
         worker.ended_at = self._loop.clock()
         worker.order = self._num_ended
+        self._record.note_exit(worker.plan, worker.pid, returncode)
         signum = worker.told_within(self.plan.shutdown_timeout_s, self._loop.clock())
         if signum is not None and worker.asked_to_stop_at is None:
             worker.asked_to_stop_at = worker.told_at
@@ -429,8 +436,12 @@ class Group:
         if stream == "err" and not self._stop.has_begun:
             self._watch.hear(local_rank, data)
 
+    def _on_first_output(self, local_rank: int) -> None:
+        self._record.note_output(self.workers[local_rank].plan.rank)
+
     def _on_hang(self, hang: Hang) -> None:
         self._hang = hang
+        self._record.note("hang", attempt=self.plan.attempt, summary=hang.summary())
         self._is_understood = True
         if self._node.peers:
             self._node.peers.report_failure(is_hang=True)

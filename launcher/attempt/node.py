@@ -10,6 +10,7 @@ from launcher.attempt.stop import Kernel, StopRequest
 from launcher.diagnosis.evidence import Evidence
 from launcher.events import Event
 from launcher.output.console import Console
+from launcher.record.record import Record
 from launcher.start.starter import Starter
 from launcher.system.keeper import Keeper
 from launcher.system.loop import Loop
@@ -29,6 +30,7 @@ class NodeServices(NamedTuple):
     # The signal that asks to stop, in whichever attempt or pause it comes.
     stop_request: StopRequest
     kernel: Kernel
+    record: Record
     # What an engine has started here, and a console for each; without one, ours is for all.
     crew: Crew | None = None
     consoles: tuple[Console, ...] = ()

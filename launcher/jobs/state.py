@@ -138,7 +138,7 @@ def _life_of(run: RunFolder, asked: dict[str, Any], who: dict[str, Any]) -> aliv
         if life == "alive":
             return life
     job = slurm.look(run)
-    if slurm.is_waiting(job) or slurm.is_running(job):
+    if slurm.goes_on(job):
         return "alive"
     is_recent = time.time() - alive.last_sign(run) < _UNKNOWN_S
     return "alive" if not job.state and is_recent else "gone"

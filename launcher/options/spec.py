@@ -29,7 +29,7 @@ from launcher.ranks import format_ranks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
 
 class LaunchSpec(OptionTable):
@@ -47,6 +47,7 @@ class LaunchSpec(OptionTable):
             except ValueError as problem:
                 raise self.error(name, str(problem)) from None
         _check_nodes(self)
+        _check_slurm(self)
         _check_devices(self)
         _check_script(self)
 
@@ -174,10 +175,10 @@ class LaunchSpec(OptionTable):
         """The exit codes that never restart."""
         return parse_codes(self.no_restart_codes)
 
-    def to_argv(self) -> list[str]:
+    def to_argv(self, always: Collection[str] = ()) -> list[str]:
         """Return the whole command line behind the program's name."""
         end = ["--"] if self.script.startswith("-") else []
-        return [*super().to_argv(), *end, self.script, *self.script_args]
+        return [*super().to_argv(always), *end, self.script, *self.script_args]
 
 
 _SYNTAX: dict[str, Callable[[str], object]] = {
@@ -208,6 +209,35 @@ def _check_nodes(spec: LaunchSpec) -> None:
         port = getattr(spec, name)
         if port is not None and port > 65535:
             raise spec.error(name, "must be a port between 1 and 65535")
+
+
+# Options that are Slurm's, and would be passed over in silence without it.
+_OF_SLURM = ("submit", "wait", "time", "partition", "account", "gpus_per_node")
+
+
+def _check_slurm(spec: LaunchSpec) -> None:
+    given = [name for name in _OF_SLURM if getattr(spec, name)]
+    if spec.engine != "slurm":
+        if given:
+            typed = " ".join(_show_typed(spec, name) for name in given)
+            hint = f"Type: {PROG} --engine slurm {typed} {spec.script}"
+            raise UsageError(
+                f"{_show_given(spec, given[0])} is for --engine slurm, which is not given.",
+                hint=hint,
+            )
+        return
+    if spec.wait and not spec.submit:
+        hint = f"Type: {PROG} --engine slurm --submit --wait {spec.script}"
+        raise UsageError(
+            f"{_show_given(spec, 'wait')} is for --submit, which is not given: srun is waited for"
+            " anyway.",
+            hint=hint,
+        )
+    for name in ("node_rank", "rdzv_endpoint", "hosts", "hostfile", "local_addr"):
+        if getattr(spec, name) not in (None, ""):
+            hint = f"Type: {PROG} --engine slurm --nnodes {spec.nnodes} {spec.script}"
+            reason = "Slurm chooses the nodes and numbers them"
+            raise _contradiction(spec, "engine", name, reason, hint)
 
 
 def _check_devices(spec: LaunchSpec) -> None:

@@ -239,6 +239,47 @@ class OptionTable(Options):
         help="The same for stderr.",
     )
 
+    keep: int = option(
+        "--keep",
+        default=0,
+        minimum=0,
+        metavar="N",
+        group=_OUTPUT,
+        example="20",
+        help=(
+            "When the run has ended, remove the oldest runs in --run-dir that have ended, until N"
+            " are left (0: all stay)."
+        ),
+    )
+    events: int | None = option(
+        "--events",
+        default=None,
+        minimum=3,
+        metavar="FD",
+        group=_OUTPUT,
+        example="3",
+        help="Write each event as a line of JSON to this open descriptor, for a program to follow.",
+    )
+    on_end: str | None = option(
+        "--on-end",
+        default=None,
+        metavar="CMD",
+        group=_OUTPUT,
+        example="'./tell.sh \"$1\"'",
+        help=(
+            "Command for a shell when the run has ended, with the path of end.json as $1; it may"
+            " take 30 s, and its output goes to notify.log."
+        ),
+    )
+    on_failure: str | None = option(
+        "--on-failure",
+        default=None,
+        metavar="CMD",
+        group=_OUTPUT,
+        example="'./tell.sh \"$1\"'",
+        help="The same when it has failed, with the path of report.json; before that of --on-end.",
+    )
+
     max_restarts: int = option(
         "--max-restarts",
         default=0,
@@ -296,6 +337,15 @@ class OptionTable(Options):
         group=_FAILURES,
         also_env="TORCH_ELASTIC_SHUTDOWN_TIMEOUT",
         help="How long workers may take to end after SIGTERM before they get SIGKILL.",
+    )
+    die_with_parent: bool = option(
+        "--die-with-parent",
+        default=False,
+        group=_FAILURES,
+        help=(
+            "Stop the run when the process that started the launcher has ended; LAUNCHER_PARENT_PID"
+            " may name another one above it."
+        ),
     )
     signals_to_handle: str = option(
         "--signals-to-handle",

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from launcher.output.console import STALL_S, Console
+from launcher.output.merged import PART_S, MergedLog
 from launcher.output.streams import RankStream, StreamSettings, make_prefix
 from launcher.plan.plan import LaunchPlan, WorkerPlan
 from launcher.system.loop import Loop
@@ -43,9 +44,11 @@ class WorkerPipes:
         loop: Loop,
         consoles: Sequence[Console],
         on_output: Listener | None = None,
+        on_first: Callable[[int], None] | None = None,
         send: Callable[[int, int], None] | None = None,
     ) -> None:
-        """`on_output` hears whatever is read, besides the streams.
+        """`on_output` hears whatever is read, besides the streams; `on_first` of each local rank
+        that it has written something.
 
         consoles: that of each local rank; or one for all. send: sends a signal to the worker of a
         local rank; where there is none, nobody has a terminal.
@@ -62,6 +65,11 @@ class WorkerPipes:
         # Consoles on which one stream writes a line that is too long to be kept.
         self._claimed: dict[Console, object] = {}
         self._on_output = on_output
+        self._on_first = on_first
+        # Of each local rank, the file for both of its streams; and whether one of these files waits
+        # for the rest of a line.
+        self._merged: dict[int, MergedLog] = {}
+        self._has_parts = False
         self._terminals: Terminals | None = None
         console = consoles[0]
         if plan.tty and send is not None and (console.is_tty("out") or console.is_tty("err")):
@@ -80,13 +88,18 @@ class WorkerPipes:
             stream.close()
         if self._terminals is not None:
             self._terminals.close()
-        for timer in (self._check_stall, self._show_prompts, self._check_claims):
+        for merged in self._merged.values():
+            merged.close()
+        for timer in (self._check_stall, self._show_prompts, self._check_claims, self._end_parts):
             self._loop.cancel_timer(timer)
 
     def open(self, worker: WorkerPlan) -> list[int]:
         """Make the pipes of a worker; return its three descriptors, which the caller closes."""
         descriptors = [_open_stdin(worker, self._plan.stdin_rank)]
         try:
+            if "log" in worker.logs:
+                console = self._console_of(worker.local_rank)
+                self._merged[worker.local_rank] = MergedLog(worker.logs, console)
             for name in ("out", "err"):
                 descriptors.append(self._open_stream(worker, name))
         except OSError:  # too many are open: the worker is not started
@@ -112,7 +125,8 @@ class WorkerPipes:
         self._fds[key], write_end = self._open_channel(settings, worker.local_rank)
         os.set_blocking(self._fds[key], False)
         try:
-            self._streams[key] = RankStream(settings, console)
+            merged = self._merged.get(worker.local_rank)
+            self._streams[key] = RankStream(settings, console, merged)
         except OSError:
             os.close(write_end)
             raise
@@ -159,6 +173,9 @@ class WorkerPipes:
             stream = self._streams.pop((local_rank, name), None)
             if stream is not None:
                 stream.close()
+        merged = self._merged.pop(local_rank, None)
+        if merged is not None:
+            merged.close()
         self._note_claim(self._console_of(local_rank))
 
     def rename(self, worker: WorkerPlan) -> None:
@@ -176,7 +193,7 @@ class WorkerPipes:
             if asking.is_asking:
                 stream.take_line(asking.give_line())
         self._streams[key[0], "err" if key[1] == "out" else "out"].leave_rows()
-        stream.take(data)
+        self._take(key, data)
         if self._on_output is not None:
             self._on_output(*key, data)
         if not self._has_prompts and stream.has_prompt:
@@ -188,6 +205,26 @@ class WorkerPipes:
             self._full.append(console)
             self._watch_again(console)
             self._loop.set_timer(self._check_stall, STALL_S)
+
+    def _take(self, key: tuple[int, str], data: bytes) -> None:
+        """Give a stream what its worker wrote, and see to what that leaves behind."""
+        local_rank, stream = key[0], self._streams[key]
+        is_first = not stream.bytes_seen and self.seconds_since_output(local_rank) is None
+        stream.take(data)
+        if is_first and self._on_first is not None:
+            self._on_first(local_rank)
+        merged = self._merged.get(local_rank)
+        if merged is not None and merged.has_parts and not self._has_parts:
+            self._has_parts = True
+            self._loop.set_timer(self._end_parts, PART_S)
+
+    def _end_parts(self) -> None:
+        """Let the files for both streams have the parts of lines that have waited long enough."""
+        for merged in self._merged.values():
+            merged.flush()
+        self._has_parts = any(merged.has_parts for merged in self._merged.values())
+        if self._has_parts:
+            self._loop.set_timer(self._end_parts, PART_S)
 
     def resume_if_possible(self) -> None:
         """Let the workers write again whose console has caught up."""
@@ -273,7 +310,7 @@ class WorkerPipes:
                 if not data:
                     self._close(key)
                     break
-                self._streams[key].take(data)
+                self._take(key, data)
                 remaining -= len(data)
         self._note_claim(self._console_of(local_rank))
 

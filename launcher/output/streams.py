@@ -1,18 +1,19 @@
 """What one worker writes: into its log files first, then prefixed on the console.
 
 Owns the log descriptors, the prefixes and the choice of what is shown; knows nothing of processes.
-Each rank and stream has one `RankStream`. Log files get the bytes as they came; the console gets
-whole lines.
+Each rank and stream has one `RankStream`, and both streams of a rank one `MergedLog`. Log files get
+the bytes as they came; the console gets whole lines.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from typing import NamedTuple
 
 from launcher.output.console import Console
+from launcher.output.files import LogFile
 from launcher.output.lines import MAX_LINE_BYTES, LineSplitter, Tail, apply_carriage_returns
+from launcher.output.merged import MergedLog
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,37 +72,15 @@ def make_prefix(
     return text.encode("utf-8", "surrogateescape")
 
 
-class LogFile:
-    """An append-only file that gives up quietly, but not silently, when it cannot be written."""
-
-    def __init__(self, path: str, console: Console) -> None:
-        self._path = path
-        self._console = console
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-
-    def write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view and self._fd >= 0:
-            try:
-                view = view[os.write(self._fd, view) :]
-            except OSError as error:
-                self._console.say(
-                    f"cannot write {self._path}: {error.strerror}; this file ends here, the run"
-                    " goes on"
-                )
-                self.close()
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
 class RankStream:
     """One output stream of one worker."""
 
-    def __init__(self, settings: StreamSettings, console: Console) -> None:
+    def __init__(
+        self, settings: StreamSettings, console: Console, merged: MergedLog | None = None
+    ) -> None:
+        """merged: the file for both streams of the worker, which is not ours to close."""
         self._settings = settings
+        self._merged = merged
         self._console = console
         self._is_live = console.is_tty(settings.stream)
         # What is written there, while it is more than plain lines.
@@ -129,6 +108,8 @@ class RankStream:
         self.last_output_at = time.monotonic()
         if self._log is not None:
             self._log.write(data)
+        if self._merged is not None:
+            self._merged.write(self._settings.stream, data)
         self.tail.feed(data)
         if not self._settings.shown and self._filtered is None:
             return

@@ -35,7 +35,8 @@ class WorkerPlan(NamedTuple):
     env: dict[str, str]
     unset: tuple[str, ...]
     error_file: str | None
-    # Log file of each stream, empty when there is none, and whether the terminal shows the stream.
+    # Log file of each stream, and `log` for both (empty when there are none); and whether the
+    # terminal shows the stream.
     logs: dict[str, str]
     shown: dict[str, bool]
     title: str
@@ -96,8 +97,8 @@ def make_plan(spec: LaunchSpec, assignment: Assignment, facts: NodeFacts) -> Lau
         virtual_local_rank=spec.virtual_local_rank,
         hang_timeout_s=spec.hang_timeout,
         stdin_rank=None if facts.tasks else spec.stdin_rank,
-        # An engine that has started the job again has counted that.
-        past_restarts=int(facts.environ.get("SLURM_RESTART_COUNT", "0")) if facts.tasks else 0,
+        # Slurm, which has started the job again, has counted that.
+        past_restarts=facts.job.requeues,
     )
     common = environment.make_common(run, assignment, facts.environ, facts.usable_cpus)
     workers = tuple(
@@ -164,7 +165,7 @@ def _plan_worker(
         env=env,
         unset=unset,
         error_file=error_file,
-        logs={stream: paths.log(attempt, place.rank, stream) for stream in ("out", "err")}
+        logs={stream: paths.log(attempt, place.rank, stream) for stream in ("out", "err", "log")}
         if paths
         else {},
         shown={"out": bool(streams & STDOUT), "err": bool(streams & STDERR)},

@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from launcher.contract.files import heartbeat_file
+from launcher.contract.files import heartbeat_file, joined_file
 from launcher.errors import UsageError
 from launcher.starters.detect import detect, restart_count
 
@@ -71,7 +71,16 @@ def init(backend: str = "auto", timeout_s: float | None = None) -> Context:
         return _current
     place = detect(os.environ)
     _current = Context(place, _make_group(place, backend, timeout_s))
+    _note_joined()
     return _current
+
+
+def _note_joined() -> None:
+    """Leave to the launcher's timeline when the ranks had come together."""
+    error_file = os.environ.get("LAUNCHER_ERROR_FILE")
+    if error_file:
+        with suppress(OSError), open(joined_file(error_file), "w"):
+            pass
 
 
 def _make_group(place: Place, backend: str, timeout_s: float | None) -> TorchGroup:

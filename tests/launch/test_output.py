@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run, Script, Start, Terminal, command, wait_until
+from tests.conftest import Run, Script, Start, Terminal, command, run_dirs, wait_until
 
 LogOf = Callable[..., bytes]
 
@@ -332,7 +332,7 @@ def test_an_id_longer_than_a_file_name_still_has_a_folder(
     for _ in range(2):  # the second one gets a number behind it
         done = run("--run-dir", "runs", "--rdzv-id", "x" * 300, "script.py")
         assert (done.out, done.err, done.code) == (f"[0] {'x' * 300}\n", "", 0)
-    assert len(list((tmp_path / "runs").rglob("rank_00.out"))) == 2
+    assert len(run_dirs(tmp_path)) == 2
 
 
 @pytest.mark.slow

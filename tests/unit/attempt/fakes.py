@@ -19,6 +19,7 @@ from launcher.events import ChildrenChanged, Event, Exited, Started, TaskLost
 from launcher.options.spec import LaunchSpec
 from launcher.plan.plan import LaunchPlan, NodeFacts, WorkerPlan, make_plan
 from launcher.ranks import Assignment, make_places
+from launcher.record.record import Record
 
 # Above what the kernel gives to any process: nobody can be hit by accident.
 FIRST_PID = 1 << 23
@@ -288,7 +289,8 @@ class Stage:
         kernel: Any = self.kernel
         self.crew = FakeCrew(tasks)
         crew: Any = self.crew if tasks else None
-        self.node = NodeServices(*fakes, self.stop_request, kernel, crew)
+        record = Record(fakes[0])
+        self.node = NodeServices(*fakes, self.stop_request, kernel, record, crew)
 
 
 def plan(num_workers: int = 2, paths: RunPaths | None = None, **options: Any) -> LaunchPlan:

@@ -21,6 +21,7 @@ from launcher.events import (
     Event,
     Exited,
     ForkServerLost,
+    PeersStop,
     Signalled,
     Started,
     StartFailed,
@@ -241,6 +242,18 @@ def test_a_second_signal_forces_in_every_state(state: str, expected: list[str]) 
     played = play(STATES[state], EVENTS["SIGTERM"], EVENTS["SIGTERM"])
     assert played.calls == expected
     assert played.took_s == (GATHER_S if state == "settled" else 0)
+
+
+ELSEWHERE = PeersStop("node 1 (h2) received SIGTERM", signal.SIGTERM)
+
+
+def test_a_signal_that_has_also_come_to_another_node_is_not_a_second_one() -> None:
+    """A scheduler sends it to all nodes, and the word of one may be quicker than it."""
+    played = play([ELSEWHERE], EVENTS["SIGTERM"])
+    assert "received" not in "".join(played.said)
+    assert (played.calls, played.took_s) == (["kill 0", "kill 1"], GRACE_S)
+    played = play([ELSEWHERE, EVENTS["SIGTERM"]], EVENTS["SIGTERM"])
+    assert (played.calls, played.took_s) == (["kill 0", "kill 1"], 0)
 
 
 def test_the_fork_servers_death_is_the_nodes_failure_unless_all_had_ended() -> None:

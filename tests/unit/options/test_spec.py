@@ -38,6 +38,11 @@ OTHER_VALUES = {
     "restart_limit": "3/600",
     "no_restart_codes": "2,64-78",
     "hang_timeout": "90.5",
+    "keep": "5",
+    "events": "3",
+    "on_end": "./tell.sh",
+    "on_failure": "mail root <$1",
+    "die_with_parent": "1",
     "max_restarts": "3",
     "shutdown_timeout": "1.5",
     "signals_to_handle": "SIGTERM,SIGUSR1",
@@ -72,6 +77,13 @@ OTHER_VALUES = {
     "gpus_per_node": "8",
     "engine_args": "exclusive",
 }
+# What options need beside them.
+NEEDED = {
+    **dict.fromkeys(
+        ("submit", "time", "partition", "account", "gpus_per_node"), ("--engine=slurm",)
+    ),
+    "wait": ("--engine=slurm", "--submit"),
+}
 FIELDS = [name for name, field in LaunchSpec.options.items() if field.flags]
 
 
@@ -95,10 +107,12 @@ def test_every_option_has_a_value_in_these_tests():
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_variable_means_the_same_as_the_flag_in_either_spelling(name):
     field, text = LaunchSpec.options[name], OTHER_VALUES[name]
-    by_variable = spec_of(environ={f"PET_{name.upper()}": text})
+    needed = NEEDED.get(name, ())
+    by_variable = spec_of(*needed, environ={f"PET_{name.upper()}": text})
     assert by_variable.provenance[name] == f"PET_{name.upper()}"
     for flag in field.spellings:
-        by_flag = spec_of(flag) if field.is_switch else spec_of(flag, text)
+        typed = [flag] if field.is_switch else [flag, text]
+        by_flag = spec_of(*needed, *typed)
         assert by_flag == by_variable
         assert by_flag.provenance[name] == flag
     assert getattr(by_variable, name) != field.default
@@ -125,7 +139,7 @@ def test_what_begins_one_long_option_alone_stands_for_it(argv, name, value):
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_spec_survives_the_way_to_arguments_and_back(name):
-    spec = spec_of(environ={f"PET_{name.upper()}": OTHER_VALUES[name]})
+    spec = spec_of(*NEEDED.get(name, ()), environ={f"PET_{name.upper()}": OTHER_VALUES[name]})
     given, command = read_arguments(LaunchSpec, spec.to_argv())
     assert (
         LaunchSpec.from_sources(given, {}, script=command[0], script_args=tuple(command[1:]))
