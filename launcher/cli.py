@@ -89,6 +89,8 @@ def _run(argv: list[str], alone: proxy.GoOn) -> int | Callable[[], int]:
         return spec
     if spec.engine == "slurm":
         return _hand_to_slurm(spec)
+    if spec.engine == "mpi":
+        return _hand_to_mpirun(spec)
     from launcher.plan.program import check_python
     from launcher.starters.detect import detect, detect_engine
 
@@ -99,6 +101,7 @@ def _run(argv: list[str], alone: proxy.GoOn) -> int | Callable[[], int]:
         if engine.is_rank(spec, place):  # also the only rank of `mpirun -np 1 ... --backend mpi`
             return _become_rank(spec, place, alone)
         in_place.end_with_engine(is_rank=False)
+        in_place.take_all_cpus(os.environ)
     elif os.environ.get("LOCAL_RANK"):
         from launcher.attached import engine
 
@@ -150,6 +153,16 @@ def _hand_to_slurm(spec: LaunchSpec) -> int:
         _print(slurm.dry_run(spec, os.environ) + "\n")
         return 0
     return slurm.start(spec, os.environ, _say, _print)
+
+
+def _hand_to_mpirun(spec: LaunchSpec) -> int:
+    from launcher.engines import mpi
+
+    if spec.dry_run:
+        _print(mpi.dry_run(spec, os.environ) + "\n")
+        return 0
+    _heed_sigterm()
+    return mpi.launch(spec, os.environ, _say)
 
 
 def _end(crew: Crew, result: LaunchResult) -> int:

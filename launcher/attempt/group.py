@@ -128,6 +128,8 @@ class Group:
         Returns what is known then.
         """
         self._watch.begin()
+        if self._node.sampling:
+            self._node.sampling.begin(self.workers, self.plan)
         if self._relay:
             self._relay.begin()
         for worker in self.workers:
@@ -221,6 +223,8 @@ class Group:
     def _cancel_timers(self) -> None:
         self._stop.end()
         self._watch.end()
+        if self._node.sampling:
+            self._node.sampling.end()
         if self._sweep:
             self._sweep.end()
         if self._relay:
@@ -300,6 +304,8 @@ class Group:
         worker.returncode = returncode
         worker.ended_at = self._loop.clock()
         worker.order = self._num_ended
+        if self._node.sampling:
+            self._node.sampling.note_end(worker)
         self._record.note_exit(worker.plan, worker.pid, returncode)
         signum = worker.told_within(self.plan.shutdown_timeout_s, self._loop.clock())
         if signum is not None and worker.asked_to_stop_at is None:

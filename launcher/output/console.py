@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from launcher.output.writer import StreamWriter
 from launcher.system.loop import Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from launcher.output.fold import Fold
     from launcher.output.live import LiveRows
 
 # Bytes waiting for a slow reader before the workers are held back, and how far it must fall before
@@ -65,6 +67,10 @@ class Console:
         self._deferred: list[tuple[str, bytes]] = []
         self._skipped_lines = 0
         self._skipping = False
+        # Whether our own voice is silent, and whether lines begin with the time.
+        self.is_quiet = self.has_timestamps = False
+        # Where the lines of several ranks wait for each other; None without --fold.
+        self.fold: Fold | None = None
 
     def is_tty(self, stream: str) -> bool:
         return self._writers[stream].is_tty
@@ -88,6 +94,18 @@ class Console:
         """Count lines instead of keeping them, until the reader has caught up."""
         self._skipping = True
 
+    def set_tap(self, tap: Callable[[str, bytes], None] | None) -> None:
+        """Let somebody hear all that is written from now on, with the stream's name; or nobody."""
+        for stream, writer in self._writers.items():
+            writer.tap = partial(tap, stream) if tap else None
+
+    def show_lines(self, rank: int, stream: str, prefix: bytes, block: bytes) -> None:
+        """Write whole lines of a rank, with its prefix or, with --fold, that of several ranks."""
+        if self.fold is not None:
+            self.fold.take(rank, stream, prefix, block)
+        else:
+            self.show(stream, prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n")
+
     def show(self, stream: str, block: bytes) -> None:
         """Write a block of whole lines, complete with prefixes; behind a long line that is not
         finished.
@@ -97,6 +115,9 @@ class Console:
             return
         if self._skipping and not self._reader_is_back(block):
             return
+        if self.has_timestamps:
+            stamp = _stamp()
+            block = stamp + block[:-1].replace(b"\n", b"\n" + stamp) + b"\n"
         self._break_lines(stream)
         self._clear_live(stream)
         self._writers[stream].write(block)
@@ -110,7 +131,11 @@ class Console:
         if self._skipping and not self._reader_is_back(text):
             return
         if not self.goes_on(owner, stream):
+            if self.fold is not None:
+                self.fold.flush()
             self._break_lines(stream)
+            if self.has_timestamps:
+                text = _stamp() + text
         self._writers[stream].write(text)
         if is_last:
             self._open.pop(stream, None)
@@ -192,11 +217,16 @@ class Console:
 
     def say(self, text: str) -> None:
         """Print a message of the launcher itself on stderr."""
-        lines = "".join(f"[launcher] {line}\n" for line in text.split("\n"))
+        if self.is_quiet:
+            return
+        stamp = _stamp().decode() if self.has_timestamps else ""
+        lines = "".join(f"{stamp}[launcher] {line}\n" for line in text.split("\n"))
         self.print_err(lines)
 
     def print_err(self, text: str) -> None:
         """Print text on stderr as it is."""
+        if self.fold is not None:
+            self.fold.flush()
         self._break_lines("err")
         self._clear_live("err")
         try:
@@ -208,6 +238,8 @@ class Console:
 
     def close(self) -> None:
         """Write what is left; give up on a reader that does not move."""
+        if self.fold is not None:
+            self.fold.flush()
         self.release()
         if self._live is not None:
             self._live.clear()
@@ -250,6 +282,12 @@ class Console:
     def _redraw_live(self) -> None:
         if self._live is not None:
             self._live.draw(self.asking_rank, each_rank=self.shows_all_bars)
+
+
+def _stamp() -> bytes:
+    """Return the time of day, to the millisecond, as a line begins with it."""
+    now = time.time()
+    return b"%s.%03d " % (time.strftime("%H:%M:%S", time.localtime(now)).encode(), now % 1 * 1000)
 
 
 def _are_same(out: int, err: int) -> bool:

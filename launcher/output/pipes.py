@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from launcher.output.console import STALL_S, Console
 from launcher.output.merged import PART_S, MergedLog
 from launcher.output.streams import RankStream, StreamSettings, make_prefix
+from launcher.output.times import LineTimes
 from launcher.plan.plan import LaunchPlan, WorkerPlan
 from launcher.system.loop import Loop
 
@@ -65,6 +66,10 @@ class WorkerPipes:
         # Consoles on which one stream writes a line that is too long to be kept.
         self._claimed: dict[Console, object] = {}
         self._on_output = on_output
+        self._times = None
+        if plan.paths is not None:
+            path = plan.paths.times(plan.attempt, plan.assignment.places[0].node_rank)
+            self._times = LineTimes(path, loop.clock)
         self._on_first = on_first
         # Of each local rank, the file for both of its streams; and whether one of these files waits
         # for the rest of a line.
@@ -88,6 +93,8 @@ class WorkerPipes:
             stream.close()
         if self._terminals is not None:
             self._terminals.close()
+        if self._times is not None:
+            self._times.close()
         for merged in self._merged.values():
             merged.close()
         for timer in (self._check_stall, self._show_prompts, self._check_claims, self._end_parts):
@@ -396,6 +403,7 @@ class WorkerPipes:
             shown=worker.shown[stream],
             filters=plan.filters[stream],
             filtered_path=plan.filtered_logs.get(stream),
+            times=self._times,
         )
 
 

@@ -7,6 +7,7 @@ the bytes as they came; the console gets whole lines.
 
 from __future__ import annotations
 
+import os
 import time
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from launcher.output.console import Console
 from launcher.output.files import LogFile
 from launcher.output.lines import MAX_LINE_BYTES, LineSplitter, Tail, apply_carriage_returns
 from launcher.output.merged import MergedLog
+from launcher.output.times import LineTimes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ class StreamSettings(NamedTuple):
     # Lines that contain one of these also go to `filtered_path`.
     filters: tuple[bytes, ...] = ()
     filtered_path: str | None = None
+    # Where it is noted when lines came; None without a log file.
+    times: LineTimes | None = None
 
 
 def make_prefix(
@@ -95,6 +99,7 @@ class RankStream:
         self._began_at = 0.0
         self._bytes_shown = 0
         self._shown_at = 0.0
+        self._log_name = os.path.basename(settings.log_path or "")
         self._log = LogFile(settings.log_path, console) if settings.log_path else None
         self._filtered = (
             LogFile(settings.filtered_path, console) if settings.filtered_path else None
@@ -107,6 +112,8 @@ class RankStream:
         self.bytes_seen += len(data)
         self.last_output_at = time.monotonic()
         if self._log is not None:
+            if self._settings.times is not None and b"\n" in data:
+                self._settings.times.note(self._log_name, self.bytes_seen - len(data))
             self._log.write(data)
         if self._merged is not None:
             self._merged.write(self._settings.stream, data)
@@ -211,7 +218,7 @@ class RankStream:
             block = self._end_line(block)
         self._bytes_shown = 0
         if block:
-            self._console.show(stream, prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n")
+            self._console.show_lines(self._settings.rank, stream, prefix, block)
 
     def _tidy(self, block: bytes) -> bytes:
         """Return lines so that a terminal shows them as they are meant, whoever writes next."""
@@ -366,4 +373,7 @@ class RankStream:
         now = time.monotonic()
         if now - self._last_progress_line >= PROGRESS_INTERVAL_S:
             self._last_progress_line = now
-            self._console.show(self._settings.stream, self._settings.prefix + text.strip() + b"\n")
+            settings = self._settings
+            self._console.show_lines(
+                settings.rank, settings.stream, settings.prefix, text.strip() + b"\n"
+            )

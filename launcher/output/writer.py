@@ -14,6 +14,10 @@ import time
 
 from launcher.system.loop import Loop
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 # How long the end of a launch waits for a reader that does not move.
 DRAIN_S = 2.0
 
@@ -39,9 +43,13 @@ class StreamWriter:
         # Why it was closed, where the user should know: a full disk, not a reader that has gone.
         self.failure = ""
         self.last_progress = time.monotonic()
+        # Hears all that is to be written, also when nobody reads it here.
+        self.tap: Callable[[bytes], None] | None = None
 
     def write(self, data: bytes) -> None:
         """Write now what fits, keep the rest for when the reader is ready."""
+        if self.tap is not None:
+            self.tap(data)
         if self.closed or not data:
             return
         self._pending.append(data)

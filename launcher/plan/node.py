@@ -53,6 +53,8 @@ class NodeFacts(NamedTuple):
     tasks: tuple[Task, ...] = ()
     # The nodes of the run; None where this is the only one.
     nodes: NodeGroup | None = None
+    # Whether a person reads what the workers write: stdout is a terminal of ours.
+    is_terminal: bool = False
     # The job of Slurm's in which this runs.
     job: SlurmJob = NO_JOB
     # None when no folder has been made, or could be: then there are no log files.
@@ -83,7 +85,7 @@ def look_at_node(
         hint = f"Type: {PROG} --stdin-rank {local_world_size - 1} {spec.script}"
         raise spec.error("stdin_rank", f"must be below {local_world_size}, the world size", hint)
     job = _find_slurm_job(os.environ)
-    chosen = nodes.run_id if nodes else spec.rdzv_id
+    chosen = nodes.run_id if nodes and nodes.has_id else spec.rdzv_id
     # A step of Slurm's has the same name after a requeue.
     named = job.name if chosen in ("", "none") and "." in job.name else chosen
     return NodeFacts(
@@ -97,6 +99,7 @@ def look_at_node(
         cpus=_bind(spec, local_world_size, gpus),
         tasks=tuple(tasks),
         nodes=nodes,
+        is_terminal=not tasks and os.isatty(1),
         job=job,
     )
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
-from launcher.contract.files import RunPaths
+from launcher.contract.files import RunPaths, before_requeue, is_own
 
 # In bytes: most file systems take 255, and a number may come behind it.
 _LONGEST_NAME = 200
@@ -91,18 +92,14 @@ class RunFolder:
 
     def _make(self, parent: str, log_dir: str | None, name: str, *, may_exist: bool) -> RunPaths:
         again = "" if may_exist else _find_requeued(parent, name, self._job)
-        name, may_exist = again or name, may_exist or bool(again)
-        make = _make_shared if may_exist else _make_new
+        name = again or name
+        make = _make_shared if may_exist or again else _make_new
         run_dir = make(parent, name)
         logs = make(log_dir, name) if log_dir else os.path.join(run_dir, "logs")
+        paths = RunPaths(run_dir, logs, world_size=1)
+        if self._job.name:
+            _take_over(paths, self._job)
         os.makedirs(logs, exist_ok=True)
-        paths = RunPaths(run_dir, logs, world_size=1, requeues=self._job.requeues)
-        if again:
-            with suppress(OSError):
-                os.replace(paths.report, paths.old_report)
-        elif self._job.name and not may_exist:
-            with open(paths.slurm_job, "w", encoding="utf-8") as file:
-                file.write(f"{self._job.name}\n")
         return paths
 
 
@@ -124,13 +121,42 @@ def _find_requeued(parent: str, name: str, job: SlurmJob) -> str:
         path = os.path.join(parent, numbered)
         if not os.path.isdir(path):
             break
-        try:
-            with open(RunPaths(path, "", 1).slurm_job, encoding="utf-8") as file:
-                if file.read().strip() == job.name:
-                    found = numbered
-        except OSError:
-            continue
+        if _read_job(RunPaths(path, "", 1)).name == job.name:
+            found = numbered
     return found
+
+
+def _read_job(paths: RunPaths) -> SlurmJob:
+    """Return the job to which a folder belongs."""
+    try:
+        with open(paths.slurm_job, encoding="utf-8") as file:
+            name, requeues = file.read().split()
+        return SlurmJob(name, int(requeues))
+    except (OSError, ValueError):
+        return NO_JOB
+
+
+def _take_over(paths: RunPaths, job: SlurmJob) -> None:
+    """Note whose folder it is; set aside what the job has left there before it was requeued.
+
+    Where nodes share the folder, the first one does it.
+    """
+    before = _read_job(paths)
+    if before == job:
+        return
+    if before.name == job.name:
+        _set_aside(paths.run_dir, job.requeues, is_own)
+        if not paths.logs.startswith(paths.run_dir + os.sep):
+            _set_aside(paths.logs, job.requeues, lambda name: not name.startswith("before_"))
+    with open(paths.slurm_job, "w", encoding="utf-8") as file:
+        file.write(f"{job.name} {job.requeues}\n")
+
+
+def _set_aside(folder: str, requeues: int, is_meant: Callable[[str], bool]) -> None:
+    target = before_requeue(folder, requeues)
+    for name in filter(is_meant, os.listdir(folder)):
+        os.makedirs(target, exist_ok=True)
+        os.rename(os.path.join(folder, name), os.path.join(target, name))
 
 
 def _make_new(parent: str, name: str) -> str:
@@ -169,16 +195,18 @@ def tidy(paths: RunPaths, attempts: int) -> None:
         folder = paths.error_dir(attempt)
         try:
             with os.scandir(folder) as entries:
-                empty = [entry.path for entry in entries if entry.stat().st_size == 0]
+                empty = [
+                    entry.path
+                    for entry in entries
+                    if entry.stat().st_size == 0 or entry.name.endswith((".beat", ".pace"))
+                ]
         except OSError:
             continue
         for path in empty:
             with suppress(FileNotFoundError):  # another node of the run was quicker
                 os.unlink(path)
         _remove_if_empty(folder)
-    errors = os.path.join(paths.run_dir, "errors")
-    for folder in dict.fromkeys((os.path.dirname(paths.error_dir(0)), errors)):
-        _remove_if_empty(folder)
+    _remove_if_empty(os.path.dirname(paths.error_dir(0)))
 
 
 def link_latest(paths: RunPaths) -> None:

@@ -62,7 +62,7 @@ def test_ranks_find_terminals_that_are_narrower_by_the_prefix(
 def test_sixteen_and_more_ranks_have_a_wider_prefix(start_command: Start, script: Script) -> None:
     terminal = Terminal(
         start_command,
-        *("--nproc-per-node", "64", "--start", "warm", script(LOOK)),
+        *("--nproc-per-node", "64", "--console-ranks", "0-63", "--start", "warm", script(LOOK)),
         size=(80, 30),
         TERM="dumb",
     )

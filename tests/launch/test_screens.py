@@ -125,7 +125,8 @@ def test_nested_bars_of_one_rank_are_drawn_in_place(
     columns: int, ranks: int, screen: Open, script: Script
 ) -> None:
     terminal = screen(columns, 40)
-    terminal.launch("--nproc-per-node", str(ranks), script(NESTED))
+    all_ranks = ("--console-ranks", f"0-{ranks - 1}")
+    terminal.launch("--nproc-per-node", str(ranks), *all_ranks, script(NESTED))
     terminal.wait_for(" saved", ranks)
     terminal.wait_for("| 1/2 [")
     prefix = "[0]" if ranks < 10 else "[ 0]"

@@ -51,7 +51,7 @@ def test_a_task_on_each_node_is_its_launcher_without_any_other_flag(
     # Nobody is told so by each of many nodes.
     assert done.err.count("have no secret") == 1
     folder = only_run_dir()
-    assert folder.name == (folder / "slurm_job").read_text().strip()
+    assert f"{folder.name} 0\n" == (folder / "slurm_job").read_text()
     assert len(list((folder / "logs").glob("rank_*.out"))) == 4
 
 

@@ -190,6 +190,9 @@ class FakeConsole:
     def say(self, text: str) -> None:
         self.said.append(text)
 
+    def show_lines(self, rank: int, stream: str, prefix: bytes, block: bytes) -> None:
+        self.show(stream, prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n")
+
     def show(self, stream: str, block: bytes) -> None:
         self.shown.append(block)
         self._open = None
