@@ -13,7 +13,6 @@ node like the others, under the key `OWN`.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -519,7 +518,7 @@ class Rendezvous:
                 self._tell_all(Stop(self._generation, "", signum, is_forced=True))
             return
         reason = f"{self._name(node)} received {signal_name(signum)}"
-        if not message.is_for_all and signum != signal.SIGINT and self._may_leave(key):
+        if not message.is_for_all and self._may_leave(key):
             node.leaves_for = signum
             if self._phase == "gathering":
                 self.news.append(f"{reason} and has left")
