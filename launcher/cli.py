@@ -132,7 +132,7 @@ def _run_for(crew: Crew, argv: list[str], server: ServerProcess | None) -> int:
     from launcher import supervisor  # meanwhile, the others come
 
     try:
-        spec, together = host.assemble(crew, spec, place, _say)
+        spec, together = host.assemble(crew, spec, place, _ignore if spec.quiet else _say)
     except host.Apart as apart:
         engine.check_horovod(spec, place, os.environ)
         crew.send_away(str(apart), host.find_free_port(), host.find_common_port(crew, place))
@@ -177,7 +177,7 @@ def _become_rank(spec: LaunchSpec, place: Place, alone: proxy.GoOn) -> int | Cal
     if spec.dry_run:
         _print(in_place.dry_run(spec, place, os.environ) + "\n")
         return 0
-    if place.local_rank == 0 and alone.reason:
+    if place.local_rank == 0 and alone.reason and not spec.quiet:
         _say(f"each rank runs in the process that its engine has started: {alone.reason}")
     in_place.end_with_engine(is_rank=True)
     return in_place.become_rank(spec, place, alone.port)
@@ -294,6 +294,10 @@ def _print(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if not isinstance(error, BrokenPipeError):
             raise LauncherError(f"The output cannot be written: {error.strerror}.") from None
+
+
+def _ignore(text: str) -> None:
+    """Say nothing, for --quiet."""
 
 
 def _say(text: str) -> None:

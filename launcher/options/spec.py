@@ -155,10 +155,10 @@ class LaunchSpec(OptionTable):
         """Return which streams of a worker the terminal shows: the sum of STDOUT and STDERR.
 
         is_crowded: there are more ranks than a person can read: unless an option says what to show,
-        it is stdout of the first one here, and stderr of all.
+        it is stdout of the first one here and of the one that can ask the user, and stderr of all.
         """
         if is_crowded and self.shows_all_ranks:
-            return STDOUT | STDERR if local_rank == 0 else STDERR
+            return STDOUT | STDERR if local_rank == 0 or rank == self.stdin_rank else STDERR
         visible = self.visible_local_ranks
         if visible is not None and local_rank not in visible:
             return 0

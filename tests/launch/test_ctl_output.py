@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -231,3 +232,33 @@ def test_ps_shows_memory_and_steps(start: Start, ctl: Ctl, script: Script, suite
     assert " MiB  " in line
     child.send(signal.SIGTERM)
     assert child.finish().code == 143
+
+
+def test_figures_and_logs_of_a_run_on_two_nodes_are_those_of_all_ranks(
+    start: Start, ctl: Ctl, script: Script, suite_mark: str, tmp_path: Path
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
+    name = script(
+        "import os, time\nprint('ready', flush=True)\n"
+        "while not os.path.exists('go'): time.sleep(0.01)\n"
+    )
+    where = ("--nnodes", "2", "--rdzv-endpoint", endpoint, "--rdzv-id", suite_mark)
+    nodes = [
+        start(*where, "--node-rank", str(rank), name, env={"LAUNCHER_SECRET": suite_mark})
+        for rank in range(2)
+    ]
+    for child in nodes:
+        child.wait_for("ready")
+    for child in nodes:
+        table = ctl("top", str(child.pid)).out.splitlines()
+        assert table[-3].split()[:3] == ["rank", "host", "pid"]
+        assert [line.split()[0] for line in table[-2:]] == ["0", "1"]
+        (line,) = [line for line in ctl("ps").out.splitlines() if f"pid {child.pid} " in line]
+        assert "2/2 ranks running on 2 nodes" in line
+        assert " MiB  " in line
+        written = ctl("logs", str(child.pid)).out
+        assert sorted(written.splitlines()) == ["[0] ready", "[1] ready"]
+    (tmp_path / "go").touch()
+    assert [child.finish().code for child in nodes] == [0, 0]
