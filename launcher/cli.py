@@ -89,6 +89,8 @@ def _run(argv: list[str], alone: proxy.GoOn) -> int | Callable[[], int]:
         return spec
     if spec.engine == "slurm":
         return _hand_to_slurm(spec)
+    if spec.engine == "mpi":
+        return _hand_to_mpirun(spec)
     from launcher.plan.program import check_python
     from launcher.starters.detect import detect, detect_engine
 
@@ -99,6 +101,7 @@ def _run(argv: list[str], alone: proxy.GoOn) -> int | Callable[[], int]:
         if engine.is_rank(spec, place):  # also the only rank of `mpirun -np 1 ... --backend mpi`
             return _become_rank(spec, place, alone)
         in_place.end_with_engine(is_rank=False)
+        in_place.take_all_cpus(os.environ)
     elif os.environ.get("LOCAL_RANK"):
         from launcher.attached import engine
 
@@ -129,7 +132,7 @@ def _run_for(crew: Crew, argv: list[str], server: ServerProcess | None) -> int:
     from launcher import supervisor  # meanwhile, the others come
 
     try:
-        spec, together = host.assemble(crew, spec, place, _say)
+        spec, together = host.assemble(crew, spec, place, _ignore if spec.quiet else _say)
     except host.Apart as apart:
         engine.check_horovod(spec, place, os.environ)
         crew.send_away(str(apart), host.find_free_port(), host.find_common_port(crew, place))
@@ -152,6 +155,16 @@ def _hand_to_slurm(spec: LaunchSpec) -> int:
     return slurm.start(spec, os.environ, _say, _print)
 
 
+def _hand_to_mpirun(spec: LaunchSpec) -> int:
+    from launcher.engines import mpi
+
+    if spec.dry_run:
+        _print(mpi.dry_run(spec, os.environ) + "\n")
+        return 0
+    _heed_sigterm()
+    return mpi.launch(spec, os.environ, _say)
+
+
 def _end(crew: Crew, result: LaunchResult) -> int:
     """Let the processes of the engine end as their ranks have; return the exit code."""
     crew.dismiss(result.exit_code, result.report.rank if result.report else None)
@@ -164,7 +177,7 @@ def _become_rank(spec: LaunchSpec, place: Place, alone: proxy.GoOn) -> int | Cal
     if spec.dry_run:
         _print(in_place.dry_run(spec, place, os.environ) + "\n")
         return 0
-    if place.local_rank == 0 and alone.reason:
+    if place.local_rank == 0 and alone.reason and not spec.quiet:
         _say(f"each rank runs in the process that its engine has started: {alone.reason}")
     in_place.end_with_engine(is_rank=True)
     return in_place.become_rank(spec, place, alone.port)
@@ -281,6 +294,10 @@ def _print(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if not isinstance(error, BrokenPipeError):
             raise LauncherError(f"The output cannot be written: {error.strerror}.") from None
+
+
+def _ignore(text: str) -> None:
+    """Say nothing, for --quiet."""
 
 
 def _say(text: str) -> None:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 from launcher.attempt.group import Group
 from launcher.attempt.node import NodeServices
+from launcher.attempt.sampling import Sampling
 from launcher.attempt.stop import FORWARDED_SIGNALS, Kernel, StopRequest
 from launcher.attempt.waiting import Lobby, WaitingRoom
 from launcher.contract.error_file import encode_as_torch
@@ -29,7 +30,7 @@ from launcher.nodes.restart import RestartPolicy, Verdict
 from launcher.options.spec import LaunchSpec
 from launcher.output.console import Console
 from launcher.plan.node import NodeFacts, look_at_member, look_at_node
-from launcher.plan.plan import LaunchPlan, make_plan
+from launcher.plan.plan import LaunchPlan, choice_note, make_plan
 from launcher.plan.program import horovod_use, starts_warm
 from launcher.ranks import Assignment, format_ranks, make_places
 from launcher.record.record import Record
@@ -99,6 +100,8 @@ def launch(
                 facts = _take_folder(facts, folder, assignment, node.console)
                 plan = make_plan(spec, assignment, facts)
                 _open_attempt(plan, starter, spec)
+                if num_attempts == 0:
+                    _tell_choice(plan, spec, facts, node.console)
                 node.record.begin_attempt(plan, spec, facts)
                 control.run_id, control.group = facts.run_id, WaitingRoom(plan, starter, node)
                 starter = control.group.wait(verdict.delay_s)
@@ -109,6 +112,7 @@ def launch(
                     verdict = _announce(verdict, facts, node)
                 _tell_survivors(control.group.outcome(), node.console)
                 num_attempts = assignment.attempt + 1
+            _show_summary(node)
         finally:
             starter.close()
             coordinator.close()
@@ -177,7 +181,7 @@ def _open_services(
         Keeper(facts.mark) as keeper,
         Evidence() as evidence,
     ):
-        consoles = _make_consoles(loop, facts)
+        consoles = _make_consoles(loop, facts, spec)
         console, crew = consoles[0], together.crew if together else None
         if crew is not None:
             crew.open(loop)
@@ -187,7 +191,10 @@ def _open_services(
                 in_slurm = bool(facts.environ.get("SLURM_JOB_ID"))
                 request = StopRequest(console.say, comes_twice=in_slurm)
                 services = (loop, console, keeper, evidence, request, Kernel(), record)
-                yield NodeServices(*services, crew, consoles), control
+                sampling = Sampling(loop, console, facts.hostname, has_summary=spec.stats)
+                control.consoles, control.sampling = consoles, sampling
+                yield NodeServices(*services, crew, consoles, sampling=sampling), control
+                sampling.close()
         except LauncherError as error:
             record.end(LaunchResult(error.exit_code, error=error), None)
             raise
@@ -205,16 +212,25 @@ def _make_follower(spec: LaunchSpec, loop: Loop) -> Follower | None:
     return Follower(spec.events, loop)
 
 
-def _make_consoles(loop: Loop, facts: NodeFacts) -> tuple[Console, ...]:
+def _make_consoles(loop: Loop, facts: NodeFacts, spec: LaunchSpec) -> tuple[Console, ...]:
     """Make the console of each worker: ours for all, or those of an engine's processes.
 
     Of these, that of the first local rank has our own words, too.
     """
     if not facts.tasks:
-        return (Console(loop, facts.environ),)
-    return tuple(
-        Console(loop, facts.environ, task.streams[1:], is_plain=True) for task in facts.tasks
-    )
+        console = Console(loop, facts.environ)
+        if spec.fold:
+            from launcher.output.fold import Fold
+
+            console.fold = Fold(loop, console.show, facts.local_world_size)
+        consoles: tuple[Console, ...] = (console,)
+    else:
+        consoles = tuple(
+            Console(loop, facts.environ, task.streams[1:], is_plain=True) for task in facts.tasks
+        )
+    for each in consoles:
+        each.is_quiet, each.has_timestamps = spec.quiet, spec.timestamps
+    return consoles
 
 
 def _make_coordinator(
@@ -295,6 +311,13 @@ def _open_attempt(plan: LaunchPlan, starter: Starter, spec: LaunchSpec) -> None:
         starter.open(plan.workers[0], spec.preload, forced=spec.start == "warm")
 
 
+def _tell_choice(plan: LaunchPlan, spec: LaunchSpec, facts: NodeFacts, console: Console) -> None:
+    """Say which ranks the terminal does not show, where that may surprise."""
+    note = choice_note(spec, plan, is_terminal=facts.is_terminal)
+    if note:
+        console.say(note)
+
+
 def _notes(spec: LaunchSpec, facts: NodeFacts) -> tuple[str, ...]:
     """Say what was decided, and which options do not go with this machine: texts, or ""."""
     gpus = visible_gpus({}) if spec.devices else ()
@@ -364,6 +387,13 @@ def _tell_platform(report: FailureReport, facts: NodeFacts, console: Console) ->
     problem = write_in_place(path, text)
     if problem:
         console.say(f"cannot write TORCHELASTIC_ERROR_FILE={path}: {problem}")
+
+
+def _show_summary(node: NodeServices) -> None:
+    """Print what the ranks have used, if that is wanted."""
+    summary = node.sampling.summary() if node.sampling else ""
+    if summary:
+        node.console.print_err(f"{summary}\n")
 
 
 def _tell_survivors(outcome: AttemptOutcome, console: Console) -> None:

@@ -24,12 +24,13 @@ ROOMS = {
     "system": "errors events",
     "starters": "errors ranks",
     "options": "errors ranks",
+    "stats": "contract diagnosis system",
     "runs": "contract system",
     "worker": "contract errors exits ranks starters system",
     "horovod": "events ranks system",
     "diagnosis": "contract errors exits ranks system",
     "plan": "contract errors horovod options ranks runs starters system",
-    "output": "plan system",
+    "output": "plan ranks system",
     "record": (
         "__init__ contract diagnosis errors events exits nodes options output plan runs system"
     ),
@@ -40,9 +41,9 @@ ROOMS = {
     "start": "contract errors events exits output plan system",
     "attempt": (
         "attached contract diagnosis events exits horovod nodes output plan ranks record start"
-        " system"
+        " stats system"
     ),
-    "ctl": "attempt errors events nodes options plan system",
+    "ctl": ("attempt diagnosis errors events nodes options output plan ranks runs stats system"),
     "jobs": "__init__ engines errors system",
 }
 
@@ -62,6 +63,7 @@ THIRD_PARTY = {
         *("launcher.attached.in_place", "launcher.worker.agreement", "launcher.worker.mpi_world")
     },
     "psutil": set(),
+    "pynvml": {"launcher.stats.gpu"},
     "cloudpickle": {"launcher.function.launch", "launcher.worker.call"},
     "shtab": {"launcher.options.arguments"},
     "yaml": {"launcher.jobs.conda"},

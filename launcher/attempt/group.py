@@ -63,8 +63,9 @@ class Group:
         self.workers = [Worker(worker) for worker in plan.workers]
         listener = self._hear if plan.assignment.horovod_port else None
         self._record = node.record
+        consoles = node.consoles or (console,)
         self._pipes = WorkerPipes(
-            plan, loop, node.consoles or (console,), listener, self._on_first_output
+            plan, loop, consoles, listener, self._on_first_output, self._signal
         )
         self._autopsy = Autopsy(node.evidence, self._pipes, node.kernel)
         self._stop = Stop(
@@ -127,6 +128,8 @@ class Group:
         Returns what is known then.
         """
         self._watch.begin()
+        if self._node.sampling:
+            self._node.sampling.begin(self.workers, self.plan)
         if self._relay:
             self._relay.begin()
         for worker in self.workers:
@@ -167,6 +170,10 @@ class Group:
     def stacks(self) -> str:
         """Return where each running worker is, as text."""
         return self._watch.stacks()
+
+    def _signal(self, local_rank: int, signum: int) -> None:
+        if self.workers[local_rank].is_running:
+            self._node.kernel.signal(self.workers[local_rank].pid, signum)
 
     def signal_all(self, signum: int) -> None:
         """Send a signal to every running worker."""
@@ -216,6 +223,8 @@ class Group:
     def _cancel_timers(self) -> None:
         self._stop.end()
         self._watch.end()
+        if self._node.sampling:
+            self._node.sampling.end()
         if self._sweep:
             self._sweep.end()
         if self._relay:
@@ -280,6 +289,8 @@ class Group:
         worker = self.workers[event.local_rank]
         worker.pid = event.pid
         self._record.note_start(worker.plan, event.pid)
+        if self._pipes.seconds_since_output(event.local_rank) is not None:
+            self._record.note_output(worker.plan.rank)  # read before the news of its start
         self._node.keeper.add_session(event.pid)
         if self._stop.has_begun:
             self._stop.ask(worker)
@@ -295,6 +306,8 @@ class Group:
         worker.returncode = returncode
         worker.ended_at = self._loop.clock()
         worker.order = self._num_ended
+        if self._node.sampling:
+            self._node.sampling.note_end(worker)
         self._record.note_exit(worker.plan, worker.pid, returncode)
         signum = worker.told_within(self.plan.shutdown_timeout_s, self._loop.clock())
         if signum is not None and worker.asked_to_stop_at is None:
@@ -391,12 +404,14 @@ class Group:
         running = [worker for worker in self.workers if worker.is_running]
         for worker in running:
             self._node.kernel.signal_group(worker.pid, signal.SIGSTOP)
+        self._pipes.pause()
         stopped_at = self._loop.clock()
         self._node.kernel.stop_ourselves()
         # Nobody could do anything meanwhile: a grace period that has begun is no shorter for it.
         self._loop.postpone_timers(self._loop.clock() - stopped_at)
         for worker in running:
             self._node.kernel.signal_group(worker.pid, signal.SIGCONT)
+        self._pipes.resume()
         self._watch_anew()
 
     def _watch_anew(self) -> None:
@@ -430,7 +445,9 @@ class Group:
             self._watch.hear(local_rank, data)
 
     def _on_first_output(self, local_rank: int) -> None:
-        self._record.note_output(self.workers[local_rank].plan.rank)
+        worker = self.workers[local_rank]
+        if worker.pid:
+            self._record.note_output(worker.plan.rank)
 
     def _on_hang(self, hang: Hang) -> None:
         self._hang = hang

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from launcher.attached.crew import Crew
+from launcher.attempt.sampling import Sampling
 from launcher.attempt.stop import Kernel, StopRequest
 from launcher.diagnosis.evidence import Evidence
 from launcher.events import Event
@@ -36,6 +37,8 @@ class NodeServices(NamedTuple):
     consoles: tuple[Console, ...] = ()
     # The other nodes of the run, which are to know at once what concerns them; None without any.
     peers: RemoteCoordinator | None = None
+    # Looks now and then at what the workers use.
+    sampling: Sampling | None = None
 
     def known_pids(self, starter: Starter) -> set[int]:
         """Return our own children that are no orphans; workers come on top."""

@@ -3,10 +3,13 @@
     <run dir>/logs/rank_00.out  rank_00.err        what each rank wrote, byte for byte (attempt 0)
     <run dir>/logs/rank_00.log                     both of these in the order of arrival
     <run dir>/logs/attempt_1/rank_00.out           the same after the first restart
+    <run dir>/logs/times.txt                       when lines came; of node 1: times_1.txt
     <run dir>/logs/rank_01.1.out                   of the first replacement in this attempt
     <run dir>/errors/attempt_0/rank_00.json        the exception that a rank left
     <run dir>/errors/attempt_0/rank_00.json.torch  the one that torch's @record left
     <run dir>/errors/attempt_0/rank_00.json.beat   whose time is that of the rank's last heartbeat
+    <run dir>/errors/attempt_0/rank_00.json.pace   its last figures, when it has closed its context
+    <run dir>/resources.jsonl                      what the ranks used; of node 1: resources_1.jsonl
     <run dir>/errors/attempt_0/rank_00.json.joined whose time is when launcher.init() had joined
     <run dir>/errors/attempt_0/rank_00.json.stacks where the rank stood, when it was asked
     <run dir>/report.json                          the failure report, when the run failed
@@ -17,7 +20,7 @@
 
 Of the three, node 1 has plan_1.json and so on: nodes may share the folder.
 
-A worker knows only its error file, and makes the other four names from that one. Makes names,
+A worker knows only its error file, and makes the other five names from that one. Makes names,
 touches nothing.
 """
 
@@ -58,6 +61,12 @@ class RunPaths(NamedTuple):
         """
         return os.path.join(self.log_dir(attempt), f"filtered_std{stream}.log")
 
+    def times(self, attempt: int, node_rank: int) -> str:
+        """Return the file in which a node notes when its ranks wrote lines."""
+        return os.path.join(
+            self.log_dir(attempt), f"times_{node_rank}.txt" if node_rank else "times.txt"
+        )
+
     def error_dir(self, attempt: int) -> str:
         return os.path.join(self.run_dir, "errors", f"attempt_{attempt}")
 
@@ -67,6 +76,11 @@ class RunPaths(NamedTuple):
     @property
     def report(self) -> str:
         return os.path.join(self.run_dir, "report.json")
+
+    def resources(self, node_rank: int) -> str:
+        """Return the file for what the ranks of a node use; nodes may share the folder."""
+        name = f"resources_{node_rank}.jsonl" if node_rank else "resources.jsonl"
+        return os.path.join(self.run_dir, name)
 
     @property
     def notify_log(self) -> str:
@@ -117,6 +131,11 @@ def torch_error_file(error_file: str) -> str:
 def heartbeat_file(error_file: str) -> str:
     """Return the file whose time a worker sets with each heartbeat."""
     return error_file + ".beat"
+
+
+def pace_file(error_file: str) -> str:
+    """Return where a worker leaves its steps when it will have no more heartbeats."""
+    return error_file + ".pace"
 
 
 def joined_file(error_file: str) -> str:

@@ -474,7 +474,7 @@ class RemoteCoordinator:
             self._to_coordinator.send(message)
 
     def _set_tick(self, delay_s: float) -> None:
-        """Look at the clock in so many seconds, or sooner: messages must not put it off for ever."""
+        """Look at the clock in so many seconds, or sooner: no message may put that off."""
         at = self._loop.clock() + delay_s
         if self._tick_at is None or at < self._tick_at:
             self._tick_at = at

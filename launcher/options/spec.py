@@ -14,6 +14,7 @@ from launcher.options.syntax import (
     STDOUT,
     parse_codes,
     parse_conf,
+    parse_console_ranks,
     parse_endpoint,
     parse_filters,
     parse_limit,
@@ -144,10 +145,25 @@ class LaunchSpec(OptionTable):
             " CUDA_VISIBLE_DEVICES is set for the ranks all the same"
         )
 
-    def console_streams(self, local_rank: int) -> int:
-        """Return which streams of a worker the terminal shows: the sum of STDOUT and STDERR."""
+    @property
+    def shows_all_ranks(self) -> bool:
+        """Whether no option says what the terminal is to show."""
+        choices = ("console_ranks", "local_ranks_filter", "redirects", "tee")
+        return all(self.provenance.get(name, "default") == "default" for name in choices)
+
+    def console_streams(self, local_rank: int, rank: int, *, is_crowded: bool = False) -> int:
+        """Return which streams of a worker the terminal shows: the sum of STDOUT and STDERR.
+
+        is_crowded: there are more ranks than a person can read: unless an option says what to show,
+        it is stdout of the first one here and of the one that can ask the user, and stderr of all.
+        """
+        if is_crowded and self.shows_all_ranks:
+            return STDOUT | STDERR if local_rank == 0 or rank == self.stdin_rank else STDERR
         visible = self.visible_local_ranks
         if visible is not None and local_rank not in visible:
+            return 0
+        chosen = parse_console_ranks(self.console_ranks)
+        if chosen is not None and rank not in chosen:
             return 0
         redirected = select_streams(parse_streams(self.redirects), local_rank)
         return (STDOUT | STDERR) & ~redirected | select_streams(parse_streams(self.tee), local_rank)
@@ -189,6 +205,7 @@ _SYNTAX: dict[str, Callable[[str], object]] = {
     "redirects": parse_streams,
     "tee": parse_streams,
     "local_ranks_filter": parse_ranks,
+    "console_ranks": parse_console_ranks,
     "signals_to_handle": parse_signals,
     "restart_limit": parse_limit,
     "no_restart_codes": parse_codes,

@@ -176,6 +176,47 @@ class OptionTable(Options):
         example="0,1",
         help="Show only the output of these local ranks on the terminal; log files stay complete.",
     )
+    console_ranks: str = option(
+        "--console-ranks",
+        default="",
+        metavar="RANK,...",
+        group=_OUTPUT,
+        example="0,8-15",
+        help=(
+            "Show only the output of these ranks of the whole run, or of `all` (default: all; with"
+            " more than 8 ranks on a terminal, stdout of the first and stderr of all)."
+        ),
+    )
+    fold: bool = option(
+        "--fold",
+        default=False,
+        group=_OUTPUT,
+        help=(
+            "Show a line that several ranks write at the same time once, as in `[0-7] text`; lines"
+            " come up to 0.15 s later for it."
+        ),
+    )
+    timestamps: bool = option(
+        "--timestamps",
+        default=False,
+        group=_OUTPUT,
+        help="Begin each line on the terminal with the time at which it came.",
+    )
+    quiet: bool = option(
+        "--quiet",
+        default=False,
+        group=_OUTPUT,
+        help="Show what the ranks write, errors, and the failure report; nothing else.",
+    )
+    stats: bool = option(
+        "--stats",
+        default=False,
+        group=_OUTPUT,
+        help=(
+            "Print at the end what each rank has used, how long it waited for others, and which one"
+            " was slowest."
+        ),
+    )
     log_line_prefix_template: str | None = option(
         "--log-line-prefix-template",
         default=None,
@@ -186,6 +227,37 @@ class OptionTable(Options):
         help=(
             "Prefix of each line on the terminal; ${role_name}, ${local_rank}, ${rank} and"
             " ${hostname} are replaced (default: `[rank] `)."
+        ),
+    )
+    no_tty: bool = option(
+        "--no-tty",
+        default=False,
+        group=_OUTPUT,
+        help=(
+            "Let workers write into pipes also where the launcher has a terminal; without it, they"
+            " have terminals, too."
+        ),
+    )
+    bars: str = option(
+        "--bars",
+        default="one",
+        choices=("one", "all"),
+        group=_OUTPUT,
+        help=(
+            "Progress bars on a terminal: those of `one` rank, the lowest that has any, or a line"
+            " for each of `all` ranks."
+        ),
+    )
+    stdin_rank: int = option(
+        "--stdin-rank",
+        default=0,
+        minimum=0,
+        metavar="RANK",
+        group=_OUTPUT,
+        example="1",
+        help=(
+            "The rank that reads what the launcher is given: its terminal, a pipe or a file. Others"
+            " read an empty file."
         ),
     )
     duplicate_stdout_filters: str = option(

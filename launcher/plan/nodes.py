@@ -62,13 +62,15 @@ class NodeGroup(NamedTuple):
     rescales_now: bool = True
     # What had to be decided, in a line for the user; "" where there was no choice.
     note: str = ""
+    # Whether `run_id` is a name for people, too; mpirun's is a mere number.
+    is_named: bool = True
     # What decided: field -> flag or variable.
     sources: Mapping[str, str] = {}
 
     @property
     def has_id(self) -> bool:
         """Whether somebody has named the run, so that it need not be named after its folder."""
-        return self.run_id not in ("", "none")
+        return self.is_named and self.run_id not in ("", "none")
 
     @property
     def is_elastic(self) -> bool:
@@ -92,7 +94,7 @@ def preview(group: NodeGroup, local_world_size: int) -> Assignment:
     return Assignment(
         attempt=0,
         places=make_places(node_rank, [local_world_size] * group.max_nodes),
-        master_addr=group.master_addr or group.host,
+        master_addr=group.master_addr or group.host.partition(",")[0],
         master_port=group.master_port,
     )
 
@@ -144,6 +146,7 @@ def find_nodes(spec: LaunchSpec, environ: Mapping[str, str]) -> NodeGroup | None
         node_timeout_s=spec.node_timeout,
         rescales_now=spec.rescale == "now",
         note=count.note,
+        is_named=has_id or placement.is_named,
         sources={**placement.sources, "host": meeting.source, "max_nodes": count.source},
     )
 

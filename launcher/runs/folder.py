@@ -195,7 +195,11 @@ def tidy(paths: RunPaths, attempts: int) -> None:
         folder = paths.error_dir(attempt)
         try:
             with os.scandir(folder) as entries:
-                empty = [entry.path for entry in entries if entry.stat().st_size == 0]
+                empty = [
+                    entry.path
+                    for entry in entries
+                    if entry.stat().st_size == 0 or entry.name.endswith((".beat", ".pace"))
+                ]
         except OSError:
             continue
         for path in empty:

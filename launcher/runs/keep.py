@@ -2,8 +2,8 @@
 
 A run's folder has a plan.json that says whose it is. It has ended when each plan of its nodes has
 an end beside it, or was written by a process of this machine that has gone (killed with SIGKILL,
-say). Whatever cannot be known, a run of another machine for example, stays; so does a job of Slurm's
-that was stopped or killed, which may be requeued into its folder.
+say). Whatever cannot be known, a run of another machine for example, stays; so does a job of
+Slurm's that was stopped or killed, which may be requeued into its folder.
 """
 
 from __future__ import annotations

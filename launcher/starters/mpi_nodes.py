@@ -55,6 +55,7 @@ def place_mpi(environ: Environ) -> Placement | None:
         host=master_addr or host,
         port=derive_port(job) if job else 0,
         job=job,
+        is_named=False,
         master_addr=master_addr,
         master_port=read_number(environ, "MASTER_PORT", least=1, most=65535) if has_port else 0,
         secret=environ.get(_JOB_KEY, ""),

@@ -24,7 +24,9 @@ class Placement(NamedTuple):
     host: str = ""
     port: int = 0
     # The starter's name of this run, the same on all nodes and of no other run; "" without one.
+    # And whether people know it, too.
     job: str = ""
+    is_named: bool = True
     # What the workers are to find in MASTER_ADDR and MASTER_PORT, where the starter says that.
     master_addr: str = ""
     master_port: int = 0

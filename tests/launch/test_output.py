@@ -444,14 +444,15 @@ def test_while_workers_are_idle_the_supervisor_sleeps(start: Start, script: Scri
     running = start("--nproc-per-node", "2", "script.py")
     running.wait_for("ready", 2)
 
-    def times_it_slept() -> str:
+    def times_it_slept() -> int:
         status = Path(f"/proc/{running.pid}/status").read_text()
-        return status.partition("\nvoluntary_ctxt_switches:")[2].split()[0]
+        return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
 
     def sleeps_a_second() -> bool:
         before = times_it_slept()
         time.sleep(1.0)  # not a wait for something: the second is what is measured
-        return times_it_slept() == before
+        # It looks every two seconds at what the ranks use.
+        return times_it_slept() - before <= 2
 
     # The first one may still belong to the output.
     assert sleeps_a_second() or sleeps_a_second(), "it wakes up, although nothing has happened"

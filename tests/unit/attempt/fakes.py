@@ -190,6 +190,9 @@ class FakeConsole:
     def say(self, text: str) -> None:
         self.said.append(text)
 
+    def show_lines(self, rank: int, stream: str, prefix: bytes, block: bytes) -> None:
+        self.show(stream, prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n")
+
     def show(self, stream: str, block: bytes) -> None:
         self.shown.append(block)
         self._open = None
@@ -210,7 +213,13 @@ class FakeConsole:
     def is_tty(self, stream: str) -> bool:
         return False
 
-    def end_live(self, rank: int) -> None:
+    def hide_live(self) -> None:
+        pass
+
+    def resize(self) -> None:
+        pass
+
+    def end_live(self, rank: int, stream: str) -> None:
         pass
 
 

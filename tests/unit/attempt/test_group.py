@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -552,3 +552,31 @@ def test_the_signals_of_processes_whose_workers_have_ended_go_nowhere() -> None:
     )
     assert played.calls == []
     assert played.codes == [0, 0]
+
+
+def test_output_that_is_read_before_the_news_of_a_start_is_noted_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = Stage()
+    start = stage.starter.start
+
+    def start_without_a_word(*args: Any) -> list[Event]:
+        start(*args)
+        return []
+
+    monkeypatch.setattr(stage.starter, "start", start_without_a_word)
+    stage.loop.history = [
+        lambda: stage.starter.write(0, "text\n"),
+        stage.loop.read_all,
+        *(Started(rank, FIRST_PID + rank) for rank in (0, 1)),
+        lambda: stage.starter.write(1, "text\n"),
+        stage.loop.read_all,
+        *(Exited(rank, 0) for rank in (0, 1)),
+    ]
+    with Group(plan(), stage.starter, stage.node) as group:
+        group.run()
+    noted = [(name, fields["rank"]) for _, name, fields in stage.node.record.happenings]
+    assert noted == [
+        *(("rank_started", 0), ("first_output", 0), ("rank_started", 1), ("first_output", 1)),
+        *(("rank_ended", 0), ("rank_ended", 1)),
+    ]

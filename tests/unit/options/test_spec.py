@@ -28,9 +28,17 @@ OTHER_VALUES = {
     "redirects": "3",
     "tee": "0:1,11:2",
     "local_ranks_filter": "0,10",
+    "console_ranks": "0,8-15",
+    "fold": "1",
+    "timestamps": "1",
+    "quiet": "1",
+    "stats": "1",
     "log_line_prefix_template": "${rank}: ",
     "duplicate_stdout_filters": "a,b",
     "duplicate_stderr_filters": "c",
+    "no_tty": "1",
+    "bars": "all",
+    "stdin_rank": "1",
     "restart_backoff": "2.5",
     "restart_limit": "3/600",
     "no_restart_codes": "2,64-78",
@@ -394,7 +402,7 @@ def test_other_streams_are_refused(text):
     ],
 )
 def test_redirects_tee_and_filter_decide_what_the_terminal_shows(argv, shown):
-    assert [spec_of(*argv).console_streams(rank) for rank in range(3)] == shown
+    assert [spec_of(*argv).console_streams(rank, rank) for rank in range(3)] == shown
 
 
 def test_a_filter_for_ranks_that_this_node_does_not_have_is_noted():
@@ -435,3 +443,42 @@ def test_torchruns_own_variables_count_too():
     spec = spec_of(environ=environ)
     assert (spec.shutdown_timeout, spec.log_line_prefix_template) == (7.0, "${hostname} ")
     assert spec.provenance["shutdown_timeout"] == "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+
+
+@pytest.mark.parametrize(
+    ("argv", "shown"),
+    [
+        ([], [3] * 4),
+        (["--console-ranks", "all"], [3] * 4),
+        (["--console-ranks", "0,2-3"], [3, 0, 3, 3]),
+        (["--console-ranks", "0,2", "--redirects", "1"], [2, 0, 2, 0]),
+        (["--console-ranks", "0,2", "--local-ranks-filter", "2"], [0, 0, 3, 0]),
+    ],
+)
+def test_the_terminal_shows_the_ranks_that_were_chosen(argv, shown):
+    assert [spec_of(*argv).console_streams(rank, rank) for rank in range(4)] == shown
+
+
+def test_ranks_of_the_whole_run_are_chosen_not_those_of_the_node():
+    spec = spec_of("--console-ranks", "5")
+    assert [spec.console_streams(local, 4 + local) for local in range(2)] == [0, 3]
+
+
+@pytest.mark.parametrize(
+    ("argv", "shown"),
+    [
+        ([], [3, 2]),
+        (["--console-ranks", "all"], [3, 3]),
+        (["--tee", "3"], [3, 3]),
+        (["--redirects", "0"], [3, 3]),
+        (["--local-ranks-filter", "1"], [0, 3]),
+    ],
+)
+def test_of_a_crowd_stdout_of_the_first_is_shown_unless_an_option_says_what(argv, shown):
+    spec = spec_of(*argv)
+    assert [spec.console_streams(rank, rank, is_crowded=True) for rank in range(2)] == shown
+
+
+@pytest.mark.parametrize("text", ["a", "3-1", "-1", "1,,2", "0-"])
+def test_ranks_that_are_no_numbers_are_refused(text):
+    assert "must be ranks with commas" in str(refused(f"--console-ranks={text}"))
