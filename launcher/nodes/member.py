@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from launcher.errors import EnvironmentMismatch, LauncherError, RendezvousError
+from launcher.nodes.losses import Loss
 from launcher.nodes.messages import (
     Answer,
     Ask,
@@ -109,7 +110,10 @@ class Member:
         self._heard_at = self._pinged_at = now
         self._deputies: tuple[Deputy, ...] = ()
         self._candidate_until = 0.0
-        self._past: Past | None = None
+        # Who coordinates: node rank and host; and who did before in this attempt, or should have.
+        self._coordinator = (0, "")
+        self._candidate: Deputy | None = None
+        self._losses: dict[int, Loss] = {}
         # In the last attempt.
         self._part: Assigned | None = None
         self._generation = -1
@@ -190,31 +194,33 @@ class Member:
         if not resumes:
             self._say(self.join._replace(generation=-1, old_rank=-1))
             return
-        assert self._past is not None
-        is_dead = self._past.is_dead
+        if self._candidate is not None:
+            self._coordinator = self._candidate.node_rank, self._candidate.hostname
+        dead = [loss.node_rank for loss in self._losses.values() if loss.is_dead]
         self._say(
-            self.join._replace(
-                generation=self._generation, old_rank=self._node_rank, is_dead=is_dead
-            )
+            self.join._replace(generation=self._generation, old_rank=self._node_rank, dead=dead)
         )
         if self._signum:
             self._say(Stopping(self._generation, self._signum))
         if self._account is not None:
             self._say(self._settled())
 
-    def miss(self, why: str, now: float) -> None:
-        """Take note that nobody was reached, and why."""
+    def miss(self, why: str, now: float, *, is_refused: bool = False) -> None:
+        """Take note that nobody was reached, and why; is_refused: nobody listens there."""
         if self.state == "seeking":
             self._why = why
             self._retry_at = now + self._pause_s
             self._pause_s = min(_LONGEST_PAUSE_S, self._pause_s * 2)
         elif self.state == "resuming":
+            if is_refused and self._candidate is not None:
+                lost = self._candidate.node_rank, self._candidate.hostname
+                self._note_loss(*lost, "its launcher has ended", now, is_dead=True)
             self._try_deputy(now)
 
-    def close(self, why: str, now: float) -> None:
-        """Take note that the connection to the coordinator has ended."""
+    def close(self, why: str, now: float, *, is_dead: bool) -> None:
+        """Take note that the connection to the coordinator has ended; is_dead: and so has that."""
         if self.state == "joined":
-            self._lose(why, now, is_dead=True)
+            self._lose(why, now, is_dead=is_dead)
         elif self.state == "resuming":
             self._try_deputy(now)
         elif self.state == "seeking":
@@ -279,6 +285,8 @@ class Member:
         self.stop = self.decided = None
         self._generation, self._node_rank = assigned.generation, assigned.node_rank
         self._deputies = assigned.deputies
+        self._coordinator = assigned.coordinator_rank, assigned.coordinator_host
+        self._losses = {}
         self.run_name, self.address = assigned.run_name, assigned.address
         self._failing, self._signum, self._account = False, 0, None
         self._ready, self._is_waiting = None, False
@@ -304,17 +312,8 @@ class Member:
             self.state = "seeking"
             self.miss(f"the coordinator has gone again: {why}", now)
             return
-        old = self._part
         self.state = "resuming"
-        self._past = Past(
-            generation=self._generation,
-            num_nodes=old.num_nodes if old else 0,
-            num_failures=old.num_failures if old else 0,
-            node_rank=old.coordinator_rank if old else 0,
-            hostname=old.coordinator_host if old else "",
-            why=why,
-            is_dead=is_dead,
-        )
+        self._note_loss(*self._coordinator, why, now, is_dead=is_dead)
         if self.stop is None and self.decided is None and self.assigned is not None:
             self.stop = Stop(self._generation, f"the coordinator was lost: {why}")
         self._why = why
@@ -334,11 +333,21 @@ class Member:
             return
         deputy, self._deputies = self._deputies[0], self._deputies[1:]
         self._candidate_until = now + _DEPUTY_S + self._node_timeout_s
+        self._candidate = deputy
         if deputy.member == self.join.member:
-            assert self._past is not None
-            self.actions.append(Serve(self._past))
+            self.actions.append(Serve(self._make_past()))
         else:
             self.actions.append(Reach(deputy))
+
+    def _note_loss(
+        self, node_rank: int, hostname: str, why: str, now: float, *, is_dead: bool
+    ) -> None:
+        self._losses[node_rank] = Loss(node_rank, hostname, why, now, is_dead)
+
+    def _make_past(self) -> Past:
+        part, losses = self._part, tuple(self._losses.values())
+        assert part is not None
+        return Past(part.generation, part.num_nodes, part.num_failures, losses)
 
     def _settled(self) -> Settled:
         assert self._account is not None

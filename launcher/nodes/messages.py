@@ -6,7 +6,7 @@ know because they have compared their protocol version. How it travels is in wir
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 # --- from a node to its coordinator -------------------------------------------------------------
@@ -35,8 +35,8 @@ class Join(NamedTuple):
     # A node that has lost its coordinator in this generation, and its node rank there; else -1.
     generation: int = -1
     old_rank: int = -1
-    # Whether the old coordinator is known to have ended: its connections were closed.
-    is_dead: bool = False
+    # The node ranks of those that are known to have ended, as nobody listens at their port.
+    dead: Sequence[int] = ()
     # Port and secret path of the store that it could serve for Horovod; "" without Horovod.
     horovod: str = ""
 
@@ -123,6 +123,7 @@ class Deputy(NamedTuple):
     hostname: str
     host: str
     port: int
+    node_rank: int
 
 
 class Assigned(NamedTuple):

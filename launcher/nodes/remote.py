@@ -19,7 +19,7 @@ from launcher.errors import LauncherError
 from launcher.events import PeersStop
 from launcher.nodes.account import make_account
 from launcher.nodes.coordinator import Elastic
-from launcher.nodes.link import CONNECT_S, Link, Listener, connect, listen
+from launcher.nodes.link import CONNECT_S, Link, Listener, Probe, connect, listen
 from launcher.nodes.member import LetGo, Member, Reach, Say, Seek, Serve
 from launcher.nodes.messages import Assigned, Join, Message, Pong, Refused, Relocate, Stop
 from launcher.nodes.rendezvous import OWN, Past, Rendezvous, Route, Rules
@@ -140,6 +140,10 @@ class RemoteCoordinator:
         self._attempt_ends_at: float | None = None
         self._host_link: Link | None = None
         self._relocation: Link | None = None
+        # Whether those have ended whose connections were closed: the coordinator; nodes, by key.
+        self._probe: Probe | None = None
+        self._probes: dict[int, Probe] = {}
+        self._was_refused = False
         self._endpoint: Address | None = None
         self._tick_at: float | None = None
         self._has_begun = False
@@ -279,6 +283,8 @@ class RemoteCoordinator:
     def close_now(self) -> None:
         """Close all connections, whoever still listens."""
         self._loop.cancel_timer(self._tick)
+        for probe in self._probes.values():
+            probe.cancel()
         self._let_go()
         if self._relocation is not None:
             self._relocation.close()
@@ -454,7 +460,7 @@ class RemoteCoordinator:
             self._to_coordinator.send(message)
 
     def _set_tick(self, delay_s: float) -> None:
-        """Look at the clock in so many seconds, or sooner: messages must not put it off for ever."""
+        """Look at the clock in so many seconds, or sooner: no message must put it off."""
         at = self._loop.clock() + delay_s
         if self._tick_at is None or at < self._tick_at:
             self._tick_at = at
@@ -574,8 +580,8 @@ class RemoteCoordinator:
             self._hear_node(link, message)
 
     def _take_over(self, past: Past) -> None:
-        assert self._member.assigned is not None or past.generation >= 0
-        self._say(f"the coordinator was lost ({past.why}); this node coordinates the run now")
+        why = past.losses[0].why
+        self._say(f"the coordinator was lost ({why}); this node coordinates the run now")
         # Rank 0 will be somewhere else.
         self._rules = self._rules._replace(run_name=self._member.run_name, master_addr="")
         self._serve(past)
@@ -583,7 +589,8 @@ class RemoteCoordinator:
 
     def _reach_next(self) -> None:
         if not self._untried:
-            self._member.miss(self._why, self._loop.clock())
+            was_refused, self._was_refused = self._was_refused, False
+            self._member.miss(self._why, self._loop.clock(), is_refused=was_refused)
             return
         address = self._untried.pop(0)
         self._reach_address(address)
@@ -600,13 +607,14 @@ class RemoteCoordinator:
         where = _show(address)
 
         def lose(link: Link, error: Exception) -> None:
-            self._leave_link(link, where, error)
+            self._leave_link(link, address, error)
 
         try:
             link = connect(
                 self._loop, address, self._credentials, self._meet, self._hear_coordinator, lose
             )
         except OSError as error:
+            self._was_refused = isinstance(error, ConnectionRefusedError)
             self._why = f"{where} cannot be reached: {error.strerror}"
             self._reach_next()
             return
@@ -639,7 +647,7 @@ class RemoteCoordinator:
             self._to_coordinator = None
         self._reach_next()
 
-    def _leave_link(self, link: Link, where: str, error: Exception) -> None:
+    def _leave_link(self, link: Link, address: Address, error: Exception) -> None:
         """Take note that the connection to a coordinator, or to what was to be one, is closed."""
         if link is not self._to_coordinator:
             return
@@ -649,9 +657,16 @@ class RemoteCoordinator:
             self._untried = []
             self._reach(error.host, error.port)
         elif link.is_open:
-            self._member.close(_reason(error), self._loop.clock())
+
+            def note(is_dead: bool) -> None:
+                self._probe = None
+                self._member.close(_ending(error, is_dead), self._loop.clock(), is_dead=is_dead)
+                self._act()
+
+            self._probe = Probe(self._loop, address, note)
         else:
-            self._why = self._explain(where, error)
+            self._was_refused = isinstance(error, ConnectionRefusedError)
+            self._why = self._explain(_show(address), error)
             is_taken = isinstance(error, Refusal) and error.kind == "run"
             if isinstance(error, Refusal) and error.kind in ("secret", "version"):
                 self._member.error = LauncherError(f"{self._why[0].upper()}{self._why[1:]}.")
@@ -747,9 +762,22 @@ class RemoteCoordinator:
 
     def _lose_node(self, link: Link, error: Exception) -> None:
         self._early = [item for item in self._early if item[0] is not link]
-        if self._rendezvous is not None and self._links.pop(link.key, None) is not None:
-            self._rendezvous.lose(link.key, _reason(error), self._loop.clock())
+        rendezvous = self._rendezvous
+        if rendezvous is None or self._links.pop(link.key, None) is None:
+            return
+        if link.key not in rendezvous.keys:
+            return  # it has said goodbye
+
+        def note(is_dead: bool) -> None:
+            self._probes.pop(link.key, None)
+            why = _ending(error, is_dead)
+            rendezvous.lose(link.key, why, self._loop.clock(), is_dead=is_dead)
             self._act()
+
+        if rendezvous.is_over:
+            note(is_dead=True)
+        else:
+            self._probes[link.key] = Probe(self._loop, rendezvous.door(link.key), note)
 
     def _answer_early(self, now: float) -> None:
         """Tell those who want to go on without the coordinator that it is well, if so."""
@@ -814,6 +842,9 @@ class RemoteCoordinator:
 
     def _let_go(self) -> None:
         self._attempt_ends_at = None
+        if self._probe is not None:
+            self._probe.cancel()
+            self._probe = None
         if self._lookup is not None:
             self._lookup.cancel()
             self._lookup = None
@@ -834,9 +865,13 @@ def _ignore(link: Link, message: Message) -> None:
     pass
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, ConnectionResetError):
+def _ending(error: Exception, is_dead: bool) -> str:
+    if is_dead:
         return "its launcher has ended (the connection was closed)"
+    return f"the connection to it broke ({_reason(error)})"
+
+
+def _reason(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error)
     return text[:1].lower() + text[1:]
 

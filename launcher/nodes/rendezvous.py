@@ -22,6 +22,7 @@ from launcher.diagnosis.report import FailureReport, make_report
 from launcher.exits import signal_name
 from launcher.nodes import restart
 from launcher.nodes.account import merge, read_account
+from launcher.nodes.losses import Loss, Losses
 from launcher.nodes.messages import (
     Answer,
     Ask,
@@ -70,9 +71,6 @@ _LOOPBACK = ("127.", "::1")
 # How many questions may wait for answers.
 _MOST_QUESTIONS = 64
 
-# How many lost nodes a report names.
-_MOST_LOSSES = 5
-
 _NOT_THE_LARGER_PART = restart.Verdict(
     "give_up",
     "not restarted: no more than half of the nodes can be reached from here, and the others may go"
@@ -118,11 +116,8 @@ class Past(NamedTuple):
     generation: int
     num_nodes: int
     num_failures: int
-    # The lost coordinator's node.
-    node_rank: int
-    hostname: str
-    why: str
-    is_dead: bool
+    # The coordinator, and those that should have followed it but had gone, too.
+    losses: tuple[Loss, ...]
 
 
 class _Node:
@@ -146,21 +141,6 @@ class _Node:
         return not self.route.of_node or self.route.of_node.startswith(_LOOPBACK)
 
 
-class _Loss(NamedTuple):
-    """A node that was lost in this attempt."""
-
-    rank: int
-    hostname: str
-    why: str
-    at: float
-    # Whether it is certain that none of its ranks goes on: its connection was closed.
-    is_dead: bool
-
-    def __str__(self) -> str:
-        where = f" ({self.hostname})" if self.hostname else ""
-        return f"node {self.rank}{where} was lost: {self.why}"
-
-
 class Rendezvous:
     """The coordinator's state. Keys stand for connections; each method takes the time."""
 
@@ -181,10 +161,9 @@ class Rendezvous:
         self._phase = "ending" if past else "gathering"
         self._since = now
         self._enough_at: float | None = None
-        self._num_nodes = past.num_nodes if past else 0
-        self._losses: list[_Loss] = []
-        # Nodes that have ended before the others, all of whose ranks had succeeded.
-        self._num_gone = 0
+        # How many of the connected nodes have a rank in the last attempt.
+        self._num_active = 0
+        self._losses = Losses(past.num_nodes, past.losses) if past else Losses(0)
         self._past = [restart.FailedAttempt(now, 0.0)] * (past.num_failures if past else 0)
         self._history: list[str] = []
         self._signum = 0
@@ -194,9 +173,6 @@ class Rendezvous:
         self._questions: dict[int, tuple[int, int]] = {}
         self._num_questions = 0
         self._is_successor = past is not None
-        if past is not None:
-            loss = _Loss(past.node_rank, past.hostname, past.why, now, past.is_dead)
-            self._losses.append(loss)
 
     @property
     def is_over(self) -> bool:
@@ -254,9 +230,14 @@ class Rendezvous:
         elif isinstance(message, Settled):
             self._settle(key, node, message, now)
 
-    def lose(self, key: int, why: str, now: float) -> None:
-        """Take note that the connection of a node is closed: its supervisor has ended."""
-        self._remove(key, why, now, is_dead=True)
+    def door(self, key: int) -> tuple[str, int]:
+        """Return the address and port at which a node listens as long as its supervisor lives."""
+        node = self._nodes[key]
+        return node.join.address or node.route.of_node, node.join.port
+
+    def lose(self, key: int, why: str, now: float, *, is_dead: bool) -> None:
+        """Take note that the connection of a node is closed; is_dead: its supervisor has ended."""
+        self._remove(key, why, now, is_dead=is_dead)
 
     def tick(self, now: float) -> None:
         """See whether anything is due."""
@@ -291,10 +272,10 @@ class Rendezvous:
         if join.generation != self._generation or self._phase != "ending":
             node.rank = -1
         else:
+            self._num_active += 1
             self._unsettled.add(key)
             self._unready.add(key)
-            if join.is_dead and self._is_successor:
-                self._losses[0] = self._losses[0]._replace(is_dead=True)
+            self._losses.bury(join.dead)
         if self._phase == "gathering":
             self._start_if_possible(now)
             if self._phase != "gathering" or self._generation < 0:
@@ -347,8 +328,7 @@ class Rendezvous:
 
     def _keep_waiting(self, key: int, node: _Node, now: float) -> None:
         """Let a newcomer in by a restart, where there is a place for it; else it waits."""
-        active = sum(other.rank >= 0 for other in self._nodes.values())
-        has_place = self._phase == "running" and active < self.rules.max_nodes
+        has_place = self._phase == "running" and self._num_active < self.rules.max_nodes
         reason = "this node takes part after the next restart"
         if has_place and self.rules.rescales_now:
             reason = "all ranks start again, so that this node can take part"
@@ -396,8 +376,8 @@ class Rendezvous:
     def _start(self, chosen: list[tuple[int, _Node]], now: float) -> None:
         self._generation += 1
         self._phase, self._since = "running", now
-        self._num_nodes = len(chosen)
-        self._losses, self._num_gone, self._signum, self._newcomers = [], 0, 0, ()
+        self._num_active = len(chosen)
+        self._losses, self._signum, self._newcomers = Losses(len(chosen)), 0, ()
         self._is_successor, self._enough_at = False, None
         self._unsettled = {key for key, _ in chosen}
         self._unready = set(self._unsettled)
@@ -465,8 +445,8 @@ class Rendezvous:
             (node.rank, key, node) for key, node in self._nodes.items() if node.rank >= 0
         )
         return tuple(
-            Deputy(node.join.member, node.join.hostname, self._address(node), node.join.port)
-            for _, key, node in active
+            Deputy(node.join.member, node.join.hostname, self._address(node), node.join.port, rank)
+            for rank, key, node in active
             if key != OWN
         )[:_NUM_DEPUTIES]
 
@@ -544,13 +524,13 @@ class Rendezvous:
                 self.news.append(f"{node.join.hostname} has gone again: {why}")
                 self._start_if_possible(now)
             return
+        self._num_active -= 1
         at = now - _AT_ONCE_S if is_dead else node.heard_at
-        loss = _Loss(node.rank, node.join.hostname, why, at, is_dead)
-        if node.outcome is None or not node.outcome.succeeded:
-            self._losses.append(loss)
+        is_done = node.outcome is not None and node.outcome.succeeded
+        loss = Loss(node.rank, node.join.hostname, why, at, is_dead, is_done)
+        self._losses.add(loss)
+        if not is_done:
             self._end_attempt(str(loss), now)
-        else:
-            self._num_gone += 1  # it had done its part
         if self._phase == "gathering":
             # Between two attempts nothing of it is left to end.
             self.news.append(str(loss))
@@ -565,17 +545,16 @@ class Rendezvous:
     def _decide_if_known(self, now: float) -> None:
         if self._unsettled or self._phase not in ("running", "ending"):
             return
-        active = sum(node.rank >= 0 for node in self._nodes.values())
-        if active + len(self._losses) + self._num_gone >= self._num_nodes:
+        if self._num_active + len(self._losses) >= self._losses.num_nodes:
             self._decide(now)  # else others are on their way to the successor of their coordinator
 
     def _decide(self, now: float) -> None:
         """Make one verdict of all accounts, and tell it to everybody."""
-        self._count_missing(now)
         active = self._active()
+        self._losses.count_missing([node.rank for _, node in active], now)
         outcomes = [node.outcome for _, node in active if node.outcome is not None]
         outcome = merge(outcomes, self._generation)._replace(signum=self._signum or None)
-        outcome = self._blame_losses(outcome)
+        outcome = self._losses.blame(outcome)
         report = self._make_report(outcome)
         verdict = self._judge(outcome, report, now)
         if report is not None:
@@ -592,26 +571,6 @@ class Rendezvous:
         """Return the nodes of the attempt that are left, in the order of node rank."""
         active = [(key, node) for key, node in self._nodes.items() if node.rank >= 0]
         return sorted(active, key=lambda item: item[1].rank)
-
-    def _count_missing(self, now: float) -> None:
-        """Count those as lost that did not come to the successor of their coordinator."""
-        here = {node.rank for node in self._nodes.values()} | {loss.rank for loss in self._losses}
-        num_missing = self._num_nodes - self._num_gone - len(here - {-1})
-        for rank in sorted(set(range(self._num_nodes)) - here)[: max(0, num_missing)]:
-            self._losses.append(_Loss(rank, "", "it did not come", now, is_dead=False))
-
-    def _blame_losses(self, outcome: AttemptOutcome) -> AttemptOutcome:
-        """Make a node's loss the failure, unless a rank had failed by itself before."""
-        if not self._losses:
-            return outcome
-        lost_at = self._losses[0].at
-        for worker in outcome.workers:
-            if worker.failed_at and worker.failed_at < lost_at and not is_secondary(worker):
-                return outcome
-        failure = "; ".join(map(str, self._losses[:_MOST_LOSSES]))
-        if len(self._losses) > _MOST_LOSSES:
-            failure += f" and {len(self._losses) - _MOST_LOSSES} more"
-        return outcome._replace(node_failure=failure)
 
     def _make_report(self, outcome: AttemptOutcome) -> FailureReport | None:
         self._history.extend(outcome.replaced)
@@ -631,7 +590,7 @@ class Rendezvous:
 
         One that is lost at the start of each attempt must not keep the others from an end.
         """
-        is_loss = report.rank < 0 and bool(self._losses)
+        is_loss = report.rank < 0 and self._losses.is_failure
         return is_loss and self.rules.is_elastic and report.duration_s > restart.STARTUP_S
 
     def _judge(
@@ -652,14 +611,10 @@ class Rendezvous:
         return _NOT_THE_LARGER_PART if is_split else verdict
 
     def _may_go_on(self) -> bool:
-        """Tell whether no other part of the run can go on, too: at a tie the coordinator's part.
-
-        Nodes whose end is certain are in no part.
-        """
-        dead = sum(loss.is_dead for loss in self._losses)
-        here = sum(node.rank >= 0 for node in self._nodes.values())
-        living = self._num_nodes - self._num_gone - dead
-        return 2 * here > living or (2 * here == living and not self._is_successor)
+        """Tell whether no other part of the run can go on, too."""
+        return self._losses.leave_larger_part(
+            self._num_active, is_coordinators=not self._is_successor
+        )
 
     def _announce(
         self, verdict: restart.Verdict, report: FailureReport | None, outcome: AttemptOutcome

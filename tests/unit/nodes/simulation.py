@@ -407,6 +407,36 @@ def _arrive(link: SimLink, address: tuple[Any, ...]) -> None:
     listener.supervisor.run(listener.greet, link.peer, link.greeting)
 
 
+class SimProbe:
+    """Takes the place of `Probe`."""
+
+    def __init__(
+        self, loop: SimLoop, address: tuple[str, int], on_done: Callable[[bool], None]
+    ) -> None:
+        self._world, self._supervisor = loop.world, loop.supervisor
+        self._address, self._on_done = address, on_done
+        self._is_done = False
+        self._world.call_in(self._world.take_time(), self._arrive)
+        self._world.call_in(_AGAIN_S, self._answer, False)
+
+    def cancel(self) -> None:
+        self._is_done = True
+
+    def _arrive(self) -> None:
+        host = self._world.hosts[self._address[0]]
+        if not (host.is_down or self._world.is_cut(self._supervisor.host, host)):
+            is_free = self._address[1] not in host.listeners
+            self._world.call_in(self._world.take_time(), self._answer, is_free)
+
+    def _answer(self, is_dead: bool) -> None:
+        self._supervisor.run(self._take, is_dead)
+
+    def _take(self, is_dead: bool) -> None:
+        if not self._is_done:
+            self._is_done = True
+            self._on_done(is_dead)
+
+
 class SimLoop:
     """Takes the place of `Loop`, for one supervisor."""
 
@@ -776,9 +806,9 @@ class Supervisor:
             self.run(self._see_end, worker, code, error)
 
     def _note_end_of_all(self) -> None:
-        if self.runs and self.runs[-1].ended_at is None:
-            if not any(worker.is_alive for worker in self._workers):
-                self.runs[-1].ended_at = self.world.now
+        is_known = not self.runs or self.runs[-1].ended_at is not None
+        if not is_known and not any(worker.is_alive for worker in self._workers):
+            self.runs[-1].ended_at = self.world.now
 
     def _see_end(self, worker: _Worker, code: int, error: str) -> None:
         self._num_ended += 1
@@ -847,6 +877,7 @@ def simulated(world: World) -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(remote, "connect", _connect)
         patch.setattr(remote, "Listener", SimListener)
+        patch.setattr(remote, "Probe", SimProbe)
         patch.setattr(remote, "listen", lambda address: _listen(world, address))
         patch.setattr(remote, "reserve_port", lambda address: SimSocket(address, next(ports)))
         patch.setattr(remote, "find_interface", lambda address: "")
