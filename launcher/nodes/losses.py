@@ -45,6 +45,11 @@ class Losses:
     def __len__(self) -> int:
         return len(self._losses)
 
+    def __str__(self) -> str:
+        text = "; ".join(map(str, self._losses[:_MOST_NAMED]))
+        num_more = len(self._losses) - _MOST_NAMED
+        return f"{text} and {num_more} more" if num_more > 0 else text
+
     @property
     def is_failure(self) -> bool:
         """Whether one of them was lost while its ranks ran."""
@@ -89,7 +94,4 @@ class Losses:
         for worker in outcome.workers:
             if worker.failed_at and worker.failed_at < lost_at and not is_secondary(worker):
                 return outcome
-        text = "; ".join(map(str, failures[:_MOST_NAMED]))
-        if len(failures) > _MOST_NAMED:
-            text += f" and {len(failures) - _MOST_NAMED} more"
-        return outcome._replace(node_failure=text)
+        return outcome._replace(node_failure=str(Losses(self.num_nodes, failures)))

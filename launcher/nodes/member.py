@@ -21,6 +21,9 @@ from launcher.nodes.messages import (
     Decided,
     Deputy,
     Failing,
+    Farewell,
+    Forsake,
+    Heard,
     Join,
     Leave,
     Message,
@@ -118,11 +121,16 @@ class Member:
         self._part: Assigned | None = None
         self._generation = -1
         self._node_rank = -1
+        self._num_failures = 0
         self._failing = False
         self._signum = 0
         self._account: dict[str, Any] | None = None
         self._ready: Ready | None = None
+        # What was decided on the last attempt, for whoever takes the coordinator's place.
+        self._verdict: Decided | None = None
         self._is_waiting = False
+        # Why this node leaves, once it does.
+        self._farewell = ""
 
     # --- what the supervisor says ---------------------------------------------------------------
 
@@ -131,13 +139,22 @@ class Member:
         self.actions.append(Seek())
 
     @property
+    def has_ended(self) -> bool:
+        """Whether there is no further attempt for this node."""
+        return self._is_decided or bool(self._farewell) or self.state == "over"
+
+    @property
+    def _is_decided(self) -> bool:
+        return self.decided is not None and self.decided.action != "restart"
+
+    @property
     def num_peers(self) -> int:
         """How many other nodes take part in the attempt."""
         return self._part.num_nodes - 1 if self._part and self.state == "joined" else 0
 
     def make_ready(self, master_port: int, horovod: str = "") -> None:
         """Take part in the next attempt: all ranks of the last one have ended here."""
-        if self.state == "over":
+        if self.has_ended:
             self.assigned = None  # it was decided meanwhile that there is none
             return
         if self.assigned is None:
@@ -178,9 +195,13 @@ class Member:
         self._say(Answer(number, self.join.hostname, text))
 
     def leave(self, reason: str) -> None:
-        """Take no part any more."""
-        self._say(Leave(reason))
-        self.state = "over"
+        """Take no part any more; those with whom this node was in an attempt are to know it."""
+        if self._node_rank >= 0 and self.state in ("joined", "resuming"):
+            self._farewell = reason
+            self._say(Leave(reason))
+        else:
+            self._say(Leave(reason))
+            self._go()
 
     # --- what connections do --------------------------------------------------------------------
 
@@ -191,18 +212,32 @@ class Member:
         self._retry_at = None
         resumes = self.state == "resuming" and self._node_rank >= 0
         self.state = "joined"
-        if not resumes:
+        if resumes:
+            self._resume()
+        else:
             self._say(self.join._replace(generation=-1, old_rank=-1))
-            return
+        if self._verdict is not None:
+            self._say(self._verdict)
+        if self._farewell:
+            self._say(Leave(self._farewell))
+
+    def _resume(self) -> None:
+        """Tell a successor of the coordinator what this node knows of the attempt."""
         if self._candidate is not None:
             self._coordinator = self._candidate.node_rank, self._candidate.hostname
-        dead = [loss.node_rank for loss in self._losses.values() if loss.is_dead]
+        assert self._part is not None
         self._say(
-            self.join._replace(generation=self._generation, old_rank=self._node_rank, dead=dead)
+            self.join._replace(
+                generation=self._generation,
+                old_rank=self._node_rank,
+                num_nodes=self._part.num_nodes,
+                num_failures=self._num_failures,
+                dead=[loss.node_rank for loss in self._losses.values() if loss.is_dead],
+            )
         )
         if self._signum:
             self._say(Stopping(self._generation, self._signum))
-        if self._account is not None:
+        if self._account is not None and self._verdict is None:
             self._say(self._settled())
 
     def miss(self, why: str, now: float, *, is_refused: bool = False) -> None:
@@ -228,6 +263,8 @@ class Member:
 
     def take(self, message: Message, now: float) -> None:
         """Take a message of the coordinator."""
+        if self.state == "over":
+            return
         self._heard_at = now
         if isinstance(message, Pong):
             round_trip_s = now - self._pinged_at
@@ -237,6 +274,17 @@ class Member:
             self.asked.append(message)
         elif isinstance(message, Answer):
             self.answers.append(message)
+        elif isinstance(message, Farewell):
+            self._go()
+        elif isinstance(message, Decided):
+            self._take_verdict(message)
+        elif self.has_ended:
+            if isinstance(message, Refused):
+                self._go()  # nobody here needs to know
+        elif isinstance(message, Refused):
+            kinds = {2: EnvironmentMismatch, 3: RendezvousError}
+            kind = kinds.get(message.exit_code, LauncherError)
+            self._end(kind(message.message.rstrip(".") + ".", hint=message.hint))
         elif isinstance(message, Assigned):
             self._take_part(message)
         elif isinstance(message, Waiting):
@@ -244,15 +292,9 @@ class Member:
             if not self._is_waiting:
                 self.news.append(f"waiting: {message.reason}")
             self._is_waiting = True
-        elif isinstance(message, Refused):
-            kinds = {2: EnvironmentMismatch, 3: RendezvousError}
-            kind = kinds.get(message.exit_code, LauncherError)
-            self._end(kind(message.message.rstrip(".") + ".", hint=message.hint))
-        elif isinstance(message, Stop):
-            if message.generation == self._generation:
-                self.stop = message
-        elif isinstance(message, Decided):
-            self._take_verdict(message)
+        elif isinstance(message, Stop) and message.generation == self._generation:
+            self.stop = message
+            self._signum = self._signum or message.signum
 
     def tick(self, now: float) -> None:
         """See whether anything is due."""
@@ -289,23 +331,33 @@ class Member:
         self._losses = {}
         self.run_name, self.address = assigned.run_name, assigned.address
         self._failing, self._signum, self._account = False, 0, None
-        self._ready, self._is_waiting = None, False
+        self._ready, self._verdict, self._is_waiting = None, None, False
+        self._num_failures = assigned.num_failures
 
     def _take_verdict(self, decided: Decided) -> None:
         is_restart = decided.action == "restart"
-        if is_restart and decided.generation != self._generation:
+        if is_restart and (decided.generation != self._generation or self.has_ended):
             return
+        if not self._is_decided:
+            self._verdict = decided
+            self._num_failures = decided.num_failures
         if is_restart and self._ready is not None:
             self._say(self._ready)  # a new coordinator has decided what another had already
-            return
-        self.decided = decided
+        else:
+            self.decided = self._verdict
         if not is_restart:
-            self.state = "over"
-            if not self.is_own:
-                self.actions.append(LetGo())  # and so the coordinator knows that it was heard
+            self._say(Heard())
+
+    def _go(self) -> None:
+        """End: all others know how the run has ended, or are out of reach."""
+        self.state = "over"
+        if not self.is_own:
+            self.actions.append(LetGo())  # and so the coordinator knows that this node has gone
 
     def _lose(self, why: str, now: float, *, is_dead: bool) -> None:
         """Go on without the coordinator: look for it, for its deputy, or be that."""
+        if not is_dead:
+            self._say(Forsake())
         self.actions.append(LetGo())
         self.is_own = False
         if self._generation < 0 and not self._is_waiting:
@@ -322,6 +374,9 @@ class Member:
     def _try_deputy(self, now: float) -> None:
         """Turn to the next node that could coordinate; the last hope is to have been one."""
         self.actions.append(LetGo())
+        if self.has_ended and not self._deputies:
+            self._go()
+            return
         if not self._deputies:
             what = "another node" if self._generation >= 0 else "a node of the run"
             self._end(
@@ -347,15 +402,11 @@ class Member:
     def _make_past(self) -> Past:
         part, losses = self._part, tuple(self._losses.values())
         assert part is not None
-        return Past(part.generation, part.num_nodes, part.num_failures, losses)
+        return Past(part.generation, part.num_nodes, self._num_failures, losses)
 
     def _settled(self) -> Settled:
         assert self._account is not None
-        account = self._account
-        if self.decided is not None:
-            # It was judged already; what counts now is that the coordinator was lost after that.
-            account = {**_NOTHING, "duration": account["duration"]}
-        return Settled(self._generation, {**account, "latency": self.latency_s})
+        return Settled(self._generation, {**self._account, "latency": self.latency_s})
 
     def _say(self, message: Message) -> None:
         if self.state == "joined":
@@ -365,9 +416,6 @@ class Member:
         self.error = error
         self.state = "over"
         self.actions.append(LetGo())
-
-
-_NOTHING: dict[str, Any] = {"workers": [], "node_failure": "", "obstacle": "", "replaced": []}
 
 
 def _hint_for(why: str) -> str:

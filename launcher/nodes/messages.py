@@ -32,9 +32,12 @@ class Join(NamedTuple):
     address: str
     port: int
     master_port: int
-    # A node that has lost its coordinator in this generation, and its node rank there; else -1.
+    # Of a node that has lost its coordinator: the last attempt in which it has a part, its node
+    # rank there, and how many nodes that attempt has; and how many attempts have failed before.
     generation: int = -1
     old_rank: int = -1
+    num_nodes: int = 0
+    num_failures: int = 0
     # The node ranks of those that are known to have ended, as nobody listens at their port.
     dead: Sequence[int] = ()
     # Port and secret path of the store that it could serve for Horovod; "" without Horovod.
@@ -78,10 +81,18 @@ class Settled(NamedTuple):
     account: dict[str, Any]
 
 
+class Heard(NamedTuple):
+    """The node knows how the run has ended, and is ready to go."""
+
+
 class Leave(NamedTuple):
     """The node takes no part any more."""
 
     reason: str
+
+
+class Forsake(NamedTuple):
+    """The node has not heard of its coordinator for too long, and turns to another one."""
 
 
 class Ping(NamedTuple):
@@ -167,7 +178,7 @@ class Stop(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """What follows the attempt."""
+    """What follows the attempt; also what a node tells who takes the coordinator's place."""
 
     generation: int
     # "finish", "restart" or "give_up", as in a Verdict.
@@ -180,6 +191,12 @@ class Decided(NamedTuple):
     is_reporter: bool
     # Where it is shown.
     reporter: str = ""
+    # How many attempts have failed, with this one.
+    num_failures: int = 0
+
+
+class Farewell(NamedTuple):
+    """This node is not needed any more: all know how the run has ended, or that it leaves."""
 
 
 class Refused(NamedTuple):
@@ -201,7 +218,9 @@ Message = (
     | Still
     | Stopping
     | Settled
+    | Heard
     | Leave
+    | Forsake
     | Ping
     | Relocate
     | Answer
@@ -209,6 +228,7 @@ Message = (
     | Waiting
     | Stop
     | Decided
+    | Farewell
     | Refused
     | Pong
     | Ask
@@ -217,8 +237,8 @@ Message = (
 _CLASSES: Mapping[str, type[Message]] = {
     kind.__name__.lower(): kind
     for kind in (
-        *(Join, Ready, Failing, Still, Stopping, Settled, Leave, Ping, Relocate, Answer),
-        *(Assigned, Waiting, Stop, Decided, Refused, Pong, Ask),
+        *(Join, Ready, Failing, Still, Stopping, Settled, Heard, Leave, Forsake, Ping, Relocate),
+        *(Ask, Answer, Assigned, Waiting, Stop, Decided, Farewell, Refused, Pong),
     )
 }
 

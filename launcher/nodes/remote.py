@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 # How often is looked whether something is due: at once while nobody is found yet.
 _BUSY_TICK_S, _TICK_S = 0.05, 0.25
 
-# How long the coordinator waits at its end for the others to have heard the verdict.
-FAREWELL_S = 2.0
+# How long a node waits at its end for the others to have heard the verdict, besides the time after
+# which a silent coordinator is lost, and another node may ask for it.
+_FAREWELL_S = 3.0
 
 # A successor tells those who look at the endpoint where the run goes on.
 _RELOCATE_S = 1.0
@@ -267,16 +268,21 @@ class RemoteCoordinator:
     def close(self) -> None:
         """Leave; where this node coordinates, see that all have heard how it ended."""
         self.begin_to_close()
-        ends_at = self._loop.clock() + FAREWELL_S
+        ends_at = self._loop.clock() + self.farewell_s
         while self.has_listeners and self._loop.clock() < ends_at:
             self._loop.set_timer(_nothing, 0.1)
             self._loop.turn(lambda event: None)
         self._loop.cancel_timer(_nothing)
         self.close_now()
 
+    @property
+    def farewell_s(self) -> float:
+        """How long to wait at the end, at the most, while there are listeners."""
+        return self._group.node_timeout_s + _FAREWELL_S
+
     def begin_to_close(self) -> None:
-        """Leave, unless all is over."""
-        if self._member.state != "over":
+        """Leave, unless it is known how the run has ended."""
+        if not self._member.has_ended:
             self._member.leave("it has left")
             self._act()
 
@@ -298,10 +304,13 @@ class RemoteCoordinator:
 
     @property
     def has_listeners(self) -> bool:
-        """Whether somebody is still to hear what this node has said."""
-        if self._rendezvous is not None:
-            return any(key in self._links for key in self._rendezvous.keys)
-        return self._to_coordinator is not None and self._to_coordinator.has_pending
+        """Whether others may still need to hear from this node how the run has ended."""
+        if self._rendezvous is not None and any(
+            key in self._links for key in self._rendezvous.keys
+        ):
+            return True
+        has_pending = self._to_coordinator is not None and self._to_coordinator.has_pending
+        return self._member.state != "over" or has_pending
 
     # --- values ---------------------------------------------------------------------------------
 

@@ -30,6 +30,9 @@ from launcher.nodes.messages import (
     Decided,
     Deputy,
     Failing,
+    Farewell,
+    Forsake,
+    Heard,
     Join,
     Leave,
     Message,
@@ -55,8 +58,11 @@ _NUM_DEPUTIES = 8
 # heartbeats and looks at the clock are up to a second apart.
 RESUME_S = 1.5
 
-# A node that lives must have told by then how its ranks ended.
+# A node that lives must have told by then how its ranks ended, unless they may save something.
 _SETTLE_S = 30.0
+
+# How long the nodes wait for each other to hear how the run has ended.
+_FAREWELL_S = 2.0
 
 _LOST_CODE = 1
 _USAGE_CODE = 2
@@ -129,6 +135,8 @@ class _Node:
         # The order of arrival.
         self.number = number
         self.heard_at = now
+        # The last attempt that it has been told of.
+        self.generation = join.generation
         # Its node rank in the attempt that goes on or has been the last; -1 for a spare.
         self.rank = join.old_rank
         self.outcome: AttemptOutcome | None = None
@@ -156,6 +164,7 @@ class Rendezvous:
         self._unsettled: set[int] = set()
         self._unready: set[int] = set()
         self._given_ranks: dict[int, int] = {}
+        self._keys: dict[str, int] = {}
         self._num_joined = 0
         self._generation = past.generation if past else -1
         self._phase = "ending" if past else "gathering"
@@ -166,6 +175,15 @@ class Rendezvous:
         self._losses = Losses(past.num_nodes, past.losses) if past else Losses(0)
         self._past = [restart.FailedAttempt(now, 0.0)] * (past.num_failures if past else 0)
         self._history: list[str] = []
+        # How the run has ended, and who has not heard it yet; what nodes have brought along that
+        # the lost coordinator had decided, and who of them knows that the run has ended.
+        self._end: Decided | None = None
+        self._unheard: set[int] = set()
+        self._brought: Decided | None = None
+        self._knowing: set[int] = set()
+        # When this coordinator was heard to be awake; until when it does not trust what it knows.
+        self._awake_at = now
+        self._doubts_until = now
         self._signum = 0
         self._newcomers: tuple[str, ...] = ()
         self._own_address = ""
@@ -190,6 +208,7 @@ class Rendezvous:
 
     def handle(self, key: int, message: Message, now: float, route: Route | None = None) -> None:
         """Take a message of the node behind a connection. route: with a `Join`."""
+        self._look_at_clock(now)
         node = self._nodes.get(key)
         if isinstance(message, Join):
             self._join(key, message, route or Route(), now)
@@ -206,9 +225,16 @@ class Rendezvous:
             if asker in self._nodes:
                 self.outbox.append((asker, message._replace(number=number)))
         elif isinstance(message, Leave):
+            self.outbox.append((key, Farewell()))
             self._remove(key, message.reason, now, is_dead=True)
+        elif isinstance(message, Forsake):
+            self._remove(key, "it has turned to another coordinator", now, is_dead=False)
+        elif isinstance(message, Heard):
+            self._note_heard(key)
+        elif isinstance(message, Decided):
+            self._adopt(key, message, now)
         elif isinstance(message, Ready):
-            if message.generation == self._generation + 1:
+            if message.generation == node.generation + 1:
                 self._unready.discard(key)
                 node.join = node.join._replace(
                     master_port=message.master_port, horovod=message.horovod
@@ -237,10 +263,12 @@ class Rendezvous:
 
     def lose(self, key: int, why: str, now: float, *, is_dead: bool) -> None:
         """Take note that the connection of a node is closed; is_dead: its supervisor has ended."""
+        self._look_at_clock(now)
         self._remove(key, why, now, is_dead=is_dead)
 
     def tick(self, now: float) -> None:
         """See whether anything is due."""
+        self._look_at_clock(now)
         for key, node in list(self._nodes.items()):
             if key != OWN and now - node.heard_at > self.rules.node_timeout_s:
                 silent = f"nothing was heard of it for {now - node.heard_at:.1f} s"
@@ -252,36 +280,83 @@ class Rendezvous:
             if self._phase == "gathering" and now - self._since >= self.rules.join_timeout_s:
                 self._give_up_gathering()
         elif self._phase == "ending":
-            patience_s = RESUME_S if self._is_successor else _SETTLE_S
-            if now - self._since >= patience_s:
-                self._decide(now)
+            waited_s = now - self._since
+            if self._is_successor and waited_s >= RESUME_S:
+                self._losses.count_missing([node.rank for _, node in self._active()], now)
+            if waited_s >= _SETTLE_S and not self._signum:
+                self._unsettled.clear()
+        elif self._unheard and now - self._since >= _FAREWELL_S:
+            self._unheard.clear()
+            self._part()
+        self._decide_if_known(now)
+
+    def _look_at_clock(self, now: float) -> None:
+        """See whether this coordinator has been stopped itself, and others may have followed it.
+
+        Then what it hears first is old: only after a while does it know who has left it.
+        """
+        if now - self._awake_at > self.rules.node_timeout_s / 2:
+            self._doubts_until = now + RESUME_S
+        self._awake_at = now
 
     # --- coming together ------------------------------------------------------------------------
 
     def _join(self, key: int, join: Join, route: Route, now: float) -> None:
+        before = self._keys.get(join.member)
+        if before is not None:
+            self._remove(before, "it has come again", now, is_dead=False)
+        resumes = join.generation >= 0
         refusal = self._find_refusal(join)
-        if refusal is not None:
+        if refusal is not None and not (resumes and self._end):
             self.outbox.append((key, refusal))
             self.news.append(f"{join.hostname} was refused: {refusal.message}")
             return
         node = _Node(join, route, self._num_joined, now)
         self._num_joined += 1
         self._nodes[key] = node
+        self._keys[join.member] = key
         if join.node_rank >= 0:
             self._given_ranks[join.node_rank] = key
-        if join.generation != self._generation or self._phase != "ending":
-            node.rank = -1
-        else:
-            self._num_active += 1
-            self._unsettled.add(key)
-            self._unready.add(key)
-            self._losses.bury(join.dead)
+        if resumes:
+            self._resume(key, node, now)
         if self._phase == "gathering":
             self._start_if_possible(now)
             if self._phase != "gathering" or self._generation < 0:
                 return
         if node.rank < 0 and self._phase != "over":
             self._keep_waiting(key, node, now)
+
+    def _resume(self, key: int, node: _Node, now: float) -> None:
+        """Take in a node that has lost the last coordinator, be it late."""
+        join = node.join
+        num_unknown = max(0, join.num_failures - len(self._past))
+        self._past += [restart.FailedAttempt(now, 0.0)] * num_unknown
+        if self._end is not None:
+            node.rank = -1
+            self._unheard.add(key)
+            self.outbox.append((key, self._end))
+            return
+        self._unready.add(key)
+        if self._phase == "ending":
+            if join.generation > self._generation:
+                # The lost coordinator had begun another attempt, but not told all of it.
+                self._generation, self._brought = join.generation, None
+                self._losses.num_nodes = join.num_nodes
+                self._unsettled.clear()
+            if join.generation == self._generation:
+                self._unsettled.add(key)
+            self._losses.bury(join.dead)
+            self._num_active += 1
+            return
+        # It comes late: another attempt is decided, or goes on already.
+        self._generation = max(self._generation, join.generation)
+        is_back = self._phase == "gathering" and self._losses.find(node.rank)
+        if is_back:
+            self._num_active += 1
+        else:
+            node.rank = -1
+        again = Decided(join.generation, "restart", "", 0.0, _LOST_CODE, None, is_reporter=False)
+        self.outbox.append((key, again._replace(num_failures=len(self._past))))
 
     def _find_refusal(self, join: Join) -> Refused | None:
         """Return why a node cannot take part, or None."""
@@ -346,7 +421,7 @@ class Rendezvous:
             return
         if self._enough_at is None:
             self._enough_at = now
-        if self._unready:
+        if self._unready or now < self._doubts_until:
             return  # their ranks of the last attempt still end
         is_called = is_first and now - self._enough_at < rules.last_call_s
         if len(self._nodes) >= rules.max_nodes or not is_called:
@@ -378,13 +453,13 @@ class Rendezvous:
         self._phase, self._since = "running", now
         self._num_active = len(chosen)
         self._losses, self._signum, self._newcomers = Losses(len(chosen)), 0, ()
-        self._is_successor, self._enough_at = False, None
+        self._is_successor, self._enough_at, self._brought = False, None, None
         self._unsettled = {key for key, _ in chosen}
         self._unready = set(self._unsettled)
         for node in self._nodes.values():
             node.rank, node.outcome, node.is_still = -1, None, False
         for rank, (_, node) in enumerate(chosen):
-            node.rank = rank
+            node.rank, node.generation = rank, self._generation
         world_size = sum(node.join.num_workers for _, node in chosen)
         self._own_address = self._find_own_address()
         deputies = self._deputies()
@@ -485,12 +560,11 @@ class Rendezvous:
         self._signum = signum
         reason = f"{self._name(node)} received {signal_name(signum)}"
         if self._phase == "gathering":
-            verdict = restart.Verdict("give_up", reason)
             stopped = AttemptOutcome(self._generation, (), signum)
-            self._announce(verdict, None, stopped)
-            self._phase = "over"
+            self._announce(restart.Verdict("give_up", reason), None, stopped, now)
             return
-        self._phase, self._since = "ending", now
+        if self._phase == "running":
+            self._phase, self._since = "ending", now
         self._tell_all(Stop(self._generation, reason, signum))
 
     def _settle(self, key: int, node: _Node, message: Settled, now: float) -> None:
@@ -512,6 +586,8 @@ class Rendezvous:
         if node is None:
             return
         self._given_ranks.pop(node.join.node_rank, None)
+        self._keys.pop(node.join.member, None)
+        self._note_heard(key)
         self._unsettled.discard(key)
         self._unready.discard(key)
         if key == OWN and self._phase == "gathering":
@@ -537,13 +613,29 @@ class Rendezvous:
             if self._may_go_on():
                 self._start_if_possible(now)
             else:
-                self._announce(_NOT_THE_LARGER_PART, None, AttemptOutcome(self._generation, ()))
-                self._phase = "over"
+                self._end_smaller_part(now)
             return
         self._decide_if_known(now)
 
+    def _adopt(self, key: int, verdict: Decided, now: float) -> None:
+        """Take over what the lost coordinator had decided, and told some of the nodes."""
+        is_final = verdict.action != "restart"
+        if self._phase == "over" or (not is_final and verdict.generation != self._generation):
+            return
+        if is_final:
+            self._knowing.add(key)
+        if self._brought is None or (is_final and not self._brought.is_reporter):
+            self._brought = verdict
+        self._unsettled.discard(key)
+        if is_final and self._phase in ("gathering", "running"):
+            self._end_attempt("the run has ended", now)
+            self._decide(now)
+        else:
+            self._decide_if_known(now)
+
     def _decide_if_known(self, now: float) -> None:
-        if self._unsettled or self._phase not in ("running", "ending"):
+        is_open = self._phase in ("running", "ending")
+        if self._unsettled or not is_open or now < self._doubts_until:
             return
         if self._num_active + len(self._losses) >= self._losses.num_nodes:
             self._decide(now)  # else others are on their way to the successor of their coordinator
@@ -552,9 +644,13 @@ class Rendezvous:
         """Make one verdict of all accounts, and tell it to everybody."""
         active = self._active()
         self._losses.count_missing([node.rank for _, node in active], now)
-        outcomes = [node.outcome for _, node in active if node.outcome is not None]
-        outcome = merge(outcomes, self._generation)._replace(signum=self._signum or None)
-        outcome = self._losses.blame(outcome)
+        if self._brought is not None and not self._signum:
+            if self._brought.action != "restart" or self._may_go_on():
+                self._tell(self._brought, now)
+            else:
+                self._end_smaller_part(now)
+            return
+        outcome = self._merge([node for _, node in active])
         report = self._make_report(outcome)
         verdict = self._judge(outcome, report, now)
         if report is not None:
@@ -563,9 +659,27 @@ class Rendezvous:
             self._history.append(report.attempt_summary())
             if verdict.action != "restart":
                 report = report._replace(verdict=verdict.reason)
-        self._announce(verdict, report, outcome)
-        self._phase, self._since = ("gathering" if verdict.action == "restart" else "over"), now
-        self._enough_at = None
+        self._announce(verdict, report, outcome, now)
+
+    def _merge(self, active: list[_Node]) -> AttemptOutcome:
+        """Return what has happened in the attempt over all nodes."""
+        outcomes = [node.outcome for node in active if node.outcome is not None]
+        outcome = merge(outcomes, self._generation)._replace(signum=self._signum or None)
+        outcome = self._losses.blame(outcome)
+        if outcome.succeeded:
+            unknown = next((node for node in active if node.outcome is None), None)
+            if unknown is not None:
+                failure = f"{self._name(unknown)} has not told how its ranks ended"
+                return outcome._replace(node_failure=failure)
+            if not self._may_go_on():
+                return outcome._replace(node_failure=f"the others were lost: {self._losses}")
+        return outcome
+
+    def _end_smaller_part(self, now: float) -> None:
+        """End here what is left of the run between two attempts."""
+        outcome = self._losses.blame(AttemptOutcome(self._generation, ()))
+        report = self._make_report(outcome)
+        self._announce(_NOT_THE_LARGER_PART, report, outcome, now)
 
     def _active(self) -> list[tuple[int, _Node]]:
         """Return the nodes of the attempt that are left, in the order of node rank."""
@@ -617,10 +731,14 @@ class Rendezvous:
         )
 
     def _announce(
-        self, verdict: restart.Verdict, report: FailureReport | None, outcome: AttemptOutcome
+        self,
+        verdict: restart.Verdict,
+        report: FailureReport | None,
+        outcome: AttemptOutcome,
+        now: float,
     ) -> None:
+        """Tell all nodes what follows the attempt."""
         active = self._active()
-        reporter = active[0][1].join.hostname if active else ""
         decided = Decided(
             self._generation,
             verdict.action,
@@ -629,13 +747,40 @@ class Rendezvous:
             restart.exit_code_of(outcome, report),
             None if report is None else report.to_dict(),
             is_reporter=False,
-            reporter=reporter,
+            reporter=active[0][1].join.hostname if active else "",
+            num_failures=len(self._past),
         )
-        for number, (key, _) in enumerate(active):
-            self.outbox.append((key, decided._replace(is_reporter=number == 0)))
-        if verdict.action != "restart":
-            spares = [key for key, node in self._nodes.items() if node.rank < 0]
-            self.outbox.extend((key, decided) for key in spares)
+        self._tell(decided, now)
+
+    def _tell(self, decided: Decided, now: float) -> None:
+        """Tell a verdict to all nodes that do not know it; the first of them shows the report."""
+        is_shown = decided.is_reporter and bool(self._knowing)
+        decided = decided._replace(is_reporter=False)
+        for key, node in self._active():
+            if key not in self._knowing:
+                told = decided._replace(generation=node.generation, is_reporter=not is_shown)
+                self.outbox.append((key, told))
+                is_shown = True
+        self._since, self._enough_at = now, None
+        if decided.action == "restart":
+            self._phase = "gathering"
+            return
+        self._phase, self._end = "over", decided
+        spares = [key for key, node in self._nodes.items() if node.rank < 0]
+        self.outbox.extend((key, decided) for key in spares if key not in self._knowing)
+        self._unheard = set(self._nodes) - self._knowing
+        if not self._unheard:
+            self._part()
+
+    def _note_heard(self, key: int) -> None:
+        """Let all nodes go once each of them knows how the run has ended."""
+        if key in self._unheard:
+            self._unheard.discard(key)
+            if not self._unheard:
+                self._part()
+
+    def _part(self) -> None:
+        self.outbox.extend((key, Farewell()) for key in self._nodes)
 
     def _tell_all(self, message: Message) -> None:
         self.outbox.extend((key, message) for key, node in self._nodes.items() if node.rank >= 0)

@@ -730,7 +730,7 @@ class Supervisor:
         self.state = "closing"
         self.remote.begin_to_close()
         self._is_closing = True
-        self.loop.set_timer(self._end_closing, remote.FAREWELL_S)
+        self.loop.set_timer(self._end_closing, self.remote.farewell_s)
         return True
 
     def _end_closing(self) -> None:
