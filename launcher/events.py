@@ -82,6 +82,8 @@ class PeersStop(NamedTuple):
     signum: int
     # Nothing moves on one of them: it is to be known where the ranks of all are.
     is_hang: bool = False
+    # A second signal: ranks are not waited for.
+    is_forced: bool = False
 
 
 Event = (

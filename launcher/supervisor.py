@@ -100,8 +100,7 @@ def launch(
                     break
                 with Group(plan, starter, node, coordinator.elastic) as control.group:
                     verdict = coordinator.settle(control.group.run(), control.group.turn)
-                    if verdict.report is not None:
-                        verdict = _announce(verdict, facts, node.console)
+                    verdict = _announce(verdict, facts, node.console)
                 _tell_survivors(control.group.outcome(), node.console)
                 num_attempts = assignment.attempt + 1
         finally:
@@ -299,7 +298,10 @@ def _take_folder(
 def _announce(verdict: Verdict, facts: NodeFacts, console: Console) -> Verdict:
     """Say how a failed attempt ended. The report comes at once, before slow workers have ended."""
     report = verdict.report
-    assert report is not None
+    if report is None:
+        if verdict.action == "restart":
+            console.say(verdict.reason)
+        return verdict
     if verdict.action == "restart":
         pause = f" in {verdict.delay_s:.1f} s" if verdict.delay_s else ""
         console.say(f"{report.attempt_summary()}; starting all ranks again{pause}")

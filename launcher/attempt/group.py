@@ -352,7 +352,14 @@ class Group:
             if self._node.peers:
                 self._node.peers.report_signal(signum)
             self._stop_for(signum)
-        elif self._sweep:
+        else:
+            if self._node.peers:
+                self._node.peers.report_signal(signum, is_forced=True)
+            self._force()
+
+    def _force(self) -> None:
+        """Wait no longer for those that were asked to end."""
+        if self._sweep:
             self._sweep.force()
         else:
             self._stop.force()
@@ -363,7 +370,9 @@ class Group:
 
     def _on_peers_stop(self, event: PeersStop) -> None:
         """End the attempt here, because it ends on all nodes."""
-        if event.signum and self._node.stop_request.note_elsewhere(event.signum, event.reason):
+        if event.is_forced:
+            self._force()
+        elif event.signum and self._node.stop_request.note_elsewhere(event.signum, event.reason):
             self._stop_for(event.signum)
         elif not self._stop.has_begun:
             if event.is_hang:

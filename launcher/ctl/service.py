@@ -145,6 +145,8 @@ class ControlSocket:
         if isinstance(request, messages.AskStacks):
             return messages.Done(group.stacks() if group else ""), []
         if isinstance(request, messages.Stop):
+            if self.peers is not None:
+                self.peers.report_signal(signal.SIGTERM, is_for_all=True)
             return messages.Done(), [Signalled(signal.SIGTERM)]
         if group is None:
             return messages.Refused("there are no ranks yet"), []

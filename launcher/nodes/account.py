@@ -23,7 +23,9 @@ _LONGEST_LINE = 2000
 def make_account(outcome: AttemptOutcome, now: float) -> dict[str, Any]:
     """Return the account of an outcome; `now` is by the clock that its times are of."""
     if outcome.succeeded and outcome.signum is None:
-        return {"duration": outcome.duration_s, "ranks": [w.rank for w in outcome.workers]}
+        was_asked = any(worker.asked_to_stop_at is not None for worker in outcome.workers)
+        ranks = [worker.rank for worker in outcome.workers]
+        return {"duration": outcome.duration_s, "ranks": ranks, "asked": was_asked}
     left = _MOST_TEXT
     workers = []
     for worker in sorted(outcome.workers, key=lambda worker: (worker.order == 0, worker.order)):
@@ -81,8 +83,10 @@ def read_account(
     """
     try:
         if "ranks" in account:
+            asked_at = now if account["asked"] else None
             done = (
-                WorkerOutcome(int(rank), 0, 0, now, hostname=hostname) for rank in account["ranks"]
+                WorkerOutcome(int(rank), 0, 0, now, asked_to_stop_at=asked_at, hostname=hostname)
+                for rank in account["ranks"]
             )
             return AttemptOutcome(attempt, tuple(done), duration_s=float(account["duration"]))
         return AttemptOutcome(

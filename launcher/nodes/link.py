@@ -81,6 +81,11 @@ class Link:
         return self._channel.is_open
 
     @property
+    def is_connected(self) -> bool:
+        """Whether there is somebody at the other side, whoever it is."""
+        return not self._is_connecting
+
+    @property
     def has_pending(self) -> bool:
         return bool(self._pending)
 

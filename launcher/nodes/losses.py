@@ -26,8 +26,13 @@ class Loss(NamedTuple):
     at: float
     # Whether it is certain that none of its ranks goes on: nobody listens at its port any more.
     is_dead: bool
-    # Whether all of its ranks had succeeded before: then it is no failure.
+    # Whether all of its ranks had succeeded before, or it has left as it was asked to.
     is_done: bool = False
+    has_left: bool = False
+
+    @property
+    def is_failure(self) -> bool:
+        return not (self.is_done or self.has_left)
 
     def __str__(self) -> str:
         where = f" ({self.hostname})" if self.hostname else ""
@@ -53,7 +58,12 @@ class Losses:
     @property
     def is_failure(self) -> bool:
         """Whether one of them was lost while its ranks ran."""
-        return any(not loss.is_done for loss in self._losses)
+        return any(loss.is_failure for loss in self._losses)
+
+    @property
+    def leavers(self) -> list[str]:
+        """Who has left as it was asked to."""
+        return [f"node {one.node_rank} ({one.hostname})" for one in self._losses if one.has_left]
 
     def add(self, loss: Loss) -> None:
         """Take note of a loss."""
@@ -87,7 +97,7 @@ class Losses:
 
     def blame(self, outcome: AttemptOutcome) -> AttemptOutcome:
         """Make a node's loss the failure, unless a rank had failed by itself before."""
-        failures = [loss for loss in self._losses if not loss.is_done]
+        failures = [loss for loss in self._losses if loss.is_failure]
         if not failures:
             return outcome
         lost_at = failures[0].at

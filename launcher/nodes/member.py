@@ -31,6 +31,7 @@ from launcher.nodes.messages import (
     Pong,
     Ready,
     Refused,
+    Released,
     Settled,
     Still,
     Stop,
@@ -44,6 +45,9 @@ PING_S = 1.0
 # Pauses between two attempts to reach the endpoint: the first, and the longest.
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
+
+# Said of a port that another program serves.
+IS_STRANGER = "does not answer as a launcher does"
 
 # How long a deputy may take to accept a connection and to prove who it is.
 _DEPUTY_S = 2.0
@@ -123,7 +127,7 @@ class Member:
         self._node_rank = -1
         self._num_failures = 0
         self._failing = False
-        self._signum = 0
+        self._stopping: Stopping | None = None
         self._account: dict[str, Any] | None = None
         self._ready: Ready | None = None
         # What was decided on the last attempt, for whoever takes the coordinator's place.
@@ -174,12 +178,12 @@ class Member:
         """Let the coordinator know whether nothing has moved here for too long."""
         self._say(Still(self._generation, is_still))
 
-    def stop_all(self, signum: int) -> None:
-        """Let the others know that a signal asks to stop."""
-        if self._generation < 0 or self._node_rank < 0:
+    def stop_all(self, signum: int, *, is_for_all: bool = False, is_forced: bool = False) -> None:
+        """Let the others know that a signal asks to stop: this node, or the whole run."""
+        if self._generation < 0 or self._node_rank < 0 or (self._stopping and not is_forced):
             return
-        self._signum = signum
-        self._say(Stopping(self._generation, signum))
+        self._stopping = Stopping(self._generation, signum, is_for_all, is_forced)
+        self._say(self._stopping)
 
     def settle(self, account: dict[str, Any]) -> None:
         """Say how the attempt has ended here."""
@@ -235,10 +239,15 @@ class Member:
                 dead=[loss.node_rank for loss in self._losses.values() if loss.is_dead],
             )
         )
-        if self._signum:
-            self._say(Stopping(self._generation, self._signum))
+        if self._stopping:
+            self._say(self._stopping)
         if self._account is not None and self._verdict is None:
             self._say(self._settled())
+
+    def note_obstacle(self, why: str) -> None:
+        """Take note of what stands in the way for now, in case that nothing comes of it in time."""
+        if self.state == "seeking":
+            self._why = why
 
     def miss(self, why: str, now: float, *, is_refused: bool = False) -> None:
         """Take note that nobody was reached, and why; is_refused: nobody listens there."""
@@ -276,6 +285,10 @@ class Member:
             self.answers.append(message)
         elif isinstance(message, Farewell):
             self._go()
+        elif isinstance(message, Released):
+            released = self._generation, "give_up", "", 0.0, message.exit_code, None, False
+            self.decided = Decided(*released)
+            self._go()
         elif isinstance(message, Decided):
             self._take_verdict(message)
         elif self.has_ended:
@@ -294,7 +307,10 @@ class Member:
             self._is_waiting = True
         elif isinstance(message, Stop) and message.generation == self._generation:
             self.stop = message
-            self._signum = self._signum or message.signum
+            if message.signum and not self._stopping:
+                self._stopping = Stopping(self._generation, message.signum, is_for_all=True)
+        elif isinstance(message, Leave):
+            self._lose(message.reason, now, is_dead=True, has_left=True)
 
     def tick(self, now: float) -> None:
         """See whether anything is due."""
@@ -330,7 +346,7 @@ class Member:
         self._coordinator = assigned.coordinator_rank, assigned.coordinator_host
         self._losses = {}
         self.run_name, self.address = assigned.run_name, assigned.address
-        self._failing, self._signum, self._account = False, 0, None
+        self._failing, self._stopping, self._account = False, None, None
         self._ready, self._verdict, self._is_waiting = None, None, False
         self._num_failures = assigned.num_failures
 
@@ -354,7 +370,7 @@ class Member:
         if not self.is_own:
             self.actions.append(LetGo())  # and so the coordinator knows that this node has gone
 
-    def _lose(self, why: str, now: float, *, is_dead: bool) -> None:
+    def _lose(self, why: str, now: float, *, is_dead: bool, has_left: bool = False) -> None:
         """Go on without the coordinator: look for it, for its deputy, or be that."""
         if not is_dead:
             self._say(Forsake())
@@ -365,7 +381,7 @@ class Member:
             self.miss(f"the coordinator has gone again: {why}", now)
             return
         self.state = "resuming"
-        self._note_loss(*self._coordinator, why, now, is_dead=is_dead)
+        self._note_loss(*self._coordinator, why, now, is_dead=is_dead, has_left=has_left)
         if self.stop is None and self.decided is None and self.assigned is not None:
             self.stop = Stop(self._generation, f"the coordinator was lost: {why}")
         self._why = why
@@ -395,9 +411,17 @@ class Member:
             self.actions.append(Reach(deputy))
 
     def _note_loss(
-        self, node_rank: int, hostname: str, why: str, now: float, *, is_dead: bool
+        self,
+        node_rank: int,
+        hostname: str,
+        why: str,
+        now: float,
+        *,
+        is_dead: bool,
+        has_left: bool = False,
     ) -> None:
-        self._losses[node_rank] = Loss(node_rank, hostname, why, now, is_dead)
+        loss = Loss(node_rank, hostname, why, now, is_dead, has_left=has_left)
+        self._losses[node_rank] = loss
 
     def _make_past(self) -> Past:
         part, losses = self._part, tuple(self._losses.values())
@@ -419,6 +443,8 @@ class Member:
 
 
 def _hint_for(why: str) -> str:
+    if IS_STRANGER in why:
+        return "Choose another port, the same on all nodes: --rdzv-endpoint HOST:PORT"
     if "another run" in why:
         return "Type the same --rdzv-id on all nodes, or choose another endpoint."
     if "refused" in why:

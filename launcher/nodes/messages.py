@@ -72,6 +72,10 @@ class Stopping(NamedTuple):
 
     generation: int
     signum: int
+    # Whether it was meant for the run; else a node of an elastic one leaves.
+    is_for_all: bool = False
+    # Whether it was the second one, which does not wait for ranks that take their time.
+    is_forced: bool = False
 
 
 class Settled(NamedTuple):
@@ -86,7 +90,7 @@ class Heard(NamedTuple):
 
 
 class Leave(NamedTuple):
-    """The node takes no part any more."""
+    """The node takes no part any more; the coordinator says it, too."""
 
     reason: str
 
@@ -175,6 +179,7 @@ class Stop(NamedTuple):
     reason: str
     signum: int = 0
     is_hang: bool = False
+    is_forced: bool = False
 
 
 class Decided(NamedTuple):
@@ -197,6 +202,12 @@ class Decided(NamedTuple):
 
 class Farewell(NamedTuple):
     """This node is not needed any more: all know how the run has ended, or that it leaves."""
+
+
+class Released(NamedTuple):
+    """This node may go as it was asked to: the others go on without it."""
+
+    exit_code: int
 
 
 class Refused(NamedTuple):
@@ -229,6 +240,7 @@ Message = (
     | Stop
     | Decided
     | Farewell
+    | Released
     | Refused
     | Pong
     | Ask
@@ -238,7 +250,8 @@ _CLASSES: Mapping[str, type[Message]] = {
     kind.__name__.lower(): kind
     for kind in (
         *(Join, Ready, Failing, Still, Stopping, Settled, Heard, Leave, Forsake, Ping, Relocate),
-        *(Ask, Answer, Assigned, Waiting, Stop, Decided, Farewell, Refused, Pong),
+        *(Ask, Answer, Assigned, Waiting, Stop, Decided, Farewell, Released),
+        *(Refused, Pong),
     )
 }
 

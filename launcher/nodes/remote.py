@@ -15,12 +15,12 @@ from typing import Any
 
 from launcher.diagnosis.outcome import AttemptOutcome
 from launcher.diagnosis.report import FailureReport
-from launcher.errors import LauncherError
-from launcher.events import PeersStop
+from launcher.errors import RendezvousError
+from launcher.events import Event, PeersStop, Signalled
 from launcher.nodes.account import make_account
 from launcher.nodes.coordinator import Elastic
 from launcher.nodes.link import CONNECT_S, Link, Listener, Probe, connect, listen
-from launcher.nodes.member import LetGo, Member, Reach, Say, Seek, Serve
+from launcher.nodes.member import IS_STRANGER, LetGo, Member, Reach, Say, Seek, Serve
 from launcher.nodes.messages import Assigned, Join, Message, Pong, Refused, Relocate, Stop
 from launcher.nodes.rendezvous import OWN, Past, Rendezvous, Route, Rules
 from launcher.nodes.restart import RestartPolicy, Verdict
@@ -43,6 +43,12 @@ _FAREWELL_S = 3.0
 
 # A successor tells those who look at the endpoint where the run goes on.
 _RELOCATE_S = 1.0
+
+# Refusals that another attempt would meet again, and what to do.
+_FINAL_REFUSALS = {
+    "secret": "Give all nodes the same: LAUNCHER_SECRET or --secret-file",
+    "version": "Install the same launcher on all nodes.",
+}
 
 # A node whose coordinator is heard of so long after another node has said that it is lost.
 _SURE_S = 1.0
@@ -136,9 +142,13 @@ class RemoteCoordinator:
         self._moved: tuple[str, int] | None = None
         self._lookup: Lookup | None = None
         self._untried: list[Address] = []
+        # The name that was typed for an address.
+        self._typed: dict[Address, str] = {}
         # Of the endpoint, as the last look has found them.
         self._known_addresses: list[Address] = []
         self._attempt_ends_at: float | None = None
+        # Where that leads to, in words.
+        self._where = ""
         self._host_link: Link | None = None
         self._relocation: Link | None = None
         # Whether those have ended whose connections were closed: the coordinator; nodes, by key.
@@ -260,18 +270,26 @@ class RemoteCoordinator:
         self._member.tell_still(is_still=is_still)
         self._act()
 
-    def report_signal(self, signum: int) -> None:
-        """Let the other nodes know that a signal asks to stop."""
-        self._member.stop_all(signum)
+    def report_signal(
+        self, signum: int, *, is_for_all: bool = False, is_forced: bool = False
+    ) -> None:
+        """Let the other nodes know that a signal asks to stop: this node, or the whole run."""
+        self._member.stop_all(signum, is_for_all=is_for_all, is_forced=is_forced)
         self._act()
 
     def close(self) -> None:
         """Leave; where this node coordinates, see that all have heard how it ended."""
         self.begin_to_close()
         ends_at = self._loop.clock() + self.farewell_s
-        while self.has_listeners and self._loop.clock() < ends_at:
+        is_hurried = False
+
+        def note(event: Event) -> None:
+            nonlocal is_hurried
+            is_hurried = is_hurried or isinstance(event, Signalled)
+
+        while self.has_listeners and not is_hurried and self._loop.clock() < ends_at:
             self._loop.set_timer(_nothing, 0.1)
-            self._loop.turn(lambda event: None)
+            self._loop.turn(note)
         self._loop.cancel_timer(_nothing)
         self.close_now()
 
@@ -478,8 +496,8 @@ class RemoteCoordinator:
     def _tick(self) -> None:
         self._tick_at = None
         now = self._loop.clock()
-        if self._attempt_ends_at is not None and now >= self._attempt_ends_at:
-            self._miss_address("the connection timed out")
+        if self._attempt_ends_at is not None:
+            self._look_at_attempt(self._attempt_ends_at, now)
         self._member.tick(now)
         if self._rendezvous is not None:
             self._rendezvous.tick(now)
@@ -492,6 +510,7 @@ class RemoteCoordinator:
         """Look up the endpoint's host; it may have several addresses, and names."""
         self._untried = []
         self._why = ""
+        self._typed = {}
         self._hosts = [host.strip() for host in self._group.host.split(",") if host.strip()]
         self._look_up_next()
 
@@ -506,10 +525,12 @@ class RemoteCoordinator:
             self._untried += addresses
             self._look_up_next()
             return
+        self._member.note_obstacle(f"no name server says what {host} is")
 
         def note(found: list[Address], why: str) -> None:
             self._lookup = None
             self._untried += found
+            self._typed.update(dict.fromkeys(found, host))
             if not found:
                 self._why = f"the name {host} is not known here ({why})"
             self._look_up_next()
@@ -538,6 +559,7 @@ class RemoteCoordinator:
                 elif error.errno == errno.EACCES:
                     self._why = f"this user may not serve at port {address[1]}"
                 continue
+            self._note_loopback(address)
             self._begin_to_serve(listening)
             return True
         if self._group.is_host and self._endpoint is None:
@@ -553,6 +575,17 @@ class RemoteCoordinator:
                 return True
         return False
 
+    def _note_loopback(self, address: Address) -> None:
+        """Keep a doubt for the case that nobody comes: this may not be where the others look."""
+        if str(address[0]).startswith(_LOOPBACK):
+            host = self._typed.get(address, "")
+            name = f"{host} means {address[0]} here" if host else str(address[0])
+            doubt = (
+                f"{name}: a loopback address, by which a node meets itself. Name one of them by an"
+                " address that all reach: --rdzv-endpoint ADDRESS:PORT"
+            )
+            self._rules = self._rules._replace(doubt=doubt)
+
     def _widen(self, address: Address) -> Address:
         """Return the address to bind: all of this host where its name means loopback here only."""
         is_named = address[0] not in self._group.host and self._group.host != "localhost"
@@ -561,13 +594,6 @@ class RemoteCoordinator:
         return address
 
     def _begin_to_serve(self, listening: Any) -> None:
-        if str(listening.getsockname()[0]).startswith(_LOOPBACK):
-            self._rules = self._rules._replace(
-                doubt=(
-                    f"Other hosts cannot reach {self._group.host}, which is this host alone: type"
-                    " an address of it that they know."
-                )
-            )
         self._listener = self._make_listener(listening)
         self._serve(None)
 
@@ -589,8 +615,9 @@ class RemoteCoordinator:
             self._hear_node(link, message)
 
     def _take_over(self, past: Past) -> None:
-        why = past.losses[0].why
-        self._say(f"the coordinator was lost ({why}); this node coordinates the run now")
+        first = past.losses[0]
+        how = "has left" if first.has_left else "was lost"
+        self._say(f"the coordinator {how} ({first.why}); this node coordinates the run now")
         # Rank 0 will be somewhere else.
         self._rules = self._rules._replace(run_name=self._member.run_name, master_addr="")
         self._serve(past)
@@ -613,7 +640,7 @@ class RemoteCoordinator:
             self._member.miss(self._why, self._loop.clock())
 
     def _reach_address(self, address: Address) -> None:
-        where = _show(address)
+        where = self._where = self._show(address)
 
         def lose(link: Link, error: Exception) -> None:
             self._leave_link(link, address, error)
@@ -624,12 +651,13 @@ class RemoteCoordinator:
             )
         except OSError as error:
             self._was_refused = isinstance(error, ConnectionRefusedError)
-            self._why = f"{where} cannot be reached: {error.strerror}"
+            self._why = f"{where} cannot be reached: {_reason(error)}"
             self._reach_next()
             return
         self._to_coordinator = link
         self._attempt_ends_at = self._loop.clock() + CONNECT_S
         self._why = f"{where} does not answer (the connection timed out)"
+        self._member.note_obstacle(self._why)
 
     def _meet(self, link: Link) -> None:
         """Begin to talk to a coordinator that has proved that it is one of this run."""
@@ -649,10 +677,17 @@ class RemoteCoordinator:
             return
         self._member.join = self._member.join._replace(port=self._listener.port)
 
-    def _miss_address(self, why: str) -> None:
+    def _look_at_attempt(self, ends_at: float, now: float) -> None:
+        """See how far a connection has come that is to lead to the coordinator."""
+        link = self._to_coordinator
+        if link is not None and link.is_connected:
+            self._why = f"what is at {self._where} {IS_STRANGER}"
+            self._member.note_obstacle(self._why)
+        if now < ends_at:
+            return
         self._attempt_ends_at = None
-        if self._to_coordinator is not None:
-            self._to_coordinator.close()
+        if link is not None:
+            link.close()
             self._to_coordinator = None
         self._reach_next()
 
@@ -675,22 +710,29 @@ class RemoteCoordinator:
             self._probe = Probe(self._loop, address, note)
         else:
             self._was_refused = isinstance(error, ConnectionRefusedError)
-            self._why = self._explain(_show(address), error)
+            self._why = self._explain(self._show(address), error)
             is_taken = isinstance(error, Refusal) and error.kind == "run"
-            if isinstance(error, Refusal) and error.kind in ("secret", "version"):
-                self._member.error = LauncherError(f"{self._why[0].upper()}{self._why[1:]}.")
-                self._member.error.exit_code = 3
+            if isinstance(error, Refusal) and error.kind in _FINAL_REFUSALS:
+                text = f"{self._why[0].upper()}{self._why[1:]}."
+                self._member.error = RendezvousError(text, hint=_FINAL_REFUSALS[error.kind])
             elif is_taken and self._endpoint is not None and self._serve_as_guest():
                 pass
             else:
                 self._reach_next()
         self._act()
 
+    def _show(self, address: Address) -> str:
+        """Return an address in words, with the name that was typed for it."""
+        if address in self._typed:
+            return f"{self._typed[address]}:{address[1]} ({address[0]})"
+        host = f"[{address[0]}]" if len(address) == 4 else str(address[0])
+        return f"{host}:{address[1]}"
+
     def _explain(self, where: str, error: Exception) -> str:
         if not isinstance(error, Refusal):
             return f"{where} cannot be reached: {_reason(error)}"
         if error.kind == "secret":
-            return f"the launcher at {where} has another secret: LAUNCHER_SECRET or --secret-file"
+            return f"the launcher at {where} has another secret"
         if error.kind == "version":
             return f"the launcher at {where} is of another version (protocol {error.detail})"
         return f"at {where} another run is served, with another --rdzv-id"
@@ -863,7 +905,7 @@ class RemoteCoordinator:
 
 
 def _as_event(stop: Stop) -> PeersStop:
-    return PeersStop(stop.reason, stop.signum, stop.is_hang)
+    return PeersStop(stop.reason, stop.signum, stop.is_hang, stop.is_forced)
 
 
 def _nothing() -> None:
@@ -883,8 +925,3 @@ def _ending(error: Exception, is_dead: bool) -> str:
 def _reason(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error)
     return text[:1].lower() + text[1:]
-
-
-def _show(address: Address) -> str:
-    host = f"[{address[0]}]" if len(address) == 4 else str(address[0])
-    return f"{host}:{address[1]}"

@@ -40,6 +40,7 @@ from launcher.nodes.messages import (
     Pong,
     Ready,
     Refused,
+    Released,
     Settled,
     Still,
     Stop,
@@ -142,6 +143,8 @@ class _Node:
         self.outcome: AttemptOutcome | None = None
         # Whether nothing has moved there for --hang-timeout.
         self.is_still = False
+        # The signal for which it leaves a run that goes on; 0 while it does not.
+        self.leaves_for = 0
 
     @property
     def is_near(self) -> bool:
@@ -214,6 +217,8 @@ class Rendezvous:
             self._join(key, message, route or Route(), now)
             return
         if node is None:
+            if isinstance(message, (Heard, Leave)):
+                self.outbox.append((key, Farewell()))
             return
         node.heard_at = now
         if isinstance(message, Ping):
@@ -242,7 +247,7 @@ class Rendezvous:
                 self._start_if_possible(now)
         elif isinstance(message, Stopping):
             if node.rank >= 0:  # in whichever attempt: the run is to stop
-                self._stop(node, message.signum, now)
+                self._stop(key, node, message, now)
         elif message.generation != self._generation or node.rank < 0:  # type: ignore[union-attr]
             return  # of an attempt that is over
         elif isinstance(message, Failing):
@@ -553,12 +558,28 @@ class Rendezvous:
             self._phase, self._since = "ending", now
             self._tell_all(Stop(self._generation, reason, is_hang=is_hang))
 
-    def _stop(self, node: _Node, signum: int, now: float) -> None:
-        """Let all ranks of all nodes know, once, that somebody has asked one of them to stop."""
-        if self._signum or self._phase == "over":
+    def _stop(self, key: int, node: _Node, message: Stopping, now: float) -> None:
+        """Let all ranks of all nodes know, once, that somebody has asked one of them to stop.
+
+        Where the others are enough to go on, only that node leaves.
+        """
+        signum = message.signum
+        if node.leaves_for or self._phase == "over":
+            return
+        if self._signum:
+            if message.is_forced:
+                self._tell_all(Stop(self._generation, "", signum, is_forced=True))
+            return
+        reason = f"{self._name(node)} received {signal_name(signum)}"
+        if not message.is_for_all and self._may_leave(key):
+            node.leaves_for = signum
+            if self._phase == "gathering":
+                self.news.append(f"{reason} and has left")
+                self._dismiss(now)
+            else:
+                self._end_attempt(f"{reason} and leaves", now)
             return
         self._signum = signum
-        reason = f"{self._name(node)} received {signal_name(signum)}"
         if self._phase == "gathering":
             stopped = AttemptOutcome(self._generation, (), signum)
             self._announce(restart.Verdict("give_up", reason), None, stopped, now)
@@ -566,6 +587,48 @@ class Rendezvous:
         if self._phase == "running":
             self._phase, self._since = "ending", now
         self._tell_all(Stop(self._generation, reason, signum))
+
+    def _may_leave(self, key: int) -> bool:
+        """Tell whether the run can go on without a node that is asked to stop."""
+        if self._is_successor and self._phase == "ending":
+            return self.rules.is_elastic  # the others may be on their way; see `_count_leavers`
+        staying = sum(not node.leaves_for for other, node in self._nodes.items() if other != key)
+        return self.rules.is_elastic and staying >= self.rules.min_nodes
+
+    def _count_leavers(self) -> None:
+        """Stop the run where those that leave do not leave enough others behind."""
+        leaving = [node for node in self._nodes.values() if node.leaves_for]
+        if leaving and len(self._nodes) - len(leaving) < self.rules.min_nodes:
+            self._signum = leaving[0].leaves_for
+            for node in leaving:
+                node.leaves_for = 0
+
+    def _dismiss(self, now: float) -> None:
+        """Let those go that leave, between two attempts; who coordinates says so to the others."""
+        for key, node in self._active():
+            if not node.leaves_for:
+                continue
+            outcome = node.outcome or AttemptOutcome(self._generation, ())
+            code = restart.exit_code_of(outcome._replace(signum=node.leaves_for), None)
+            self.outbox.append((key, Released(code)))
+            if key == OWN:
+                why = f"it received {signal_name(node.leaves_for)}"
+                self.outbox.extend((other, Leave(why)) for other in self._nodes if other != OWN)
+                self._phase = "over"
+            else:
+                self._forget(key)
+        self._start_if_possible(now)
+
+    def _forget(self, key: int) -> _Node | None:
+        node = self._nodes.pop(key, None)
+        if node is not None:
+            self._num_active -= node.rank >= 0
+            self._given_ranks.pop(node.join.node_rank, None)
+            self._keys.pop(node.join.member, None)
+            self._unsettled.discard(key)
+            self._unready.discard(key)
+            self._note_heard(key)
+        return node
 
     def _settle(self, key: int, node: _Node, message: Settled, now: float) -> None:
         if self._phase not in ("running", "ending"):
@@ -582,14 +645,9 @@ class Rendezvous:
         self._decide_if_known(now)
 
     def _remove(self, key: int, why: str, now: float, *, is_dead: bool) -> None:
-        node = self._nodes.pop(key, None)
+        node = self._forget(key)
         if node is None:
             return
-        self._given_ranks.pop(node.join.node_rank, None)
-        self._keys.pop(node.join.member, None)
-        self._note_heard(key)
-        self._unsettled.discard(key)
-        self._unready.discard(key)
         if key == OWN and self._phase == "gathering":
             # Whoever has come looks for another coordinator, as if there had been none yet.
             self._nodes.clear()
@@ -600,10 +658,10 @@ class Rendezvous:
                 self.news.append(f"{node.join.hostname} has gone again: {why}")
                 self._start_if_possible(now)
             return
-        self._num_active -= 1
         at = now - _AT_ONCE_S if is_dead else node.heard_at
         is_done = node.outcome is not None and node.outcome.succeeded
-        loss = Loss(node.rank, node.join.hostname, why, at, is_dead, is_done)
+        has_left = node.leaves_for > 0
+        loss = Loss(node.rank, node.join.hostname, why, at, is_dead, is_done, has_left)
         self._losses.add(loss)
         if not is_done:
             self._end_attempt(str(loss), now)
@@ -644,6 +702,7 @@ class Rendezvous:
         """Make one verdict of all accounts, and tell it to everybody."""
         active = self._active()
         self._losses.count_missing([node.rank for _, node in active], now)
+        self._count_leavers()
         if self._brought is not None and not self._signum:
             if self._brought.action != "restart" or self._may_go_on():
                 self._tell(self._brought, now)
@@ -688,16 +747,25 @@ class Rendezvous:
 
     def _make_report(self, outcome: AttemptOutcome) -> FailureReport | None:
         self._history.extend(outcome.replaced)
-        if outcome.succeeded or outcome.signum is not None or self._is_rescale(outcome):
+        if outcome.signum is not None or self._is_rescale(outcome) or outcome.succeeded:
             return None
         report = make_report(outcome, hostname=self.rules.hostname, run_dir=self.rules.run_dir)
         return report._replace(history=tuple(self._history))
 
     def _is_rescale(self, outcome: AttemptOutcome) -> bool:
-        """Tell whether the attempt was only ended so that newcomers can take part."""
-        if not self._newcomers or outcome.node_failure or outcome.hang:
+        """Tell whether the attempt was only ended because nodes have come, or leave."""
+        if not self._changes() or outcome.node_failure or outcome.hang:
             return False
+        if outcome.succeeded and all(w.asked_to_stop_at is None for w in outcome.workers):
+            return False  # it was over already
         return all(worker.failed_at is None or is_secondary(worker) for worker in outcome.workers)
+
+    def _changes(self) -> list[str]:
+        """Return who has come or leaves, in words."""
+        leaving = [self._name(node) for _, node in self._active() if node.leaves_for]
+        leaving += self._losses.leavers
+        come = [f"{', '.join(self._newcomers)} has come"] if self._newcomers else []
+        return [*come, *([f"{', '.join(leaving)} has left"] if leaving else [])]
 
     def _is_free(self, report: FailureReport) -> bool:
         """Tell whether an attempt's end costs none of --max-restarts: nodes come and go.
@@ -710,11 +778,12 @@ class Rendezvous:
     def _judge(
         self, outcome: AttemptOutcome, report: FailureReport | None, now: float
     ) -> restart.Verdict:
-        if outcome.succeeded or outcome.signum is not None:
+        is_rescale = report is None and self._is_rescale(outcome)
+        if outcome.signum is not None or (outcome.succeeded and not is_rescale):
             return restart.decide(outcome, report, self._past, self.rules.policy, now, 0.0)
         if report is None:
-            names = ", ".join(self._newcomers)
-            verdict = restart.Verdict("restart", f"{names} has come; starting all ranks again")
+            changes = ", and ".join(self._changes())
+            verdict = restart.Verdict("restart", f"{changes}; starting all ranks again")
         elif self._is_free(report):
             verdict = restart.Verdict("restart")
         else:
@@ -754,18 +823,24 @@ class Rendezvous:
 
     def _tell(self, decided: Decided, now: float) -> None:
         """Tell a verdict to all nodes that do not know it; the first of them shows the report."""
+        self._since, self._enough_at = now, None
         is_shown = decided.is_reporter and bool(self._knowing)
         decided = decided._replace(is_reporter=False)
+        if decided.action == "restart":
+            self._phase = "gathering"
+            own = self._nodes.get(OWN)
+            if own is None or not own.leaves_for:  # else who takes over judges all of it
+                for key, node in self._active():
+                    if not node.leaves_for:
+                        self.outbox.append((key, decided._replace(generation=node.generation)))
+            self._dismiss(now)
+            return
+        self._phase, self._end = "over", decided
         for key, node in self._active():
             if key not in self._knowing:
                 told = decided._replace(generation=node.generation, is_reporter=not is_shown)
                 self.outbox.append((key, told))
                 is_shown = True
-        self._since, self._enough_at = now, None
-        if decided.action == "restart":
-            self._phase = "gathering"
-            return
-        self._phase, self._end = "over", decided
         spares = [key for key, node in self._nodes.items() if node.rank < 0]
         self.outbox.extend((key, decided) for key in spares if key not in self._knowing)
         self._unheard = set(self._nodes) - self._knowing

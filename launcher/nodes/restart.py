@@ -121,8 +121,9 @@ def _limit(
 
 def _obstacle(outcome: AttemptOutcome, report: FailureReport) -> str:
     """Return why another attempt would be of no use, or ""."""
-    is_late = outcome.duration_s > STARTUP_S
-    if is_late or not outcome.workers or not all(map(will_hit_all, outcome.workers)):
+    if outcome.duration_s > STARTUP_S or not outcome.workers:
+        return ""
+    if not all(map(will_hit_all, outcome.workers)):
         return ""
     if report.error_type in UNHEALABLE:
         return f"another attempt would meet the same {report.error_type}"

@@ -253,13 +253,11 @@ class Host:
 
     def listens(self, port: int) -> bool:
         """Tell whether somebody on it waits for connections at a port."""
-        wanted, listening = f"{port:04X}", "0A"
-        for name in ("tcp", "tcp6"):
-            table = Path(f"/proc/{self._pid}/net/{name}").read_text().splitlines()[1:]
-            for _, local, _, state, *_ in map(str.split, table):
-                if local.endswith(f":{wanted}") and state == listening:
-                    return True
-        return False
+        return self._has_socket(port, "0A")
+
+    def serves(self, port: int) -> bool:
+        """Tell whether somebody is connected to a port of it."""
+        return self._has_socket(port, "01")
 
     def processes(self) -> dict[int, str]:
         """Return what runs on it, besides its daemons: number outside of it -> command line."""
@@ -300,6 +298,15 @@ class Host:
         """End it for good."""
         self.kill()
         self._cut_cable()
+
+    def _has_socket(self, port: int, wanted: str) -> bool:
+        """Tell whether a socket of it has this port, and this state, as the kernel writes it."""
+        for name in ("tcp", "tcp6"):
+            table = Path(f"/proc/{self._pid}/net/{name}").read_text().splitlines()[1:]
+            for _, local, _, state, *_ in map(str.split, table):
+                if local.endswith(f":{port:04X}") and state == wanted:
+                    return True
+        return False
 
     def _lay_cable(self) -> None:
         """Make its network anew, and join it to the switch."""

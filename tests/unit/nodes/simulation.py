@@ -236,6 +236,10 @@ class SimLink:
         supervisor.links[self] = None
 
     @property
+    def is_connected(self) -> bool:
+        return self.peer is not None
+
+    @property
     def ends(self) -> tuple[str, str]:
         return self.peer.host.address if self.peer else "", self.host.address
 

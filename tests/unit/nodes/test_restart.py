@@ -122,6 +122,11 @@ def test_usage_error_is_not_restarted_at_the_start() -> None:
     assert verdict(attempt(), report, []).action == "restart"  # a command's own meaning of 2
 
 
+def test_a_node_that_was_lost_while_no_rank_ran_is_no_usage_error() -> None:
+    lost = attempt(workers=(), node_failure="node 0 (h1) was lost")
+    assert verdict(lost, failed(error_type=""), []).action == "restart"
+
+
 def test_every_other_failure_uses_all_restarts() -> None:
     refused = worker(0, "ConnectionRefusedError"), worker(1, "ConnectionRefusedError")
     for count in range(9):

@@ -89,7 +89,7 @@ def test_a_signal_while_ranks_of_a_failed_attempt_still_end_stops_all_nodes(worl
 
 
 def test_a_signal_at_the_moment_of_a_restart_stops_all_nodes(world: World) -> None:
-    nodes = start(world, 3, Setting(2, 3, max_restarts=1), failing_first(1, 1.0, 5.0))
+    nodes = start(world, 3, Setting(3, 3, max_restarts=1), failing_first(1, 1.0, 5.0))
 
     def has_started_again() -> bool:
         return len(nodes[0].runs) == 2
