@@ -45,10 +45,12 @@ class Losses:
     def __init__(self, num_nodes: int, losses: Iterable[Loss] = ()) -> None:
         self.num_nodes = num_nodes
         self._losses = list(losses)
+        # Those that have come back, and those that are known to have ended, by node rank.
+        self._found: set[int] = set()
         self._dead = {loss.node_rank for loss in self._losses if loss.is_dead}
 
     def __len__(self) -> int:
-        return len(self._losses)
+        return len(self._losses) - len(self._found)
 
     def __str__(self) -> str:
         text = "; ".join(map(str, self._losses[:_MOST_NAMED]))
@@ -67,7 +69,9 @@ class Losses:
 
     def add(self, loss: Loss) -> None:
         """Take note of a loss."""
+        self._losses = [one for one in self._losses if one.node_rank != loss.node_rank]
         self._losses.append(loss)
+        self._found.discard(loss.node_rank)
         if loss.is_dead:
             self._dead.add(loss.node_rank)
 
@@ -76,18 +80,18 @@ class Losses:
         self._dead.update(node_ranks)
 
     def find(self, node_rank: int) -> bool:
-        """Take a node back that has come after all; return whether it had been lost."""
-        left = [loss for loss in self._losses if loss.node_rank != node_rank]
-        was_lost = len(left) < len(self._losses)
-        self._losses = left
+        """Take a node back that was lost, and has come again; False if it was not lost."""
+        if node_rank in self._found or all(loss.node_rank != node_rank for loss in self._losses):
+            return False
+        self._found.add(node_rank)
         self._dead.discard(node_rank)
-        return was_lost
+        return True
 
     def count_missing(self, here: Collection[int], now: float) -> None:
         """Count nodes as lost that are neither here nor lost: `here` are the ranks that are."""
         known = {loss.node_rank for loss in self._losses}.union(here)
         for rank in range(self.num_nodes):
-            if rank not in known and len(self._losses) + len(here) < self.num_nodes:
+            if rank not in known and len(self) + len(here) < self.num_nodes:
                 self.add(Loss(rank, "", "it did not come", now, is_dead=False))
 
     def leave_larger_part(self, num_here: int, *, is_coordinators: bool) -> bool:
@@ -102,6 +106,6 @@ class Losses:
             return outcome
         lost_at = failures[0].at
         for worker in outcome.workers:
-            if worker.failed_at and worker.failed_at < lost_at and not is_secondary(worker):
+            if worker.failed_at and worker.failed_at <= lost_at and not is_secondary(worker):
                 return outcome
         return outcome._replace(node_failure=str(Losses(self.num_nodes, failures)))

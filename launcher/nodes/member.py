@@ -37,6 +37,7 @@ from launcher.nodes.messages import (
     Stop,
     Stopping,
     Waiting,
+    Well,
 )
 from launcher.nodes.rendezvous import Past
 
@@ -63,6 +64,10 @@ class Reach(NamedTuple):
     deputy: Deputy
 
 
+class Return(NamedTuple):
+    """Connect again to the coordinator that was lost."""
+
+
 class Serve(NamedTuple):
     """Take the lost coordinator's place."""
 
@@ -79,7 +84,7 @@ class LetGo(NamedTuple):
     """Close the connection to the coordinator, and end what is under way to get one."""
 
 
-Action = Seek | Reach | Serve | Say | LetGo
+Action = Seek | Reach | Return | Serve | Say | LetGo
 
 
 class Member:
@@ -256,15 +261,24 @@ class Member:
             self._retry_at = now + self._pause_s
             self._pause_s = min(_LONGEST_PAUSE_S, self._pause_s * 2)
         elif self.state == "resuming":
-            if is_refused and self._candidate is not None:
+            if is_refused and self._candidate is not None and self._knows_end:
                 lost = self._candidate.node_rank, self._candidate.hostname
                 self._note_loss(*lost, "its launcher has ended", now, is_dead=True)
             self._try_deputy(now)
 
+    @property
+    def _knows_end(self) -> bool:
+        """Whether this node was there when the last coordinator ended.
+
+        Else the others may have gone on without this node since, and ended all well.
+        """
+        loss = self._losses.get(self._coordinator[0])
+        return loss is not None and loss.is_dead
+
     def close(self, why: str, now: float, *, is_dead: bool) -> None:
         """Take note that the connection to the coordinator has ended; is_dead: and so has that."""
         if self.state == "joined":
-            self._lose(why, now, is_dead=is_dead)
+            self._lose(why, now, is_dead=is_dead, is_there=not is_dead)
         elif self.state == "resuming":
             self._try_deputy(now)
         elif self.state == "seeking":
@@ -292,7 +306,7 @@ class Member:
         elif isinstance(message, Decided):
             self._take_verdict(message)
         elif self.has_ended:
-            if isinstance(message, Refused):
+            if isinstance(message, (Refused, Well)):
                 self._go()  # nobody here needs to know
         elif isinstance(message, Refused):
             kinds = {2: EnvironmentMismatch, 3: RendezvousError}
@@ -309,6 +323,8 @@ class Member:
             self.stop = message
             if message.signum and not self._stopping:
                 self._stopping = Stopping(self._generation, message.signum, is_for_all=True)
+        elif isinstance(message, Well):
+            self._return(now)
         elif isinstance(message, Leave):
             self._lose(message.reason, now, is_dead=True, has_left=True)
 
@@ -357,6 +373,8 @@ class Member:
         if not self._is_decided:
             self._verdict = decided
             self._num_failures = decided.num_failures
+        if self._account is None:
+            self._stop_ranks("the attempt has been judged")
         if is_restart and self._ready is not None:
             self._say(self._ready)  # a new coordinator has decided what another had already
         else:
@@ -370,7 +388,9 @@ class Member:
         if not self.is_own:
             self.actions.append(LetGo())  # and so the coordinator knows that this node has gone
 
-    def _lose(self, why: str, now: float, *, is_dead: bool, has_left: bool = False) -> None:
+    def _lose(
+        self, why: str, now: float, *, is_dead: bool, has_left: bool = False, is_there: bool = False
+    ) -> None:
         """Go on without the coordinator: look for it, for its deputy, or be that."""
         if not is_dead:
             self._say(Forsake())
@@ -382,10 +402,24 @@ class Member:
             return
         self.state = "resuming"
         self._note_loss(*self._coordinator, why, now, is_dead=is_dead, has_left=has_left)
-        if self.stop is None and self.decided is None and self.assigned is not None:
-            self.stop = Stop(self._generation, f"the coordinator was lost: {why}")
+        self._stop_ranks(f"the coordinator was lost: {why}")
         self._why = why
-        self._try_deputy(now)
+        if is_there:
+            self._return(now)
+        else:
+            self._try_deputy(now)
+
+    def _stop_ranks(self, reason: str) -> None:
+        """Let the ranks of the attempt end, if there are any and they are not to end already."""
+        if self.stop is None and self.decided is None and self.assigned is not None:
+            self.stop = Stop(self._generation, reason)
+
+    def _return(self, now: float) -> None:
+        """Turn to the coordinator again."""
+        self.actions.append(LetGo())
+        self.state, self._candidate = "resuming", None
+        self._candidate_until = now + _DEPUTY_S
+        self.actions.append(Return())
 
     def _try_deputy(self, now: float) -> None:
         """Turn to the next node that could coordinate; the last hope is to have been one."""
@@ -437,6 +471,7 @@ class Member:
             self.actions.append(Say(message))
 
     def _end(self, error: LauncherError) -> None:
+        self._stop_ranks(error.message)
         self.error = error
         self.state = "over"
         self.actions.append(LetGo())

@@ -204,6 +204,10 @@ class Farewell(NamedTuple):
     """This node is not needed any more: all know how the run has ended, or that it leaves."""
 
 
+class Well(NamedTuple):
+    """From a node that could have followed the coordinator: that is there, and can be reached."""
+
+
 class Released(NamedTuple):
     """This node may go as it was asked to: the others go on without it."""
 
@@ -241,6 +245,7 @@ Message = (
     | Decided
     | Farewell
     | Released
+    | Well
     | Refused
     | Pong
     | Ask
@@ -251,7 +256,7 @@ _CLASSES: Mapping[str, type[Message]] = {
     for kind in (
         *(Join, Ready, Failing, Still, Stopping, Settled, Heard, Leave, Forsake, Ping, Relocate),
         *(Ask, Answer, Assigned, Waiting, Stop, Decided, Farewell, Released),
-        *(Refused, Pong),
+        *(Well, Refused, Pong),
     )
 }
 

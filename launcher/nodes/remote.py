@@ -20,8 +20,8 @@ from launcher.events import Event, PeersStop, Signalled
 from launcher.nodes.account import make_account
 from launcher.nodes.coordinator import Elastic
 from launcher.nodes.link import CONNECT_S, Link, Listener, Probe, connect, listen
-from launcher.nodes.member import IS_STRANGER, LetGo, Member, Reach, Say, Seek, Serve
-from launcher.nodes.messages import Assigned, Join, Message, Pong, Refused, Relocate, Stop
+from launcher.nodes.member import IS_STRANGER, LetGo, Member, Reach, Return, Say, Seek, Serve
+from launcher.nodes.messages import Assigned, Join, Message, Pong, Relocate, Stop, Waiting, Well
 from launcher.nodes.rendezvous import OWN, Past, Rendezvous, Route, Rules
 from launcher.nodes.restart import RestartPolicy, Verdict
 from launcher.nodes.wire import Credentials, Moved, Refusal
@@ -155,6 +155,9 @@ class RemoteCoordinator:
         self._probe: Probe | None = None
         self._probes: dict[int, Probe] = {}
         self._was_refused = False
+        # Where this node has reached somebody; where the coordinator of its last attempt was.
+        self._met: Address | None = None
+        self._home: Address | None = None
         self._endpoint: Address | None = None
         self._tick_at: float | None = None
         self._has_begun = False
@@ -323,9 +326,7 @@ class RemoteCoordinator:
     @property
     def has_listeners(self) -> bool:
         """Whether others may still need to hear from this node how the run has ended."""
-        if self._rendezvous is not None and any(
-            key in self._links for key in self._rendezvous.keys
-        ):
+        if self._rendezvous is not None and self._rendezvous.has_listeners:
             return True
         has_pending = self._to_coordinator is not None and self._to_coordinator.has_pending
         return self._member.state != "over" or has_pending
@@ -428,6 +429,8 @@ class RemoteCoordinator:
                 elif isinstance(action, Reach):
                     self._let_go()
                     self._reach(action.deputy.host, action.deputy.port)
+                elif isinstance(action, Return):
+                    self._return()
                 elif isinstance(action, Serve):
                     self._take_over(action.past)
                 elif isinstance(action, LetGo):
@@ -639,15 +642,27 @@ class RemoteCoordinator:
         else:
             self._member.miss(self._why, self._loop.clock())
 
+    def _return(self) -> None:
+        """Turn to where the coordinator of the last attempt was."""
+        self._let_go()
+        self._untried = []
+        if self._home is not None:
+            self._reach_address(self._home)
+        else:
+            self._member.miss(self._why, self._loop.clock())
+
     def _reach_address(self, address: Address) -> None:
         where = self._where = self._show(address)
+
+        def meet(link: Link) -> None:
+            self._meet(link, address)
 
         def lose(link: Link, error: Exception) -> None:
             self._leave_link(link, address, error)
 
         try:
             link = connect(
-                self._loop, address, self._credentials, self._meet, self._hear_coordinator, lose
+                self._loop, address, self._credentials, meet, self._hear_coordinator, lose
             )
         except OSError as error:
             self._was_refused = isinstance(error, ConnectionRefusedError)
@@ -659,9 +674,10 @@ class RemoteCoordinator:
         self._why = f"{where} does not answer (the connection timed out)"
         self._member.note_obstacle(self._why)
 
-    def _meet(self, link: Link) -> None:
+    def _meet(self, link: Link, address: Address) -> None:
         """Begin to talk to a coordinator that has proved that it is one of this run."""
         self._attempt_ends_at = None
+        self._met = address
         self._make_own_listener(link.ends[1])
         self._member.open(self._loop.clock())
         self._act()
@@ -816,8 +832,6 @@ class RemoteCoordinator:
         rendezvous = self._rendezvous
         if rendezvous is None or self._links.pop(link.key, None) is None:
             return
-        if link.key not in rendezvous.keys:
-            return  # it has said goodbye
 
         def note(is_dead: bool) -> None:
             self._probes.pop(link.key, None)
@@ -825,17 +839,16 @@ class RemoteCoordinator:
             rendezvous.lose(link.key, why, self._loop.clock(), is_dead=is_dead)
             self._act()
 
-        if rendezvous.is_over:
-            note(is_dead=True)
-        else:
+        if rendezvous.waits_for(link.key):
             self._probes[link.key] = Probe(self._loop, rendezvous.door(link.key), note)
+        else:
+            note(is_dead=True)
 
     def _answer_early(self, now: float) -> None:
-        """Tell those who want to go on without the coordinator that it is well, if so."""
+        """Tell those who have lost the coordinator that it is well, if so."""
         for link, message, came_at in list(self._early):
             if isinstance(message, Join) and self._pong_at > came_at + _SURE_S:
-                text = "The coordinator of the run is well, but this node has lost it."
-                link.send(Refused(text, "", 1))
+                link.send(Well())
                 self._early = [item for item in self._early if item[0] is not link]
 
     def _relocate(self) -> None:
@@ -888,6 +901,8 @@ class RemoteCoordinator:
             return
         if isinstance(message, Pong):
             self._pong_at = self._loop.clock()
+        elif isinstance(message, (Assigned, Waiting)):
+            self._home = self._met
         self._member.take(message, self._loop.clock())
         self._act()
 

@@ -59,6 +59,11 @@ _NUM_DEPUTIES = 8
 # heartbeats and looks at the clock are up to a second apart.
 RESUME_S = 1.5
 
+# A coordinator that was stopped itself has heard by then of all that are still with it. And nobody
+# is counted on for an attempt who has not been heard of for so long: heartbeats come each second.
+_DOUBT_S = 3.0
+_FRESH_S = 2.5
+
 # A node that lives must have told by then how its ranks ended, unless they may save something.
 _SETTLE_S = 30.0
 
@@ -173,6 +178,8 @@ class Rendezvous:
         self._phase = "ending" if past else "gathering"
         self._since = now
         self._enough_at: float | None = None
+        # How it has ended at nodes that were lost after they had told it, by node rank.
+        self._left_outcomes: dict[int, AttemptOutcome] = {}
         # How many of the connected nodes have a rank in the last attempt.
         self._num_active = 0
         self._losses = Losses(past.num_nodes, past.losses) if past else Losses(0)
@@ -182,6 +189,10 @@ class Rendezvous:
         # the lost coordinator had decided, and who of them knows that the run has ended.
         self._end: Decided | None = None
         self._unheard: set[int] = set()
+        # Those of them whose connection broke, by the name of the member.
+        self._absent: dict[str, int] = {}
+        # Until when nodes may come again whose connections broke, by the name of the member.
+        self._expected: dict[str, float] = {}
         self._brought: Decided | None = None
         self._knowing: set[int] = set()
         # When this coordinator was heard to be awake; until when it does not trust what it knows.
@@ -203,6 +214,15 @@ class Rendezvous:
     def keys(self) -> Collection[int]:
         """The keys of the nodes that take part or wait for a place."""
         return self._nodes.keys()
+
+    @property
+    def has_listeners(self) -> bool:
+        """Whether nodes are here still, or must come again, to hear how the run has ended."""
+        return bool(self._unheard) or any(key != OWN for key in self._nodes)
+
+    def waits_for(self, key: int) -> bool:
+        """Tell whether a node is still needed, or still to hear something."""
+        return key in self._nodes and (key in self._unheard or not self.is_over)
 
     @property
     def generation(self) -> int:
@@ -267,8 +287,14 @@ class Rendezvous:
         return node.join.address or node.route.of_node, node.join.port
 
     def lose(self, key: int, why: str, now: float, *, is_dead: bool) -> None:
-        """Take note that the connection of a node is closed; is_dead: its supervisor has ended."""
+        """Take note that the connection of a node is closed; is_dead: its supervisor has ended.
+
+        Else it will come again.
+        """
         self._look_at_clock(now)
+        node = self._nodes.get(key)
+        if node is not None and node.rank >= 0 and not is_dead:
+            self._expected[node.join.member] = now + RESUME_S
         self._remove(key, why, now, is_dead=is_dead)
 
     def tick(self, now: float) -> None:
@@ -301,12 +327,19 @@ class Rendezvous:
         Then what it hears first is old: only after a while does it know who has left it.
         """
         if now - self._awake_at > self.rules.node_timeout_s / 2:
-            self._doubts_until = now + RESUME_S
+            self._doubts_until = now + _DOUBT_S
         self._awake_at = now
+
+    def _is_unsure(self, now: float) -> bool:
+        """Tell whether it is not known yet who is left."""
+        if self._expected and max(self._expected.values()) <= now:
+            self._expected.clear()
+        return now < self._doubts_until or bool(self._expected)
 
     # --- coming together ------------------------------------------------------------------------
 
     def _join(self, key: int, join: Join, route: Route, now: float) -> None:
+        self._expected.pop(join.member, None)
         before = self._keys.get(join.member)
         if before is not None:
             self._remove(before, "it has come again", now, is_dead=False)
@@ -338,30 +371,33 @@ class Rendezvous:
         self._past += [restart.FailedAttempt(now, 0.0)] * num_unknown
         if self._end is not None:
             node.rank = -1
+            self._unheard.discard(self._absent.pop(join.member, key))
             self._unheard.add(key)
             self.outbox.append((key, self._end))
             return
         self._unready.add(key)
-        if self._phase == "ending":
-            if join.generation > self._generation:
-                # The lost coordinator had begun another attempt, but not told all of it.
-                self._generation, self._brought = join.generation, None
-                self._losses.num_nodes = join.num_nodes
-                self._unsettled.clear()
-            if join.generation == self._generation:
-                self._unsettled.add(key)
+        is_takeover = self._is_successor and self._phase == "ending"
+        if is_takeover and join.generation > self._generation:
+            # The lost coordinator had begun another attempt, but not told all of it.
+            self._generation, self._brought = join.generation, None
+            self._losses.num_nodes = join.num_nodes
+            self._unsettled.clear()
+        is_same = join.generation == self._generation
+        is_back = is_same and self._losses.find(node.rank)
+        if is_takeover or is_back:
+            self._num_active += 1
+            self._left_outcomes.pop(node.rank, None)
             self._losses.bury(join.dead)
-            self._num_active += 1
-            return
-        # It comes late: another attempt is decided, or goes on already.
-        self._generation = max(self._generation, join.generation)
-        is_back = self._phase == "gathering" and self._losses.find(node.rank)
-        if is_back:
-            self._num_active += 1
+            if is_same:
+                self._unsettled.add(key)
         else:
             node.rank = -1
-        again = Decided(join.generation, "restart", "", 0.0, _LOST_CODE, None, is_reporter=False)
-        self.outbox.append((key, again._replace(num_failures=len(self._past))))
+        if self._phase == "gathering" or not (is_takeover or is_back):
+            # It comes late: another attempt is decided, or goes on already.
+            self._unsettled.discard(key)
+            self._generation = max(self._generation, join.generation)
+            again = join.generation, "restart", "", 0.0, _LOST_CODE, None, False, ""
+            self.outbox.append((key, Decided(*again, len(self._past))))
 
     def _find_refusal(self, join: Join) -> Refused | None:
         """Return why a node cannot take part, or None."""
@@ -426,11 +462,14 @@ class Rendezvous:
             return
         if self._enough_at is None:
             self._enough_at = now
-        if self._unready or now < self._doubts_until:
+        if self._unready or self._is_unsure(now):
             return  # their ranks of the last attempt still end
         is_called = is_first and now - self._enough_at < rules.last_call_s
-        if len(self._nodes) >= rules.max_nodes or not is_called:
-            self._start(self._candidates()[: rules.max_nodes], now)
+        if len(self._nodes) < rules.max_nodes and is_called:
+            return
+        chosen = self._candidates()[: rules.max_nodes]
+        if all(key == OWN or now - node.heard_at <= _FRESH_S for key, node in chosen):
+            self._start(chosen, now)
 
     def _candidates(self) -> list[tuple[int, _Node]]:
         """Return the nodes that can start, in the order of the ranks that they would have.
@@ -459,6 +498,7 @@ class Rendezvous:
         self._num_active = len(chosen)
         self._losses, self._signum, self._newcomers = Losses(len(chosen)), 0, ()
         self._is_successor, self._enough_at, self._brought = False, None, None
+        self._left_outcomes.clear()
         self._unsettled = {key for key, _ in chosen}
         self._unready = set(self._unsettled)
         for node in self._nodes.values():
@@ -612,12 +652,17 @@ class Rendezvous:
             code = restart.exit_code_of(outcome._replace(signum=node.leaves_for), None)
             self.outbox.append((key, Released(code)))
             if key == OWN:
-                why = f"it received {signal_name(node.leaves_for)}"
-                self.outbox.extend((other, Leave(why)) for other in self._nodes if other != OWN)
-                self._phase = "over"
+                self._hand_over(f"it received {signal_name(node.leaves_for)}")
             else:
                 self._forget(key)
+        if OWN not in self._nodes:
+            self._hand_over("it has left")
         self._start_if_possible(now)
+
+    def _hand_over(self, why: str) -> None:
+        """Leave the run, which goes on, to the others."""
+        self.outbox.extend((key, Leave(why)) for key in self._nodes if key != OWN)
+        self._phase = "over"
 
     def _forget(self, key: int) -> _Node | None:
         node = self._nodes.pop(key, None)
@@ -625,9 +670,10 @@ class Rendezvous:
             self._num_active -= node.rank >= 0
             self._given_ranks.pop(node.join.node_rank, None)
             self._keys.pop(node.join.member, None)
+            if node.outcome is not None:
+                self._left_outcomes[node.rank] = node.outcome
             self._unsettled.discard(key)
             self._unready.discard(key)
-            self._note_heard(key)
         return node
 
     def _settle(self, key: int, node: _Node, message: Settled, now: float) -> None:
@@ -648,6 +694,10 @@ class Rendezvous:
         node = self._forget(key)
         if node is None:
             return
+        if key in self._unheard and not is_dead:
+            self._absent[node.join.member] = key
+        else:
+            self._note_heard(key)
         if key == OWN and self._phase == "gathering":
             # Whoever has come looks for another coordinator, as if there had been none yet.
             self._nodes.clear()
@@ -693,7 +743,7 @@ class Rendezvous:
 
     def _decide_if_known(self, now: float) -> None:
         is_open = self._phase in ("running", "ending")
-        if self._unsettled or not is_open or now < self._doubts_until:
+        if self._unsettled or not is_open or self._is_unsure(now):
             return
         if self._num_active + len(self._losses) >= self._losses.num_nodes:
             self._decide(now)  # else others are on their way to the successor of their coordinator
@@ -723,6 +773,7 @@ class Rendezvous:
     def _merge(self, active: list[_Node]) -> AttemptOutcome:
         """Return what has happened in the attempt over all nodes."""
         outcomes = [node.outcome for node in active if node.outcome is not None]
+        outcomes += self._left_outcomes.values()
         outcome = merge(outcomes, self._generation)._replace(signum=self._signum or None)
         outcome = self._losses.blame(outcome)
         if outcome.succeeded:
@@ -828,11 +879,9 @@ class Rendezvous:
         decided = decided._replace(is_reporter=False)
         if decided.action == "restart":
             self._phase = "gathering"
-            own = self._nodes.get(OWN)
-            if own is None or not own.leaves_for:  # else who takes over judges all of it
-                for key, node in self._active():
-                    if not node.leaves_for:
-                        self.outbox.append((key, decided._replace(generation=node.generation)))
+            for key, node in self._active():
+                if not node.leaves_for:
+                    self.outbox.append((key, decided._replace(generation=node.generation)))
             self._dismiss(now)
             return
         self._phase, self._end = "over", decided

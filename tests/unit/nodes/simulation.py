@@ -510,6 +510,12 @@ class Running:
         self.began_at = began_at
         # When the last of its workers was gone; None while some are there.
         self.ended_at: float | None = None
+        # Whether all of its workers have ended with 0, without being asked to.
+        self.has_succeeded = False
+        # Whether the verdict on it was that the run has succeeded.
+        self.is_finished = False
+        # Whether one has ended by itself with another code.
+        self.has_failed = False
 
 
 class _Worker:
@@ -714,6 +720,7 @@ class Supervisor:
             self.verdict = self.remote.settled_verdict()
         except LauncherError as error:
             self.error = error
+        self.runs[-1].is_finished = self.verdict.action == "finish" and self.error is None
         if self.verdict.report is not None and self.verdict.action != "restart":
             self.reports += not self.verdict.reporter
         self.state = "finishing"
@@ -765,12 +772,15 @@ class Supervisor:
             self.remote.report_signal(signum)
             self._stop_for(signum)
         else:
+            self.remote.report_signal(signum, is_forced=True)
             self._kill_workers()
 
     def _handle(self, event: Event) -> None:
         if not isinstance(event, PeersStop) or self.state == "closing":
             return
-        if event.signum and self.signum is None:
+        if event.is_forced:
+            self._kill_workers()
+        elif event.signum and self.signum is None:
             self.signum = event.signum
             self._stop_for(event.signum)
         elif self.state in ("running", "settling", "finishing") and not self._is_stopping:
@@ -818,6 +828,9 @@ class Supervisor:
         self._num_ended += 1
         worker.code, worker.error = code, error
         worker.ended_at, worker.order = self.loop.clock(), self._num_ended
+        codes = [other.code for other in self._workers]
+        self.runs[-1].has_succeeded = not self._is_stopping and set(codes) == {0}
+        self.runs[-1].has_failed |= code != 0 and not error and not self._is_stopping
         if code and not self._is_stopping:
             self.remote.report_failure()
             self._stop_workers()

@@ -91,12 +91,13 @@ def test_its_own_ranks_decide_its_exit_code() -> None:
     assert of_kind(said(run), Released) == {1: Released(130)}
 
 
-def test_who_coordinates_leaves_the_judgement_to_the_one_that_takes_over() -> None:
+def test_who_coordinates_tells_its_judgement_and_leaves_the_run_to_the_others() -> None:
     run = make_run(3)
     run.handle(OWN, Stopping(0, 15), 1.0)
     settle(run, 0, 1, 2)
     outbox = said(run)
-    assert of_kind(outbox, Decided) == {}
+    decided = of_kind(outbox, Decided)
+    assert {key: verdict.action for key, verdict in decided.items()} == {1: "restart", 2: "restart"}
     assert sorted(of_kind(outbox, Released)) == [OWN]
     assert sorted(of_kind(outbox, Leave)) == [1, 2]
     assert run.is_over

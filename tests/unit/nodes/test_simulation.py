@@ -138,4 +138,4 @@ def test_connections_that_break_while_both_ends_live_make_no_two_runs(
     world.call_in(2.0, break_all)
     assert world.run(60)
     assert num_runs_at_once(nodes, 1) == 1
-    assert sorted(set(exit_codes(nodes))) == [0, 1]
+    assert set(exit_codes(nodes)) == {0}
