@@ -3,9 +3,9 @@ can, in log files.
 
     python benchmarks/output.py [--repeat 5] [--megabytes 100]
 
-Two ranks write lines of 100 bytes into the launcher, whose own stdout is a file or a pipe that is
-read at once. The time of a run that writes nothing is taken off. One table is printed and written
-to benchmarks/results/.
+Two ranks write lines of 100 bytes into the launcher, whose own stdout is a file, or a pipe or a
+terminal that is read at once. On a terminal, our ranks have terminals, too. The time of a run that
+writes nothing is taken off. One table is printed and written to benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ from launchers import OURS, TORCHRUN, environment, find_installed, shown, versio
 RANKS = 2
 # Ranks that hold torch and wait, while the supervisor looks at what they use.
 SAMPLED_RANKS = 8
+# What the launcher's stdout is.
+SINKS = ("file", "pipe", "terminal")
+# One process that writes as much as all ranks: what the terminal itself takes.
+ALONE = "no launcher"
 
 
 def make_commands(python: str) -> dict[str, list[str]]:
@@ -43,15 +47,22 @@ def make_commands(python: str) -> dict[str, list[str]]:
 
 
 def run_once(command: list[str], megabytes: int, sink: str) -> tuple[float, int]:
-    """Return (seconds, peak bytes of the supervisor) of one run; `sink` is "file" or "pipe"."""
+    """Return (seconds, peak bytes of the supervisor) of one run; `sink`: see SINKS."""
     with tempfile.TemporaryDirectory() as folder, open(os.path.join(folder, "out"), "wb") as file:
+        sinks: dict[str, int] = {"file": file.fileno(), "pipe": subprocess.PIPE}
+        if sink == "terminal":
+            ours, sinks["terminal"] = os.openpty()
+            reader = subprocess.Popen(
+                ["cat"], stdin=ours, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            os.close(ours)
         began = time.perf_counter()
         process = subprocess.Popen(
             [*command, measure.workload("lines"), str(megabytes)],
             cwd=folder,
             env=environment(),
             stdin=subprocess.DEVNULL,
-            stdout=file if sink == "file" else subprocess.PIPE,
+            stdout=sinks[sink],
             stderr=subprocess.DEVNULL,
         )
         peaks: list[int] = [0]
@@ -64,6 +75,9 @@ def run_once(command: list[str], megabytes: int, sink: str) -> tuple[float, int]
         code = process.wait()
         took = time.perf_counter() - began
         watcher.join()
+        if sink == "terminal":
+            os.close(sinks["terminal"])  # which ends its reader
+            reader.wait()
         if code != 0:
             raise measure.Failed(f"{command[0]}: exit code {code}")
         return took, max(peaks)
@@ -88,7 +102,8 @@ def measure_all(
     for _ in range(repeat):
         for name, command in commands.items():
             empty[name].append(run_once(command, 0, sink)[0])
-            seconds, peak = run_once(command, megabytes, sink)
+            size = megabytes * RANKS if name == ALONE else megabytes
+            seconds, peak = run_once(command, size, sink)
             full[name].append(seconds)
             peaks[name].append(peak)
     rows = []
@@ -143,8 +158,9 @@ def main() -> None:
     options = parser.parse_args()
     commands = make_commands(sys.executable)
     rows = []
-    for sink in () if options.only_stats else ("file", "pipe"):
-        rows += measure_all(commands, options.repeat, options.megabytes, sink)
+    for sink in () if options.only_stats else SINKS:
+        alone = {ALONE: [sys.executable]} if sink == "terminal" else {}
+        rows += measure_all({**commands, **alone}, options.repeat, options.megabytes, sink)
     choices = measure_choices(sys.executable, options.repeat, options.megabytes)
     sampling = measure_sampling(sys.executable, options.repeat, options.idle_seconds)
     header = [

@@ -63,8 +63,9 @@ class Group:
         self.workers = [Worker(worker) for worker in plan.workers]
         listener = self._hear if plan.assignment.horovod_port else None
         self._record = node.record
+        consoles = node.consoles or (console,)
         self._pipes = WorkerPipes(
-            plan, loop, node.consoles or (console,), listener, self._on_first_output
+            plan, loop, consoles, listener, self._on_first_output, self._signal
         )
         self._autopsy = Autopsy(node.evidence, self._pipes, node.kernel)
         self._stop = Stop(
@@ -169,6 +170,10 @@ class Group:
     def stacks(self) -> str:
         """Return where each running worker is, as text."""
         return self._watch.stacks()
+
+    def _signal(self, local_rank: int, signum: int) -> None:
+        if self.workers[local_rank].is_running:
+            self._node.kernel.signal(self.workers[local_rank].pid, signum)
 
     def signal_all(self, signum: int) -> None:
         """Send a signal to every running worker."""
@@ -399,12 +404,14 @@ class Group:
         running = [worker for worker in self.workers if worker.is_running]
         for worker in running:
             self._node.kernel.signal_group(worker.pid, signal.SIGSTOP)
+        self._pipes.pause()
         stopped_at = self._loop.clock()
         self._node.kernel.stop_ourselves()
         # Nobody could do anything meanwhile: a grace period that has begun is no shorter for it.
         self._loop.postpone_timers(self._loop.clock() - stopped_at)
         for worker in running:
             self._node.kernel.signal_group(worker.pid, signal.SIGCONT)
+        self._pipes.resume()
         self._watch_anew()
 
     def _watch_anew(self) -> None:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from launcher.engines import slurm_client
 from launcher.events import Event, Signalled
 from launcher.exits import signal_name
-from launcher.output.console import LOW_WATER_BYTES, StreamWriter
+from launcher.output.console import LOW_WATER_BYTES
+from launcher.output.writer import StreamWriter
 from launcher.system.loop import Loop
 
 # Between two questions for the job's state: at first, and after it has been followed for a while.

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from launcher.engines import slurm_client
 from launcher.events import ChildrenChanged, Event, Signalled
 from launcher.exits import shell_code
-from launcher.output.console import StreamWriter
+from launcher.output.writer import StreamWriter
 from launcher.system.loop import Loop
 from launcher.system.processes import die_with_parent, launch_process, send_signal
 

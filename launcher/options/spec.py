@@ -155,10 +155,10 @@ class LaunchSpec(OptionTable):
         """Return which streams of a worker the terminal shows: the sum of STDOUT and STDERR.
 
         is_crowded: there are more ranks than a person can read: unless an option says what to show,
-        it is stdout of the first one here, and stderr of all.
+        it is stdout of the first one here and of the one that can ask the user, and stderr of all.
         """
         if is_crowded and self.shows_all_ranks:
-            return STDOUT | STDERR if local_rank == 0 else STDERR
+            return STDOUT | STDERR if local_rank == 0 or rank == self.stdin_rank else STDERR
         visible = self.visible_local_ranks
         if visible is not None and local_rank not in visible:
             return 0
@@ -228,6 +228,14 @@ def _check_nodes(spec: LaunchSpec) -> None:
             raise spec.error(name, "must be a port between 1 and 65535")
 
 
+_CHOOSES = "Slurm chooses the nodes and numbers them"
+
+# What goes with no --engine slurm, and why.
+_NOT_WITH_SLURM = {
+    **dict.fromkeys(("node_rank", "rdzv_endpoint", "hosts", "hostfile", "local_addr"), _CHOOSES),
+    "events": "the launchers of the nodes do not have that descriptor",
+}
+
 # Options that are Slurm's, and would be passed over in silence without it.
 _OF_SLURM = ("submit", "wait", "time", "partition", "account", "gpus_per_node")
 
@@ -250,10 +258,9 @@ def _check_slurm(spec: LaunchSpec) -> None:
             " anyway.",
             hint=hint,
         )
-    for name in ("node_rank", "rdzv_endpoint", "hosts", "hostfile", "local_addr"):
+    for name, reason in _NOT_WITH_SLURM.items():
         if getattr(spec, name) not in (None, ""):
-            hint = f"Type: {PROG} --engine slurm --nnodes {spec.nnodes} {spec.script}"
-            reason = "Slurm chooses the nodes and numbers them"
+            hint = f"Leave {spec.find_source(name)} out."
             raise _contradiction(spec, "engine", name, reason, hint)
 
 

@@ -229,6 +229,37 @@ class OptionTable(Options):
             " ${hostname} are replaced (default: `[rank] `)."
         ),
     )
+    no_tty: bool = option(
+        "--no-tty",
+        default=False,
+        group=_OUTPUT,
+        help=(
+            "Let workers write into pipes also where the launcher has a terminal; without it, they"
+            " have terminals, too."
+        ),
+    )
+    bars: str = option(
+        "--bars",
+        default="one",
+        choices=("one", "all"),
+        group=_OUTPUT,
+        help=(
+            "Progress bars on a terminal: those of `one` rank, the lowest that has any, or a line"
+            " for each of `all` ranks."
+        ),
+    )
+    stdin_rank: int = option(
+        "--stdin-rank",
+        default=0,
+        minimum=0,
+        metavar="RANK",
+        group=_OUTPUT,
+        example="1",
+        help=(
+            "The rank that reads what the launcher is given: its terminal, a pipe or a file. Others"
+            " read an empty file."
+        ),
+    )
     duplicate_stdout_filters: str = option(
         "--duplicate-stdout-filters",
         default="",

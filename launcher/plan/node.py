@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from launcher.contract.files import RunPaths
 from launcher.errors import LauncherError
+from launcher.options.option import PROG
 from launcher.options.spec import LaunchSpec
 from launcher.plan.task import Task
 from launcher.runs.folder import NO_JOB, SlurmJob, new_run_id
@@ -80,6 +81,9 @@ def look_at_node(
         local_world_size = spec.local_world_size(lambda: num_cpus, lambda: len(gpus))
     _check_open_files(local_world_size)
     nodes = _find_nodes(spec) if not tasks else None
+    if nodes is None and not tasks and spec.stdin_rank >= local_world_size:
+        hint = f"Type: {PROG} --stdin-rank {local_world_size - 1} {spec.script}"
+        raise spec.error("stdin_rank", f"must be below {local_world_size}, the world size", hint)
     job = _find_slurm_job(os.environ)
     chosen = nodes.run_id if nodes and nodes.has_id else spec.rdzv_id
     # A step of Slurm's has the same name after a requeue.

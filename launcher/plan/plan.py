@@ -73,6 +73,10 @@ class LaunchPlan(NamedTuple):
     # Signals that ask a rank to end, and whether no attempt follows whatever happens.
     stop_signals: tuple[int, ...] = ()
     is_last: bool = False
+    # Whether ranks have terminals where we have; which one reads our stdin; whose bars are shown.
+    tty: bool = True
+    stdin_rank: int = 0
+    bars: str = "one"
     # As typed: `$RANK` and the like are not replaced yet.
     script_args: tuple[str, ...] = ()
 
@@ -95,6 +99,7 @@ def make_plan(spec: LaunchSpec, assignment: Assignment, facts: NodeFacts) -> Lau
         gpus_are_chosen=bool(spec.devices),
         virtual_local_rank=spec.virtual_local_rank,
         hang_timeout_s=spec.hang_timeout,
+        stdin_rank=None if facts.tasks else spec.stdin_rank,
         # Slurm, which has started the job again, has counted that.
         past_restarts=facts.job.requeues,
     )
@@ -119,6 +124,9 @@ def make_plan(spec: LaunchSpec, assignment: Assignment, facts: NodeFacts) -> Lau
         paths=paths,
         stop_signals=spec.signals,
         is_last=assignment.attempt >= spec.max_restarts and not assignment.is_elastic,
+        tty=not spec.no_tty,
+        stdin_rank=spec.stdin_rank,
+        bars=spec.bars,
         script_args=spec.script_args,
     )
 

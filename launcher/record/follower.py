@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from launcher.errors import UsageError
-from launcher.output.console import StreamWriter
+from launcher.output.writer import StreamWriter
 from launcher.system.loop import Loop
 
 # What may wait for a reader that is slow.

@@ -213,7 +213,13 @@ class FakeConsole:
     def is_tty(self, stream: str) -> bool:
         return False
 
-    def end_live(self, rank: int) -> None:
+    def hide_live(self) -> None:
+        pass
+
+    def resize(self) -> None:
+        pass
+
+    def end_live(self, rank: int, stream: str) -> None:
         pass
 
 

@@ -36,6 +36,9 @@ OTHER_VALUES = {
     "log_line_prefix_template": "${rank}: ",
     "duplicate_stdout_filters": "a,b",
     "duplicate_stderr_filters": "c",
+    "no_tty": "1",
+    "bars": "all",
+    "stdin_rank": "1",
     "restart_backoff": "2.5",
     "restart_limit": "3/600",
     "no_restart_codes": "2,64-78",
@@ -300,6 +303,38 @@ def test_contradictions_name_both_sides_and_what_to_type(argv, named):
     assert error.message.startswith(f"{named} contradict each other: ")
     assert error.hint.startswith("Type: python -m launcher ")
     assert error.hint.endswith(" train.py")
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["--engine", "slurm", "--node-rank", "0"], "--engine slurm and --node-rank 0"),
+        (["--engine", "slurm", "--hosts", "a,b"], "--engine slurm and --hosts a,b"),
+        (["--engine", "slurm", "--events", "3"], "--engine slurm and --events 3"),
+    ],
+)
+def test_slurm_decides_what_then_need_not_be_typed(argv, named):
+    error = refused(*argv)
+    assert error.message.startswith(f"{named} contradict each other: ")
+    assert error.hint == f"Leave {argv[2]} out."
+
+
+@pytest.mark.parametrize(
+    ("argv", "words", "typed"),
+    [
+        (["--submit"], "--submit is for --engine slurm", "--engine slurm --submit"),
+        (["--time", "5"], "--time 5 is for --engine slurm", "--engine slurm --time 5"),
+        (
+            ["--engine", "slurm", "--wait"],
+            "--wait is for --submit",
+            "--engine slurm --submit --wait",
+        ),
+    ],
+)
+def test_what_is_slurms_is_not_passed_over_without_it(argv, words, typed):
+    error = refused(*argv)
+    assert error.message.startswith(words)
+    assert f"{typed} train.py" in error.hint
 
 
 def test_a_contradiction_with_a_variable_names_the_variable():

@@ -76,7 +76,7 @@ class FakeConsole:
     def is_tty(self, stream: str) -> bool:
         return False
 
-    def end_live(self, rank: int) -> None:
+    def end_live(self, rank: int, stream: str) -> None:
         pass
 
 
