@@ -118,6 +118,9 @@ class Keyboard:
     def _read(self) -> None:
         if self._is_closed:
             return  # since this turn of the loop began
+        if self._has_ended():
+            self._loop.unwatch(self._fd)  # what is typed now is for the shell
+            return
         if not is_in_foreground(0):
             self._step_back()
             return
@@ -134,6 +137,12 @@ class Keyboard:
         if not keys:
             keys = self._end_of_input()
         self._pass_on(keys)
+
+    def _has_ended(self) -> bool:
+        """Tell whether nobody can read from the rank's terminal any more."""
+        poller = select.poll()
+        poller.register(self.master, 0)
+        return bool(poller.poll(0))
 
     def _step_back(self) -> None:
         self._loop.unwatch(self._fd)
