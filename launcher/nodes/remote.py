@@ -28,7 +28,7 @@ from launcher.nodes.wire import Credentials, Moved, Refusal
 from launcher.plan.nodes import Node, NodeGroup
 from launcher.ranks import Assignment, Place
 from launcher.system.loop import Loop
-from launcher.system.network import Lookup, find_interface, reserve_port, resolve
+from launcher.system.network import Lookup, check_name, find_interface, reserve_port, resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +55,9 @@ _SURE_S = 1.0
 
 _LOOPBACK = ("127.", "::1")
 
+# The variable with the names that Slurm has for the nodes.
+_SLURM_NAMES = "SLURM_STEP_NODELIST"
+
 Address = tuple[Any, ...]
 
 
@@ -67,7 +70,12 @@ def open_remote(
     claim_name: Callable[[], str],
     horovod: HorovodService | None = None,
 ) -> RemoteCoordinator:
-    """Return the coordinator of the run that these nodes make up, as it was asked for."""
+    """Return the coordinator of the run that these nodes make up, as it was asked for.
+
+    RendezvousError where Slurm's name of the first node leads nowhere.
+    """
+    if group.sources.get("host") == _SLURM_NAMES:
+        check_name(group.host)  # known to all nodes, or as a rule to none: then nobody need wait
     rules = Rules(
         run_name="",
         min_nodes=group.min_nodes,
@@ -81,7 +89,7 @@ def open_remote(
         master_port=group.master_port,
         hostname=node.hostname,
     )
-    if not group.secret:
+    if not group.secret and not group.node_rank:  # one of them says it, where they have numbers
         say(
             f"the nodes of this run have no secret: whoever reaches {group.host} port {group.port}"
             " can take part (set LAUNCHER_SECRET on all nodes, or --secret-file)"

@@ -283,8 +283,6 @@ class Host:
             if running.process.poll() is None:
                 running.process.kill()
                 running.process.wait()
-            _close_pipes(running.process)
-        self._started.clear()
         ask_until(lambda: not self.processes(), _GONE_S)
         left = self.processes()
         for pid in left:
@@ -292,6 +290,10 @@ class Host:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+        for running in self._started:
+            running.finish()  # nobody is left who could write
+            _close_pipes(running.process)
+        self._started.clear()
         return left
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -171,10 +172,17 @@ def _is_idle(environ: dict[str, str]) -> bool:
 
 
 @pytest.fixture
-def start_slurm(slurm_conf: Path, start_command: Callable[..., Running]) -> Callable[..., Running]:
+def start_slurm(slurm_conf: Path, start_now: Callable[..., Running]) -> Callable[..., Running]:
     """Start a command of Slurm's in the folder of the test."""
     # Else srun says that it waits for the nodes of the test before.
     assert _is_idle({"PATH": _path(), "SLURM_CONF": str(slurm_conf)}), "a job did not end"
+
+    return start_now
+
+
+@pytest.fixture
+def start_now(slurm_conf: Path, start_command: Callable[..., Running]) -> Callable[..., Running]:
+    """The same while another job runs."""
 
     def start(*argv: str, stdin: Any = subprocess.DEVNULL, **env: str) -> Running:
         settings = {"PATH": _path(), "SLURM_CONF": str(slurm_conf), **MPI_SETTINGS}
@@ -196,6 +204,19 @@ def slurm(start_slurm: Callable[..., Running]) -> Callable[..., Any]:
         return done._replace(err="".join(line for line in lines if not _WAITS.match(line)))
 
     return run
+
+
+# So long after the end of a job, whose credentials it has revoked, Slurm takes new ones: it
+# compares whole seconds.
+_REVOKED_S = 2.0
+
+
+def restart(job_id: str, run: Callable[..., Completed]) -> None:
+    """Let a requeued job begin at once; Slurm would wait for some minutes."""
+    state = ("squeue", "--noheader", "--format=%T", f"--jobs={job_id}")
+    wait_until(lambda: run(*state).out.strip() == "PENDING", "the end of the first")
+    time.sleep(_REVOKED_S)
+    assert run("scontrol", "update", f"JobId={job_id}", "StartTime=now").code == 0
 
 
 class Job:
