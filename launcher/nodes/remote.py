@@ -41,6 +41,9 @@ _BUSY_TICK_S, _TICK_S = 0.05, 0.25
 # which a silent coordinator is lost, and another node may ask for it.
 _FAREWELL_S = 3.0
 
+# How long the report of a failed run waits, so that it is the last on the screen.
+_LAST_WORD_S = 0.5
+
 # A successor tells those who look at the endpoint where the run goes on.
 _RELOCATE_S = 1.0
 
@@ -223,7 +226,23 @@ class RemoteCoordinator:
         self.begin_to_settle(outcome)
         while not self.is_settled:
             turn()
-        return self.settled_verdict()
+        verdict = self.settled_verdict()
+        if verdict.report is not None and verdict.action != "restart" and not verdict.reporter:
+            self._let_others_speak(turn)
+        return verdict
+
+    def _let_others_speak(self, turn: Callable[[], object]) -> None:
+        """Wait a moment until the other nodes have shown their lines: the report comes last.
+
+        They go when they have; only where the coordinator is here is that known.
+        """
+        ends_at = self._loop.clock() + _LAST_WORD_S
+        while self._rendezvous is not None and self._rendezvous.has_listeners:
+            if self._loop.clock() >= ends_at:
+                break
+            self._loop.set_timer(_nothing, 0.05)
+            turn()
+        self._loop.cancel_timer(_nothing)
 
     def begin_to_settle(self, outcome: AttemptOutcome) -> None:
         """Tell how the attempt has ended here, unless it is decided already what follows."""

@@ -56,8 +56,8 @@ OWN = 0
 _NUM_DEPUTIES = 8
 
 # How long the others have, after a coordinator's loss, to notice it and to come to its successor:
-# heartbeats and looks at the clock are up to a second apart.
-RESUME_S = 1.5
+# heartbeats and looks at the clock are up to a second apart, and lost packets come a second later.
+RESUME_S = 3.0
 
 # A coordinator that was stopped itself has heard by then of all that are still with it. And nobody
 # is counted on for an attempt who has not been heard of for so long: heartbeats come each second.
@@ -191,6 +191,8 @@ class Rendezvous:
         self._unheard: set[int] = set()
         # Those of them whose connection broke, by the name of the member.
         self._absent: dict[str, int] = {}
+        # Whether somebody may come yet who has lost the same coordinator.
+        self._lingers = False
         # Until when nodes may come again whose connections broke, by the name of the member.
         self._expected: dict[str, float] = {}
         self._brought: Decided | None = None
@@ -218,7 +220,7 @@ class Rendezvous:
     @property
     def has_listeners(self) -> bool:
         """Whether nodes are here still, or must come again, to hear how the run has ended."""
-        return bool(self._unheard) or any(key != OWN for key in self._nodes)
+        return self._lingers or bool(self._unheard) or any(key != OWN for key in self._nodes)
 
     def waits_for(self, key: int) -> bool:
         """Tell whether a node is still needed, or still to hear something."""
@@ -316,9 +318,11 @@ class Rendezvous:
                 self._losses.count_missing([node.rank for _, node in self._active()], now)
             if waited_s >= _SETTLE_S and not self._signum:
                 self._unsettled.clear()
-        elif self._unheard and now - self._since >= _FAREWELL_S:
-            self._unheard.clear()
-            self._part()
+        elif self._phase == "over" and now - self._since >= _FAREWELL_S:
+            self._lingers = False
+            if self._unheard:
+                self._unheard.clear()
+                self._part()
         self._decide_if_known(now)
 
     def _look_at_clock(self, now: float) -> None:
@@ -885,6 +889,7 @@ class Rendezvous:
             self._dismiss(now)
             return
         self._phase, self._end = "over", decided
+        self._lingers = self._is_successor and self._losses.has_missing
         for key, node in self._active():
             if key not in self._knowing:
                 told = decided._replace(generation=node.generation, is_reporter=not is_shown)

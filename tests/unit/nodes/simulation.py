@@ -131,6 +131,8 @@ class World:
 
     def break_connections(self, one: Host, other: Host) -> None:
         """Reset what connects two hosts, as a firewall can that forgets what it has seen."""
+        if one.is_down or other.is_down:
+            return
         for supervisor in self.supervisors:
             for link in list(supervisor.links):
                 if link.peer and {link.host, link.peer.host} == {one, other}:
