@@ -76,7 +76,7 @@ print(os.environ["TORCHELASTIC_RUN_ID"], os.environ["WORLD_SIZE"])
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     step = f"{' '.join(PER_NODE)} --overlap {' '.join(LAUNCHER)} --nproc-per-node 2 {script(text)}"
-    both = f"{step} a & {step} b & wait %1 && wait %2"
+    both = f"{step} a & first=$!; {step} b && wait $first"
     done = slurm("salloc", "-w", ",".join(NODES[:2]), "bash", "-c", both)
     assert done.code == 0, done.err
     words = [line.split()[1:] for line in done.lines]
