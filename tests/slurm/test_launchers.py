@@ -145,8 +145,10 @@ def test_what_slurm_sends_to_all_launchers_comes_to_each_rank_once_and_leaves_ti
     wait_until(lambda: len(list(tmp_path.glob("ready_*"))) == 4, "four ranks")
     slurm("scancel", "--signal=USR1", "--name=save")
     wait_until(lambda: len(list(tmp_path.glob("warned_*"))) == 4, "the warning")
-    slurm("scancel", "--name=save")
-    running.finish()
+    # Twice within milliseconds: so Slurm does at a time limit.
+    slurm("sh", "-c", "scancel --signal=TERM --name=save & scancel --signal=TERM --name=save; wait")
+    done = running.finish()
+    assert done.code == 0, done.err
     assert [path.read_text() for path in tmp_path.glob("warned_*")] == ["once"] * 4
     assert [path.read_text() for path in tmp_path.glob("got_*")] == ["SIGTERM\n"] * 4
     assert len(list(tmp_path.glob("saved_*"))) == 4, running.err
