@@ -40,15 +40,19 @@ All options:                python -m launcher --help
 def main(argv: list[str] | None = None) -> int:
     """Run the command with these arguments, or the process's own; return its exit code."""
     arguments = sys.argv[1:] if argv is None else argv
-    alone = proxy.GoOn()
-    if proxy.may_be_rank(os.environ):
-        try:
-            met = proxy.meet(os.environ, len(arguments))
-        except proxy.GoOn as answer:
-            alone = answer
-        else:
-            return met if isinstance(met, int) else _lead(met, arguments)
-    return _run_safely(lambda: _run(arguments, alone))
+    if proxy.may_be_rank(os.environ) and not proxy.is_alone_here(os.environ):
+        return _meet(arguments)
+    return _run_safely(lambda: _run(arguments))
+
+
+def _meet(arguments: list[str]) -> int:
+    """Be one of the ranks that an engine has started on this host, or their supervisor."""
+    try:
+        met = proxy.meet(os.environ, len(arguments))
+    except proxy.GoOn as answer:
+        alone = answer
+        return _run_safely(lambda: _run(arguments, alone))
+    return met if isinstance(met, int) else _lead(met, arguments)
 
 
 def _lead(founder: proxy.Founder, arguments: list[str]) -> int:
@@ -82,8 +86,11 @@ def _run_safely(action: Callable[[], int | Callable[[], int]]) -> int:
     return code_or_rank()  # outside of the handlers above: what the script raises is its own
 
 
-def _run(argv: list[str], alone: proxy.GoOn) -> int | Callable[[], int]:
-    """Return the exit code; or, where this process is to be a rank itself, what runs the script."""
+def _run(argv: list[str], alone: proxy.GoOn | None = None) -> int | Callable[[], int]:
+    """Return the exit code; or, where this process is to be a rank, what sees to that.
+
+    alone: why it is to be one itself, where it has met the others of this host.
+    """
     spec = _read(argv)
     if isinstance(spec, int):
         return spec
@@ -98,15 +105,19 @@ def _run(argv: list[str], alone: proxy.GoOn) -> int | Callable[[], int]:
     if place.starter != "none":
         from launcher.attached import engine, in_place
 
-        if engine.is_rank(spec, place):  # also the only rank of `mpirun -np 1 ... --backend mpi`
-            return _become_rank(spec, place, alone)
+        if engine.is_rank(spec, place):
+            if alone is None and proxy.may_be_rank(os.environ):
+                return lambda: _meet(argv)
+            return _become_rank(
+                spec, place, alone or proxy.GoOn()
+            )  # also `mpirun -np 1 ... --backend mpi`
         in_place.end_with_engine(is_rank=False)
         in_place.take_all_cpus(os.environ)
     elif os.environ.get("LOCAL_RANK"):
         from launcher.attached import engine
 
         if engine.is_rank_of_service(spec, os.environ):
-            return _become_rank(spec, detect(os.environ), alone)
+            return _become_rank(spec, detect(os.environ), proxy.GoOn())
     if spec.start == "in-place":
         raise spec.error("start", "is for processes that mpirun or srun has started as ranks")
     check_python(spec, os.environ)

@@ -33,6 +33,12 @@ _RANK_VARIABLES = {
     "SLURM_PROCID": "SLURM_STEP_NUM_TASKS",
 }
 
+# How many of them are on this host. Slurm's is a list for all hosts: `1(x3)`, say.
+_LOCAL_SIZES = (
+    *("OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"),
+    "SLURM_STEP_TASKS_PER_NODE",
+)
+
 # The processes of engines that start ranks on a host, by the names that the kernel shows. All
 # ranks of one host have one of them above themselves.
 DAEMONS = frozenset(
@@ -122,6 +128,17 @@ def may_be_rank(environ: Mapping[str, str]) -> bool:
     return any(
         environ.get(rank) and environ.get(size, "1") != "1"
         for rank, size in _RANK_VARIABLES.items()
+    )
+
+
+def is_alone_here(environ: Mapping[str, str]) -> bool:
+    """Tell whether an engine has started one process on this host: there is nobody to meet.
+
+    It may be the launcher of a node, which is decided by its options, before it is a rank.
+    """
+    counts = [environ[name] for name in _LOCAL_SIZES if environ.get(name)]
+    return bool(counts) and all(
+        count.partition("(")[0] == "1" and "," not in count for count in counts
     )
 
 

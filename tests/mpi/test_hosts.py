@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import kill_leftovers, wait_until
 from tests.engines import needs_mpirun
-from tests.mpi.conftest import GONE_S
+from tests.mpi.conftest import GONE_S, without_warning
 
 pytestmark = needs_mpirun
 
@@ -64,11 +64,6 @@ def on_hosts(start_on_hosts: Any) -> Callable[..., Any]:
     return lambda *args, **how: start_on_hosts(*args, **how).finish(120.0)
 
 
-def _without_warning(text: str) -> str:
-    """Return what mpirun has printed without its word that a child was quicker than itself."""
-    return "\n".join(line for line in text.splitlines() if "plm:rsh: Warning" not in line)
-
-
 @pytest.mark.parametrize(
     ("hosts", "flags", "nodes"),
     [
@@ -83,7 +78,7 @@ def test_each_rank_knows_its_node_and_how_many_there_are(
     on_hosts: Any, said: Any, hosts: str, flags: tuple[str, ...], nodes: str
 ) -> None:
     done = on_hosts(hosts, SAY_NODE, *flags)
-    assert (done.code, _without_warning(done.err)) == (0, "")
+    assert (done.code, without_warning(done.err)) == (0, "")
     assert said() == [f"h{int(node) + 1} {node} {node} 2" for node in nodes]
 
 
@@ -92,7 +87,7 @@ def test_without_mpi4py_no_number_is_given_rather_than_a_wrong_one(
 ) -> None:
     path = f"PYTHONPATH={without_mpi4py['PYTHONPATH']}"
     done = on_hosts("h1:2,h2:2", SAY_NODE, "-x", "MASTER_ADDR=127.0.0.1", "-x", path)
-    assert (done.code, _without_warning(done.err)) == (0, "")
+    assert (done.code, without_warning(done.err)) == (0, "")
     assert said() == [f"{host} - - -" for host in ("h1", "h1", "h2", "h2")]
 
 
@@ -109,7 +104,7 @@ def test_an_address_of_the_users_is_kept_and_all_derive_the_same_port(
 ) -> None:
     more = [] if has_mpi4py else ["-x", f"PYTHONPATH={without_mpi4py['PYTHONPATH']}"]
     done = on_hosts("h1:2,h2:2", SAY_MASTER, "-x", "MASTER_ADDR=127.0.0.1", *more)
-    assert (done.code, _without_warning(done.err)) == (0, "")
+    assert (done.code, without_warning(done.err)) == (0, "")
     addresses, ports = zip(*(line.split() for line in said()), strict=True)
     assert set(addresses) == {"127.0.0.1"}
     assert ports[0].isdigit() and set(ports) == {ports[0]}

@@ -59,6 +59,26 @@ def test_who_may_be_a_rank_is_told_from_variables(environ: dict[str, str], expec
     assert proxy.may_be_rank(environ) == expected
 
 
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, True),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, False),
+        ({"MPI_LOCALNRANKS": "1"}, True),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x3)"}, True),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x3),2"}, False),
+        ({"SLURM_STEP_TASKS_PER_NODE": "2,1"}, False),
+        # Of mpirun's daemons in a job of Slurm's, and of its ranks.
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, False),
+        ({"PMI_RANK": "1", "PMI_SIZE": "2"}, False),
+    ],
+)
+def test_a_process_that_is_alone_on_its_host_has_nobody_to_meet(
+    environ: dict[str, str], expected: bool
+) -> None:
+    assert proxy.is_alone_here(environ) == expected
+
+
 def processes(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """Let these be the processes above this one, the nearest first; with the numbers from 100."""
 
