@@ -87,8 +87,12 @@ def _run(argv: list[str], alone: proxy.GoOn) -> int | Callable[[], int]:
     spec = _read(argv)
     if isinstance(spec, int):
         return spec
+    if spec.engine == "slurm":
+        return _hand_to_slurm(spec)
+    if spec.engine == "mpi":
+        return _hand_to_mpirun(spec)
     from launcher.plan.program import check_python
-    from launcher.starters.detect import detect_engine
+    from launcher.starters.detect import detect, detect_engine
 
     place = detect_engine(os.environ)
     if place.starter != "none":
@@ -97,6 +101,12 @@ def _run(argv: list[str], alone: proxy.GoOn) -> int | Callable[[], int]:
         if engine.is_rank(spec, place):  # also the only rank of `mpirun -np 1 ... --backend mpi`
             return _become_rank(spec, place, alone)
         in_place.end_with_engine(is_rank=False)
+        in_place.take_all_cpus(os.environ)
+    elif os.environ.get("LOCAL_RANK"):
+        from launcher.attached import engine
+
+        if engine.is_rank_of_service(spec, os.environ):
+            return _become_rank(spec, detect(os.environ), alone)
     if spec.start == "in-place":
         raise spec.error("start", "is for processes that mpirun or srun has started as ranks")
     check_python(spec, os.environ)
@@ -108,6 +118,8 @@ def _run_for(crew: Crew, argv: list[str], server: ServerProcess | None) -> int:
     spec = _read(argv)
     if isinstance(spec, int):
         return spec
+    if spec.engine == "slurm":
+        return _hand_to_slurm(spec)
     from launcher.attached import engine, host
     from launcher.plan.program import check_python, starts_warm
     from launcher.starters.detect import detect_engine
@@ -120,7 +132,7 @@ def _run_for(crew: Crew, argv: list[str], server: ServerProcess | None) -> int:
     from launcher import supervisor  # meanwhile, the others come
 
     try:
-        spec, together = host.assemble(crew, spec, place, _say)
+        spec, together = host.assemble(crew, spec, place, _ignore if spec.quiet else _say)
     except host.Apart as apart:
         engine.check_horovod(spec, place, os.environ)
         crew.send_away(str(apart), host.find_free_port(), host.find_common_port(crew, place))
@@ -132,6 +144,25 @@ def _run_for(crew: Crew, argv: list[str], server: ServerProcess | None) -> int:
         server.close()  # a child that nobody knows would be taken for what a rank has left behind
         server = None
     return _end(crew, supervisor.launch(spec, server, together))
+
+
+def _hand_to_slurm(spec: LaunchSpec) -> int:
+    from launcher.engines import slurm
+
+    if spec.dry_run:
+        _print(slurm.dry_run(spec, os.environ) + "\n")
+        return 0
+    return slurm.start(spec, os.environ, _say, _print)
+
+
+def _hand_to_mpirun(spec: LaunchSpec) -> int:
+    from launcher.engines import mpi
+
+    if spec.dry_run:
+        _print(mpi.dry_run(spec, os.environ) + "\n")
+        return 0
+    _heed_sigterm()
+    return mpi.launch(spec, os.environ, _say)
 
 
 def _end(crew: Crew, result: LaunchResult) -> int:
@@ -146,7 +177,7 @@ def _become_rank(spec: LaunchSpec, place: Place, alone: proxy.GoOn) -> int | Cal
     if spec.dry_run:
         _print(in_place.dry_run(spec, place, os.environ) + "\n")
         return 0
-    if place.local_rank == 0 and alone.reason:
+    if place.local_rank == 0 and alone.reason and not spec.quiet:
         _say(f"each rank runs in the process that its engine has started: {alone.reason}")
     in_place.end_with_engine(is_rank=True)
     return in_place.become_rank(spec, place, alone.port)
@@ -202,6 +233,10 @@ def _supervise(spec: LaunchSpec) -> int:
 
         _print(dry_run(spec) + "\n")
         return 0
+    if spec.events is not None:
+        from launcher.record.follower import keep_for_ourselves
+
+        keep_for_ourselves(spec.events)
     with _early_server(starts_warm(spec)) as server:
         from launcher.supervisor import launch  # meanwhile, the server's interpreter starts
 
@@ -259,6 +294,10 @@ def _print(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if not isinstance(error, BrokenPipeError):
             raise LauncherError(f"The output cannot be written: {error.strerror}.") from None
+
+
+def _ignore(text: str) -> None:
+    """Say nothing, for --quiet."""
 
 
 def _say(text: str) -> None:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 from launcher.attempt.group import Group
 from launcher.attempt.node import NodeServices
+from launcher.attempt.sampling import Sampling
 from launcher.attempt.stop import FORWARDED_SIGNALS, Kernel, StopRequest
 from launcher.attempt.waiting import Lobby, WaitingRoom
 from launcher.contract.error_file import encode_as_torch
@@ -29,9 +30,10 @@ from launcher.nodes.restart import RestartPolicy, Verdict
 from launcher.options.spec import LaunchSpec
 from launcher.output.console import Console
 from launcher.plan.node import NodeFacts, look_at_member, look_at_node
-from launcher.plan.plan import LaunchPlan, make_plan
+from launcher.plan.plan import LaunchPlan, choice_note, make_plan
 from launcher.plan.program import horovod_use, starts_warm
 from launcher.ranks import Assignment, format_ranks, make_places
+from launcher.record.record import Record
 from launcher.runs import folder as run_folder
 from launcher.start.server import ServerProcess
 from launcher.start.spawn import SpawnStarter
@@ -43,6 +45,7 @@ from launcher.system.files import write_in_place, write_whole
 from launcher.system.keeper import Keeper
 from launcher.system.loop import Loop
 from launcher.system.machine import visible_gpus
+from launcher.system.parent import watch_parent
 from launcher.system.processes import (
     allow_open_files,
     become_subreaper,
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
     from launcher.attached.host import Together
     from launcher.horovod.service import HorovodService
     from launcher.nodes.remote import RemoteCoordinator
+    from launcher.record.follower import Follower
 
 # Taken over besides the signals that stop: the forwarded ones, and Ctrl-Z.
 _OTHER_SIGNALS = (*FORWARDED_SIGNALS, signal.SIGTSTP)
@@ -71,15 +75,17 @@ def launch(
     Must be called in the main thread of a process of its own: it takes over signals,
     children and the standard streams.
     """
-    _prepare_process()
+    parent = _prepare_process(spec)
     facts = _look(spec, together, server.mark if server else "")
-    folder = run_folder.RunFolder(spec.run_dir, spec.log_dir, facts.run_id)
+    folder = run_folder.RunFolder(spec.run_dir, spec.log_dir, facts.run_id, facts.job)
     if facts.nodes is None:
         folder.claim()
     with _open_services(spec, facts, together) as (node, control):
         coordinator = _make_coordinator(spec, facts, folder, together, node)
         node = node._replace(peers=coordinator.peers)
         control.join(coordinator.peers)
+        if parent:
+            watch_parent(parent, node.loop, node.console.say)
         for note in filter(None, _notes(spec, facts)):
             node.console.say(note)
         starter = _make_starter(spec, facts, node, server)
@@ -94,15 +100,19 @@ def launch(
                 facts = _take_folder(facts, folder, assignment, node.console)
                 plan = make_plan(spec, assignment, facts)
                 _open_attempt(plan, starter, spec)
+                if num_attempts == 0:
+                    _tell_choice(plan, spec, facts, node.console)
+                node.record.begin_attempt(plan, spec, facts)
                 control.run_id, control.group = facts.run_id, WaitingRoom(plan, starter, node)
                 starter = control.group.wait(verdict.delay_s)
                 if node.stop_request.signum is not None:
                     break
                 with Group(plan, starter, node, coordinator.elastic) as control.group:
                     verdict = coordinator.settle(control.group.run(), control.group.turn)
-                    verdict = _announce(verdict, facts, node.console)
+                    verdict = _announce(verdict, facts, node)
                 _tell_survivors(control.group.outcome(), node.console)
                 num_attempts = assignment.attempt + 1
+            _show_summary(node)
         finally:
             starter.close()
             coordinator.close()
@@ -110,7 +120,7 @@ def launch(
             # A signal came before the next attempt had begun: this one was stopped, not failed.
             verdict = Verdict("give_up", exit_code=128 + node.stop_request.signum)
         result = _make_result(verdict, num_attempts, facts)
-        _leave_results(result, facts)
+        _leave_results(result, facts, spec, node)
         return result
 
 
@@ -141,15 +151,24 @@ def _is_warm(spec: LaunchSpec, facts: NodeFacts) -> bool:
     return starts_warm(spec, len(facts.tasks) or None)
 
 
-def _prepare_process() -> None:
+def _prepare_process(spec: LaunchSpec) -> int:
+    """Make this process what a supervisor has to be; return the one whose end ends the run, or 0.
+
+    Without --die-with-parent, the kernel sees to that where a process has asked for it.
+    """
     fill_standard_descriptors()
     parent = os.environ.pop("LAUNCHER_PARENT_PID", "")
-    if parent.isdigit() and not die_with_parent(signal.SIGTERM, int(parent)):
-        raise LauncherError("The process that asked for this launch has ended.")
+    if spec.die_with_parent:
+        above = int(parent) if parent.isdigit() else os.getppid()
+    else:
+        above = 0
+        if parent.isdigit() and not die_with_parent(signal.SIGTERM, int(parent)):
+            raise LauncherError("The process that asked for this launch has ended.")
     become_subreaper()
     allow_open_files(for_children=False)
     keep_freed_memory()
     sys.setswitchinterval(1.0)  # one thread: no need to ask for the lock 200 times a second
+    return above
 
 
 @contextmanager
@@ -162,30 +181,56 @@ def _open_services(
         Keeper(facts.mark) as keeper,
         Evidence() as evidence,
     ):
-        consoles = _make_consoles(loop, facts)
+        consoles = _make_consoles(loop, facts, spec)
         console, crew = consoles[0], together.crew if together else None
         if crew is not None:
             crew.open(loop)
+        record = Record(loop, _make_follower(spec, loop))
         try:
             with ControlSocket(loop, facts, spec) as control:
-                request = StopRequest(console.say)
-                services = (loop, console, keeper, evidence, request, Kernel())
-                yield NodeServices(*services, crew, consoles), control
+                in_slurm = bool(facts.environ.get("SLURM_JOB_ID"))
+                request = StopRequest(console.say, comes_twice=in_slurm)
+                services = (loop, console, keeper, evidence, request, Kernel(), record)
+                sampling = Sampling(loop, console, facts.hostname, has_summary=spec.stats)
+                control.consoles, control.sampling = consoles, sampling
+                yield NodeServices(*services, crew, consoles, sampling=sampling), control
+                sampling.close()
+        except LauncherError as error:
+            record.end(LaunchResult(error.exit_code, error=error), None)
+            raise
         finally:
+            record.close()
             for each in consoles:
                 each.close()
 
 
-def _make_consoles(loop: Loop, facts: NodeFacts) -> tuple[Console, ...]:
+def _make_follower(spec: LaunchSpec, loop: Loop) -> Follower | None:
+    if spec.events is None:
+        return None
+    from launcher.record.follower import Follower
+
+    return Follower(spec.events, loop)
+
+
+def _make_consoles(loop: Loop, facts: NodeFacts, spec: LaunchSpec) -> tuple[Console, ...]:
     """Make the console of each worker: ours for all, or those of an engine's processes.
 
     Of these, that of the first local rank has our own words, too.
     """
     if not facts.tasks:
-        return (Console(loop, facts.environ),)
-    return tuple(
-        Console(loop, facts.environ, task.streams[1:], is_plain=True) for task in facts.tasks
-    )
+        console = Console(loop, facts.environ)
+        if spec.fold:
+            from launcher.output.fold import Fold
+
+            console.fold = Fold(loop, console.show, facts.local_world_size)
+        consoles: tuple[Console, ...] = (console,)
+    else:
+        consoles = tuple(
+            Console(loop, facts.environ, task.streams[1:], is_plain=True) for task in facts.tasks
+        )
+    for each in consoles:
+        each.is_quiet, each.has_timestamps = spec.quiet, spec.timestamps
+    return consoles
 
 
 def _make_coordinator(
@@ -200,12 +245,16 @@ def _make_coordinator(
         return _make_local(spec, facts, folder.paths, together, node.loop)
     from launcher.nodes.remote import open_remote
 
+    def tell(text: str) -> None:
+        node.console.say(text)
+        node.record.note("nodes", text=text)
+
     return open_remote(
         facts.nodes,
         look_at_member(spec, facts),
         _make_policy(spec),
         node.loop,
-        node.console.say,
+        tell,
         folder.claim,
         _make_horovod(spec, facts, node.loop),
     )
@@ -262,10 +311,18 @@ def _open_attempt(plan: LaunchPlan, starter: Starter, spec: LaunchSpec) -> None:
         starter.open(plan.workers[0], spec.preload, forced=spec.start == "warm")
 
 
+def _tell_choice(plan: LaunchPlan, spec: LaunchSpec, facts: NodeFacts, console: Console) -> None:
+    """Say which ranks the terminal does not show, where that may surprise."""
+    note = choice_note(spec, plan, is_terminal=facts.is_terminal)
+    if note:
+        console.say(note)
+
+
 def _notes(spec: LaunchSpec, facts: NodeFacts) -> tuple[str, ...]:
-    """Say which options do not go with this machine: a text for each, or ""."""
+    """Say what was decided, and which options do not go with this machine: texts, or ""."""
     gpus = visible_gpus({}) if spec.devices else ()
-    return spec.filter_note(facts.local_world_size), spec.devices_note(gpus)
+    of_nodes = facts.nodes.note if facts.nodes else ""
+    return of_nodes, spec.filter_note(facts.local_world_size), spec.devices_note(gpus)
 
 
 def _make_starter(
@@ -295,9 +352,10 @@ def _take_folder(
     return facts._replace(paths=folder.paths._replace(world_size=assignment.world_size))
 
 
-def _announce(verdict: Verdict, facts: NodeFacts, console: Console) -> Verdict:
+def _announce(verdict: Verdict, facts: NodeFacts, node: NodeServices) -> Verdict:
     """Say how a failed attempt ended. The report comes at once, before slow workers have ended."""
-    report = verdict.report
+    report, console = verdict.report, node.console
+    node.record.note_verdict(verdict)
     if report is None:
         if verdict.action == "restart":
             console.say(verdict.reason)
@@ -331,6 +389,13 @@ def _tell_platform(report: FailureReport, facts: NodeFacts, console: Console) ->
         console.say(f"cannot write TORCHELASTIC_ERROR_FILE={path}: {problem}")
 
 
+def _show_summary(node: NodeServices) -> None:
+    """Print what the ranks have used, if that is wanted."""
+    summary = node.sampling.summary() if node.sampling else ""
+    if summary:
+        node.console.print_err(f"{summary}\n")
+
+
 def _tell_survivors(outcome: AttemptOutcome, console: Console) -> None:
     alive = [worker for worker in outcome.workers if worker.returncode is None and worker.pid]
     if alive:
@@ -351,10 +416,24 @@ def _make_result(verdict: Verdict, num_attempts: int, facts: NodeFacts) -> Launc
     )
 
 
-def _leave_results(result: LaunchResult, facts: NodeFacts) -> None:
-    """Tidy the run's folder, and tell the process that asked for this launch how it ended."""
+def _leave_results(
+    result: LaunchResult, facts: NodeFacts, spec: LaunchSpec, node: NodeServices
+) -> None:
+    """Leave the run's folder as it stays, and tell who wants to know how the run has ended."""
     if facts.paths is not None:
         run_folder.tidy(facts.paths, result.attempts)
+    node.record.end(result, node.stop_request.signum)
     wanted = facts.environ.get("LAUNCHER_RESULT_FILE")
     if wanted:
         write_whole(wanted, result.to_json())
+    if facts.paths is None or node.record.node != 0:  # where nodes share the folder, one does it
+        return
+    if spec.keep:
+        from launcher.runs.keep import remove_old
+
+        remove_old(os.path.dirname(facts.paths.run_dir), spec.keep)
+    if spec.on_end or spec.on_failure:
+        from launcher.record.notify import Notifier
+
+        notifier = Notifier(node.loop, spec.signals, node.keeper.add_session, node.console.say)
+        notifier.tell(spec, facts.paths, result)

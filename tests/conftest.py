@@ -354,12 +354,17 @@ def method(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+def run_dirs(tmp_path: Path) -> list[Path]:
+    """Return the folders of this test's runs, in the order of their names."""
+    return sorted(path for path in (tmp_path / "runs").iterdir() if not path.is_symlink())
+
+
 @pytest.fixture
 def only_run_dir(tmp_path: Path) -> Callable[[], Path]:
     """Return the folder of the only run of this test."""
 
     def find() -> Path:
-        (folder,) = (tmp_path / "runs").iterdir()
+        (folder,) = run_dirs(tmp_path)
         return folder
 
     return find
@@ -376,8 +381,18 @@ def said(tmp_path: Path) -> Callable[[], list[str]]:
 class Terminal:
     """A pseudo-terminal on which the launcher runs, in a session of its own."""
 
-    def __init__(self, start_command: Start, *args: str, **env: str) -> None:
+    def __init__(
+        self,
+        start_command: Start,
+        *args: str,
+        size: tuple[int, int] | None = None,
+        streams: Mapping[str, int] | None = None,
+        **env: str,
+    ) -> None:
+        """size: columns and rows. streams: what is not this terminal, as for `subprocess`."""
         self.master, slave = os.openpty()
+        if size is not None:
+            self.resize(*size)
 
         def take_terminal() -> None:
             import fcntl
@@ -387,15 +402,20 @@ class Terminal:
 
         self.running: Running = start_command(
             command(*args),
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
+            **{"stdin": slave, "stdout": slave, "stderr": slave, **(streams or {})},
             start_new_session=True,
             preexec_fn=take_terminal,
             env={"TERM": "xterm", **env},
         )
         os.close(slave)
         self.seen = b""
+
+    def resize(self, columns: int, rows: int) -> None:
+        import fcntl
+        import struct
+        import termios
+
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
 
     def read(self) -> bytes:
         assert select.select([self.master], [], [], TIMEOUT_S)[0], f"silence after {self.seen!r}"

@@ -24,21 +24,27 @@ ROOMS = {
     "system": "errors events",
     "starters": "errors ranks",
     "options": "errors ranks",
-    "runs": "contract",
+    "stats": "contract diagnosis system",
+    "runs": "contract system",
     "worker": "contract errors exits ranks starters system",
     "horovod": "events ranks system",
     "diagnosis": "contract errors exits ranks system",
-    "plan": "contract errors horovod options ranks runs system",
-    "output": "plan system",
+    "plan": "contract errors horovod options ranks runs starters system",
+    "output": "plan ranks system",
+    "record": (
+        "__init__ contract diagnosis errors events exits nodes options output plan runs system"
+    ),
     "nodes": "contract diagnosis errors events exits horovod plan ranks system",
+    "engines": "errors events exits options output plan runs starters system",
     "function": "diagnosis errors options plan system worker",
     "attached": "contract errors events exits options plan ranks starters system worker",
     "start": "contract errors events exits output plan system",
     "attempt": (
-        "attached contract diagnosis events exits horovod nodes output plan ranks start system"
+        "attached contract diagnosis events exits horovod nodes output plan ranks record start"
+        " stats system"
     ),
-    "ctl": "attempt errors events nodes options plan system",
-    "jobs": "__init__ errors system",
+    "ctl": ("attempt diagnosis errors events nodes options output plan ranks runs stats system"),
+    "jobs": "__init__ engines errors system",
 }
 
 # The entries, which may name anybody: what is run, the page that tells the story, the public names.
@@ -57,6 +63,7 @@ THIRD_PARTY = {
         *("launcher.attached.in_place", "launcher.worker.agreement", "launcher.worker.mpi_world")
     },
     "psutil": set(),
+    "pynvml": {"launcher.stats.gpu"},
     "cloudpickle": {"launcher.function.launch", "launcher.worker.call"},
     "shtab": {"launcher.options.arguments"},
     "yaml": {"launcher.jobs.conda"},

@@ -12,6 +12,7 @@ from launcher.options.spec import LaunchSpec
 from launcher.plan.program import horovod_use
 from launcher.ranks import Place
 from launcher.starters.detect import find_mpi_engine
+from launcher.starters.nodes import is_below_a_rank
 
 # Engines that start one process for each rank, and tell it which one it is.
 _ENGINES = {
@@ -27,14 +28,15 @@ _COUNT_FLAG = {"horovodrun": "-np"}
 
 def engine_name(place: Place) -> str:
     """Return the command that has started a process with this place."""
-    return _ENGINES[place.starter]
+    return _ENGINES.get(place.starter, "a service")
 
 
 def is_rank(spec: LaunchSpec, place: Place) -> bool:
     """Tell whether this process is to be one rank of an engine's job, and no supervisor.
 
-    Decided by how many processes the engine has started on this node. Raises EnvironmentMismatch
-    when the flags ask each of them for several workers more.
+    Decided by how many processes the engine has started on this node; one there that is asked for
+    several workers, or told of nodes, is that node's launcher. Raises EnvironmentMismatch when the
+    flags ask several processes of a node for that.
     """
     asks_for_workers = (
         spec.provenance.get("nproc_per_node", "default") != "default" and spec.nproc != 1
@@ -44,30 +46,53 @@ def is_rank(spec: LaunchSpec, place: Place) -> bool:
     if place.starter not in _ENGINES or is_alone:
         return False
     engine = _ENGINES[place.starter]
-    if not asks_for_workers:
+    if not asks_for_workers and spec.max_nodes == 1:
         return True
-    source = place.sources.get("local_world_size", "")
-    started = (
-        f"{engine} has started {place.local_world_size} processes on this node"
-        f" ({source}={place.local_world_size})"
-    )
     if place.local_world_size > 1:
-        raise EnvironmentMismatch(
-            f"{started}, and --nproc-per-node {spec.nproc_per_node} asks each of them to start"
-            f" {spec.nproc_per_node} more.",
+        raise _several_launchers(spec, place, asks_for_workers=asks_for_workers)
+    if engine == "horovodrun":
+        raise UsageError(
+            f"horovodrun has started {place.world_size} launchers, one on each node, and cannot"
+            " tell them where they meet.",
             hint=(
-                f"Type for {place.world_size} ranks: {engine} {_COUNT_FLAG.get(engine, '-n')}"
-                f" {place.world_size} python -m launcher {spec.script}, or for one launcher per"
-                f" node: {_per_node(engine)}python -m launcher --nproc-per-node"
-                f" {spec.nproc_per_node} {spec.script}"
+                f"Type: mpirun --map-by ppr:1:node python -m launcher --nproc-per-node"
+                f" {spec.nproc_per_node} {spec.script}, or for one rank per process: horovodrun -np"
+                f" RANKS python -m launcher {spec.script}"
             ),
         )
-    raise UsageError(
-        f"{engine} has started {place.world_size} launchers, one on each node, and this version"
-        " runs one node.",
+    return False
+
+
+def is_rank_of_service(spec: LaunchSpec, environ: Mapping[str, str]) -> bool:
+    """Tell whether a service has started this process as one of several ranks.
+
+    It has set the whole contract, LOCAL_RANK too, and a number of workers was not typed.
+    """
+    names = ("MASTER_ADDR", "RANK", "LOCAL_RANK", "WORLD_SIZE")
+    return (
+        spec.provenance.get("nproc_per_node", "default") == "default"
+        and all(map(environ.get, names))
+        and environ["WORLD_SIZE"].strip() != "1"
+        and not is_below_a_rank(environ)
+    )
+
+
+def _several_launchers(
+    spec: LaunchSpec, place: Place, *, asks_for_workers: bool
+) -> EnvironmentMismatch:
+    """Return the error for several processes of an engine on one node, each to be a launcher."""
+    engine = _ENGINES[place.starter]
+    per_node = f"--nproc-per-node {spec.nproc_per_node}"
+    asked = f"{per_node} asks each of them to start {spec.nproc_per_node} more"
+    if not asks_for_workers:
+        asked = f"--nnodes {spec.nnodes} is for one launcher on each"
+    return EnvironmentMismatch(
+        f"{engine} has started {place.local_world_size} processes on this node"
+        f" ({place.sources.get('local_world_size', '')}={place.local_world_size}), and {asked}.",
         hint=(
-            f"Type for one rank per process: {engine} {_COUNT_FLAG.get(engine, '-n')} RANKS python"
-            f" -m launcher {spec.script}"
+            f"Type for {place.world_size} ranks: {engine} {_COUNT_FLAG.get(engine, '-n')}"
+            f" {place.world_size} python -m launcher {spec.script}, or for one launcher per"
+            f" node: {_per_node(engine)}python -m launcher {per_node} {spec.script}"
         ),
     )
 

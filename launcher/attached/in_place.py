@@ -32,6 +32,11 @@ _WITHOUT_EFFECT = (
     *("devices", "virtual_local_rank"),
 )
 
+# What Open MPI says of the CPUs of a process: whether it is bound, and what was typed of that.
+_IS_BOUND = "OMPI_MCA_orte_bound_at_launch"
+_BINDING_IS_TYPED = ("OMPI_MCA_hwloc_base_binding_policy", "OMPI_MCA_hwloc_base_cpu_list")
+_MAPPING = "OMPI_MCA_rmaps_base_mapping_policy"
+
 
 def end_with_engine(*, is_rank: bool) -> None:
     """See to it that this process ends when the engine's process that started it is killed.
@@ -47,6 +52,21 @@ def end_with_engine(*, is_rank: bool) -> None:
     is_owner = parent is not None and parent.name in OWNERS
     if is_owner and not die_with_parent(signum, parent_pid):
         signal.raise_signal(signum)
+
+
+def take_all_cpus(environ: Mapping[str, str]) -> None:
+    """Undo mpirun's binding of a launcher to the CPUs of one rank; what was typed stays.
+
+    Open MPI binds each process unless it is told otherwise, and one of two to a core: all workers
+    of a node would share that.
+    """
+    is_typed = any(name in environ for name in _BINDING_IS_TYPED)
+    if environ.get(_IS_BOUND) != "1" or is_typed or ":pe=" in environ.get(_MAPPING, ""):
+        return
+    try:
+        os.sched_setaffinity(0, os.sched_getaffinity(os.getppid()))
+    except OSError:
+        pass  # there may be a container between mpirun and this process
 
 
 def become_rank(spec: LaunchSpec, place: Place, port: int) -> Callable[[], int]:

@@ -59,7 +59,8 @@ class Autopsy:
             return None
         worker.is_reaped = True
         self._kernel.kill_sessions([worker.pid])
-        return starter.reap(worker.pid)
+        worker.peak_kib = starter.reap(worker.pid)
+        return worker.peak_kib
 
     def _look_at(self, worker: Worker) -> WorkerOutcome:
         local_rank = worker.plan.local_rank

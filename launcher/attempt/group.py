@@ -62,7 +62,11 @@ class Group:
         self._console = console = node.console
         self.workers = [Worker(worker) for worker in plan.workers]
         listener = self._hear if plan.assignment.horovod_port else None
-        self._pipes = WorkerPipes(plan, loop, node.consoles or (console,), listener)
+        self._record = node.record
+        consoles = node.consoles or (console,)
+        self._pipes = WorkerPipes(
+            plan, loop, consoles, listener, self._on_first_output, self._signal
+        )
         self._autopsy = Autopsy(node.evidence, self._pipes, node.kernel)
         self._stop = Stop(
             self.workers, loop, node.kernel, plan.shutdown_timeout_s, self._tell_who_stays
@@ -124,6 +128,8 @@ class Group:
         Returns what is known then.
         """
         self._watch.begin()
+        if self._node.sampling:
+            self._node.sampling.begin(self.workers, self.plan)
         if self._relay:
             self._relay.begin()
         for worker in self.workers:
@@ -164,6 +170,10 @@ class Group:
     def stacks(self) -> str:
         """Return where each running worker is, as text."""
         return self._watch.stacks()
+
+    def _signal(self, local_rank: int, signum: int) -> None:
+        if self.workers[local_rank].is_running:
+            self._node.kernel.signal(self.workers[local_rank].pid, signum)
 
     def signal_all(self, signum: int) -> None:
         """Send a signal to every running worker."""
@@ -213,6 +223,8 @@ class Group:
     def _cancel_timers(self) -> None:
         self._stop.end()
         self._watch.end()
+        if self._node.sampling:
+            self._node.sampling.end()
         if self._sweep:
             self._sweep.end()
         if self._relay:
@@ -231,7 +243,8 @@ class Group:
             if worker.returncode is None:
                 self._starter.forget(worker.pid)
             elif worker.pid and not worker.is_reaped:
-                self._starter.reap(worker.pid)
+                worker.peak_kib = self._starter.reap(worker.pid)
+            self._record.note_peak(worker.plan.rank, worker.peak_kib)
 
     def _start(self, worker: Worker) -> None:
         try:
@@ -275,6 +288,9 @@ class Group:
     def _on_start(self, event: Started) -> None:
         worker = self.workers[event.local_rank]
         worker.pid = event.pid
+        self._record.note_start(worker.plan, event.pid)
+        if self._pipes.seconds_since_output(event.local_rank) is not None:
+            self._record.note_output(worker.plan.rank)  # read before the news of its start
         self._node.keeper.add_session(event.pid)
         if self._stop.has_begun:
             self._stop.ask(worker)
@@ -290,6 +306,9 @@ class Group:
         worker.returncode = returncode
         worker.ended_at = self._loop.clock()
         worker.order = self._num_ended
+        if self._node.sampling:
+            self._node.sampling.note_end(worker)
+        self._record.note_exit(worker.plan, worker.pid, returncode)
         signum = worker.told_within(self.plan.shutdown_timeout_s, self._loop.clock())
         if signum is not None and worker.asked_to_stop_at is None:
             worker.asked_to_stop_at = worker.told_at
@@ -385,12 +404,14 @@ class Group:
         running = [worker for worker in self.workers if worker.is_running]
         for worker in running:
             self._node.kernel.signal_group(worker.pid, signal.SIGSTOP)
+        self._pipes.pause()
         stopped_at = self._loop.clock()
         self._node.kernel.stop_ourselves()
         # Nobody could do anything meanwhile: a grace period that has begun is no shorter for it.
         self._loop.postpone_timers(self._loop.clock() - stopped_at)
         for worker in running:
             self._node.kernel.signal_group(worker.pid, signal.SIGCONT)
+        self._pipes.resume()
         self._watch_anew()
 
     def _watch_anew(self) -> None:
@@ -423,8 +444,14 @@ class Group:
         if stream == "err" and not self._stop.has_begun:
             self._watch.hear(local_rank, data)
 
+    def _on_first_output(self, local_rank: int) -> None:
+        worker = self.workers[local_rank]
+        if worker.pid:
+            self._record.note_output(worker.plan.rank)
+
     def _on_hang(self, hang: Hang) -> None:
         self._hang = hang
+        self._record.note("hang", attempt=self.plan.attempt, summary=hang.summary())
         self._is_understood = True
         if self._node.peers:
             self._node.peers.report_failure(is_hang=True)

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from launcher.attached.crew import Crew
+from launcher.attempt.sampling import Sampling
 from launcher.attempt.stop import Kernel, StopRequest
 from launcher.diagnosis.evidence import Evidence
 from launcher.events import Event
 from launcher.output.console import Console
+from launcher.record.record import Record
 from launcher.start.starter import Starter
 from launcher.system.keeper import Keeper
 from launcher.system.loop import Loop
@@ -29,11 +31,14 @@ class NodeServices(NamedTuple):
     # The signal that asks to stop, in whichever attempt or pause it comes.
     stop_request: StopRequest
     kernel: Kernel
+    record: Record
     # What an engine has started here, and a console for each; without one, ours is for all.
     crew: Crew | None = None
     consoles: tuple[Console, ...] = ()
     # The other nodes of the run, which are to know at once what concerns them; None without any.
     peers: RemoteCoordinator | None = None
+    # Looks now and then at what the workers use.
+    sampling: Sampling | None = None
 
     def known_pids(self, starter: Starter) -> set[int]:
         """Return our own children that are no orphans; workers come on top."""

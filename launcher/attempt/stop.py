@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Collection, Sequence
 
 from launcher.attempt.worker import Worker
@@ -30,6 +31,10 @@ GIVE_UP_S = 5.0
 
 # How long what a worker has left behind may take to end after SIGTERM.
 SWEEP_GRACE_S = 0.5
+
+
+# At a time limit, Slurm sends SIGTERM twice, some milliseconds apart.
+_TWICE_S = 1.0
 
 
 class Kernel:
@@ -78,16 +83,34 @@ def _reap(pid: int) -> None:
 class StopRequest:
     """The signal that asks a launch to stop, in whichever attempt or pause it comes."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        say: Callable[[str], None],
+        *,
+        comes_twice: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """comes_twice: whoever sends SIGTERM sends it twice, and means it once."""
         self._say = say
+        self._comes_twice = comes_twice
+        self._clock = clock
         self.signum: int | None = None
+        # When the first signal has come to this process.
+        self._came_at: float | None = None
 
     def note(self, signum: int) -> bool:
-        """Take a signal down; returns whether it was the first, which asks: the second forces."""
-        if self.signum is not None:
-            return False
-        self.signum = signum
-        self._say(f"received {signal_name(signum)}; stopping, a second one forces")
+        """Take a signal down; returns whether it asks to stop: the second one forces.
+
+        Those of other nodes do not count: a scheduler sends one to each of them, and their word may
+        be here before it.
+        """
+        if self._came_at is not None:
+            is_same = self._comes_twice and signum == signal.SIGTERM
+            return is_same and self._clock() - self._came_at < _TWICE_S
+        self._came_at = self._clock()
+        if self.signum is None:
+            self.signum = signum
+            self._say(f"received {signal_name(signum)}; stopping, a second one forces")
         return True
 
     def note_elsewhere(self, signum: int, reason: str) -> bool:

@@ -38,6 +38,8 @@ class Worker:
         # Why it ended, where the kernel need not be asked.
         self.known_cause = ""
         self.is_reaped = False
+        # The most memory that it has had in use; None where that is not known.
+        self.peak_kib: int | None = None
 
     @property
     def is_running(self) -> bool:

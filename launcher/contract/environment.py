@@ -40,6 +40,7 @@ VARIABLES: dict[str, str] = {
     "LAUNCHER_RUN_DIR": "the run folder, absolute; not set when there is none",
     "LAUNCHER_BACKEND": "value of --backend",
     "LAUNCHER_ERROR_FILE": "where the worker leaves its exception for the failure report",
+    "LAUNCHER_STDIN_RANK": "the rank that reads the launcher's stdin; value of --stdin-rank",
     "LAUNCHER_RUN_MARK": "a random word by which the processes of this run are found at clean-up",
     "OMP_NUM_THREADS": (
         "usable CPUs of the node divided by LOCAL_WORLD_SIZE, at least 1; unless you set it"
@@ -154,6 +155,8 @@ class Run(NamedTuple):
     virtual_local_rank: bool = False
     # Value of --hang-timeout in seconds, 0 without.
     hang_timeout_s: float = 0.0
+    # The rank that reads the launcher's stdin; None where an engine has given each its own.
+    stdin_rank: int | None = None
     # How often the whole launch has been started again before.
     past_restarts: int = 0
 
@@ -202,6 +205,8 @@ def make_common(
     variables.update(
         LAUNCHER_RUN_ID=run.run_id, LAUNCHER_RUN_MARK=run.mark, LAUNCHER_BACKEND=run.backend
     )
+    if run.stdin_rank is not None:
+        variables["LAUNCHER_STDIN_RANK"] = str(run.stdin_rank)
     if not assignment.master_addr:
         variables[AGREE] = "1"
     if assignment.is_elastic:

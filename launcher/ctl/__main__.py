@@ -1,6 +1,9 @@
 """`python -m launcher.ctl`: look at the runs of this machine, and act on them.
 
-    ctl ps                     the runs: id, state, ranks, age, last output
+    ctl ps                     the runs: id, state, ranks, age, last output, memory, steps
+    ctl top [RUN]              what every rank uses, live
+    ctl logs [RUN]             what the ranks wrote, also of a run that has ended
+    ctl attach [RUN]           what the first terminal shows
     ctl stacks [RUN]           where every rank is
     ctl stop [RUN]             stop a run as SIGTERM would
     ctl signal NAME [RUN]      send a signal to every rank
@@ -16,11 +19,16 @@ import os
 import signal
 import socket
 import sys
+import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from launcher.ctl import messages
 from launcher.ctl.service import make_name_prefix
+from launcher.diagnosis.evidence import format_bytes
 from launcher.errors import LauncherError, UsageError
+from launcher.options.syntax import parse_console_ranks
+from launcher.ranks import format_ranks
 
 # How long a run may take to answer. Ranks that are stuck need time to say where.
 _ANSWER_S = 3.0
@@ -47,12 +55,15 @@ def main(argv: list[str] | None = None) -> int:
     options = _make_parser().parse_args(argv)
     try:
         text = _COMMANDS[options.command](options)
+        print(text, end="\n" if text else "", flush=True)
     except LauncherError as error:
         print(f"launcher.ctl: error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except BrokenPipeError:
-        return 0
-    print(text)
+        # The reader, say `head`, has gone; Python would complain at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return 0
 
 
@@ -62,11 +73,19 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("ps", help="list the runs")
+    top = commands.add_parser("top", help="show what every rank uses, live on a terminal")
+    logs = commands.add_parser("logs", help="show what the ranks wrote, in the order of time")
+    logs.add_argument("--rank", default="", metavar="N,M", help="only of these ranks, as in 0,8-15")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until the run has ended")
+    logs.add_argument("--since", default="", metavar="5m", help="only of the last 30s, 5m, 2h, 1d")
+    logs.add_argument("--grep", default="", metavar="TEXT", help="only lines that contain TEXT")
+    logs.add_argument("--run-dir", default="runs", metavar="DIR", help="where ended runs are")
+    attach = commands.add_parser("attach", help="show what the first terminal shows")
     stacks = commands.add_parser("stacks", help="show where every rank is")
     stop = commands.add_parser("stop", help="stop a run, as SIGTERM does")
     send = commands.add_parser("signal", help="send a signal to every rank")
     send.add_argument("name", help="SIGUSR1, USR1 or 10")
-    for command in (stacks, stop, send):
+    for command in (top, logs, attach, stacks, stop, send):
         command.add_argument(
             "run", nargs="?", default="", help="id of the run, its beginning, or the launcher's pid"
         )
@@ -88,8 +107,13 @@ def _render_run(run: _Run) -> str:
     restarts = f", restart {status.attempt}" if status.attempt else ""
     nodes = f" on {status.num_nodes} nodes" if status.num_nodes > 1 else ""
     ranks = f"{running}/{len(workers)} ranks running{nodes}{restarts}"
+    figures = []
+    if status.memory is not None:
+        figures.append(format_bytes(status.memory))
+    if status.steps_per_s is not None:
+        figures.append(f"{status.steps_per_s:.3g} steps/s")
     return "  ".join(
-        (run.id, f"pid {run.pid}", ranks, _show_age(status.age_s), last, status.script)
+        (run.id, f"pid {run.pid}", ranks, _show_age(status.age_s), last, *figures, status.script)
     )
 
 
@@ -97,6 +121,77 @@ def _show_age(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _top(options: argparse.Namespace) -> str:
+    from launcher.ctl import top
+    from launcher.stats.render import render_top
+
+    run = _choose(options.run)
+    use = _ask_use(run)
+    if not sys.stdout.isatty():
+        return render_top(use.samples)
+    top.show(run.id, lambda: _ask_use(run) if _is_going_on(run) else None, sys.stdout)
+    return ""
+
+
+def _ask_use(run: _Run) -> messages.Use:
+    answer = _call(run.socket, messages.AskUse())
+    if not isinstance(answer, messages.Use):
+        raise LauncherError(f"{run.id} has no figures.")
+    return answer
+
+
+def _logs(options: argparse.Namespace) -> str:
+    from launcher.ctl import logs
+    from launcher.system.processes import allow_open_files
+
+    try:
+        ranks = parse_console_ranks(options.rank)
+    except ValueError as problem:
+        raise UsageError(f"--rank {options.rank}: {problem}.") from None
+    since = logs.parse_since(options.since, time.time())
+    choice = logs.Choice(ranks, since, os.fsencode(options.grep))
+    allow_open_files()
+    folder, is_going_on = _find_logs(options.run, options.run_dir)
+    out = sys.stdout.buffer
+    shown = logs.show(folder, choice, out, is_going_on if options.follow else None)
+    missing = sorted((ranks or set()) - shown.ranks)
+    if missing:
+        where = "they may have run on other hosts, with a folder of their own"
+        raise LauncherError(f"{folder} has nothing of {format_ranks(missing)}: {where}.")
+    if shown.ranks and not shown.has_times:
+        print("launcher.ctl: it is not known when these lines came", file=sys.stderr)
+    return ""
+
+
+def _find_logs(wanted: str, run_dir: str) -> tuple[str, Callable[[], bool] | None]:
+    """Return the folder with a run's log files, and what tells whether it goes on."""
+    from launcher.ctl import logs
+
+    runs = [] if os.sep in wanted else _matching(wanted, _find_runs())
+    if len(runs) > 1:
+        raise _several(runs)
+    if not runs:
+        return logs.find_folder(run_dir, wanted), None
+    (run,) = runs
+    if run.status is None or not run.status.logs:
+        raise LauncherError(f"{run.id} does not answer, or keeps no log files.")
+    return run.status.logs, lambda: _is_going_on(run)
+
+
+def _is_going_on(run: _Run) -> bool:
+    with open("/proc/net/unix") as table:
+        return any(line.rstrip("\n").endswith(f"@{run.socket}") for line in table)
+
+
+def _attach(options: argparse.Namespace) -> str:
+    from launcher.ctl.attach import attach
+
+    run = _choose(options.run)
+    if not attach(run.socket, _ANSWER_S, sys.stdout.buffer, sys.stderr.buffer):
+        raise _no_answer()
+    return ""
 
 
 def _stacks(options: argparse.Namespace) -> str:
@@ -125,22 +220,37 @@ def _signal(options: argparse.Namespace) -> str:
     return f"{run.id}: sent {signum.name} to every rank"
 
 
-_COMMANDS = {"ps": _ps, "stacks": _stacks, "stop": _stop, "signal": _signal}
+_COMMANDS = {
+    "ps": _ps,
+    "top": _top,
+    "logs": _logs,
+    "attach": _attach,
+    "stacks": _stacks,
+    "stop": _stop,
+    "signal": _signal,
+}
 
 
 def _choose(wanted: str) -> _Run:
     """Return the run that is meant."""
-    every = _find_runs()
-    runs = [run for run in every if wanted and wanted in (run.id, run.pid)]
-    runs = runs or [run for run in every if run.id.startswith(wanted)]
+    runs = _matching(wanted, _find_runs())
     if len(runs) == 1:
         return runs[0]
     if not runs:
         raise LauncherError(
             f"No run {wanted or 'is going on here'}.", hint="Type: python -m launcher.ctl ps"
         )
+    raise _several(runs)
+
+
+def _matching(wanted: str, runs: list[_Run]) -> list[_Run]:
+    exact = [run for run in runs if wanted and wanted in (run.id, run.pid)]
+    return exact or [run for run in runs if run.id.startswith(wanted)]
+
+
+def _several(runs: list[_Run]) -> UsageError:
     ids = ", ".join(f"{run.id} (pid {run.pid or 'unknown'})" for run in runs)
-    raise UsageError(f"There are several runs: {ids}.", hint="Name one of them, by its id or pid.")
+    return UsageError(f"There are several runs: {ids}.", hint="Name one of them, by its id or pid.")
 
 
 def _find_runs() -> list[_Run]:
@@ -178,9 +288,13 @@ def _call(
             with connection.makefile("rb") as answer:
                 return messages.decode(answer.read())
         except (OSError, ValueError):
-            raise LauncherError(
-                "The run does not answer.", hint="It may have ended: python -m launcher.ctl ps"
-            ) from None
+            raise _no_answer() from None
+
+
+def _no_answer() -> LauncherError:
+    return LauncherError(
+        "The run does not answer.", hint="It may have ended: python -m launcher.ctl ps"
+    )
 
 
 if __name__ == "__main__":

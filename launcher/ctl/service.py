@@ -18,10 +18,13 @@ from launcher.events import Event, Signalled
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.attempt.group import Group
+    from launcher.attempt.sampling import Sampling
     from launcher.attempt.waiting import WaitingRoom
+    from launcher.ctl.attach import Audience
     from launcher.ctl.messages import Answer, Request
     from launcher.nodes.remote import RemoteCoordinator
     from launcher.options.spec import LaunchSpec
+    from launcher.output.console import Console
     from launcher.plan.node import NodeFacts
     from launcher.system.loop import Loop
 
@@ -58,6 +61,10 @@ class ControlSocket:
         self.peers: RemoteCoordinator | None = None
         self.group: Group | WaitingRoom | None = None
         self._socket: socket.socket | None = None
+        # What the ranks use; and what the first terminal shows, with those who hear it, too.
+        self.sampling: Sampling | None = None
+        self.consoles: tuple[Console, ...] = ()
+        self._audience: Audience | None = None
 
     def __enter__(self) -> ControlSocket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -73,6 +80,8 @@ class ControlSocket:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        if self._audience is not None:
+            self._audience.close()
         if self._socket is not None:
             self._loop.unwatch(self._socket.fileno())
             self._socket.close()
@@ -85,7 +94,7 @@ class ControlSocket:
 
     def _accept(self) -> Iterable[Event]:
         assert self._socket is not None
-        from launcher.ctl.messages import Stop
+        from launcher.ctl.messages import Attach, Stop
 
         try:
             connection, _ = self._socket.accept()
@@ -100,12 +109,23 @@ class ControlSocket:
         except (OSError, ValueError):
             connection.close()  # a caller that went away or sent nonsense
             return []
+        if isinstance(request, Attach):
+            self._attach(connection)
+            return []
         answer, events = self._answer(request)
         if self.peers is None or isinstance(request, Stop):  # a stop reaches all nodes anyway
             _send(connection, answer)
         else:
             self._ask_peers(self.peers, request, answer, connection)
         return events
+
+    def _attach(self, connection: socket.socket) -> None:
+        """Let the caller hear what the consoles show."""
+        from launcher.ctl.attach import Audience
+
+        if self._audience is None:
+            self._audience = Audience(self._loop, self.consoles)
+        self._audience.add(connection)
 
     def _ask_peers(
         self, peers: RemoteCoordinator, request: Request, own: Answer, connection: socket.socket
@@ -133,25 +153,39 @@ class ControlSocket:
 
         group = self.group
         if isinstance(request, messages.AskStatus):
-            status = messages.RunStatus(
-                run_id=self.run_id,
-                pid=os.getpid(),
-                script=" ".join([self._spec.script, *self._spec.script_args]),
-                age_s=time.time() - self._started_at,
-                attempt=group.plan.attempt if group else 0,
-                workers=tuple(group.status()) if group else (),
-            )
-            return status, []
+            return self._status(), []
+        if isinstance(request, messages.AskUse):
+            sample = self.sampling.latest() if self.sampling else None
+            return messages.Use((sample,) if sample else ()), []
         if isinstance(request, messages.AskStacks):
             return messages.Done(group.stacks() if group else ""), []
         if isinstance(request, messages.Stop):
             if self.peers is not None:
                 self.peers.report_signal(signal.SIGTERM, is_for_all=True)
             return messages.Done(), [Signalled(signal.SIGTERM)]
-        if group is None:
+        if group is None or not isinstance(request, messages.SendSignal):
             return messages.Refused("there are no ranks yet"), []
         group.signal_all(request.signum)
         return messages.Done(), []
+
+    def _status(self) -> Answer:
+        from launcher.ctl.messages import RunStatus
+
+        group = self.group
+        sample = self.sampling.latest() if self.sampling else None
+        ranks = sample.ranks if sample else ()
+        rates = [rank.steps_per_s for rank in ranks if rank.steps_per_s is not None]
+        return RunStatus(
+            run_id=self.run_id,
+            pid=os.getpid(),
+            script=" ".join([self._spec.script, *self._spec.script_args]),
+            age_s=time.time() - self._started_at,
+            attempt=group.plan.attempt if group else 0,
+            workers=tuple(group.status()) if group else (),
+            logs=group.plan.paths.logs if group and group.plan.paths else "",
+            memory=sum(rank.memory for rank in ranks) if ranks else None,
+            steps_per_s=min(rates, default=None),
+        )
 
 
 def _is_allowed(connection: socket.socket) -> bool:

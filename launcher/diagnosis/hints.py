@@ -56,8 +56,8 @@ _HINTS = (
     (
         ("bdb.BdbQuit",),
         (
-            "only rank 0 reads the terminal, and a debugger without one ends its rank:"
-            " torch.distributed.breakpoint() stops rank 0 while the others wait"
+            "one rank reads the terminal, rank 0 or that of --stdin-rank, and a debugger without"
+            " one ends its rank: torch.distributed.breakpoint() stops rank 0 while the others wait"
         ),
     ),
     (("Too many open files",), "the limit of open files is low: ulimit -n 65536"),

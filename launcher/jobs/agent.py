@@ -148,7 +148,12 @@ class _Agent:
                     except OSError:
                         continue
         summary = metrics.summarize(metrics.read(self._run.metrics))
-        return {"metrics": summary, "files": num_files, "bytes": num_bytes}
+        found = {"metrics": summary, "files": num_files, "bytes": num_bytes}
+        end = state.find_launcher_end(self._run)
+        if end is not None:
+            peaks = [rank.get("peak_bytes") or 0 for rank in end.get("ranks", ())]
+            found.update(attempts=end.get("attempts"), peak_bytes=max(peaks, default=0) or None)
+        return found
 
     def _say(self, status: str, reason: str = "") -> None:
         try:
@@ -290,7 +295,9 @@ class _Agent:
         elif code < 0:
             reason = f"the launcher was killed by {signal.Signals(-code).name}; so were its ranks"
         else:
-            reason = self._last_words() or f"exit code {code}"
+            # A launcher that could not begin has no end: it has only said why.
+            end = state.find_launcher_end(self._run) or {}
+            reason = end.get("reason") or self._last_words() or f"exit code {code}"
         error = state.make_error("UserError" if code > 0 else "Killed", reason, report=report)
         return {"status": "Failed", "reason": reason, "exit_code": code, "error": error}
 

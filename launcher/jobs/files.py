@@ -5,7 +5,8 @@
     user_logs/std_log[_<rank>].txt           the same under its later name
     azureml-logs/20_image_build_log.txt      what the building of the environment said
 
-Nothing is stored twice: a rank's log is cut out of the driver log when it is read.
+Nothing is stored twice: a rank's log is that which the launcher keeps, or is cut out of the driver
+log when it is read.
 """
 
 from __future__ import annotations

@@ -10,8 +10,10 @@ import os
 import shlex
 import sys
 import time
-from typing import NamedTuple
 
+from launcher.engines import slurm_client
+from launcher.engines.slurm_client import Job
+from launcher.errors import LauncherError
 from launcher.jobs.configuration import shape_of
 from launcher.jobs.engine import PACKAGE_ROOT
 from launcher.jobs.errors import ComputeTargetException
@@ -19,7 +21,6 @@ from launcher.jobs.store import RunFolder, read_json, write_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import subprocess
     from typing import Any
 
 KIND = "Slurm"
@@ -40,19 +41,8 @@ _WARNING = "B:USR1@90"
 # How old an answer of Slurm's may be: login nodes are shared, and states are asked for in loops.
 _FRESH_S = 2.0
 
-# How long the answer to one question may take.
-_PATIENCE_S = 20.0
-
+# How a job that has not begun is called here.
 _WAITING = {"PENDING": "Queued", "CONFIGURING": "Provisioning", "REQUEUED": "Queued"}
-_RUNNING = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"}
-
-
-class Job(NamedTuple):
-    """What Slurm says of a job."""
-
-    state: str  # in Slurm's word; "" when it does not know the job
-    reason: str
-
 
 _answers: dict[str, tuple[float, Job]] = {}
 
@@ -72,11 +62,13 @@ def hand_over(
     script = run.join("job.sh")
     with open(script, "w", encoding="utf-8") as file:
         file.write(make_script(run, asked, settings))
-    done = _call("sbatch", "--parsable", script, environ=environ)
-    if done.returncode != 0:
-        raise ComputeTargetException(f"sbatch refused the run: {done.stderr.strip()}")
-    number, _, cluster = done.stdout.strip().partition(";")
-    write_json(job_path(run), {"job": number, "cluster": cluster})
+    try:
+        number, refusal = slurm_client.submit(script, environ)
+    except LauncherError as error:
+        raise ComputeTargetException(error.message, hint=error.hint) from None
+    if not number:
+        raise ComputeTargetException(f"sbatch refused the run: {refusal}")
+    write_json(job_path(run), {"job": number})
 
 
 def make_script(run: RunFolder, asked: dict[str, Any], settings: dict[str, Any]) -> str:
@@ -111,29 +103,14 @@ def look(run: RunFolder) -> Job:
     number = str((read_json(job_path(run)) or {}).get("job", ""))
     at, job = _answers.get(number, (0.0, Job("", "")))
     if time.monotonic() - at > _FRESH_S:
-        job = _ask(number)
+        job = slurm_client.ask(number)
         _answers[number] = (time.monotonic(), job)
     return job
 
 
-def _ask(number: str) -> Job:
-    done = _call("squeue", "--noheader", f"--jobs={number}", "--format=%T|%r", "--states=all")
-    state, _, reason = done.stdout.strip().partition("|")
-    if state:
-        return Job(state, "" if reason == "None" else reason)
-    done = _call("sacct", "-n", "-X", "-P", f"--jobs={number}", "--format=State")
-    words = done.stdout.split()
-    return Job(words[0] if done.returncode == 0 and words else "", "")
-
-
-def is_waiting(job: Job) -> bool:
-    """Tell whether a job has not begun."""
-    return job.state in _WAITING
-
-
-def is_running(job: Job) -> bool:
-    """Tell whether a job goes on."""
-    return job.state in _RUNNING
+def goes_on(job: Job) -> bool:
+    """Tell whether a job waits or runs; one that Slurm does not know does neither."""
+    return job.is_waiting or job.is_running
 
 
 def waiting_status(job: Job) -> tuple[str, str]:
@@ -155,22 +132,7 @@ def cancel(run: RunFolder) -> None:
     """Stop the job of a run: politely where its agent has begun."""
     number = str((read_json(job_path(run)) or {}).get("job", ""))
     if os.path.exists(run.agent):
-        _call("scancel", "--batch", "--signal=TERM", number)
+        slurm_client.call("scancel", "--batch", "--signal=TERM", number)
     else:
-        _call("scancel", number)
+        slurm_client.cancel(number)
     _answers.pop(number, None)
-
-
-def _call(*argv: str, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    import subprocess  # an agent loads this file, and never comes here
-
-    try:
-        return subprocess.run(
-            argv, env=environ, capture_output=True, text=True, timeout=_PATIENCE_S, check=False
-        )
-    except FileNotFoundError:
-        raise ComputeTargetException(
-            f"{argv[0]} is not on the PATH: this machine has no Slurm."
-        ) from None
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(argv, 1, "", f"no answer within {_PATIENCE_S:g} s")

@@ -138,7 +138,7 @@ def _life_of(run: RunFolder, asked: dict[str, Any], who: dict[str, Any]) -> aliv
         if life == "alive":
             return life
     job = slurm.look(run)
-    if slurm.is_waiting(job) or slurm.is_running(job):
+    if slurm.goes_on(job):
         return "alive"
     is_recent = time.time() - alive.last_sign(run) < _UNKNOWN_S
     return "alive" if not job.state and is_recent else "gone"
@@ -178,14 +178,24 @@ def make_end(
 
 def find_report(run: RunFolder) -> dict[str, Any] | None:
     """Return the launcher's failure report of this run, if there is one."""
+    return _find_left(run, "report.json")
+
+
+def find_launcher_end(run: RunFolder) -> dict[str, Any] | None:
+    """Return what the launcher has written about its own end, if it has come to that."""
+    return _find_left(run, "end.json")
+
+
+def _find_left(run: RunFolder, file_name: str) -> dict[str, Any] | None:
+    """Return what the launcher's newest folder with such a file has in it."""
     try:
         folders = sorted(os.listdir(run.launcher))
     except OSError:
         return None
     for name in reversed(folders):
-        report: dict[str, Any] | None = read_json(os.path.join(run.launcher, name, "report.json"))
-        if report is not None:
-            return report
+        found: dict[str, Any] | None = read_json(os.path.join(run.launcher, name, file_name))
+        if found is not None:
+            return found
     return None
 
 

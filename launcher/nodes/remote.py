@@ -28,7 +28,7 @@ from launcher.nodes.wire import Credentials, Moved, Refusal
 from launcher.plan.nodes import Node, NodeGroup
 from launcher.ranks import Assignment, Place
 from launcher.system.loop import Loop
-from launcher.system.network import Lookup, find_interface, reserve_port, resolve
+from launcher.system.network import Lookup, check_name, find_interface, reserve_port, resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +54,9 @@ _SURE_S = 1.0
 
 _LOOPBACK = ("127.", "::1")
 
+# The variable with the names that Slurm has for the nodes.
+_SLURM_NAMES = "SLURM_STEP_NODELIST"
+
 Address = tuple[Any, ...]
 
 
@@ -66,7 +69,12 @@ def open_remote(
     claim_name: Callable[[], str],
     horovod: HorovodService | None = None,
 ) -> RemoteCoordinator:
-    """Return the coordinator of the run that these nodes make up, as it was asked for."""
+    """Return the coordinator of the run that these nodes make up, as it was asked for.
+
+    RendezvousError where Slurm's name of the first node leads nowhere.
+    """
+    if group.sources.get("host") == _SLURM_NAMES:
+        check_name(group.host)  # known to all nodes, or as a rule to none: then nobody need wait
     rules = Rules(
         run_name="",
         min_nodes=group.min_nodes,
@@ -80,7 +88,7 @@ def open_remote(
         master_port=group.master_port,
         hostname=node.hostname,
     )
-    if not group.secret:
+    if not group.secret and not group.node_rank:  # one of them says it, where they have numbers
         say(
             f"the nodes of this run have no secret: whoever reaches {group.host} port {group.port}"
             " can take part (set LAUNCHER_SECRET on all nodes, or --secret-file)"
@@ -466,7 +474,7 @@ class RemoteCoordinator:
             self._to_coordinator.send(message)
 
     def _set_tick(self, delay_s: float) -> None:
-        """Look at the clock in so many seconds, or sooner: messages must not put it off for ever."""
+        """Look at the clock in so many seconds, or sooner: no message may put that off."""
         at = self._loop.clock() + delay_s
         if self._tick_at is None or at < self._tick_at:
             self._tick_at = at

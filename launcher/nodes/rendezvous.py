@@ -526,7 +526,6 @@ class Rendezvous:
             else:
                 self._end_attempt(f"{reason} and leaves", now)
             return
-            return
         self._signum = signum
         if self._phase == "gathering":
             verdict = restart.Verdict("give_up", reason)

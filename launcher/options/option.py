@@ -13,7 +13,7 @@ from launcher.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from typing import Any, ClassVar, TypeVar
 
     from typing_extensions import Self, dataclass_transform
@@ -206,12 +206,15 @@ class Options:
         error = self.options[name].error(self.find_source(name), getattr(self, name), problem)
         return UsageError(error.message, hint=hint or error.hint)
 
-    def to_argv(self) -> list[str]:
-        """Return the options that differ from their default as arguments: parsing reversed."""
+    def to_argv(self, always: Collection[str] = ()) -> list[str]:
+        """Return the options that differ from their default as arguments: parsing reversed.
+
+        always: names of options that are given also where they do not differ.
+        """
         argv: list[str] = []
         for name, field in self.options.items():
             value = getattr(self, name)
-            if field.flags and value != field.default:
+            if field.flags and (value != field.default or name in always):
                 argv.append(
                     field.flag if field.is_switch else f"{field.flag}={field.unparse(value)}"
                 )

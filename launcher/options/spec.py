@@ -14,6 +14,7 @@ from launcher.options.syntax import (
     STDOUT,
     parse_codes,
     parse_conf,
+    parse_console_ranks,
     parse_endpoint,
     parse_filters,
     parse_limit,
@@ -29,7 +30,7 @@ from launcher.ranks import format_ranks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
 
 class LaunchSpec(OptionTable):
@@ -47,6 +48,7 @@ class LaunchSpec(OptionTable):
             except ValueError as problem:
                 raise self.error(name, str(problem)) from None
         _check_nodes(self)
+        _check_slurm(self)
         _check_devices(self)
         _check_script(self)
 
@@ -143,10 +145,25 @@ class LaunchSpec(OptionTable):
             " CUDA_VISIBLE_DEVICES is set for the ranks all the same"
         )
 
-    def console_streams(self, local_rank: int) -> int:
-        """Return which streams of a worker the terminal shows: the sum of STDOUT and STDERR."""
+    @property
+    def shows_all_ranks(self) -> bool:
+        """Whether no option says what the terminal is to show."""
+        choices = ("console_ranks", "local_ranks_filter", "redirects", "tee")
+        return all(self.provenance.get(name, "default") == "default" for name in choices)
+
+    def console_streams(self, local_rank: int, rank: int, *, is_crowded: bool = False) -> int:
+        """Return which streams of a worker the terminal shows: the sum of STDOUT and STDERR.
+
+        is_crowded: there are more ranks than a person can read: unless an option says what to show,
+        it is stdout of the first one here and of the one that can ask the user, and stderr of all.
+        """
+        if is_crowded and self.shows_all_ranks:
+            return STDOUT | STDERR if local_rank == 0 or rank == self.stdin_rank else STDERR
         visible = self.visible_local_ranks
         if visible is not None and local_rank not in visible:
+            return 0
+        chosen = parse_console_ranks(self.console_ranks)
+        if chosen is not None and rank not in chosen:
             return 0
         redirected = select_streams(parse_streams(self.redirects), local_rank)
         return (STDOUT | STDERR) & ~redirected | select_streams(parse_streams(self.tee), local_rank)
@@ -174,10 +191,10 @@ class LaunchSpec(OptionTable):
         """The exit codes that never restart."""
         return parse_codes(self.no_restart_codes)
 
-    def to_argv(self) -> list[str]:
+    def to_argv(self, always: Collection[str] = ()) -> list[str]:
         """Return the whole command line behind the program's name."""
         end = ["--"] if self.script.startswith("-") else []
-        return [*super().to_argv(), *end, self.script, *self.script_args]
+        return [*super().to_argv(always), *end, self.script, *self.script_args]
 
 
 _SYNTAX: dict[str, Callable[[str], object]] = {
@@ -188,6 +205,7 @@ _SYNTAX: dict[str, Callable[[str], object]] = {
     "redirects": parse_streams,
     "tee": parse_streams,
     "local_ranks_filter": parse_ranks,
+    "console_ranks": parse_console_ranks,
     "signals_to_handle": parse_signals,
     "restart_limit": parse_limit,
     "no_restart_codes": parse_codes,
@@ -208,6 +226,35 @@ def _check_nodes(spec: LaunchSpec) -> None:
         port = getattr(spec, name)
         if port is not None and port > 65535:
             raise spec.error(name, "must be a port between 1 and 65535")
+
+
+# Options that are Slurm's, and would be passed over in silence without it.
+_OF_SLURM = ("submit", "wait", "time", "partition", "account", "gpus_per_node")
+
+
+def _check_slurm(spec: LaunchSpec) -> None:
+    given = [name for name in _OF_SLURM if getattr(spec, name)]
+    if spec.engine != "slurm":
+        if given:
+            typed = " ".join(_show_typed(spec, name) for name in given)
+            hint = f"Type: {PROG} --engine slurm {typed} {spec.script}"
+            raise UsageError(
+                f"{_show_given(spec, given[0])} is for --engine slurm, which is not given.",
+                hint=hint,
+            )
+        return
+    if spec.wait and not spec.submit:
+        hint = f"Type: {PROG} --engine slurm --submit --wait {spec.script}"
+        raise UsageError(
+            f"{_show_given(spec, 'wait')} is for --submit, which is not given: srun is waited for"
+            " anyway.",
+            hint=hint,
+        )
+    for name in ("node_rank", "rdzv_endpoint", "hosts", "hostfile", "local_addr"):
+        if getattr(spec, name) not in (None, ""):
+            hint = f"Type: {PROG} --engine slurm --nnodes {spec.nnodes} {spec.script}"
+            reason = "Slurm chooses the nodes and numbers them"
+            raise _contradiction(spec, "engine", name, reason, hint)
 
 
 def _check_devices(spec: LaunchSpec) -> None:

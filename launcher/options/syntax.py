@@ -105,6 +105,19 @@ def parse_ranks(text: str) -> frozenset[int] | None:
     return frozenset(int(rank) for rank in ranks)
 
 
+def parse_console_ranks(text: str) -> frozenset[int] | None:
+    """Return the ranks of a list of numbers and ranges such as `0,8-15`; None for all."""
+    if text in ("", "all"):
+        return None
+    ranks: set[int] = set()
+    for part in text.split(","):
+        low, dash, high = (piece.strip() for piece in part.partition("-"))
+        if not low.isdecimal() or (dash and not high.isdecimal()) or int(high or low) < int(low):
+            raise ValueError("must be ranks with commas between them, as in 0,8-15, or `all`")
+        ranks.update(range(int(low), int(high or low) + 1))
+    return frozenset(ranks)
+
+
 def parse_filters(text: str) -> tuple[bytes, ...]:
     """Return the texts of a comma-separated list but for empty ones; `,,` stands for a comma."""
     texts = text.replace(",,", "\0").split(",")

@@ -176,6 +176,47 @@ class OptionTable(Options):
         example="0,1",
         help="Show only the output of these local ranks on the terminal; log files stay complete.",
     )
+    console_ranks: str = option(
+        "--console-ranks",
+        default="",
+        metavar="RANK,...",
+        group=_OUTPUT,
+        example="0,8-15",
+        help=(
+            "Show only the output of these ranks of the whole run, or of `all` (default: all; with"
+            " more than 8 ranks on a terminal, stdout of the first and stderr of all)."
+        ),
+    )
+    fold: bool = option(
+        "--fold",
+        default=False,
+        group=_OUTPUT,
+        help=(
+            "Show a line that several ranks write at the same time once, as in `[0-7] text`; lines"
+            " come up to 0.15 s later for it."
+        ),
+    )
+    timestamps: bool = option(
+        "--timestamps",
+        default=False,
+        group=_OUTPUT,
+        help="Begin each line on the terminal with the time at which it came.",
+    )
+    quiet: bool = option(
+        "--quiet",
+        default=False,
+        group=_OUTPUT,
+        help="Show what the ranks write, errors, and the failure report; nothing else.",
+    )
+    stats: bool = option(
+        "--stats",
+        default=False,
+        group=_OUTPUT,
+        help=(
+            "Print at the end what each rank has used, how long it waited for others, and which one"
+            " was slowest."
+        ),
+    )
     log_line_prefix_template: str | None = option(
         "--log-line-prefix-template",
         default=None,
@@ -186,6 +227,37 @@ class OptionTable(Options):
         help=(
             "Prefix of each line on the terminal; ${role_name}, ${local_rank}, ${rank} and"
             " ${hostname} are replaced (default: `[rank] `)."
+        ),
+    )
+    no_tty: bool = option(
+        "--no-tty",
+        default=False,
+        group=_OUTPUT,
+        help=(
+            "Let workers write into pipes also where the launcher has a terminal; without it, they"
+            " have terminals, too."
+        ),
+    )
+    bars: str = option(
+        "--bars",
+        default="one",
+        choices=("one", "all"),
+        group=_OUTPUT,
+        help=(
+            "Progress bars on a terminal: those of `one` rank, the lowest that has any, or a line"
+            " for each of `all` ranks."
+        ),
+    )
+    stdin_rank: int = option(
+        "--stdin-rank",
+        default=0,
+        minimum=0,
+        metavar="RANK",
+        group=_OUTPUT,
+        example="1",
+        help=(
+            "The rank that reads what the launcher is given: its terminal, a pipe or a file. Others"
+            " read an empty file."
         ),
     )
     duplicate_stdout_filters: str = option(
@@ -206,6 +278,47 @@ class OptionTable(Options):
         group=_OUTPUT,
         example="Warning,Error",
         help="The same for stderr.",
+    )
+
+    keep: int = option(
+        "--keep",
+        default=0,
+        minimum=0,
+        metavar="N",
+        group=_OUTPUT,
+        example="20",
+        help=(
+            "When the run has ended, remove the oldest runs in --run-dir that have ended, until N"
+            " are left (0: all stay)."
+        ),
+    )
+    events: int | None = option(
+        "--events",
+        default=None,
+        minimum=3,
+        metavar="FD",
+        group=_OUTPUT,
+        example="3",
+        help="Write each event as a line of JSON to this open descriptor, for a program to follow.",
+    )
+    on_end: str | None = option(
+        "--on-end",
+        default=None,
+        metavar="CMD",
+        group=_OUTPUT,
+        example="'./tell.sh \"$1\"'",
+        help=(
+            "Command for a shell when the run has ended, with the path of end.json as $1; it may"
+            " take 30 s, and its output goes to notify.log."
+        ),
+    )
+    on_failure: str | None = option(
+        "--on-failure",
+        default=None,
+        metavar="CMD",
+        group=_OUTPUT,
+        example="'./tell.sh \"$1\"'",
+        help="The same when it has failed, with the path of report.json; before that of --on-end.",
     )
 
     max_restarts: int = option(
@@ -265,6 +378,15 @@ class OptionTable(Options):
         group=_FAILURES,
         also_env="TORCH_ELASTIC_SHUTDOWN_TIMEOUT",
         help="How long workers may take to end after SIGTERM before they get SIGKILL.",
+    )
+    die_with_parent: bool = option(
+        "--die-with-parent",
+        default=False,
+        group=_FAILURES,
+        help=(
+            "Stop the run when the process that started the launcher has ended; LAUNCHER_PARENT_PID"
+            " may name another one above it."
+        ),
     )
     signals_to_handle: str = option(
         "--signals-to-handle",

@@ -8,15 +8,18 @@ workers.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
-import select
-import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
+from launcher.output.writer import StreamWriter
 from launcher.system.loop import Loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.output.fold import Fold
+    from launcher.output.live import LiveRows
 
 # Bytes waiting for a slow reader before the workers are held back, and how far it must fall before
 # they go on.
@@ -26,119 +29,8 @@ LOW_WATER_BYTES = 1 << 20
 # How long a reader may stand still with a full buffer before lines are skipped.
 STALL_S = 1.0
 
-# How long the end of a launch waits for a reader that does not move.
-DRAIN_S = 2.0
-
-# A closed pipe, and a terminal that has hung up.
-_READER_HAS_GONE = (errno.EPIPE, errno.EIO)
-
-_CLEAR_LINE = b"\r\x1b[K"
-
-
-class StreamWriter:
-    """Writes to one descriptor without ever blocking."""
-
-    def __init__(self, fd: int, loop: Loop) -> None:
-        self._loop = loop
-        self._fd, self._owned, self._piecewise = _open_nonblocking(fd)
-        self.is_tty = os.isatty(fd)
-        self._pending: list[bytes] = []
-        self.pending_bytes = 0
-        self._waiting = False
-        self.closed = self._fd < 0
-        # Why it was closed, where the user should know: a full disk, not a reader that has gone.
-        self.failure = ""
-        self.last_progress = time.monotonic()
-
-    def write(self, data: bytes) -> None:
-        """Write now what fits, keep the rest for when the reader is ready."""
-        if self.closed or not data:
-            return
-        self._pending.append(data)
-        self.pending_bytes += len(data)
-        if not self._waiting:
-            self._flush()
-
-    def _flush(self) -> None:
-        while self._pending:
-            data = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
-            try:
-                written = self._write_some(data)
-            except BlockingIOError:
-                self._pending = [data]
-                if not self._waiting:
-                    self._loop.watch(self._fd, self._flush, for_writing=True)
-                    self._waiting = True
-                return
-            except OSError as error:
-                if error.errno not in _READER_HAS_GONE:
-                    self.failure = os.strerror(error.errno or 0)
-                self.close()
-                return
-            self.last_progress = time.monotonic()
-            self.pending_bytes -= written
-            self._pending = [data[written:]] if written < len(data) else []
-        self._stop_waiting()
-
-    def _write_some(self, data: bytes) -> int:
-        if not self._piecewise:
-            return os.write(self._fd, data)
-        # A descriptor that could not be reopened may block on a long write; one that polls as
-        # writable takes PIPE_BUF bytes.
-        if not _wait_until_writable(self._fd, 0):
-            raise BlockingIOError(errno.EAGAIN, "not writable")
-        return os.write(self._fd, data[: select.PIPE_BUF])
-
-    def _stop_waiting(self) -> None:
-        if self._waiting:
-            self._loop.unwatch(self._fd)
-            self._waiting = False
-
-    def drain(self) -> None:
-        """Wait until everything is written, or until the reader has stood still for `DRAIN_S`."""
-        self.last_progress = time.monotonic()
-        while self._pending and not self.closed:
-            patience = self.last_progress + DRAIN_S - time.monotonic()
-            if patience <= 0:
-                return
-            _wait_until_writable(self._fd, patience)
-            self._flush()
-
-    def close(self) -> None:
-        self._stop_waiting()
-        self._pending, self.pending_bytes = [], 0
-        self.closed = True
-        if self._owned:
-            os.close(self._fd)
-            self._owned = False
-
-
-def _wait_until_writable(fd: int, patience_s: float) -> bool:
-    """Wait until a descriptor takes something, for so long at most; return whether it does."""
-    poller = select.poll()  # `select` takes no number above 1023, and of ranks there may be many
-    poller.register(fd, select.POLLOUT)
-    return bool(poller.poll(patience_s * 1000))
-
-
-def _open_nonblocking(fd: int) -> tuple[int, bool, bool]:
-    """Return (descriptor, whether it is ours to close, whether it may block on long writes).
-
-    O_NONBLOCK belongs to the open file, which we share with the shell and everyone else: setting it
-    there would break them. A terminal or a pipe can be opened once more, for ourselves. A regular
-    file is not opened again, because that would start at offset 0; writing to it does not wait for
-    a reader anyway.
-    """
-    try:
-        mode = os.fstat(fd).st_mode
-    except OSError:
-        return -1, False, False
-    if stat.S_ISREG(mode) or fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK:
-        return fd, False, False
-    try:
-        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-        return os.open(f"/proc/self/fd/{fd}", flags), True, False
-    except OSError:
-        return fd, False, True  # a socket, or a terminal that belongs to another user
+# Rows of all ranks are drawn again at most so often.
+_FRAME_S = 0.05
 
 
 class Console:
@@ -157,8 +49,15 @@ class Console:
         out.is_tty, err.is_tty = (w.is_tty and not is_plain for w in (out, err))
         self._writers = {"out": out, "err": err}
         self.colour = _wants_colour(environ, out.is_tty and err.is_tty)
-        # The live line: whose it is, the stream that it stands on, and what it shows.
-        self._live: tuple[int, str, bytes] | None = None
+        self._loop = loop
+        self._is_redrawing = False
+        self._is_dumb = environ.get("TERM") == "dumb"
+        # The rows at the bottom of a terminal that are not final.
+        self._live: LiveRows | None = None
+        # The rank that the user types for, what it asks is shown before the others' bars; and
+        # whether these are shown for all ranks at once.
+        self.asking_rank = -1
+        self.shows_all_bars = False
         # Whose unfinished line stands at the end of a stream that is no terminal.
         self._open: dict[str, object] = {}
         self._is_shared = _are_same(*descriptors)
@@ -168,6 +67,10 @@ class Console:
         self._deferred: list[tuple[str, bytes]] = []
         self._skipped_lines = 0
         self._skipping = False
+        # Whether our own voice is silent, and whether lines begin with the time.
+        self.is_quiet = self.has_timestamps = False
+        # Where the lines of several ranks wait for each other; None without --fold.
+        self.fold: Fold | None = None
 
     def is_tty(self, stream: str) -> bool:
         return self._writers[stream].is_tty
@@ -191,6 +94,18 @@ class Console:
         """Count lines instead of keeping them, until the reader has caught up."""
         self._skipping = True
 
+    def set_tap(self, tap: Callable[[str, bytes], None] | None) -> None:
+        """Let somebody hear all that is written from now on, with the stream's name; or nobody."""
+        for stream, writer in self._writers.items():
+            writer.tap = partial(tap, stream) if tap else None
+
+    def show_lines(self, rank: int, stream: str, prefix: bytes, block: bytes) -> None:
+        """Write whole lines of a rank, with its prefix or, with --fold, that of several ranks."""
+        if self.fold is not None:
+            self.fold.take(rank, stream, prefix, block)
+        else:
+            self.show(stream, prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n")
+
     def show(self, stream: str, block: bytes) -> None:
         """Write a block of whole lines, complete with prefixes; behind a long line that is not
         finished.
@@ -200,6 +115,9 @@ class Console:
             return
         if self._skipping and not self._reader_is_back(block):
             return
+        if self.has_timestamps:
+            stamp = _stamp()
+            block = stamp + block[:-1].replace(b"\n", b"\n" + stamp) + b"\n"
         self._break_lines(stream)
         self._clear_live(stream)
         self._writers[stream].write(block)
@@ -213,7 +131,11 @@ class Console:
         if self._skipping and not self._reader_is_back(text):
             return
         if not self.goes_on(owner, stream):
+            if self.fold is not None:
+                self.fold.flush()
             self._break_lines(stream)
+            if self.has_timestamps:
+                text = _stamp() + text
         self._writers[stream].write(text)
         if is_last:
             self._open.pop(stream, None)
@@ -244,31 +166,67 @@ class Console:
                 del self._open[name]
                 self._writers[name].write(b"\n")
 
-    def show_live(self, rank: int, stream: str, text: bytes) -> None:
-        """Show an unfinished line at the bottom of the terminal: the lowest rank's, if several."""
-        writer = self._writers[stream]
-        if (
-            not writer.is_tty
-            or writer.pending_bytes
-            or (self._live is not None and self._live[0] < rank)
-        ):
-            return
-        self._live = (rank, stream, text)
-        writer.write(_CLEAR_LINE + text[: _columns()])
+    def size(self, stream: str) -> tuple[int, int]:
+        """Return columns and rows of a terminal."""
+        return self._writers[stream].size
 
-    def end_live(self, rank: int) -> None:
-        """Take the rank's live line away: it has become a whole line, or its worker has ended."""
-        if self._live is not None and self._live[0] == rank:
-            self._clear_live(self._live[1])
-            self._live = None
+    def fd(self, stream: str) -> int:
+        """Return the descriptor that we were given for a stream."""
+        return self._writers[stream].given_fd
+
+    def show_live(
+        self, rank: int, stream: str, rows: Sequence[bytes], cursor: tuple[int, int] | None = None
+    ) -> None:
+        """Show unfinished rows at the bottom of the terminal: the lowest rank's, if of several.
+
+        cursor: its row among them, and its column; None for the end of the last.
+        """
+        if not self._writers[stream].is_tty:
+            return
+        if self._live is None:
+            from launcher.output.live import LiveRows
+
+            self._live = LiveRows(self._writers, is_dumb=self._is_dumb)
+        self._live.put(rank, stream, rows, cursor)
+        if not self.shows_all_bars:
+            self._redraw_live()
+        elif not self._is_redrawing:
+            # Many ranks draw many times a second, and each time the rows of all would be drawn.
+            self._is_redrawing = True
+            self._loop.set_timer(self._redraw_later, _FRAME_S)
+
+    def _redraw_later(self) -> None:
+        self._is_redrawing = False
+        self._redraw_live()
+
+    def end_live(self, rank: int, stream: str) -> None:
+        """Take a rank's live rows away: they have become lines, or its worker has ended."""
+        if self._live is not None and self._live.remove(rank, stream):
+            self._redraw_live()
+
+    def hide_live(self) -> None:
+        """Take what is live off the screen, until it is drawn again."""
+        if self._live is not None:
+            self._live.clear()
+
+    def resize(self) -> None:
+        """Draw what is live for the terminal's new size."""
+        if self._live is not None:
+            self._live.reflow()
+            self._redraw_live()
 
     def say(self, text: str) -> None:
         """Print a message of the launcher itself on stderr."""
-        lines = "".join(f"[launcher] {line}\n" for line in text.split("\n"))
+        if self.is_quiet:
+            return
+        stamp = _stamp().decode() if self.has_timestamps else ""
+        lines = "".join(f"{stamp}[launcher] {line}\n" for line in text.split("\n"))
         self.print_err(lines)
 
     def print_err(self, text: str) -> None:
         """Print text on stderr as it is."""
+        if self.fold is not None:
+            self.fold.flush()
         self._break_lines("err")
         self._clear_live("err")
         try:
@@ -280,9 +238,13 @@ class Console:
 
     def close(self) -> None:
         """Write what is left; give up on a reader that does not move."""
+        if self.fold is not None:
+            self.fold.flush()
         self.release()
         if self._live is not None:
-            self.end_live(self._live[0])
+            self._live.clear()
+            self._live = None
+        self._loop.cancel_timer(self._redraw_later)
         for writer in self._writers.values():
             writer.drain()
         if self._skipped_lines:
@@ -315,11 +277,17 @@ class Console:
 
     def _clear_live(self, stream: str) -> None:
         if self._live is not None and self._writers[stream].is_tty:
-            self._writers[self._live[1]].write(_CLEAR_LINE)
+            self._live.clear()
 
     def _redraw_live(self) -> None:
         if self._live is not None:
-            self.show_live(*self._live)
+            self._live.draw(self.asking_rank, each_rank=self.shows_all_bars)
+
+
+def _stamp() -> bytes:
+    """Return the time of day, to the millisecond, as a line begins with it."""
+    now = time.time()
+    return b"%s.%03d " % (time.strftime("%H:%M:%S", time.localtime(now)).encode(), now % 1 * 1000)
 
 
 def _are_same(out: int, err: int) -> bool:
@@ -336,12 +304,3 @@ def _wants_colour(environ: Mapping[str, str], is_tty: bool) -> bool:
     if environ.get("FORCE_COLOR"):
         return True
     return is_tty and environ.get("TERM") != "dumb"
-
-
-def _columns() -> int:
-    # A live line that wraps could not be cleared; colour codes make this cut too early.
-    try:
-        # Some terminals, in containers above all, say 0.
-        return max(20, (os.get_terminal_size(2).columns or 80) - 1)
-    except OSError:
-        return 79

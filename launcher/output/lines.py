@@ -149,9 +149,18 @@ class Tail:
 
     def lines(self, count: int) -> tuple[str, ...]:
         """Return the last `count` lines as text; bytes that are no UTF-8 are shown as escapes."""
-        text = apply_carriage_returns(b"".join(self._chunks)).decode("utf-8", "backslashreplace")
+        text = apply_carriage_returns(self._plain()).decode("utf-8", "backslashreplace")
         return tuple(text.rstrip("\n").split("\n")[-count:]) if text.strip() else ()
 
     def text(self) -> str:
         """Return everything that is kept, as text."""
-        return b"".join(self._chunks).decode("utf-8", "backslashreplace")
+        return self._plain().decode("utf-8", "backslashreplace")
+
+    def _plain(self) -> bytes:
+        """Return what is kept without colours and cursor movements, which a terminal asks for."""
+        data = b"".join(self._chunks)
+        if b"\x1b[" not in data:
+            return data
+        import re
+
+        return re.sub(rb"\x1b\[[0-9;:<=>?]*[ -/]*[@-~]", b"", data)

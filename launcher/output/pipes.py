@@ -11,12 +11,18 @@ import time
 from collections.abc import Callable, Sequence
 
 from launcher.output.console import STALL_S, Console
+from launcher.output.merged import PART_S, MergedLog
 from launcher.output.streams import RankStream, StreamSettings, make_prefix
+from launcher.output.times import LineTimes
 from launcher.plan.plan import LaunchPlan, WorkerPlan
 from launcher.system.loop import Loop
 
 # One read takes at most this much, so that a chatty worker cannot keep the others waiting.
 _READ_BYTES = 1 << 18
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.output.terminals import Terminals
 
 # Asked of the kernel for each pipe: fewer switches between a fast writer and us. It may refuse;
 # that does no harm.
@@ -39,10 +45,14 @@ class WorkerPipes:
         loop: Loop,
         consoles: Sequence[Console],
         on_output: Listener | None = None,
+        on_first: Callable[[int], None] | None = None,
+        send: Callable[[int, int], None] | None = None,
     ) -> None:
-        """`on_output` hears whatever is read, besides the streams.
+        """`on_output` hears whatever is read, besides the streams; `on_first` of each local rank
+        that it has written something.
 
-        consoles: that of each local rank; or one for all.
+        consoles: that of each local rank; or one for all. send: sends a signal to the worker of a
+        local rank; where there is none, nobody has a terminal.
         """
         self._plan = plan
         self._loop = loop
@@ -56,6 +66,22 @@ class WorkerPipes:
         # Consoles on which one stream writes a line that is too long to be kept.
         self._claimed: dict[Console, object] = {}
         self._on_output = on_output
+        self._times = None
+        if plan.paths is not None:
+            path = plan.paths.times(plan.attempt, plan.assignment.places[0].node_rank)
+            self._times = LineTimes(path, loop.clock)
+        self._on_first = on_first
+        # Of each local rank, the file for both of its streams; and whether one of these files waits
+        # for the rest of a line.
+        self._merged: dict[int, MergedLog] = {}
+        self._has_parts = False
+        self._terminals: Terminals | None = None
+        console = consoles[0]
+        if plan.tty and send is not None and (console.is_tty("out") or console.is_tty("err")):
+            from launcher.output.terminals import Terminals
+
+            self._terminals = Terminals(loop, console, send, self._resize)
+            console.shows_all_bars = plan.bars == "all"
 
     def __enter__(self) -> WorkerPipes:
         return self
@@ -65,39 +91,86 @@ class WorkerPipes:
             self._close(key)
         for stream in self._streams.values():
             stream.close()
-        for timer in (self._check_stall, self._show_prompts, self._check_claims):
+        if self._terminals is not None:
+            self._terminals.close()
+        if self._times is not None:
+            self._times.close()
+        for merged in self._merged.values():
+            merged.close()
+        for timer in (self._check_stall, self._show_prompts, self._check_claims, self._end_parts):
             self._loop.cancel_timer(timer)
 
     def open(self, worker: WorkerPlan) -> list[int]:
         """Make the pipes of a worker; return its three descriptors, which the caller closes."""
-        descriptors = [_open_stdin(worker)]
+        descriptors = [_open_stdin(worker, self._plan.stdin_rank)]
         try:
+            if "log" in worker.logs:
+                console = self._console_of(worker.local_rank)
+                self._merged[worker.local_rank] = MergedLog(worker.logs, console)
             for name in ("out", "err"):
                 descriptors.append(self._open_stream(worker, name))
         except OSError:  # too many are open: the worker is not started
             for descriptor in descriptors:
                 os.close(descriptor)
             raise
+        if worker.rank == self._plan.stdin_rank and os.isatty(0):
+            self._lend_keyboard(worker, descriptors)
         return descriptors
+
+    def _lend_keyboard(self, worker: WorkerPlan, descriptors: list[int]) -> None:
+        """Give a worker the terminal of its stdout as stdin, too: what is typed goes there."""
+        fd = self._fds[worker.local_rank, "out"]
+        if self._terminals is None or not self._terminals.owns(fd):
+            return
+        os.dup2(descriptors[1], descriptors[0], inheritable=False)
+        self._terminals.lend_keyboard(worker.rank, worker.local_rank)
 
     def _open_stream(self, worker: WorkerPlan, name: str) -> int:
         """Make the pipe and the log stream of one output; return the worker's end."""
         key = (worker.local_rank, name)
-        self._fds[key], write_end = os.pipe()
+        console, settings = self._console_of(worker.local_rank), self._settings(worker, name)
+        self._fds[key], write_end = self._open_channel(settings, worker.local_rank)
         os.set_blocking(self._fds[key], False)
         try:
-            fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        except OSError:
-            pass
-        try:
-            console = self._console_of(worker.local_rank)
-            self._streams[key] = RankStream(self._settings(worker, name), console)
+            merged = self._merged.get(worker.local_rank)
+            self._streams[key] = RankStream(settings, console, merged)
         except OSError:
             os.close(write_end)
             raise
         if self._may_read(key):
             self._watch(key)
         return write_end
+
+    def _open_channel(self, settings: StreamSettings, local_rank: int) -> tuple[int, int]:
+        """Return our end and the worker's, of a terminal or of a pipe."""
+        if self._terminals is not None:
+            ends = self._terminals.open(local_rank, settings.stream, settings.prefix)
+            if ends is not None:
+                return ends
+        read_end, write_end = os.pipe()
+        try:
+            fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        except OSError:
+            pass
+        return read_end, write_end
+
+    def pause(self) -> None:
+        """Give the user's terminal back: we are going to be stopped."""
+        for console in self._consoles:
+            console.hide_live()
+        if self._terminals is not None:
+            self._terminals.pause()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        for console in self._consoles:
+            console.resize()
+        if self._terminals is not None:
+            self._terminals.resume()
+
+    def _resize(self) -> None:
+        for stream in self._streams.values():
+            stream.resize()
 
     def forget(self, local_rank: int) -> None:
         """Close what belongs to a worker that has ended, because another takes its place."""
@@ -107,6 +180,9 @@ class WorkerPipes:
             stream = self._streams.pop((local_rank, name), None)
             if stream is not None:
                 stream.close()
+        merged = self._merged.pop(local_rank, None)
+        if merged is not None:
+            merged.close()
         self._note_claim(self._console_of(local_rank))
 
     def rename(self, worker: WorkerPlan) -> None:
@@ -118,7 +194,13 @@ class WorkerPipes:
     def _pass_on(self, key: tuple[int, str], data: bytes) -> None:
         """Pass on what a worker wrote; hold all back that share a console which is full."""
         stream = self._streams[key]
-        stream.take(data)
+        if self._terminals is not None and self._terminals.has_echo(self._fds[key]):
+            # Python's input() asks on stderr, and what is typed appears on stdout.
+            asking = self._streams[key[0], "err"]
+            if asking.is_asking:
+                stream.take_line(asking.give_line())
+        self._streams[key[0], "err" if key[1] == "out" else "out"].leave_rows()
+        self._take(key, data)
         if self._on_output is not None:
             self._on_output(*key, data)
         if not self._has_prompts and stream.has_prompt:
@@ -130,6 +212,26 @@ class WorkerPipes:
             self._full.append(console)
             self._watch_again(console)
             self._loop.set_timer(self._check_stall, STALL_S)
+
+    def _take(self, key: tuple[int, str], data: bytes) -> None:
+        """Give a stream what its worker wrote, and see to what that leaves behind."""
+        local_rank, stream = key[0], self._streams[key]
+        is_first = not stream.bytes_seen and self.seconds_since_output(local_rank) is None
+        stream.take(data)
+        if is_first and self._on_first is not None:
+            self._on_first(local_rank)
+        merged = self._merged.get(local_rank)
+        if merged is not None and merged.has_parts and not self._has_parts:
+            self._has_parts = True
+            self._loop.set_timer(self._end_parts, PART_S)
+
+    def _end_parts(self) -> None:
+        """Let the files for both streams have the parts of lines that have waited long enough."""
+        for merged in self._merged.values():
+            merged.flush()
+        self._has_parts = any(merged.has_parts for merged in self._merged.values())
+        if self._has_parts:
+            self._loop.set_timer(self._end_parts, PART_S)
 
     def resume_if_possible(self) -> None:
         """Let the workers write again whose console has caught up."""
@@ -186,6 +288,10 @@ class WorkerPipes:
     def _show_prompts(self) -> None:
         """Show what workers have left unfinished."""
         waits = [stream.show_prompt() for stream in self._streams.values()]
+        if self._terminals is not None:
+            for (local_rank, _), stream in self._streams.items():
+                if stream.is_asking:
+                    self._terminals.note_question(local_rank)
         delays_s = [wait_s for wait_s in waits if wait_s is not None]
         self._has_prompts = bool(delays_s)
         if delays_s:
@@ -201,16 +307,17 @@ class WorkerPipes:
             fd = self._fds.get(key)
             if fd is None:
                 continue
-            remaining = fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
+            is_terminal = self._terminals is not None and self._terminals.owns(fd)
+            remaining = _READ_BYTES if is_terminal else fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
             while remaining > 0:
                 try:
-                    data = os.read(fd, min(_READ_BYTES, remaining))
+                    data = self._read_some(fd, min(_READ_BYTES, remaining))
                 except BlockingIOError:
                     break
                 if not data:
                     self._close(key)
                     break
-                self._streams[key].take(data)
+                self._take(key, data)
                 remaining -= len(data)
         self._note_claim(self._console_of(local_rank))
 
@@ -250,7 +357,7 @@ class WorkerPipes:
         if self._claimed.get(self._console_of(key[0])) not in (None, self._streams[key]):
             return  # since this turn of the loop began
         try:
-            data = os.read(self._fds[key], _READ_BYTES)
+            data = self._read_some(self._fds[key], _READ_BYTES)
         except BlockingIOError:
             return
         if data:
@@ -258,9 +365,16 @@ class WorkerPipes:
         else:
             self._close(key)
 
+    def _read_some(self, fd: int, limit: int) -> bytes:
+        if self._terminals is not None and self._terminals.owns(fd):
+            return self._terminals.read(fd, limit)
+        return os.read(fd, limit)
+
     def _close(self, key: tuple[int, str]) -> None:
         fd = self._fds.pop(key)
         self._loop.unwatch(fd)
+        if self._terminals is not None and self._terminals.owns(fd):
+            self._terminals.forget(fd)
         os.close(fd)
 
     def _settings(self, worker: WorkerPlan, stream: str) -> StreamSettings:
@@ -289,14 +403,15 @@ class WorkerPipes:
             shown=worker.shown[stream],
             filters=plan.filters[stream],
             filtered_path=plan.filtered_logs.get(stream),
+            times=self._times,
         )
 
 
-def _open_stdin(worker: WorkerPlan) -> int:
-    """Open a worker's stdin: the launcher's for the node's first; the others find it empty.
+def _open_stdin(worker: WorkerPlan, stdin_rank: int) -> int:
+    """Open a worker's stdin: the launcher's for one of them; the others find it empty.
 
     With an engine, it is what that has given to the worker's process.
     """
     if worker.task is not None:
         return os.dup(worker.task.streams[0])
-    return os.dup(0) if worker.local_rank == 0 else os.open(os.devnull, os.O_RDONLY)
+    return os.dup(0) if worker.rank == stdin_rank else os.open(os.devnull, os.O_RDONLY)

@@ -1,8 +1,8 @@
 """What one worker writes: into its log files first, then prefixed on the console.
 
 Owns the log descriptors, the prefixes and the choice of what is shown; knows nothing of processes.
-Each rank and stream has one `RankStream`. Log files get the bytes as they came; the console gets
-whole lines.
+Each rank and stream has one `RankStream`, and both streams of a rank one `MergedLog`. Log files get
+the bytes as they came; the console gets whole lines.
 """
 
 from __future__ import annotations
@@ -12,7 +12,14 @@ import time
 from typing import NamedTuple
 
 from launcher.output.console import Console
+from launcher.output.files import LogFile
 from launcher.output.lines import MAX_LINE_BYTES, LineSplitter, Tail, apply_carriage_returns
+from launcher.output.merged import MergedLog
+from launcher.output.times import LineTimes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.output.region import Region
 
 # Text without a newline is shown after this long: most of it is completed at once. On a terminal
 # it is only for the moment; elsewhere others can tear the line from then on.
@@ -50,6 +57,8 @@ class StreamSettings(NamedTuple):
     # Lines that contain one of these also go to `filtered_path`.
     filters: tuple[bytes, ...] = ()
     filtered_path: str | None = None
+    # Where it is noted when lines came; None without a log file.
+    times: LineTimes | None = None
 
 
 def make_prefix(
@@ -67,39 +76,20 @@ def make_prefix(
     return text.encode("utf-8", "surrogateescape")
 
 
-class LogFile:
-    """An append-only file that gives up quietly, but not silently, when it cannot be written."""
-
-    def __init__(self, path: str, console: Console) -> None:
-        self._path = path
-        self._console = console
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-
-    def write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view and self._fd >= 0:
-            try:
-                view = view[os.write(self._fd, view) :]
-            except OSError as error:
-                self._console.say(
-                    f"cannot write {self._path}: {error.strerror}; this file ends here, the run"
-                    " goes on"
-                )
-                self.close()
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
 class RankStream:
     """One output stream of one worker."""
 
-    def __init__(self, settings: StreamSettings, console: Console) -> None:
+    def __init__(
+        self, settings: StreamSettings, console: Console, merged: MergedLog | None = None
+    ) -> None:
+        """merged: the file for both streams of the worker, which is not ours to close."""
         self._settings = settings
+        self._merged = merged
         self._console = console
         self._is_live = console.is_tty(settings.stream)
+        # What is written there, while it is more than plain lines.
+        self._region: Region | None = None
+        self._open_colours = b""
         self._splitter = LineSplitter(is_exact=not self._is_live)
         self.tail = Tail()
         self.bytes_seen = 0
@@ -109,6 +99,7 @@ class RankStream:
         self._began_at = 0.0
         self._bytes_shown = 0
         self._shown_at = 0.0
+        self._log_name = os.path.basename(settings.log_path or "")
         self._log = LogFile(settings.log_path, console) if settings.log_path else None
         self._filtered = (
             LogFile(settings.filtered_path, console) if settings.filtered_path else None
@@ -121,12 +112,16 @@ class RankStream:
         self.bytes_seen += len(data)
         self.last_output_at = time.monotonic()
         if self._log is not None:
+            if self._settings.times is not None and b"\n" in data:
+                self._settings.times.note(self._log_name, self.bytes_seen - len(data))
             self._log.write(data)
+        if self._merged is not None:
+            self._merged.write(self._settings.stream, data)
         self.tail.feed(data)
         if not self._settings.shown and self._filtered is None:
             return
         is_new = not self._splitter.length and not self._bytes_shown
-        block = self._splitter.feed(data)
+        block = self._feed_live(data) if self._is_live else self._splitter.feed(data)
         if block or is_new:
             self._began_at = self.last_output_at
         if block:
@@ -137,15 +132,69 @@ class RankStream:
         elif self._splitter.length:
             self._go_on()
 
+    def _feed_live(self, data: bytes) -> bytes:
+        """Take output for a terminal; return the lines that are final."""
+        from launcher.output.region import Region, is_special
+
+        if self._region is None:
+            if not is_special(data):
+                return self._splitter.feed(data)
+            self._region = Region(*self._inner_size())
+            data = self._splitter.take_part() + data
+        block = self._region.feed(data, time.monotonic())
+        if self._region.is_over:
+            self._region = None
+        return block
+
+    def _inner_size(self) -> tuple[int, int]:
+        columns, rows = self._console.size(self._settings.stream)
+        return max(1, columns - self.prefix_width), rows
+
+    @property
+    def prefix_width(self) -> int:
+        """How many columns of a terminal the prefix takes."""
+        from launcher.output.live import visible_width
+
+        return visible_width(self._settings.prefix)
+
+    def leave_rows(self) -> None:
+        """Pass on live rows that the rank has done with, because it writes on its other stream."""
+        if self._region is None:
+            return
+        block = self._region.leave()
+        if block:
+            self._region = None
+            self._console.end_live(self._settings.rank, self._settings.stream)
+            self._emit(block)
+
+    def give_line(self) -> bytes:
+        """Return the unfinished line, which from now on another stream shows."""
+        begun = self._region.finish() if self._region is not None else self._splitter.finish()
+        self._region, self._bytes_shown = None, 0
+        self._console.end_live(self._settings.rank, self._settings.stream)
+        return begun[:-1]
+
+    def take_line(self, begun: bytes) -> None:
+        """Show what follows behind the line that another stream has begun."""
+        block = self._feed_live(begun)
+        assert not block  # it has no end yet
+
+    def resize(self) -> None:
+        """Take on the new size of the terminal."""
+        if self._region is not None:
+            self._region.resize(*self._inner_size())
+
     def rename(self, prefix: bytes, rank: int) -> None:
         """Show what follows under another rank; the log file stays."""
-        self._console.end_live(self._settings.rank)
+        self._console.end_live(self._settings.rank, self._settings.stream)
         self._settings = self._settings._replace(prefix=prefix, rank=rank)
 
     def close(self) -> None:
         """Show an unfinished last line and close the files: the stream has ended."""
         block = self._splitter.finish() or self._end_of_shown()
-        self._console.end_live(self._settings.rank)
+        if self._region is not None:
+            block, self._region = self._region.finish(), None
+        self._console.end_live(self._settings.rank, self._settings.stream)
         if block:
             self._emit(block)
         for file in (self._log, self._filtered):
@@ -158,7 +207,7 @@ class RankStream:
     def _emit(self, block: bytes) -> None:
         """Pass on whole lines, of which the first may have been begun on the console."""
         if self._is_live:
-            block = apply_carriage_returns(block)
+            block = self._tidy(block)
         if self._filtered is not None:
             self._write_filtered(self._unfiltered + block)
             self._unfiltered = b""
@@ -169,7 +218,16 @@ class RankStream:
             block = self._end_line(block)
         self._bytes_shown = 0
         if block:
-            self._console.show(stream, prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n")
+            self._console.show_lines(self._settings.rank, stream, prefix, block)
+
+    def _tidy(self, block: bytes) -> bytes:
+        """Return lines so that a terminal shows them as they are meant, whoever writes next."""
+        block = apply_carriage_returns(block)
+        if self._open_colours or b"\x1b[" in block:
+            from launcher.output.region import close_colours
+
+            block, self._open_colours = close_colours(block, self._open_colours)
+        return block
 
     def _end_line(self, block: bytes) -> bytes:
         """Write the end of a line that is on the console already; return the lines behind it."""
@@ -202,6 +260,8 @@ class RankStream:
 
         Returns when to ask again, in seconds from now; None for when there is more.
         """
+        if self._region is not None:
+            return self._settle()
         if not self.has_prompt:
             return None
         wait_s = self._prompt_due_at() - time.monotonic()
@@ -218,9 +278,28 @@ class RankStream:
 
     @property
     def has_prompt(self) -> bool:
-        """Whether there is text without a newline that is not on the console."""
+        """Whether there is text without a newline that is not on the console, or not final."""
+        if self._region is not None:
+            return self._region.wait_s(time.monotonic()) is not None
         waiting = self._splitter.length - (self._bytes_shown if self._is_live else 0)
         return self._settings.shown and waiting > 0 and not self._splitter.is_rewritten
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether the beginning of an ordinary line stands on the terminal: a question, perhaps."""
+        if self._region is not None:
+            return self._settings.shown and self._region.is_line
+        return self._is_live and 0 < self._bytes_shown < _LONGEST_PROMPT
+
+    def _settle(self) -> float | None:
+        """Pass on lines that have become final with time; return when to ask again, in seconds."""
+        assert self._region is not None
+        now = time.monotonic()
+        block = self._region.settle(now)
+        if block:
+            self._emit(block)
+            self._show_region()
+        return self._region.wait_s(now)
 
     def _prompt_due_at(self) -> float:
         if self._is_live:
@@ -265,21 +344,36 @@ class RankStream:
             self._shown_at = time.monotonic()
 
     def _show_unfinished(self) -> None:
-        """Show a progress bar before its line has ended."""
+        """Show what has no end yet: a progress bar, or what is typed, at once."""
         text = self._splitter.unfinished
         if len(text) < self._bytes_shown:
             self._bytes_shown = 0
-        if not text:
-            self._console.end_live(self._settings.rank)
-        elif self._splitter.is_rewritten:
+        if self._region is not None:
+            self._show_region()
+        elif not text:
+            self._console.end_live(self._settings.rank, self._settings.stream)
+        elif self._console.asking_rank == self._settings.rank:
+            self._bytes_shown = len(text)
             self._show_live(text)
 
+    def _show_region(self) -> None:
+        assert self._region is not None
+        if not self._settings.shown:
+            return
+        rank, stream, prefix = self._settings.rank, self._settings.stream, self._settings.prefix
+        rows, cursor_row, cursor_column = self._region.picture()
+        cursor = cursor_row, cursor_column + self.prefix_width
+        self._console.show_live(rank, stream, [prefix + row for row in rows], cursor)
+
     def _show_live(self, text: bytes) -> None:
-        shown = self._settings.prefix + apply_carriage_returns(text)
-        self._console.show_live(self._settings.rank, self._settings.stream, shown)
+        rank, stream = self._settings.rank, self._settings.stream
+        self._console.show_live(rank, stream, [self._settings.prefix + text])
 
     def _show_progress_line(self, text: bytes) -> None:
         now = time.monotonic()
         if now - self._last_progress_line >= PROGRESS_INTERVAL_S:
             self._last_progress_line = now
-            self._console.show(self._settings.stream, self._settings.prefix + text.strip() + b"\n")
+            settings = self._settings
+            self._console.show_lines(
+                settings.rank, settings.stream, settings.prefix, text.strip() + b"\n"
+            )

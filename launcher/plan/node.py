@@ -11,23 +11,21 @@ from typing import NamedTuple
 
 from launcher.contract.files import RunPaths
 from launcher.errors import LauncherError
+from launcher.options.option import PROG
 from launcher.options.spec import LaunchSpec
 from launcher.plan.task import Task
-from launcher.runs.folder import new_run_id
+from launcher.runs.folder import NO_JOB, SlurmJob, new_run_id
 from launcher.system.machine import usable_cpus, visible_gpus
 
-# A worker takes two pipes and two log files here, with room for one more; the launcher some itself.
+# A worker takes two pipes and three log files here; the launcher some itself.
 _FILES_OF_A_WORKER, _OUR_FILES = 5, 40
 
 
 # Variables by which services and engines tell that there are other nodes.
 _TELL_OF_NODES = (
-    "NODE_RANK",
-    "SLURM_STEP_NUM_NODES",
-    "OMPI_COMM_WORLD_SIZE",
-    "PMI_SIZE",
+    *("OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_NODES"),
+    *("NODE_RANK", "MASTER_ADDR", "WORLD_SIZE", "SM_HOSTS", "CLUSTER_SPEC"),
     "JOB_COMPLETION_INDEX",
-    "WORLD_SIZE",
 )
 
 # Where packages announce their plug-ins for torchrun's --logs-specs.
@@ -55,6 +53,10 @@ class NodeFacts(NamedTuple):
     tasks: tuple[Task, ...] = ()
     # The nodes of the run; None where this is the only one.
     nodes: NodeGroup | None = None
+    # Whether a person reads what the workers write: stdout is a terminal of ours.
+    is_terminal: bool = False
+    # The job of Slurm's in which this runs.
+    job: SlurmJob = NO_JOB
     # None when no folder has been made, or could be: then there are no log files.
     paths: RunPaths | None = None
 
@@ -79,8 +81,15 @@ def look_at_node(
         local_world_size = spec.local_world_size(lambda: num_cpus, lambda: len(gpus))
     _check_open_files(local_world_size)
     nodes = _find_nodes(spec) if not tasks else None
+    if nodes is None and not tasks and spec.stdin_rank >= local_world_size:
+        hint = f"Type: {PROG} --stdin-rank {local_world_size - 1} {spec.script}"
+        raise spec.error("stdin_rank", f"must be below {local_world_size}, the world size", hint)
+    job = _find_slurm_job(os.environ)
+    chosen = nodes.run_id if nodes and nodes.has_id else spec.rdzv_id
+    # A step of Slurm's has the same name after a requeue.
+    named = job.name if chosen in ("", "none") and "." in job.name else chosen
     return NodeFacts(
-        run_id=run_id or new_run_id(nodes.run_id if nodes else spec.rdzv_id),
+        run_id=run_id or new_run_id(named),
         mark=mark or os.urandom(8).hex(),
         usable_cpus=num_cpus,
         gpus=tuple(gpus),
@@ -90,7 +99,21 @@ def look_at_node(
         cpus=_bind(spec, local_world_size, gpus),
         tasks=tuple(tasks),
         nodes=nodes,
+        is_terminal=not tasks and os.isatty(1),
+        job=job,
     )
+
+
+def _find_slurm_job(environ: Mapping[str, str]) -> SlurmJob:
+    """Return the job and step in which this launcher runs, unless it is part of another run."""
+    if not environ.get("SLURM_JOB_ID"):
+        return NO_JOB
+    from launcher.starters.meeting import count_requeues, name_slurm_step
+    from launcher.starters.nodes import is_below_a_rank
+
+    if is_below_a_rank(environ):
+        return NO_JOB
+    return SlurmJob(name_slurm_step(environ), count_requeues(environ))
 
 
 def _find_nodes(spec: LaunchSpec) -> NodeGroup | None:

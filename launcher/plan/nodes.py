@@ -1,8 +1,8 @@
 """The nodes of a run: how many, which of them this is, and where they meet.
 
-What was typed comes first, then what a starter says (placement.py); where both speak they must
-agree. None of it is looked up or connected to here: names stay names. Pure, but for the secret's
-file.
+What was typed comes first, then what a starter says (launcher/starters/nodes.py); where both speak
+they must agree. Names stay names: none of them is looked up here. Pure, but for the secret's file,
+this host's name, what it has where workers are to be counted, and hydra.
 """
 
 from __future__ import annotations
@@ -11,17 +11,25 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from launcher.errors import UsageError
+from launcher.errors import EnvironmentMismatch, UsageError
 from launcher.options.option import PROG
 from launcher.options.spec import LaunchSpec
+from launcher.plan.node_count import count_nodes
 from launcher.ranks import Assignment, Place, make_places
+from launcher.starters import hydra
+from launcher.starters.meeting import derive_port
+from launcher.starters.nodes import find_placement, is_below_a_rank
+from launcher.starters.placement import Placement
+from launcher.system.machine import usable_cpus, visible_gpus
+from launcher.system.network import own_address, read_full_name
 
 # As torchrun's.
 _DEFAULT_PORT = 29400
 _JOIN_TIMEOUT_S = 600.0
 _LAST_CALL_S = 30.0
 
-_NO_MASTER = "127.0.0.1"
+# By which hydra has reached this host.
+_HYDRA_NAME = "MPIR_CVAR_CH3_INTERFACE_HOSTNAME"
 
 
 class NodeGroup(NamedTuple):
@@ -34,6 +42,8 @@ class NodeGroup(NamedTuple):
     # None where it does not matter which node has which rank.
     node_rank: int | None
     # The endpoint: one of the nodes, and the port at which that one serves the control plane.
+    # Several names and addresses with commas between them where one of them is right: the others
+    # are tried in turn.
     host: str
     port: int
     # Whether this node is that one; None where whoever has the address is.
@@ -50,13 +60,17 @@ class NodeGroup(NamedTuple):
     node_timeout_s: float = 6.0
     # Whether a newcomer means a restart at once.
     rescales_now: bool = True
+    # What had to be decided, in a line for the user; "" where there was no choice.
+    note: str = ""
+    # Whether `run_id` is a name for people, too; mpirun's is a mere number.
+    is_named: bool = True
     # What decided: field -> flag or variable.
     sources: Mapping[str, str] = {}
 
     @property
     def has_id(self) -> bool:
         """Whether somebody has named the run, so that it need not be named after its folder."""
-        return self.run_id not in ("", "none")
+        return self.is_named and self.run_id not in ("", "none")
 
     @property
     def is_elastic(self) -> bool:
@@ -80,69 +94,154 @@ def preview(group: NodeGroup, local_world_size: int) -> Assignment:
     return Assignment(
         attempt=0,
         places=make_places(node_rank, [local_world_size] * group.max_nodes),
-        master_addr=group.master_addr or group.host,
+        master_addr=group.master_addr or group.host.partition(",")[0],
         master_port=group.master_port,
     )
 
 
 def find_nodes(spec: LaunchSpec, environ: Mapping[str, str]) -> NodeGroup | None:
-    """Return the nodes of the run; None where this node is the only one."""
-    return _by_flags(spec, environ)
+    """Return the nodes of the run; None where this node is the only one.
 
+    What was typed comes first, then what a starter says. Raises EnvironmentMismatch, with what to
+    type instead, where the two contradict each other, and where numbers of the environment could
+    mean two things; UsageError where nothing says where the nodes meet.
+    """
+    if spec.standalone:
+        return None
+    placement = find_placement(environ, read_full_name)
+    if placement is None:
+        if not is_below_a_rank(environ):
+            _refuse_left_over(spec, environ)
+        placement = Placement("", None, None)
 
-def _by_flags(spec: LaunchSpec, environ: Mapping[str, str]) -> NodeGroup | None:
-    if spec.max_nodes == 1:
+    def count_workers() -> int:
+        return spec.local_world_size(usable_cpus, lambda: len(visible_gpus(environ)))
+
+    count = count_nodes(spec, placement, count_workers)
+    if count is None or count.most == 1:
         return None
     conf = spec.rendezvous_settings
-    if spec.rdzv_endpoint:
-        host, port = spec.endpoint
-        port = port or _DEFAULT_PORT
-        name = "rdzv_endpoint"
-    elif spec.provenance.get("master_addr", "default") != "default":
-        host, port = spec.master_addr, spec.control_port or _control_port(spec)
-        name = "master_addr"
-    else:
-        command = f"{PROG} --nnodes {spec.nnodes} --rdzv-endpoint HOST:{_DEFAULT_PORT}"
-        raise spec.error(
-            "nnodes",
-            "needs to know where the nodes meet",
-            f"Type on each node, with the name of one of them for HOST: {command} {spec.script}",
-        )
-    has_master = name == "master_addr"
+    join_timeout_s = conf.get("join_timeout", conf.get("timeout", _JOIN_TIMEOUT_S))
+    node_rank = _find_rank(spec, placement)
+    if not _find_meeting(spec, placement).host and hydra.can_exchange(environ):
+        placement = _meet_over_hydra(placement, environ, join_timeout_s)
+    meeting = _find_meeting(spec, placement)
+    if not meeting.host:
+        raise _ask_for_endpoint(spec, placement)
+    has_id = spec.provenance.get("rdzv_id", "default") != "default"
     return NodeGroup(
-        run_id=spec.rdzv_id,
-        min_nodes=spec.min_nodes,
-        max_nodes=spec.max_nodes,
-        node_rank=spec.node_rank,
-        host=host,
-        port=port,
-        is_host=_is_host(spec, conf),
-        master_addr=spec.master_addr if has_master else "",
-        master_port=spec.master_port or 0,
+        run_id=spec.rdzv_id if has_id or not placement.job else placement.job,
+        min_nodes=count.least,
+        max_nodes=count.most,
+        node_rank=node_rank,
+        host=meeting.host,
+        port=meeting.port,
+        is_host=_is_host(spec, node_rank, conf),
+        master_addr=meeting.master_addr,
+        master_port=spec.master_port or placement.master_port,
         local_addr=spec.local_addr or "",
-        secret=read_secret(spec, environ),
-        join_timeout_s=conf.get("join_timeout", conf.get("timeout", _JOIN_TIMEOUT_S)),
+        secret=read_secret(spec, environ) or placement.secret.encode(),
+        join_timeout_s=join_timeout_s,
         last_call_s=conf.get("last_call_timeout", _LAST_CALL_S),
         node_timeout_s=spec.node_timeout,
         rescales_now=spec.rescale == "now",
-        sources={"host": spec.find_source(name), "max_nodes": spec.find_source("nnodes")},
+        note=count.note,
+        is_named=has_id or placement.is_named,
+        sources={**placement.sources, "host": meeting.source, "max_nodes": count.source},
     )
 
 
-def _control_port(spec: LaunchSpec) -> int:
+class _Meeting(NamedTuple):
+    """Where the nodes meet, and what the workers are told of it."""
+
+    host: str
+    port: int
+    master_addr: str
+    source: str
+
+
+def _find_meeting(spec: LaunchSpec, placement: Placement) -> _Meeting:
+    if spec.rdzv_endpoint:
+        host, port = spec.endpoint
+        port = spec.control_port or port or placement.port or _DEFAULT_PORT
+        return _Meeting(host, port, placement.master_addr, spec.find_source("rdzv_endpoint"))
+    master_port = spec.master_port or placement.master_port
+    port = spec.control_port or placement.port or _control_port(master_port)
+    if spec.provenance.get("master_addr", "default") != "default":
+        return _Meeting(spec.master_addr, port, spec.master_addr, spec.find_source("master_addr"))
+    source = placement.sources.get("host", "")
+    return _Meeting(placement.host, port, placement.master_addr, source)
+
+
+def _find_rank(spec: LaunchSpec, placement: Placement) -> int | None:
+    if spec.node_rank is None or placement.node_rank in (None, spec.node_rank):
+        return placement.node_rank if spec.node_rank is None else spec.node_rank
+    source = spec.find_source("node_rank")
+    raise EnvironmentMismatch(
+        f"{source}{' ' if source.startswith('-') else '='}{spec.node_rank} does not go with"
+        f" {placement.sources['node_rank']}={placement.node_rank} of {placement.starter}.",
+        hint=f"Leave {source} out: it is known without it.",
+    )
+
+
+def _meet_over_hydra(placement: Placement, environ: Mapping[str, str], wait_s: float) -> Placement:
+    """Return the placement with what the launcher of rank 0 says of itself, and a secret."""
+    names = (environ.get(_HYDRA_NAME, ""), own_address(), os.uname().nodename)
+    hosts = ",".join(dict.fromkeys(name for name in names if name not in ("", "localhost")))
+    job, word = hydra.exchange(environ, f"{hosts};{os.urandom(16).hex()}", wait_s)
+    host, _, secret = word.partition(";")
+    sources = {**placement.sources, "host": "PMI_FD"}
+    port = derive_port(job)
+    return placement._replace(host=host, port=port, job=job, secret=secret, sources=sources)
+
+
+def _ask_for_endpoint(spec: LaunchSpec, placement: Placement) -> UsageError:
+    """Return the error for nodes that do not know where to meet."""
+    counted = "" if placement.num_nodes else f" --nnodes {spec.nnodes}"
+    workers = f" --nproc-per-node {spec.nproc_per_node}" if placement.starter else ""
+    endpoint = f" --rdzv-endpoint HOST:{_DEFAULT_PORT}"
+    command = f"{PROG}{counted}{workers}{endpoint} {spec.script}"
+    if not placement.starter:
+        hint = f"Type on each node, with the name of one of them for HOST: {command}"
+        return spec.error("nnodes", "needs to know where the nodes meet", hint)
+    return UsageError(
+        f"{placement.starter} has started a launcher on each node, and does not say where the first"
+        " of them is.",
+        hint=f"Type, with its name for HOST: {command}",
+    )
+
+
+def _refuse_left_over(spec: LaunchSpec, environ: Mapping[str, str]) -> None:
+    """Raise EnvironmentMismatch for a WORLD_SIZE with which nothing else here goes.
+
+    Whoever exports it expects so many workers; beside a number that was typed it is left over.
+    """
+    typed = [spec.provenance.get(name, "default") for name in ("nproc_per_node", "nnodes")]
+    size = environ.get("WORLD_SIZE", "1").strip()
+    if typed != ["default", "default"] or not size.isdecimal() or int(size) <= 1:
+        return
+    nodes = f"{PROG} --nnodes {size} --rdzv-endpoint HOST:{_DEFAULT_PORT} {spec.script}"
+    raise EnvironmentMismatch(
+        f"WORLD_SIZE={size} is set, and this command starts one worker.",
+        hint=(
+            f"Type: {PROG} --nproc-per-node {size} {spec.script}, or on each of {size} nodes:"
+            f" {nodes}, or if it is left over: unset WORLD_SIZE"
+        ),
+    )
+
+
+def _control_port(master_port: int) -> int:
     """Return the port beside the workers' one, which is theirs alone."""
-    if spec.master_port is None:
+    if not master_port:
         return _DEFAULT_PORT
-    return spec.master_port + 1 if spec.master_port < 65535 else spec.master_port - 1
+    return master_port + 1 if master_port < 65535 else master_port - 1
 
 
-def _is_host(spec: LaunchSpec, conf: Mapping[str, float]) -> bool | None:
+def _is_host(spec: LaunchSpec, node_rank: int | None, conf: Mapping[str, float]) -> bool | None:
     if "is_host" in conf:
         return bool(conf["is_host"])
-    # With fixed ranks it is node 0; where ranks go by arrival, it is whoever has the address.
-    if spec.node_rank is None or (spec.rdzv_endpoint and spec.min_nodes < spec.max_nodes):
-        return None
-    return None if spec.rdzv_endpoint else spec.node_rank == 0
+    # With fixed ranks it is node 0; where one was named, it is whoever has the address.
+    return None if node_rank is None or spec.rdzv_endpoint else node_rank == 0
 
 
 def read_secret(spec: LaunchSpec, environ: Mapping[str, str]) -> bytes:

@@ -11,11 +11,14 @@ from typing import NamedTuple
 from launcher.contract import environment
 from launcher.contract.files import RunPaths
 from launcher.options.spec import LaunchSpec
-from launcher.options.syntax import STDERR, STDOUT
+from launcher.options.syntax import STDERR, STDOUT, parse_console_ranks
 from launcher.plan.node import NodeFacts
 from launcher.plan.program import program_kind
 from launcher.plan.task import Task
-from launcher.ranks import Assignment, Place
+from launcher.ranks import Assignment, Place, format_ranks
+
+# More ranks on one terminal are too many to read, unless an option says what to show.
+CROWD = 8
 
 # A title is an argument itself, of which the kernel takes 128 KiB at most; arguments of the script
 # may come close to that.
@@ -35,7 +38,8 @@ class WorkerPlan(NamedTuple):
     env: dict[str, str]
     unset: tuple[str, ...]
     error_file: str | None
-    # Log file of each stream, empty when there is none, and whether the terminal shows the stream.
+    # Log file of each stream, and `log` for both (empty when there are none); and whether the
+    # terminal shows the stream.
     logs: dict[str, str]
     shown: dict[str, bool]
     title: str
@@ -69,6 +73,10 @@ class LaunchPlan(NamedTuple):
     # Signals that ask a rank to end, and whether no attempt follows whatever happens.
     stop_signals: tuple[int, ...] = ()
     is_last: bool = False
+    # Whether ranks have terminals where we have; which one reads our stdin; whose bars are shown.
+    tty: bool = True
+    stdin_rank: int = 0
+    bars: str = "one"
     # As typed: `$RANK` and the like are not replaced yet.
     script_args: tuple[str, ...] = ()
 
@@ -91,8 +99,9 @@ def make_plan(spec: LaunchSpec, assignment: Assignment, facts: NodeFacts) -> Lau
         gpus_are_chosen=bool(spec.devices),
         virtual_local_rank=spec.virtual_local_rank,
         hang_timeout_s=spec.hang_timeout,
-        # An engine that has started the job again has counted that.
-        past_restarts=int(facts.environ.get("SLURM_RESTART_COUNT", "0")) if facts.tasks else 0,
+        stdin_rank=None if facts.tasks else spec.stdin_rank,
+        # Slurm, which has started the job again, has counted that.
+        past_restarts=facts.job.requeues,
     )
     common = environment.make_common(run, assignment, facts.environ, facts.usable_cpus)
     workers = tuple(
@@ -115,6 +124,9 @@ def make_plan(spec: LaunchSpec, assignment: Assignment, facts: NodeFacts) -> Lau
         paths=paths,
         stop_signals=spec.signals,
         is_last=assignment.attempt >= spec.max_restarts and not assignment.is_elastic,
+        tty=not spec.no_tty,
+        stdin_rank=spec.stdin_rank,
+        bars=spec.bars,
         script_args=spec.script_args,
     )
 
@@ -131,7 +143,8 @@ def _plan_worker(
     error_file = paths.error_file(attempt, place.rank) if paths else None
     env = environment.make_per_rank(run, assignment, place, error_file)
     task = facts.tasks[place.local_rank] if facts.tasks else None
-    streams = spec.console_streams(place.local_rank)
+    is_crowded = facts.is_terminal and assignment.local_world_size > CROWD
+    streams = spec.console_streams(place.local_rank, place.rank, is_crowded=is_crowded)
     # Under --virtual-local-rank $LOCAL_RANK in an argument is what the environment says, too.
     given = task.args if task else spec.script_args
     args = tuple(environment.expand(argument, env) for argument in given)
@@ -156,13 +169,36 @@ def _plan_worker(
         env=env,
         unset=unset,
         error_file=error_file,
-        logs={stream: paths.log(attempt, place.rank, stream) for stream in ("out", "err")}
+        logs={stream: paths.log(attempt, place.rank, stream) for stream in ("out", "err", "log")}
         if paths
         else {},
         shown={"out": bool(streams & STDOUT), "err": bool(streams & STDERR)},
         title=_make_title(kind, place, spec.script, args),
         cpus=facts.cpus[place.local_rank] if facts.cpus else None,
         task=task,
+    )
+
+
+def choice_note(spec: LaunchSpec, plan: LaunchPlan, *, is_terminal: bool) -> str:
+    """Say what the terminal shows when nobody has chosen, and where the rest is; or "".
+
+    Also that --console-ranks names ranks that the run does not have.
+    """
+    first, count = plan.workers[0].rank, plan.assignment.local_world_size
+    if is_terminal and count > CROWD and spec.shows_all_ranks:
+        where = f"; the rest is in {plan.paths.log_dir(plan.attempt)}" if plan.paths else ""
+        return (
+            f"{count} ranks: showing stdout of rank {first} and stderr of all{where}"
+            " (--console-ranks all shows everything)"
+        )
+    size = plan.assignment.world_size
+    chosen = parse_console_ranks(spec.console_ranks) or frozenset()
+    missing = sorted(rank for rank in chosen if rank >= size)
+    if not missing:
+        return ""
+    return (
+        f"--console-ranks {spec.console_ranks}: there is no {format_ranks(missing)} in this run; it"
+        f" has {format_ranks(list(range(size)))}"
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from launcher.errors import UsageError
 from launcher.ranks import Place
-from launcher.starters.detect import NO_VARIABLE, Environ, read_number
+from launcher.starters.detect import NO_VARIABLE, Environ, in_slurm_step, read_number
 from launcher.starters.slurm import expand_nodes
 
 # Derived ports lie below those that the kernel gives to outgoing connections (32768 and up).
@@ -52,10 +52,24 @@ def find_job_id(place: Place, environ: Environ) -> str:
                 return environ[name]
     if place.starter == "horovod" and environ.get("HOROVOD_GLOO_RENDEZVOUS_PORT"):
         return "horovod." + environ["HOROVOD_GLOO_RENDEZVOUS_PORT"]
-    if not environ.get("SLURM_JOB_ID"):
-        return ""
-    names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+    step = name_slurm_step(environ)
+    requeues = count_requeues(environ)
+    return f"{step}.{requeues}" if requeues else step
+
+
+def name_slurm_step(environ: Environ) -> str:
+    """Return Slurm's name of this job step, `JOB.STEP`, or of the job; empty outside of a job.
+
+    A job that is requeued keeps its name, and so do its steps in their order.
+    """
+    names = ("SLURM_JOB_ID", "SLURM_STEP_ID") if in_slurm_step(environ) else ("SLURM_JOB_ID",)
     return ".".join(environ[name] for name in names if environ.get(name))
+
+
+def count_requeues(environ: Environ) -> int:
+    """Return how often Slurm has started this job again."""
+    has_any = environ.get("SLURM_JOB_ID") and environ.get("SLURM_RESTART_COUNT")
+    return read_number(environ, "SLURM_RESTART_COUNT") if has_any else 0
 
 
 def find_nodes(place: Place, environ: Environ) -> tuple[int, int] | None:

@@ -32,6 +32,8 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._timers: dict[Callable[[], None], float] = {}
         self._posted: list[Event] = []
+        # Signals that concern one owner, which is called.
+        self._hearers: dict[int, Callable[[], None]] = {}
         self._signals = tuple(signals)
         self._old_handlers: dict[int, object] = {}
         self._wakeup_read, self._wakeup_write = os.pipe()
@@ -71,6 +73,15 @@ class Loop:
     def post(self, event: Event) -> None:
         """Hand over an event in the next turn, which then does not wait for anything."""
         self._posted.append(event)
+
+    def hear(self, signum: int, callback: Callable[[], None] | None) -> None:
+        """Call `callback` whenever a signal comes, which then is no event; None to hear no more."""
+        if callback is None:
+            del self._hearers[signum]
+            signal.signal(signum, self._old_handlers.pop(signum))  # type: ignore[arg-type]
+            return
+        self._hearers[signum] = callback
+        self._old_handlers[signum] = signal.signal(signum, _note_signal)
 
     def unwatch(self, fd: int) -> None:
         """Stop watching a descriptor; one that is not watched is fine."""
@@ -123,7 +134,13 @@ class Loop:
             numbers = os.read(self._wakeup_read, 4096)
         except BlockingIOError:
             return []
-        events: list[Event] = [Signalled(number) for number in numbers if number != signal.SIGCHLD]
+        for number in self._hearers.keys() & set(numbers):
+            self._hearers[number]()
+        events: list[Event] = [
+            Signalled(number)
+            for number in numbers
+            if number != signal.SIGCHLD and number not in self._hearers
+        ]
         if signal.SIGCHLD in numbers:
             events.append(ChildrenChanged())
         return events

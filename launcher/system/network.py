@@ -42,15 +42,30 @@ def own_address() -> str:
         return str(probe.getsockname()[0])
 
 
+def read_full_name() -> str:
+    """Return this host's name with its domain, where /etc/hosts has it; else its name alone.
+
+    No name server is asked.
+    """
+    name = os.uname().nodename
+    try:
+        with open("/etc/hosts", errors="replace") as file:
+            lines = [line.partition("#")[0].split()[1:] for line in file]
+    except OSError:
+        return name
+    names = next((names for names in lines if name in names), [])
+    return next((other for other in names if other.startswith(f"{name}.")), name)
+
+
 def check_name(name: str) -> None:
     """Raise RendezvousError where this node does not know the name; torch would ask for minutes."""
     try:
         socket.getaddrinfo(name, None)
     except OSError as error:
         raise RendezvousError(
-            f"The ranks are to meet at {name}, the first node of this job step, but this node"
+            f"All are to meet at {name}, the first node of this job step, but this node"
             f" ({os.uname().nodename}) does not know that name: {error.strerror or error}.",
-            hint="Name another address of it, the same for all ranks: MASTER_ADDR=ADDRESS srun ...",
+            hint="Name another address of it, the same for all tasks: MASTER_ADDR=ADDRESS srun ...",
         ) from None
 
 

@@ -85,11 +85,16 @@ def die_with_parent(signum: int, parent_pid: int) -> bool:
     be further above: a wrapper can have started this process, and wait for it.
     """
     _prctl(_PR_SET_PDEATHSIG, signum)
+    return is_below(parent_pid)
+
+
+def is_below(pid: int) -> bool:
+    """Tell whether a process is our parent, or further above."""
     above = os.getppid()
-    while above not in (0, 1, parent_pid):
+    while above not in (0, 1, pid):
         info = process_info(above)
         above = info.parent_pid if info is not None else 0
-    return above == parent_pid
+    return above == pid
 
 
 def become_subreaper() -> None:

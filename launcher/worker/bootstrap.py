@@ -77,6 +77,7 @@ def run(kind: str, target: str, args: list[str], error_file: str | None) -> None
     own_options = sys.orig_argv[1 : -len(sys.argv)]
     # Registered before the script registers anything, so it runs after all of that.
     atexit.register(_settle)
+    _plan_breakpoints()
     sys.argv = [target if kind != "module" else "-m", *args]
     sys.orig_argv = [
         sys.executable,
@@ -106,6 +107,19 @@ def run(kind: str, target: str, args: list[str], error_file: str | None) -> None
         _record(error, error_file if os.getpid() == pid else None)
         _hide_our_frames(error)
         raise
+
+
+def _plan_breakpoints() -> None:
+    """Let `breakpoint()` say how it is used where pdb could read nothing."""
+    rank = os.environ.get("RANK")
+    if os.environ.get("LAUNCHER_STDIN_RANK", rank) != rank:
+        sys.breakpointhook = _break
+
+
+def _break(*args: Any, **options: Any) -> Any:
+    from launcher.worker.debugger import pass_by
+
+    return pass_by(*args, **options)
 
 
 def _settle() -> None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from launcher.contract.files import heartbeat_file
+from launcher.contract.files import joined_file
 from launcher.errors import UsageError
 from launcher.starters.detect import detect, restart_count
+from launcher.worker.pace import Pacer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BACKENDS = ("auto", "nccl", "gloo", "mpi", "horovod")
-_HEARTBEAT_INTERVAL_S = 0.5
 _OPS = ("mean", "sum", "min", "max")
 
 # Backends that take no timeout, and what to do without.
@@ -71,7 +70,16 @@ def init(backend: str = "auto", timeout_s: float | None = None) -> Context:
         return _current
     place = detect(os.environ)
     _current = Context(place, _make_group(place, backend, timeout_s))
+    _note_joined()
     return _current
+
+
+def _note_joined() -> None:
+    """Leave to the launcher's timeline when the ranks had come together."""
+    error_file = os.environ.get("LAUNCHER_ERROR_FILE")
+    if error_file:
+        with suppress(OSError), open(joined_file(error_file), "w"):
+            pass
 
 
 def _make_group(place: Place, backend: str, timeout_s: float | None) -> TorchGroup:
@@ -101,9 +109,7 @@ class Context:
 
         self._group = group
         self._pid = os.getpid()
-        self._last_heartbeat = float("-inf")
-        error_file = os.environ.get("LAUNCHER_ERROR_FILE")
-        self._heartbeat_file = heartbeat_file(error_file) if error_file else ""
+        self._pacer = Pacer(os.environ.get("LAUNCHER_ERROR_FILE"))
         self._stop = _StopRequest()
         self.rank: int = group.rank
         """Index of this worker in the whole run, from 0."""
@@ -200,11 +206,12 @@ class Context:
         if op not in _OPS:
             raise UsageError(f"all_reduce(op={op!r}): use one of {', '.join(map(repr, _OPS))}.")
         is_tensor = hasattr(value, "detach")  # tells one without naming its library
-        result: Value = (
-            self._group.reduce_tensor(value, op)
-            if is_tensor
-            else self._group.reduce_number(value, op)
-        )
+        with self._pacer.waiting():
+            result: Value = (
+                self._group.reduce_tensor(value, op)
+                if is_tensor
+                else self._group.reduce_number(value, op)
+            )
         return result
 
     def all_gather(self, value: Tensor) -> list[Tensor]:
@@ -213,7 +220,8 @@ class Context:
         value: a tensor of the same type on all ranks, of up to 15 dimensions (UsageError beyond);
             shapes may differ. Results are on the same device, without gradient.
         """
-        return self._group.all_gather(value)
+        with self._pacer.waiting():
+            return self._group.all_gather(value)
 
     def broadcast_object(self, value: T, src: int = 0) -> T:
         """Return on every rank the object that rank src passed. Collective.
@@ -221,7 +229,8 @@ class Context:
         value: anything that can be pickled; what the other ranks pass does not matter. UsageError
             when there is no rank src.
         """
-        result: T = self._group.broadcast_object(value, src)
+        with self._pacer.waiting():
+            result: T = self._group.broadcast_object(value, src)
         return result
 
     def gather_object(self, value: T, dst: int = 0) -> list[T] | None:
@@ -229,14 +238,16 @@ class Context:
 
         value: anything that can be pickled. UsageError when there is no rank dst.
         """
-        return self._group.gather_object(value, dst)
+        with self._pacer.waiting():
+            return self._group.gather_object(value, dst)
 
     def barrier(self) -> None:
         """Wait until all ranks are here. Collective.
 
         Does not wait for work that is queued on a GPU: torch.cuda.synchronize() does.
         """
-        self._group.barrier()
+        with self._pacer.waiting():
+            self._group.barrier()
 
     def print(self, *values: object, sep: str = " ", end: str = "\n") -> None:
         """Print on rank 0 only, like the built-in function, and flush. Not collective."""
@@ -255,23 +266,21 @@ class Context:
         """
         self._stop.watch()
         if not self._stop.agreed:
-            self._stop.agreed = bool(self._group.reduce_number(int(self._stop.requested), "max"))
+            with self._pacer.waiting():
+                agreed = self._group.reduce_number(int(self._stop.requested), "max")
+            self._stop.agreed = bool(agreed)
         return self._stop.agreed
 
     def heartbeat(self) -> None:
         """Say that this rank makes progress, whatever it prints; to be called once per step.
 
         Once a rank has called it, `--hang-timeout` watches these calls instead of output and CPU
-        time, until the script ends or calls close(). Costs a system call at most twice a second,
-        and does nothing where `python -m launcher` has not started the ranks. Not collective.
+        time, until the script ends or calls close(); `ctl ps`, `ctl top` and `--stats` show steps
+        and who comes last to the same step. The best place for that is in front of what the ranks
+        do together, `loss.backward()` as a rule. Costs a system call at most twice a second, and
+        does nothing where `python -m launcher` has not started the ranks. Not collective.
         """
-        now = time.monotonic()
-        if not self._heartbeat_file or now - self._last_heartbeat < _HEARTBEAT_INTERVAL_S:
-            return
-        self._last_heartbeat = now
-        # Opening for writing sets the time of the file. A full disk is no reason to end a training.
-        with suppress(OSError), open(self._heartbeat_file, "w"):
-            pass
+        self._pacer.beat()
 
     def close(self) -> None:
         """Leave the run: destroy the process group if init() made it. Happens by itself at exit.
@@ -286,10 +295,8 @@ class Context:
         import atexit
 
         atexit.unregister(self._at_exit)
-        if self._heartbeat_file:
-            # Output and CPU time count again: nobody calls heartbeat() while python ends.
-            with suppress(OSError):
-                os.unlink(self._heartbeat_file)
+        # Output and CPU time count again: nobody calls heartbeat() while python ends.
+        self._pacer.close()
         self._stop.unwatch()  # waiting for the other ranks below can be ended by SIGTERM again
         if _current is self:
             _current = None

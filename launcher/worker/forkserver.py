@@ -9,6 +9,7 @@ it. Knows nothing of attempts or ranks.
 from __future__ import annotations
 
 import gc
+import io
 import os
 import select
 import signal
@@ -176,6 +177,7 @@ def _become_worker(
     openblas.restore_threads()
     _renew_randomness()
     _renew_stdin()
+    _renew_stdout()
     title.set_title(request.title)
     diagnose.arm(request.error_file)
     return request
@@ -200,6 +202,12 @@ def _renew_stdin() -> None:
         buffer, old.encoding, old.errors, newline="\n", line_buffering=os.isatty(0)
     )
     sys.stdin.mode = "r"  # type: ignore[misc]
+
+
+def _renew_stdout() -> None:
+    """Let lines on a terminal appear when they end; the server's stdout was made for a pipe."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and os.isatty(1) and not sys.stdout.write_through:
+        sys.stdout.reconfigure(line_buffering=True)
 
 
 def _renew_randomness() -> None:

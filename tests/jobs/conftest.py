@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,14 @@ def experiment(workspace: Workspace) -> Experiment:
 
 @pytest.fixture
 def submit(experiment: Experiment, tmp_path: Path) -> Submit:
-    """Submit a script with this text; options go to ScriptRunConfig."""
+    """Submit a script with this text; options go to ScriptRunConfig, flags to the launcher."""
 
-    def begin(text: str, *arguments: object, **options: Any) -> Run:
+    def begin(text: str, *arguments: object, flags: Sequence[str] = (), **options: Any) -> Run:
         source = tmp_path / "source"
         source.mkdir(exist_ok=True)
         (source / "train.py").write_text(text)
         config = ScriptRunConfig(str(source), "train.py", list(arguments), **options)
-        return experiment.submit(config)
+        return experiment.submit(config, launcher_options=list(flags))
 
     return begin
 

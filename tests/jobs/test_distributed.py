@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -24,7 +25,7 @@ _RANK = "import os\nrank = int(os.environ['RANK'])\n"
 def log_of(run: Run, rank: int, folder: Path) -> str:
     """Return what a user finds in the log of a rank."""
     run.download_file(f"azureml-logs/70_driver_log_{rank}.txt", str(folder / "log.txt"))
-    return (folder / "log.txt").read_text()
+    return (folder / "log.txt").read_bytes().decode()
 
 
 def test_each_rank_has_a_log(
@@ -159,3 +160,34 @@ def test_a_script_of_horovod_is_served_by_the_launcher(submit: Submit, tmp_path:
     run.wait_for_completion()
     assert "sum 1.0 size 2\n" in log_of(run, 1, tmp_path)
     assert run.get_metrics() == {"rank": 0}
+
+
+def test_the_log_of_a_rank_has_every_attempt_and_its_bars_whole(
+    submit: Submit, tmp_path: Path
+) -> None:
+    text = _RANK + (
+        "import sys\n"
+        "attempt = os.environ['TORCHELASTIC_RESTART_COUNT']\n"
+        "for i in range(100): sys.stderr.write(f'\\r{i}%')\n"
+        "print(f'\\n[5] attempt {attempt}', file=sys.stderr)\n"
+        "if attempt == '0' and rank == 1: raise ValueError('once')\n"
+    )
+    run = submit(
+        text,
+        distributed_job_config=PyTorchConfiguration(process_count=2),
+        flags=["--max-restarts", "1", "--redirects", "3"],
+    )
+    run.wait_for_completion()
+    log = log_of(run, 1, tmp_path)
+    bar = "".join(f"\r{i}%" for i in range(100))
+    assert log.startswith(f"{bar}\n[5] attempt 0\nTraceback")
+    assert log.endswith(f"ValueError: once\n{bar}\n[5] attempt 1\n")
+    end = json.loads(Path(run._folder.end).read_text())
+    assert end["attempts"] == 2 and end["peak_bytes"] > 1 << 20
+
+
+def test_a_launcher_that_is_told_to_stop_says_so_in_the_run(submit: Submit) -> None:
+    text = "import os, signal\nos.kill(os.getppid(), signal.SIGTERM)\nsignal.pause()\n"
+    run = submit(text, flags=["--start", "spawn"])
+    with pytest.raises(ActivityFailedException, match="the launcher was sent SIGTERM"):
+        run.wait_for_completion()

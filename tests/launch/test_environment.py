@@ -67,6 +67,7 @@ def test_every_variable_of_the_table_has_its_documented_value(
             "LAUNCHER_RUN_ID": "job7",
             "LAUNCHER_RUN_DIR": run_dir,
             "LAUNCHER_BACKEND": "auto",
+            "LAUNCHER_STDIN_RANK": 0,
             "OMP_NUM_THREADS": max(1, len(allowed) // 3),
             "PYTHONUNBUFFERED": 1,
             "GLOO_SOCKET_IFNAME": "lo",

@@ -156,7 +156,7 @@ def test_a_path_and_a_module_are_commands_too(tmp_path: Path) -> None:
 
 def test_the_run_folder_is_where_it_was_asked_for(tmp_path: Path) -> None:
     launch(lambda: None, run_dir=tmp_path / "chosen")
-    assert len(list((tmp_path / "chosen").iterdir())) == 1
+    assert len(list((tmp_path / "chosen").glob("*-*"))) == 1
     assert not (tmp_path / "runs").exists()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run, Script, Start, Terminal, command, wait_until
+from tests.conftest import Run, Script, Start, Terminal, command, run_dirs, wait_until
 
 LogOf = Callable[..., bytes]
 
@@ -332,7 +332,7 @@ def test_an_id_longer_than_a_file_name_still_has_a_folder(
     for _ in range(2):  # the second one gets a number behind it
         done = run("--run-dir", "runs", "--rdzv-id", "x" * 300, "script.py")
         assert (done.out, done.err, done.code) == (f"[0] {'x' * 300}\n", "", 0)
-    assert len(list((tmp_path / "runs").rglob("rank_00.out"))) == 2
+    assert len(run_dirs(tmp_path)) == 2
 
 
 @pytest.mark.slow
@@ -444,14 +444,15 @@ def test_while_workers_are_idle_the_supervisor_sleeps(start: Start, script: Scri
     running = start("--nproc-per-node", "2", "script.py")
     running.wait_for("ready", 2)
 
-    def times_it_slept() -> str:
+    def times_it_slept() -> int:
         status = Path(f"/proc/{running.pid}/status").read_text()
-        return status.partition("\nvoluntary_ctxt_switches:")[2].split()[0]
+        return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
 
     def sleeps_a_second() -> bool:
         before = times_it_slept()
         time.sleep(1.0)  # not a wait for something: the second is what is measured
-        return times_it_slept() == before
+        # It looks every two seconds at what the ranks use.
+        return times_it_slept() - before <= 2
 
     # The first one may still belong to the output.
     assert sleeps_a_second() or sleeps_a_second(), "it wakes up, although nothing has happened"

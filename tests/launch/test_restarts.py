@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Run, Script
+from tests.conftest import Run, Script, run_dirs
 
 pytestmark = pytest.mark.slow
 
@@ -90,7 +90,7 @@ def test_when_no_restarts_are_left_the_last_failure_counts(
     assert done.code == 12
     assert done.out == "[0] attempt 0\n[0] attempt 1\n[0] attempt 2\n"
     assert len(re.findall("FAILED: rank 0", done.err)) == 1
-    (run_dir,) = (tmp_path / "runs").iterdir()
+    (run_dir,) = run_dirs(tmp_path)
     for attempt, folder in enumerate(("logs", "logs/attempt_1", "logs/attempt_2")):
         assert (run_dir / folder / "rank_00.out").read_text() == f"attempt {attempt}\n"
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import run_dirs
 from tests.engines import needs_mpich, needs_mpirun, needs_torch
 from tests.mpi.conftest import find_report
 
@@ -42,7 +43,7 @@ def test_an_exception_on_one_rank_is_reported_once_and_ends_the_others(
     done = mpirun(4, TORCH.replace("FAIL", "raise ValueError('only here')"), env=without_mpi4py)
     assert done.code == 1
     _check_report(done)
-    (folder,) = (tmp_path / "runs").iterdir()
+    (folder,) = run_dirs(tmp_path)
     report = json.loads((folder / "report.json").read_text())
     assert (report["rank"], report["error_message"]) == (1, "only here")
     assert "ValueError: only here" in (folder / "logs" / "rank_01.err").read_text()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import wait_until
+from tests.conftest import run_dirs, wait_until
 from tests.engines import needs_horovod, needs_mpi4py, needs_mpich, needs_mpirun
 from tests.mpi.conftest import find_report
 
@@ -75,7 +75,7 @@ def test_a_rank_that_dies_without_finalize_is_one_report_and_the_end_of_all(
     assert words in report
     assert "-------" not in before, "the engine has spoken before us"
     assert "BAD TERMINATION" not in done.err
-    (path,) = (tmp_path / "runs").glob("*/report.json")
+    path = run_dirs(tmp_path)[0] / "report.json"
     assert json.loads(path.read_text())["rank"] == 1
 
 
@@ -96,8 +96,8 @@ def test_after_mpi_abort_mpich_kills_all_processes_and_the_logs_say_why(
     done = start_mpich(3, DIE.format(how="world.Abort(5)")).finish()
     assert done.code == 5
     # Nobody is left who could show it: neither the engine nor the processes of the ranks.
-    wait_until(lambda: next(tmp_path.glob("runs/*/report.json"), None), "the report")
-    (log,) = tmp_path.glob("runs/*/logs/rank_01.err")
+    wait_until(lambda: next(tmp_path.glob("runs/[!l]*/report.json"), None), "the report")
+    (log,) = tmp_path.glob("runs/[!l]*/logs/rank_01.err")
     assert "application called MPI_Abort(MPI_COMM_WORLD, 5)" in log.read_text()
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.conftest import run_dirs
 from tests.engines import MPI_SETTINGS, needs_mpi4py, needs_mpirun, needs_torch
 
 pytestmark = needs_mpirun
@@ -44,7 +45,7 @@ def test_each_process_of_mpirun_is_a_rank_that_one_fork_server_starts(
     for shared in ("parent", "port", "namespace"):
         assert len({str(each[shared]) for each in facts}) == 1
     assert isinstance(facts[0]["parent"], int), "started by something else than a fork server"
-    (folder,) = (tmp_path / "runs").iterdir()
+    (folder,) = run_dirs(tmp_path)
     logs = sorted(path.name for path in (folder / "logs").iterdir())
     assert logs == [f"rank_{rank:02}.{end}" for rank in range(3) for end in ("err", "out")]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import run_dirs
 from tests.engines import needs_mpich, needs_mpirun
 
 # Rank 1 prints while a line of rank 0's is half out.
@@ -71,7 +72,7 @@ def test_tags_stand_before_whole_lines_stdin_is_rank_0s_and_logs_have_everything
     assert out == {"0": OF_ZERO, "1": _of_others(1), "2": _of_others(2)}
     err = _split(done.err, r"\[1,(\d)\]<stderr>:")
     assert err == {"1": ["error of 1"], "2": ["error of 2"]}
-    (folder,) = (tmp_path / "runs").iterdir()
+    (folder,) = run_dirs(tmp_path)
     assert (folder / "logs" / "rank_00.out").read_text() == "\n".join(OF_ZERO)
     assert (folder / "logs" / "rank_02.err").read_text() == "error of 2\n"
 

@@ -171,10 +171,17 @@ def _is_idle(environ: dict[str, str]) -> bool:
 
 
 @pytest.fixture
-def start_slurm(slurm_conf: Path, start_command: Callable[..., Running]) -> Callable[..., Running]:
+def start_slurm(slurm_conf: Path, start_now: Callable[..., Running]) -> Callable[..., Running]:
     """Start a command of Slurm's in the folder of the test."""
     # Else srun says that it waits for the nodes of the test before.
     assert _is_idle({"PATH": _path(), "SLURM_CONF": str(slurm_conf)}), "a job did not end"
+
+    return start_now
+
+
+@pytest.fixture
+def start_now(slurm_conf: Path, start_command: Callable[..., Running]) -> Callable[..., Running]:
+    """The same while another job runs."""
 
     def start(*argv: str, stdin: Any = subprocess.DEVNULL, **env: str) -> Running:
         settings = {"PATH": _path(), "SLURM_CONF": str(slurm_conf), **MPI_SETTINGS}

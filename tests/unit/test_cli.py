@@ -13,15 +13,17 @@ from launcher.options.spec import LaunchSpec
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 FLAGS = """
-    --account --backend --control-port --devices --dry-run --duplicate-stderr-filters
-    --duplicate-stdout-filters --engine --engine-args --event-log-handler --export --gpus-per-node
-    --hang-timeout --help --hostfile --hosts --local-addr --local-ranks-filter --log-dir
-    --log-line-prefix-template --logs-specs --master-addr --master-port --max-restarts --module
-    --monitor-interval --nnodes --no-python --no-restart-codes --node-rank --node-timeout
-    --nproc-per-node --numa-binding --partition --preload --print-completion --rdzv-backend
-    --rdzv-conf --rdzv-endpoint --rdzv-id --redirects --rescale --restart-backoff --restart-limit
-    --role --run-dir --run-path --secret-file --shutdown-timeout --signals-to-handle --standalone
-    --start --start-method --submit --tee --time --version --virtual-local-rank --wait
+    --account --backend --bars --console-ranks --control-port --devices --die-with-parent --dry-run
+    --duplicate-stderr-filters --duplicate-stdout-filters --engine --engine-args --event-log-handler
+    --events --export --fold --gpus-per-node --hang-timeout --help --hostfile --hosts --keep
+    --local-addr --local-ranks-filter --log-dir --log-line-prefix-template --logs-specs
+    --master-addr --master-port --max-restarts --module --monitor-interval --nnodes --no-python
+    --no-restart-codes --no-tty --node-rank --node-timeout --nproc-per-node --numa-binding --on-end
+    --on-failure --partition --preload --print-completion --quiet --rdzv-backend --rdzv-conf
+    --rdzv-endpoint --rdzv-id --redirects --rescale --restart-backoff --restart-limit --role
+    --run-dir --run-path --secret-file --shutdown-timeout --signals-to-handle --standalone --start
+    --start-method --stats --stdin-rank --submit --tee --time --timestamps --version
+    --virtual-local-rank --wait
 """.split()  # noqa: SIM905
 
 

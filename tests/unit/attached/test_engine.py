@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.attached.engine import check_horovod, is_rank
+from launcher.attached.engine import check_horovod, is_rank, is_rank_of_service
 from launcher.attached.in_place import make_contract
 from launcher.errors import EnvironmentMismatch, UsageError
 from launcher.options.spec import LaunchSpec
@@ -42,9 +42,56 @@ def test_ranks_that_shall_each_start_more_ranks_are_refused() -> None:
         is_rank(_spec(nproc_per_node="2"), _place("slurm", 4, 4))
 
 
-def test_one_launcher_on_each_of_several_nodes_is_refused_as_not_yet_possible() -> None:
-    with pytest.raises(UsageError, match="one node"):
-        is_rank(_spec(nproc_per_node="2"), _place("openmpi", 2, 1))
+@pytest.mark.parametrize(
+    "asked", [{"nproc_per_node": "8"}, {"nproc_per_node": "gpu"}, {"nnodes": "2"}]
+)
+def test_one_task_of_srun_on_each_of_several_nodes_is_a_launcher_if_flags_ask_for_one(
+    asked: dict[str, object],
+) -> None:
+    assert not is_rank(_spec(**asked), _place("slurm", 2, 1))
+
+
+def test_one_task_of_srun_on_each_of_several_nodes_is_a_rank_otherwise() -> None:
+    assert is_rank(_spec(), _place("slurm", 2, 1))
+
+
+def test_several_tasks_on_a_node_beside_a_number_of_nodes_are_refused() -> None:
+    with pytest.raises(EnvironmentMismatch, match=r"--nnodes 2 is for one launcher on each") as e:
+        is_rank(_spec(nnodes="2"), _place("slurm", 8, 4))
+    assert "srun -n 8 python -m launcher train.py" in e.value.hint
+    assert "srun --ntasks-per-node=1 python -m launcher --nproc-per-node 1 train.py" in e.value.hint
+
+
+@pytest.mark.parametrize("starter", ["openmpi", "mpich", "mvapich"])
+def test_one_launcher_on_each_of_several_nodes_supervises(starter: str) -> None:
+    assert not is_rank(_spec(nproc_per_node="2"), _place(starter, 2, 1))
+    assert is_rank(_spec(nproc_per_node="1"), _place(starter, 2, 1))
+
+
+def test_launchers_of_horovodrun_could_not_meet() -> None:
+    with pytest.raises(UsageError, match="mpirun --map-by ppr:1:node python -m launcher"):
+        is_rank(_spec(nproc_per_node="2"), _place("horovod", 2, 1))
+
+
+# What a service sets that starts a process for each rank.
+CONTRACT = {"MASTER_ADDR": "h1", "RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "options", "expected"),
+    [
+        (CONTRACT, {}, True),
+        (CONTRACT, {"nproc_per_node": "2"}, False),
+        ({**CONTRACT, "WORLD_SIZE": "1"}, {}, False),
+        ({**CONTRACT, "LOCAL_RANK": ""}, {}, False),  # it numbers its containers
+        ({**CONTRACT, "MASTER_ADDR": ""}, {}, False),
+        ({**CONTRACT, "LAUNCHER_RUN_ID": "fox"}, {}, False),
+    ],
+)
+def test_a_process_with_the_whole_contract_of_a_rank_is_one(
+    environ: dict[str, str], options: dict[str, object], expected: bool
+) -> None:
+    assert is_rank_of_service(_spec(**options), environ) is expected
 
 
 def test_the_contract_of_a_rank_in_place_keeps_what_the_user_has_set() -> None:

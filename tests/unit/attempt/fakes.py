@@ -19,6 +19,7 @@ from launcher.events import ChildrenChanged, Event, Exited, Started, TaskLost
 from launcher.options.spec import LaunchSpec
 from launcher.plan.plan import LaunchPlan, NodeFacts, WorkerPlan, make_plan
 from launcher.ranks import Assignment, make_places
+from launcher.record.record import Record
 
 # Above what the kernel gives to any process: nobody can be hit by accident.
 FIRST_PID = 1 << 23
@@ -189,6 +190,9 @@ class FakeConsole:
     def say(self, text: str) -> None:
         self.said.append(text)
 
+    def show_lines(self, rank: int, stream: str, prefix: bytes, block: bytes) -> None:
+        self.show(stream, prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n")
+
     def show(self, stream: str, block: bytes) -> None:
         self.shown.append(block)
         self._open = None
@@ -209,7 +213,13 @@ class FakeConsole:
     def is_tty(self, stream: str) -> bool:
         return False
 
-    def end_live(self, rank: int) -> None:
+    def hide_live(self) -> None:
+        pass
+
+    def resize(self) -> None:
+        pass
+
+    def end_live(self, rank: int, stream: str) -> None:
         pass
 
 
@@ -282,7 +292,8 @@ class Stage:
         kernel: Any = self.kernel
         self.crew = FakeCrew(tasks)
         crew: Any = self.crew if tasks else None
-        self.node = NodeServices(*fakes, self.stop_request, kernel, crew)
+        record = Record(fakes[0])
+        self.node = NodeServices(*fakes, self.stop_request, kernel, record, crew)
 
 
 def plan(num_workers: int = 2, paths: RunPaths | None = None, **options: Any) -> LaunchPlan:

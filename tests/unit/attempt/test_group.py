@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -21,6 +21,7 @@ from launcher.events import (
     Event,
     Exited,
     ForkServerLost,
+    PeersStop,
     Signalled,
     Started,
     StartFailed,
@@ -241,6 +242,18 @@ def test_a_second_signal_forces_in_every_state(state: str, expected: list[str]) 
     played = play(STATES[state], EVENTS["SIGTERM"], EVENTS["SIGTERM"])
     assert played.calls == expected
     assert played.took_s == (GATHER_S if state == "settled" else 0)
+
+
+ELSEWHERE = PeersStop("node 1 (h2) received SIGTERM", signal.SIGTERM)
+
+
+def test_a_signal_that_has_also_come_to_another_node_is_not_a_second_one() -> None:
+    """A scheduler sends it to all nodes, and the word of one may be quicker than it."""
+    played = play([ELSEWHERE], EVENTS["SIGTERM"])
+    assert "received" not in "".join(played.said)
+    assert (played.calls, played.took_s) == (["kill 0", "kill 1"], GRACE_S)
+    played = play([ELSEWHERE, EVENTS["SIGTERM"]], EVENTS["SIGTERM"])
+    assert (played.calls, played.took_s) == (["kill 0", "kill 1"], 0)
 
 
 def test_the_fork_servers_death_is_the_nodes_failure_unless_all_had_ended() -> None:
@@ -539,3 +552,31 @@ def test_the_signals_of_processes_whose_workers_have_ended_go_nowhere() -> None:
     )
     assert played.calls == []
     assert played.codes == [0, 0]
+
+
+def test_output_that_is_read_before_the_news_of_a_start_is_noted_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = Stage()
+    start = stage.starter.start
+
+    def start_without_a_word(*args: Any) -> list[Event]:
+        start(*args)
+        return []
+
+    monkeypatch.setattr(stage.starter, "start", start_without_a_word)
+    stage.loop.history = [
+        lambda: stage.starter.write(0, "text\n"),
+        stage.loop.read_all,
+        *(Started(rank, FIRST_PID + rank) for rank in (0, 1)),
+        lambda: stage.starter.write(1, "text\n"),
+        stage.loop.read_all,
+        *(Exited(rank, 0) for rank in (0, 1)),
+    ]
+    with Group(plan(), stage.starter, stage.node) as group:
+        group.run()
+    noted = [(name, fields["rank"]) for _, name, fields in stage.node.record.happenings]
+    assert noted == [
+        *(("rank_started", 0), ("first_output", 0), ("rank_started", 1), ("first_output", 1)),
+        *(("rank_ended", 0), ("rank_ended", 1)),
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,3 +134,46 @@ def test_a_run_that_does_not_answer_has_no_pid_to_be_named_by(
     assert ctl.main(["stop", word]) == 1
     ctl.main(["stop"])
     assert "launcher/0/bb (pid unknown)" in capsys.readouterr().err
+
+
+def test_memory_and_steps_are_shown_where_they_are_known(
+    runs: list[_Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs.append(RUN._replace(status=STATUS._replace(memory=3 << 30, steps_per_s=1.25)))
+    assert ctl.main(["ps"]) == 0
+    assert "  last output 2 min ago  3.0 GiB  1.25 steps/s  train.py" in capsys.readouterr().out
+
+
+def test_logs_of_ranks_that_are_no_numbers_are_a_usage_error(
+    runs: list[_Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ctl.main(["logs", "--rank", "first"]) == 2
+    assert "--rank first: must be ranks with commas" in capsys.readouterr().err
+
+
+def test_logs_of_ranks_that_are_not_here_say_so(
+    runs: list[_Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rank_00.out").write_text("hello\n")
+    runs.append(RUN._replace(status=STATUS._replace(logs=str(tmp_path))))
+    assert ctl.main(["logs", "--rank", "0,8-9"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == "[0] hello\n"
+    assert "has nothing of ranks 8-9" in shown.err
+
+
+def test_logs_without_times_say_so(
+    runs: list[_Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rank_00.out").write_text("hello\n")
+    runs.append(RUN._replace(status=STATUS._replace(logs=str(tmp_path))))
+    assert ctl.main(["logs"]) == 0
+    assert "it is not known when these lines came" in capsys.readouterr().err
+
+
+def test_logs_of_one_of_several_runs_must_be_named(
+    runs: list[_Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs += [RUN, RUN]
+    assert ctl.main(["logs"]) == 2
+    assert "There are several runs" in capsys.readouterr().err

@@ -11,16 +11,21 @@ from launcher.ctl.messages import (
     Answer,
     AskStacks,
     AskStatus,
+    AskUse,
+    Attach,
     Done,
     Refused,
     Request,
     RunStatus,
     SendSignal,
     Stop,
+    Use,
     WorkerStatus,
+    combine,
     decode,
     encode,
 )
+from launcher.stats.figures import NodeUse, RankUse, Sample
 
 STATUS = RunStatus(
     run_id="20260101-a1",
@@ -30,6 +35,12 @@ STATUS = RunStatus(
     attempt=1,
     workers=(WorkerStatus(0, 18, "running", 0.5), WorkerStatus(1, 0, "starting", None)),
 )
+SAMPLE = Sample(
+    1.5,
+    0,
+    NodeUse("here", 0.5, 2, 10, 100, 0, 50),
+    (RankUse(0, 18, 1.0, 0.5, 300, None, 400, 1, 1, 0, 0),),
+)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +48,8 @@ STATUS = RunStatus(
     [
         AskStatus(),
         AskStacks(),
+        AskUse(),
+        Attach(),
         Stop(),
         SendSignal(10),
         STATUS,
@@ -44,6 +57,8 @@ STATUS = RunStatus(
         Done(),
         Done("rank 0: is at train.py:3"),
         Refused("no"),
+        Use(()),
+        Use((SAMPLE,)),
     ],
     ids=repr,
 )
@@ -77,3 +92,20 @@ def test_everything_else_is_a_value_error(data: bytes) -> None:
 
 def test_a_signal_is_sent_as_a_number() -> None:
     assert json.loads(encode(SendSignal(signal.SIGUSR1))) == {"type": "signal", "signum": 10}
+
+
+def test_the_status_of_several_nodes_has_all_ranks_their_memory_and_the_lowest_rate() -> None:
+    own = STATUS._replace(memory=100, steps_per_s=2.0)
+    other = STATUS._replace(workers=(WorkerStatus(2, 20, "running", None),), memory=50)
+    slow = other._replace(workers=(), memory=None, steps_per_s=1.5)
+    both = combine(("here", own), [("there", other), ("over", slow)])
+    assert isinstance(both, RunStatus)
+    assert [worker.rank for worker in both.workers] == [0, 1, 2]
+    assert (both.num_nodes, both.memory, both.steps_per_s) == (3, 150, 1.5)
+
+
+def test_the_figures_of_several_nodes_stand_side_by_side() -> None:
+    both = combine(
+        ("here", Use((SAMPLE,))), [("there", Use((SAMPLE,))), ("over", Refused("no answer"))]
+    )
+    assert both == Use((SAMPLE, SAMPLE))

@@ -15,13 +15,14 @@ from launcher.attempt.worker import WorkerStatus
 from launcher.ctl import messages
 from launcher.ctl.service import ControlSocket, make_name_prefix, make_socket_name
 from launcher.events import Event, Signalled
+from launcher.stats.figures import NodeUse, RankUse, Sample
 from launcher.system.loop import Loop
 
 
 class FakeGroup:
     """An attempt that has one rank."""
 
-    plan = SimpleNamespace(attempt=2)
+    plan = SimpleNamespace(attempt=2, paths=None)
 
     def __init__(self) -> None:
         self.signals: list[int] = []
@@ -121,3 +122,20 @@ def test_root_sees_the_runs_of_everybody_and_others_their_own() -> None:
     assert all(make_socket_name(uid, "a1").startswith(make_name_prefix(0)) for uid in (0, 7, 70))
     assert make_socket_name(7, "a1").startswith(make_name_prefix(7))
     assert not make_socket_name(70, "a1").startswith(make_name_prefix(7))
+
+
+def test_figures_are_those_of_the_ranks_of_this_node(control: Any, ask: Ask) -> None:
+    node = NodeUse("here", 0.5, 2, 10, 100, 0, 50)
+    ranks = tuple(
+        RankUse(
+            rank, 18 + rank, 1.0, 0.5, 300, None, 400, 1, 1, 0, 0, steps=9, steps_per_s=3.0 - rank
+        )
+        for rank in range(2)
+    )
+    sample = Sample(1.5, 0, node, ranks)
+    control.group = FakeGroup()
+    assert ask(messages.encode(messages.AskUse()))[0] == messages.Use(())
+    control.sampling = SimpleNamespace(latest=lambda: sample)
+    assert ask(messages.encode(messages.AskUse()))[0] == messages.Use((sample,))
+    status, _ = ask(messages.encode(messages.AskStatus()))
+    assert (status.memory, status.steps_per_s) == (600, 2.0)

@@ -28,13 +28,26 @@ OTHER_VALUES = {
     "redirects": "3",
     "tee": "0:1,11:2",
     "local_ranks_filter": "0,10",
+    "console_ranks": "0,8-15",
+    "fold": "1",
+    "timestamps": "1",
+    "quiet": "1",
+    "stats": "1",
     "log_line_prefix_template": "${rank}: ",
     "duplicate_stdout_filters": "a,b",
     "duplicate_stderr_filters": "c",
+    "no_tty": "1",
+    "bars": "all",
+    "stdin_rank": "1",
     "restart_backoff": "2.5",
     "restart_limit": "3/600",
     "no_restart_codes": "2,64-78",
     "hang_timeout": "90.5",
+    "keep": "5",
+    "events": "3",
+    "on_end": "./tell.sh",
+    "on_failure": "mail root <$1",
+    "die_with_parent": "1",
     "max_restarts": "3",
     "shutdown_timeout": "1.5",
     "signals_to_handle": "SIGTERM,SIGUSR1",
@@ -69,6 +82,13 @@ OTHER_VALUES = {
     "gpus_per_node": "8",
     "engine_args": "exclusive",
 }
+# What options need beside them.
+NEEDED = {
+    **dict.fromkeys(
+        ("submit", "time", "partition", "account", "gpus_per_node"), ("--engine=slurm",)
+    ),
+    "wait": ("--engine=slurm", "--submit"),
+}
 FIELDS = [name for name, field in LaunchSpec.options.items() if field.flags]
 
 
@@ -92,10 +112,12 @@ def test_every_option_has_a_value_in_these_tests():
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_variable_means_the_same_as_the_flag_in_either_spelling(name):
     field, text = LaunchSpec.options[name], OTHER_VALUES[name]
-    by_variable = spec_of(environ={f"PET_{name.upper()}": text})
+    needed = NEEDED.get(name, ())
+    by_variable = spec_of(*needed, environ={f"PET_{name.upper()}": text})
     assert by_variable.provenance[name] == f"PET_{name.upper()}"
     for flag in field.spellings:
-        by_flag = spec_of(flag) if field.is_switch else spec_of(flag, text)
+        typed = [flag] if field.is_switch else [flag, text]
+        by_flag = spec_of(*needed, *typed)
         assert by_flag == by_variable
         assert by_flag.provenance[name] == flag
     assert getattr(by_variable, name) != field.default
@@ -122,7 +144,7 @@ def test_what_begins_one_long_option_alone_stands_for_it(argv, name, value):
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_spec_survives_the_way_to_arguments_and_back(name):
-    spec = spec_of(environ={f"PET_{name.upper()}": OTHER_VALUES[name]})
+    spec = spec_of(*NEEDED.get(name, ()), environ={f"PET_{name.upper()}": OTHER_VALUES[name]})
     given, command = read_arguments(LaunchSpec, spec.to_argv())
     assert (
         LaunchSpec.from_sources(given, {}, script=command[0], script_args=tuple(command[1:]))
@@ -348,7 +370,7 @@ def test_other_streams_are_refused(text):
     ],
 )
 def test_redirects_tee_and_filter_decide_what_the_terminal_shows(argv, shown):
-    assert [spec_of(*argv).console_streams(rank) for rank in range(3)] == shown
+    assert [spec_of(*argv).console_streams(rank, rank) for rank in range(3)] == shown
 
 
 def test_a_filter_for_ranks_that_this_node_does_not_have_is_noted():
@@ -389,3 +411,42 @@ def test_torchruns_own_variables_count_too():
     spec = spec_of(environ=environ)
     assert (spec.shutdown_timeout, spec.log_line_prefix_template) == (7.0, "${hostname} ")
     assert spec.provenance["shutdown_timeout"] == "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+
+
+@pytest.mark.parametrize(
+    ("argv", "shown"),
+    [
+        ([], [3] * 4),
+        (["--console-ranks", "all"], [3] * 4),
+        (["--console-ranks", "0,2-3"], [3, 0, 3, 3]),
+        (["--console-ranks", "0,2", "--redirects", "1"], [2, 0, 2, 0]),
+        (["--console-ranks", "0,2", "--local-ranks-filter", "2"], [0, 0, 3, 0]),
+    ],
+)
+def test_the_terminal_shows_the_ranks_that_were_chosen(argv, shown):
+    assert [spec_of(*argv).console_streams(rank, rank) for rank in range(4)] == shown
+
+
+def test_ranks_of_the_whole_run_are_chosen_not_those_of_the_node():
+    spec = spec_of("--console-ranks", "5")
+    assert [spec.console_streams(local, 4 + local) for local in range(2)] == [0, 3]
+
+
+@pytest.mark.parametrize(
+    ("argv", "shown"),
+    [
+        ([], [3, 2]),
+        (["--console-ranks", "all"], [3, 3]),
+        (["--tee", "3"], [3, 3]),
+        (["--redirects", "0"], [3, 3]),
+        (["--local-ranks-filter", "1"], [0, 3]),
+    ],
+)
+def test_of_a_crowd_stdout_of_the_first_is_shown_unless_an_option_says_what(argv, shown):
+    spec = spec_of(*argv)
+    assert [spec.console_streams(rank, rank, is_crowded=True) for rank in range(2)] == shown
+
+
+@pytest.mark.parametrize("text", ["a", "3-1", "-1", "1,,2", "0-"])
+def test_ranks_that_are_no_numbers_are_refused(text):
+    assert "must be ranks with commas" in str(refused(f"--console-ranks={text}"))

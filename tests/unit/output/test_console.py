@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import resource
 import socket
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from launcher.output.console import HIGH_WATER_BYTES, Console
+from launcher.output.fold import Fold
 from launcher.system.loop import Loop
 
 
@@ -155,3 +157,53 @@ def test_each_console_has_descriptors_of_its_own_and_no_live_line_for_a_program(
     assert os.read(read_end, 100) == b"[launcher] b\n"
     for fd in (master, slave, read_end, write_end):
         os.close(fd)
+
+
+def test_quiet_is_our_own_voice_alone(streams: Streams) -> None:
+    streams.console.is_quiet = True
+    streams.console.say("nobody hears this")
+    streams.console.show("err", b"[0] a\n")
+    streams.console.print_err("the report\n")
+    assert streams.read(streams.err, b"report\n") == b"[0] a\nthe report\n"
+
+
+def test_each_line_begins_with_the_time_when_that_is_wanted(streams: Streams) -> None:
+    streams.console.has_timestamps = True
+    streams.console.show("out", b"[0] a\n[0] b\n")
+    streams.console.say("c")
+    streams.console.print_err("the report\n")
+    stamp = rb"\d\d:\d\d:\d\d\.\d\d\d "
+    assert re.fullmatch(stamp + rb"\[0\] a\n" + stamp + rb"\[0\] b\n", streams.read(streams.out))
+    said = streams.read(streams.err, b"report\n")
+    assert re.fullmatch(stamp + rb"\[launcher\] c\nthe report\n", said)
+
+
+def test_a_line_in_parts_has_one_time(streams: Streams) -> None:
+    streams.console.has_timestamps = True
+    streams.console.show_part("me", "out", b"[0] load")
+    streams.console.show_part("me", "out", b"ing")
+    streams.console.show_part("me", "out", b" done\n", is_last=True)
+    line = streams.read(streams.out, b"\n")
+    assert re.fullmatch(rb"\d\d:\d\d:\d\d\.\d\d\d \[0\] loading done\n", line)
+
+
+def test_folded_lines_stand_before_our_own_words_and_the_end(streams: Streams) -> None:
+    console = streams.console
+    console.fold = Fold(streams.loop, console.show, 3)
+    console.show_lines(0, "err", b"[0] ", b"a\n")
+    console.show_lines(1, "err", b"[1] ", b"a\n")
+    console.say("words")
+    console.show_lines(1, "err", b"[1] ", b"last\n")
+    console.close()
+    expected = b"[0-1] a\n[launcher] words\n[1] last\n"
+    assert streams.read(streams.err, b"last\n") == expected
+
+
+def test_who_listens_hears_all_that_is_written(streams: Streams) -> None:
+    heard: list[tuple[str, bytes]] = []
+    streams.console.set_tap(lambda stream, data: heard.append((stream, data)))
+    streams.console.show("out", b"[0] a\n")
+    streams.console.say("b")
+    streams.console.set_tap(None)
+    streams.console.show("out", b"[0] c\n")
+    assert heard == [("out", b"[0] a\n"), ("err", b"[launcher] b\n")]

@@ -48,6 +48,9 @@ class FakeConsole:
     def text(self) -> bytes:
         return b"".join(block for _, block in self.blocks)
 
+    def show_lines(self, rank: int, stream: str, prefix: bytes, block: bytes) -> None:
+        self.show(stream, prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n")
+
     def show(self, stream: str, block: bytes) -> None:
         self.blocks.append((stream, b"\n" * (self.open is not None) + block))
         self.open = None
@@ -73,7 +76,7 @@ class FakeConsole:
     def is_tty(self, stream: str) -> bool:
         return False
 
-    def end_live(self, rank: int) -> None:
+    def end_live(self, rank: int, stream: str) -> None:
         pass
 
 

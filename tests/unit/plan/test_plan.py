@@ -45,7 +45,7 @@ def test_each_worker_has_its_own_ranks_arguments_and_files() -> None:
         assert worker.env["RANK"] == str(rank)
         assert worker.env["TORCHELASTIC_RESTART_COUNT"] == "2"
         assert worker.logs == {
-            s: f"/runs/id/logs/attempt_2/rank_0{rank}.{s}" for s in ("out", "err")
+            s: f"/runs/id/logs/attempt_2/rank_0{rank}.{s}" for s in ("out", "err", "log")
         }
         assert worker.error_file == f"/runs/id/errors/attempt_2/rank_0{rank}.json"
         assert worker.shown == {"out": True, "err": True}

@@ -10,6 +10,7 @@ from launcher.plan.node import NodeFacts
 from launcher.plan.plan import WorkerPlan, make_plan, plan_replacement
 from launcher.plan.task import Task
 from launcher.ranks import Assignment, Place
+from launcher.runs.folder import NO_JOB, SlurmJob
 from launcher.system.inheritance import Inheritance
 
 # What the supervisor has: the environment of one of the processes.
@@ -26,6 +27,7 @@ def plan(
     tasks: list[Task],
     environ: dict[str, str] | None = None,
     master: str = "127.0.0.1",
+    job: SlurmJob = NO_JOB,
     **options: Any,
 ) -> tuple[WorkerPlan, ...]:
     spec = LaunchSpec(**{"script": "train.py", **options})
@@ -39,6 +41,7 @@ def plan(
         environ=OURS if environ is None else environ,
         local_world_size=len(tasks),
         tasks=tuple(tasks),
+        job=job,
     )
     places = tuple(task.place for task in tasks)
     return make_plan(spec, Assignment(0, places, master, 5000), facts).workers
@@ -121,9 +124,8 @@ def test_a_rank_whose_node_nobody_knows_is_told_no_number() -> None:
 
 
 def test_restarts_of_the_whole_job_by_slurm_are_counted() -> None:
-    environ = {**OURS, "SLURM_RESTART_COUNT": "2"}
-    (worker,) = plan([task(0, environ)], environ)
-    assert environ_of(worker, environ)["TORCHELASTIC_RESTART_COUNT"] == "2"
+    (worker,) = plan([task(0, OURS)], job=SlurmJob("71.0", 2))
+    assert environ_of(worker)["TORCHELASTIC_RESTART_COUNT"] == "2"
 
 
 def test_a_replacement_stands_for_the_same_process_with_its_arguments() -> None:

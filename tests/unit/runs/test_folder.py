@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.runs.folder import RunFolder
+from launcher.runs.folder import RunFolder, SlurmJob
 
 
 def test_a_name_that_is_taken_gets_a_number_behind_it(tmp_path: Path) -> None:
@@ -44,3 +44,62 @@ def test_where_no_folder_can_be_there_is_a_warning_and_another_place(
     assert folder.claim() == "mine"
     assert folder.paths is not None and folder.paths.run_dir.startswith(str(tmp_path / "tmp"))
     assert "cannot write" in folder.warning
+
+
+def test_a_requeued_job_goes_on_in_its_folder_and_keeps_what_it_had(tmp_path: Path) -> None:
+    first = RunFolder(str(tmp_path), None, "mine", SlurmJob("71.0"))
+    assert first.claim() == "mine"
+    mine = tmp_path / "mine"
+    (mine / "logs" / "rank_00.out").write_text("old")
+    for name in ("report.json", "end.json", "plan_12.json", "timeline.json", "checkpoint.pt"):
+        (mine / name).write_text("old")
+    again = RunFolder(str(tmp_path), None, "mine", SlurmJob("71.0", 2))
+    assert again.claim() == "mine"
+    assert again.paths is not None and again.paths.logs == str(mine / "logs")
+    assert sorted(path.name for path in mine.iterdir()) == [
+        *("before_requeue_2", "checkpoint.pt", "logs", "slurm_job")
+    ]
+    assert sorted(path.name for path in (mine / "before_requeue_2").iterdir()) == [
+        *("end.json", "logs", "plan_12.json", "report.json", "timeline.json")
+    ]
+    assert list((mine / "logs").iterdir()) == []
+
+
+def test_logs_elsewhere_are_kept_too(tmp_path: Path) -> None:
+    log_dir = tmp_path / "logs"
+    for requeues in range(3):
+        RunFolder(str(tmp_path), str(log_dir), "mine", SlurmJob("71.0", requeues)).claim()
+        (log_dir / "mine" / "rank_00.out").write_text(f"after {requeues}")
+    found = {path.parent.name: path.read_text() for path in log_dir.rglob("rank_00.out")}
+    assert found == {
+        "before_requeue_1": "after 0",
+        "before_requeue_2": "after 1",
+        "mine": "after 2",
+    }
+
+
+def test_a_requeued_job_does_not_take_the_folder_of_another_one(tmp_path: Path) -> None:
+    for name in ("71.0", "72.0", "73.0"):
+        RunFolder(str(tmp_path), None, "mine", SlurmJob(name)).claim()
+    (tmp_path / "mine.4").mkdir()
+    assert RunFolder(str(tmp_path), None, "mine", SlurmJob("72.0", 1)).claim() == "mine.2"
+    assert RunFolder(str(tmp_path), None, "mine", SlurmJob("74.0", 1)).claim() == "mine.5"
+    assert RunFolder(str(tmp_path), None, "mine", SlurmJob("72.0")).claim() == "mine.6"
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_other_nodes_of_a_requeued_job_set_aside_what_is_theirs(
+    tmp_path: Path, is_shared: bool
+) -> None:
+    parents = [str(tmp_path / name) for name in ("aa" if is_shared else "ab")]
+    for requeues in range(2):
+        nodes = [RunFolder(parent, None, "mine", SlurmJob("71.0", requeues)) for parent in parents]
+        nodes[1].adopt(nodes[0].claim())
+        for rank, node in enumerate(nodes):
+            assert node.paths is not None
+            Path(node.paths.log(0, rank, "out")).write_text(f"after {requeues}")
+    for parent, rank in zip(parents, ("rank_00.out", "rank_01.out"), strict=True):
+        folder = Path(parent, "mine")
+        assert (folder / "logs" / rank).read_text() == "after 1"
+        assert (folder / "before_requeue_1" / "logs" / rank).read_text() == "after 0"
+        assert not (folder / "before_requeue_1" / "before_requeue_1").exists()

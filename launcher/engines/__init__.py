@@ -1,0 +1,1 @@
+"""Handing a launch over to what starts a launcher on each host."""

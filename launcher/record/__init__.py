@@ -1,0 +1,1 @@
+"""What happens in a run, for programs: events, the files of its plan and of its end."""

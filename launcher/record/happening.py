@@ -1,0 +1,14 @@
+"""One thing that has happened in a run: what the record keeps, and the timeline shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Happening(NamedTuple):
+    """One thing that has happened; `at` in seconds since 1970."""
+
+    at: float
+    name: str
+    fields: Mapping[str, Any]

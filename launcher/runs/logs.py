@@ -1,0 +1,192 @@
+"""The log files of a run, read again: the lines of all ranks in the order in which they came.
+
+When they came is known from the notes beside the files, which have their own order, too; how exact
+these are is said in output/times.py. The order within a stream is exact.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import BinaryIO, NamedTuple
+
+_LOG = re.compile(r"rank_(\d+)(?:\.\d+)?\.(out|err)")
+_TIMES = re.compile(r"times(_\d+)?\.txt")
+
+# A line is searched this far back for its beginning.
+_LONGEST_BACK = 1 << 20
+
+
+class Line(NamedTuple):
+    """One line of a rank."""
+
+    time: float
+    # Of the note that tells the time: of the same time, that of the lower number came first.
+    number: int
+    rank: int
+    stream: str
+    text: bytes
+
+
+class RunLogs:
+    """The log files of one run, which may still grow."""
+
+    def __init__(self, folder: str, ranks: frozenset[int] | None = None) -> None:
+        """ranks: the only ones that are wanted; None for all."""
+        self._folder = folder
+        self._wanted = ranks
+        self._files: dict[str, _LogFile] = {}
+        self._notes: dict[str, _Notes] = {}
+
+    @property
+    def ranks(self) -> set[int]:
+        """The wanted ranks that have log files here."""
+        return {file.rank for file in self._files.values()}
+
+    @property
+    def has_times(self) -> bool:
+        """Whether it is known when lines came."""
+        return any(notes.has_any for notes in self._notes.values())
+
+    def look(self) -> None:
+        """Find files that are new, and read the notes that are."""
+        for folder in self._folders():
+            notes = self._notes.setdefault(folder, _Notes(folder))
+            notes.read()
+            for name in sorted(os.listdir(folder)):
+                match = _LOG.fullmatch(name)
+                path = os.path.join(folder, name)
+                if match is None or path in self._files:
+                    continue
+                if self._wanted is None or int(match[1]) in self._wanted:
+                    self._files[path] = _LogFile(path, int(match[1]), match[2], notes)
+
+    def lines(self, since: float = 0.0, *, is_last: bool = True) -> Iterator[Line]:
+        """Return the lines that have not been returned, in their order.
+
+        since: lines of an earlier time are left out. is_last: nobody writes any more, so that an
+        unfinished line is one.
+        """
+        streams: Iterable[Iterator[Line]] = [
+            file.lines(since, is_last=is_last) for file in self._files.values()
+        ]
+        return heapq.merge(*streams, key=lambda line: line[:2])
+
+    def _folders(self) -> list[str]:
+        """Return the folders of all attempts, in their order, a requeued job's behind the first."""
+        first = _numbered(self._folder, "attempt_")
+        requeues = _numbered(self._folder, "requeue_")
+        later = [[folder, *_numbered(folder, "attempt_")] for folder in requeues]
+        is_there = os.path.isdir(self._folder)
+        return [self._folder, *first, *chain(*later)] if is_there else []
+
+
+def _numbered(folder: str, beginning: str) -> list[str]:
+    """Return the folders in a folder that begin so and end with a number, in their order."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    numbers = sorted(
+        int(name[len(beginning) :])
+        for name in names
+        if name.startswith(beginning) and name[len(beginning) :].isdecimal()
+    )
+    return [os.path.join(folder, f"{beginning}{number}") for number in numbers]
+
+
+class _Notes:
+    """When the lines of an attempt came: for each file, offsets and times."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._read_to: dict[str, int] = {}
+        self._count = 0
+        # Log file -> of each note the offset, and time and number.
+        self._by_file: dict[str, tuple[list[int], list[tuple[float, int]]]] = {}
+
+    @property
+    def has_any(self) -> bool:
+        return bool(self._by_file)
+
+    def of(self, name: str) -> tuple[list[int], list[tuple[float, int]]]:
+        return self._by_file.get(name, ([], []))
+
+    def read(self) -> None:
+        """Read what has been noted since the last time; a broken note is left out."""
+        for name in os.listdir(self._folder):
+            if not _TIMES.fullmatch(name):
+                continue
+            with open(os.path.join(self._folder, name), "rb") as file:
+                file.seek(self._read_to.get(name, 0))
+                text = file.read()
+            cut = text.rfind(b"\n") + 1
+            self._read_to[name] = self._read_to.get(name, 0) + cut
+            for note in text[:cut].split(b"\n"):
+                self._take(note)
+
+    def _take(self, note: bytes) -> None:
+        try:
+            moment, offset, name = note.decode().split(" ", 2)
+            found = int(offset), float(moment)
+        except ValueError:
+            return
+        offsets, times = self._by_file.setdefault(name, ([], []))
+        self._count += 1
+        offsets.append(found[0])
+        times.append((found[1], self._count))
+
+
+class _LogFile:
+    """One log file, and how far it has been read."""
+
+    def __init__(self, path: str, rank: int, stream: str, notes: _Notes) -> None:
+        self.rank = rank
+        self._path = path
+        self._name = os.path.basename(path)
+        self._stream = stream
+        self._notes = notes
+        self._read_to = 0
+
+    def lines(self, since: float, *, is_last: bool) -> Iterator[Line]:
+        try:
+            file = open(self._path, "rb")  # noqa: SIM115
+        except OSError:
+            return
+        with file:
+            offsets, times = self._notes.of(self._name)
+            if since and not self._read_to:
+                self._read_to = _line_begin(file, _offset_at(offsets, times, since))
+            fallback = os.fstat(file.fileno()).st_mtime, 0
+            file.seek(self._read_to)
+            for text in file:
+                if not (is_last or text.endswith(b"\n")):
+                    return
+                self._read_to += len(text)
+                number = bisect_right(offsets, self._read_to - 1) - 1
+                moment = times[max(number, 0)] if times else fallback
+                if moment[0] >= since:
+                    yield Line(*moment, self.rank, self._stream, _shown(text))
+
+
+def _shown(text: bytes) -> bytes:
+    """Return a line as a terminal would show it: behind its last carriage return."""
+    return text.rstrip(b"\r\n").rpartition(b"\r")[2]
+
+
+def _offset_at(offsets: list[int], times: list[tuple[float, int]], moment: float) -> int:
+    """Return an offset before which everything came earlier."""
+    number = bisect_left(times, (moment, 0)) - 1
+    return offsets[number] if number >= 0 else 0
+
+
+def _line_begin(file: BinaryIO, offset: int) -> int:
+    """Return where the line begins in which this offset stands."""
+    begin = max(0, offset - _LONGEST_BACK)
+    file.seek(begin)
+    before = file.read(offset - begin)
+    return begin + before.rfind(b"\n") + 1 if b"\n" in before else begin
