@@ -174,7 +174,7 @@ class Decided(NamedTuple):
     """What follows the attempt."""
 
     generation: int
-    # "finish", "restart" or "give_up", as in a Verdict.
+    # "finish", "restart", "give_up" or "leave", as in a Verdict.
     action: str
     reason: str
     delay_s: float

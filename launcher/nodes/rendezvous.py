@@ -548,7 +548,7 @@ class Rendezvous:
                 continue
             outcome = node.outcome or AttemptOutcome(self._generation, ())
             code = restart.exit_code_of(outcome._replace(signum=node.leaves_for), None)
-            goodbye = Decided(self._generation, "give_up", "", 0.0, code, None, is_reporter=False)
+            goodbye = Decided(self._generation, "leave", "", 0.0, code, None, is_reporter=False)
             self.outbox.append((key, goodbye))
             if key == OWN:
                 why = f"it received {signal_name(node.leaves_for)}"
@@ -637,7 +637,8 @@ class Rendezvous:
                 report = report._replace(verdict=verdict.reason)
         self._since, self._enough_at = now, None
         self._phase = "gathering" if verdict.action == "restart" else "over"
-        if self._phase == "over" or not self._nodes[OWN].leaves_for:
+        own = self._nodes.get(OWN)
+        if self._phase == "over" or own is None or not own.leaves_for:
             self._announce(verdict, report, outcome)  # else who takes over judges all of it
         if self._phase == "gathering":
             self._dismiss(now)

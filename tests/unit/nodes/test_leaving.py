@@ -28,7 +28,7 @@ def join(name: str, **fields: Any) -> Join:
 
 def make_run(num_nodes: int, min_nodes: int = 1, past: Past | None = None) -> Rendezvous:
     """Return a run whose nodes have all started, under the keys 0, 1, ..."""
-    rules = Rules("run", min_nodes, num_nodes, RestartPolicy(), hostname="h0")
+    rules = Rules("run", min_nodes, num_nodes, RestartPolicy(max_restarts=1), hostname="h0")
     run = Rendezvous(rules, 0.0, past)
     for key in range(num_nodes):
         node = join(f"h{key}", min_nodes=min_nodes, max_nodes=num_nodes)
@@ -60,7 +60,7 @@ def test_the_others_start_again_without_it_and_no_restart_is_needed_for_that() -
     settle(run, 0, 1, 2)
     decided = of_kind(said(run), Decided)
     # All ranks have ended with 0 when they were asked to: that does not mean that all is done.
-    assert [decided[key].action for key in (0, 1, 2)] == ["restart", "restart", "give_up"]
+    assert [decided[key].action for key in (0, 1, 2)] == ["restart", "restart", "leave"]
     assert decided[0].reason == "node 2 (h2) has left; starting all ranks again"
     assert decided[2].exit_code == 0
     for key in (0, 1):
@@ -85,7 +85,7 @@ def test_who_coordinates_leaves_the_judgement_to_the_one_that_takes_over() -> No
     settle(run, 0, 1, 2)
     outbox = said(run)
     assert {key: message.action for key, message in of_kind(outbox, Decided).items()} == {
-        OWN: "give_up"
+        OWN: "leave"
     }
     assert sorted(of_kind(outbox, Leave)) == [1, 2]
     assert run.is_over
@@ -130,3 +130,11 @@ def test_between_two_attempts_it_is_let_go_at_once() -> None:
     outbox = said(run)
     assert of_kind(outbox, Decided)[1].exit_code == 0
     assert of_kind(outbox, Assigned)[0].world_size == 1
+
+
+def test_a_coordinator_that_ends_without_a_signal_judges_for_the_others() -> None:
+    run = make_run(3)
+    settle(run, 1, 2)
+    run.handle(OWN, Leave("it has left"), 1.0)
+    decided = of_kind(said(run), Decided)
+    assert [decided[key].action for key in (1, 2)] == ["restart", "restart"]
