@@ -14,11 +14,14 @@ from launcher.options.option import Option
 from launcher.options.spec import LaunchSpec
 from launcher.plan.interpreter import interpreter_flags
 
+# Names the process whose end ends the run: one above us, and of no meaning elsewhere.
+PARENT_VARIABLE = "LAUNCHER_PARENT_PID"
+
 # Of the engine's own, or of the place from which it is called: a node's launcher has no use for
 # them. The secret of a run comes to it in a variable.
 _NOT_FOR_NODES = (
     *("engine", "hosts", "hostfile", "export", "secret_file", "submit", "wait", "time"),
-    *("partition", "account", "gpus_per_node", "engine_args", "dry_run"),
+    *("partition", "account", "gpus_per_node", "engine_args", "dry_run", "die_with_parent"),
 )
 
 # They make a process of an engine a launcher, and no rank, also with their default values.
@@ -34,10 +37,9 @@ def make_node_command(spec: LaunchSpec, **changes: object) -> list[str]:
 
 def make_node_environ(spec: LaunchSpec, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables for nodes that inherit ours: without options, with those of --export."""
-    return {
-        **{name: value for name, value in environ.items() if name not in option_variables(spec)},
-        **dict(read_exports(spec)),
-    }
+    left_out = {PARENT_VARIABLE, *option_variables(spec)}
+    kept = {name: value for name, value in environ.items() if name not in left_out}
+    return {**kept, **dict(read_exports(spec))}
 
 
 def option_variables(spec: LaunchSpec) -> set[str]:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 
 from launcher.engines import slurm_client
-from launcher.engines.command import make_node_environ
+from launcher.engines.command import PARENT_VARIABLE, make_node_environ
 from launcher.engines.slurm_request import (
     check_request,
     drop_shares,
@@ -62,20 +62,25 @@ def start(
     check_request(spec, environ)
     if spec.submit:
         return _submit(spec, environ, say, show)
-    return _run(spec, environ)
+    return _run(spec, environ, say)
 
 
-def _run(spec: LaunchSpec, environ: Mapping[str, str]) -> int:
+def _run(spec: LaunchSpec, environ: Mapping[str, str], say: Callable[[str], None]) -> int:
     from launcher.engines.srun import PASSED_ON, Srun
     from launcher.system.loop import Loop
+    from launcher.system.parent import watch_parent
 
     name = f"{job_name(spec)}.{os.urandom(3).hex()}"
     argv = make_srun(spec, environ, name)
     variables = drop_shares(make_node_environ(spec, environ))
     secret = read_secret(spec, environ) or os.urandom(24).hex().encode()
     variables["LAUNCHER_SECRET"] = os.fsdecode(secret)
-    with Loop((*spec.signals, *PASSED_ON)) as loop, Srun(loop, name, argv, variables) as srun:
-        code = srun.wait()
+    parent = _find_parent(spec, environ)
+    with Loop((*spec.signals, *PASSED_ON)) as loop:
+        if parent:
+            watch_parent(parent, loop, say)
+        with Srun(loop, name, argv, variables) as srun:
+            code = srun.wait()
     if srun.refusal and not srun.signum:
         nodes = nodes_of(spec, environ)
         asked = "1 node" if nodes == "1" else f"{nodes} nodes"
@@ -84,6 +89,14 @@ def _run(spec: LaunchSpec, environ: Mapping[str, str]) -> int:
     if srun.signum and not srun.has_begun:
         return 128 + srun.signum
     return code
+
+
+def _find_parent(spec: LaunchSpec, environ: Mapping[str, str]) -> int:
+    """Return the process whose end ends the run, or 0."""
+    named = environ.get(PARENT_VARIABLE, "")
+    if named.isdigit():
+        return int(named)
+    return os.getppid() if spec.die_with_parent else 0
 
 
 def _submit(

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from launcher.errors import EnvironmentMismatch, LauncherError, RendezvousError
+from launcher.nodes.losses import Loss
 from launcher.nodes.messages import (
     Answer,
     Ask,
@@ -20,6 +21,9 @@ from launcher.nodes.messages import (
     Decided,
     Deputy,
     Failing,
+    Farewell,
+    Forsake,
+    Heard,
     Join,
     Leave,
     Message,
@@ -27,11 +31,13 @@ from launcher.nodes.messages import (
     Pong,
     Ready,
     Refused,
+    Released,
     Settled,
     Still,
     Stop,
     Stopping,
     Waiting,
+    Well,
 )
 from launcher.nodes.rendezvous import Past
 
@@ -58,6 +64,10 @@ class Reach(NamedTuple):
     deputy: Deputy
 
 
+class Return(NamedTuple):
+    """Connect again to the coordinator that was lost."""
+
+
 class Serve(NamedTuple):
     """Take the lost coordinator's place."""
 
@@ -74,7 +84,7 @@ class LetGo(NamedTuple):
     """Close the connection to the coordinator, and end what is under way to get one."""
 
 
-Action = Seek | Reach | Serve | Say | LetGo
+Action = Seek | Reach | Return | Serve | Say | LetGo
 
 
 class Member:
@@ -112,18 +122,24 @@ class Member:
         self._heard_at = self._pinged_at = now
         self._deputies: tuple[Deputy, ...] = ()
         self._candidate_until = 0.0
-        self._past: Past | None = None
+        # Who coordinates: node rank and host; and who did before in this attempt, or should have.
+        self._coordinator = (0, "")
+        self._candidate: Deputy | None = None
+        self._losses: dict[int, Loss] = {}
         # In the last attempt.
         self._part: Assigned | None = None
         self._generation = -1
         self._node_rank = -1
+        self._num_failures = 0
         self._failing = False
         self._stopping: Stopping | None = None
-        # How it has ended here, and whether that was judged.
         self._account: dict[str, Any] | None = None
-        self._is_judged = False
         self._ready: Ready | None = None
+        # What was decided on the last attempt, for whoever takes the coordinator's place.
+        self._verdict: Decided | None = None
         self._is_waiting = False
+        # Why this node leaves, once it does.
+        self._farewell = ""
 
     # --- what the supervisor says ---------------------------------------------------------------
 
@@ -132,13 +148,22 @@ class Member:
         self.actions.append(Seek())
 
     @property
+    def has_ended(self) -> bool:
+        """Whether there is no further attempt for this node."""
+        return self._is_decided or bool(self._farewell) or self.state == "over"
+
+    @property
+    def _is_decided(self) -> bool:
+        return self.decided is not None and self.decided.action != "restart"
+
+    @property
     def num_peers(self) -> int:
         """How many other nodes take part in the attempt."""
         return self._part.num_nodes - 1 if self._part and self.state == "joined" else 0
 
     def make_ready(self, master_port: int, horovod: str = "") -> None:
         """Take part in the next attempt: all ranks of the last one have ended here."""
-        if self.state == "over":
+        if self.has_ended:
             self.assigned = None  # it was decided meanwhile that there is none
             return
         if self.assigned is None:
@@ -179,9 +204,13 @@ class Member:
         self._say(Answer(number, self.join.hostname, text))
 
     def leave(self, reason: str) -> None:
-        """Take no part any more."""
-        self._say(Leave(reason))
-        self.state = "over"
+        """Take no part any more; those with whom this node was in an attempt are to know it."""
+        if self._node_rank >= 0 and self.state in ("joined", "resuming"):
+            self._farewell = reason
+            self._say(Leave(reason))
+        else:
+            self._say(Leave(reason))
+            self._go()
 
     # --- what connections do --------------------------------------------------------------------
 
@@ -192,19 +221,32 @@ class Member:
         self._retry_at = None
         resumes = self.state == "resuming" and self._node_rank >= 0
         self.state = "joined"
-        if not resumes:
+        if resumes:
+            self._resume()
+        else:
             self._say(self.join._replace(generation=-1, old_rank=-1))
-            return
-        assert self._past is not None
-        is_dead = self._past.is_dead
+        if self._verdict is not None:
+            self._say(self._verdict)
+        if self._farewell:
+            self._say(Leave(self._farewell))
+
+    def _resume(self) -> None:
+        """Tell a successor of the coordinator what this node knows of the attempt."""
+        if self._candidate is not None:
+            self._coordinator = self._candidate.node_rank, self._candidate.hostname
+        assert self._part is not None
         self._say(
             self.join._replace(
-                generation=self._generation, old_rank=self._node_rank, is_dead=is_dead
+                generation=self._generation,
+                old_rank=self._node_rank,
+                num_nodes=self._part.num_nodes,
+                num_failures=self._num_failures,
+                dead=[loss.node_rank for loss in self._losses.values() if loss.is_dead],
             )
         )
         if self._stopping:
             self._say(self._stopping)
-        if self._account is not None:
+        if self._account is not None and self._verdict is None:
             self._say(self._settled())
 
     def note_obstacle(self, why: str) -> None:
@@ -212,19 +254,31 @@ class Member:
         if self.state == "seeking":
             self._why = why
 
-    def miss(self, why: str, now: float) -> None:
-        """Take note that nobody was reached, and why."""
+    def miss(self, why: str, now: float, *, is_refused: bool = False) -> None:
+        """Take note that nobody was reached, and why; is_refused: nobody listens there."""
         if self.state == "seeking":
             self._why = why
             self._retry_at = now + self._pause_s
             self._pause_s = min(_LONGEST_PAUSE_S, self._pause_s * 2)
         elif self.state == "resuming":
+            if is_refused and self._candidate is not None and self._knows_end:
+                lost = self._candidate.node_rank, self._candidate.hostname
+                self._note_loss(*lost, "its launcher has ended", now, is_dead=True)
             self._try_deputy(now)
 
-    def close(self, why: str, now: float) -> None:
-        """Take note that the connection to the coordinator has ended."""
+    @property
+    def _knows_end(self) -> bool:
+        """Whether this node was there when the last coordinator ended.
+
+        Else the others may have gone on without this node since, and ended all well.
+        """
+        loss = self._losses.get(self._coordinator[0])
+        return loss is not None and loss.is_dead
+
+    def close(self, why: str, now: float, *, is_dead: bool) -> None:
+        """Take note that the connection to the coordinator has ended; is_dead: and so has that."""
         if self.state == "joined":
-            self._lose(why, now, is_dead=True)
+            self._lose(why, now, is_dead=is_dead, is_there=not is_dead)
         elif self.state == "resuming":
             self._try_deputy(now)
         elif self.state == "seeking":
@@ -232,6 +286,8 @@ class Member:
 
     def take(self, message: Message, now: float) -> None:
         """Take a message of the coordinator."""
+        if self.state == "over":
+            return
         self._heard_at = now
         if isinstance(message, Pong):
             round_trip_s = now - self._pinged_at
@@ -241,6 +297,21 @@ class Member:
             self.asked.append(message)
         elif isinstance(message, Answer):
             self.answers.append(message)
+        elif isinstance(message, Farewell):
+            self._go()
+        elif isinstance(message, Released):
+            released = self._generation, "leave", "", 0.0, message.exit_code, None, False
+            self.decided = Decided(*released)
+            self._go()
+        elif isinstance(message, Decided):
+            self._take_verdict(message)
+        elif self.has_ended:
+            if isinstance(message, (Refused, Well)):
+                self._go()  # nobody here needs to know
+        elif isinstance(message, Refused):
+            kinds = {2: EnvironmentMismatch, 3: RendezvousError}
+            kind = kinds.get(message.exit_code, LauncherError)
+            self._end(kind(message.message.rstrip(".") + ".", hint=message.hint))
         elif isinstance(message, Assigned):
             self._take_part(message)
         elif isinstance(message, Waiting):
@@ -248,15 +319,12 @@ class Member:
             if not self._is_waiting:
                 self.news.append(f"waiting: {message.reason}")
             self._is_waiting = True
-        elif isinstance(message, Refused):
-            kinds = {2: EnvironmentMismatch, 3: RendezvousError}
-            kind = kinds.get(message.exit_code, LauncherError)
-            self._end(kind(message.message.rstrip(".") + ".", hint=message.hint))
-        elif isinstance(message, Stop):
-            if message.generation == self._generation:
-                self.stop = message
-        elif isinstance(message, Decided):
-            self._take_verdict(message)
+        elif isinstance(message, Stop) and message.generation == self._generation:
+            self.stop = message
+            if message.signum and not self._stopping:
+                self._stopping = Stopping(self._generation, message.signum, is_for_all=True)
+        elif isinstance(message, Well):
+            self._return(now)
         elif isinstance(message, Leave):
             self._lose(message.reason, now, is_dead=True, has_left=True)
 
@@ -291,52 +359,74 @@ class Member:
         self.stop = self.decided = None
         self._generation, self._node_rank = assigned.generation, assigned.node_rank
         self._deputies = assigned.deputies
+        self._coordinator = assigned.coordinator_rank, assigned.coordinator_host
+        self._losses = {}
         self.run_name, self.address = assigned.run_name, assigned.address
         self._failing, self._stopping, self._account = False, None, None
-        self._ready, self._is_judged, self._is_waiting = None, False, False
+        self._ready, self._verdict, self._is_waiting = None, None, False
+        self._num_failures = assigned.num_failures
 
     def _take_verdict(self, decided: Decided) -> None:
         is_restart = decided.action == "restart"
-        if is_restart and decided.generation != self._generation:
+        if is_restart and (decided.generation != self._generation or self.has_ended):
             return
+        if not self._is_decided:
+            self._verdict = decided
+            self._num_failures = decided.num_failures
+        if self._account is None:
+            self._stop_ranks("the attempt has been judged")
         if is_restart and self._ready is not None:
             self._say(self._ready)  # a new coordinator has decided what another had already
-            return
-        self.decided = decided
-        self._is_judged = True
+        else:
+            self.decided = self._verdict
         if not is_restart:
-            self.state = "over"
-            if not self.is_own:
-                self.actions.append(LetGo())  # and so the coordinator knows that it was heard
+            self._say(Heard())
 
-    def _lose(self, why: str, now: float, *, is_dead: bool, has_left: bool = False) -> None:
+    def _go(self) -> None:
+        """End: all others know how the run has ended, or are out of reach."""
+        self.state = "over"
+        if not self.is_own:
+            self.actions.append(LetGo())  # and so the coordinator knows that this node has gone
+
+    def _lose(
+        self, why: str, now: float, *, is_dead: bool, has_left: bool = False, is_there: bool = False
+    ) -> None:
         """Go on without the coordinator: look for it, for its deputy, or be that."""
+        if not is_dead:
+            self._say(Forsake())
         self.actions.append(LetGo())
         self.is_own = False
         if self._generation < 0 and not self._is_waiting:
             self.state = "seeking"
             self.miss(f"the coordinator has gone again: {why}", now)
             return
-        old = self._part
         self.state = "resuming"
-        self._past = Past(
-            generation=self._generation,
-            num_nodes=old.num_nodes if old else 0,
-            num_failures=old.num_failures if old else 0,
-            node_rank=old.coordinator_rank if old else 0,
-            hostname=old.coordinator_host if old else "",
-            why=why,
-            is_dead=is_dead,
-            has_left=has_left,
-        )
-        if self.stop is None and self.decided is None and self.assigned is not None:
-            self.stop = Stop(self._generation, f"the coordinator was lost: {why}")
+        self._note_loss(*self._coordinator, why, now, is_dead=is_dead, has_left=has_left)
+        self._stop_ranks(f"the coordinator was lost: {why}")
         self._why = why
-        self._try_deputy(now)
+        if is_there:
+            self._return(now)
+        else:
+            self._try_deputy(now)
+
+    def _stop_ranks(self, reason: str) -> None:
+        """Let the ranks of the attempt end, if there are any and they are not to end already."""
+        if self.stop is None and self.decided is None and self.assigned is not None:
+            self.stop = Stop(self._generation, reason)
+
+    def _return(self, now: float) -> None:
+        """Turn to the coordinator again."""
+        self.actions.append(LetGo())
+        self.state, self._candidate = "resuming", None
+        self._candidate_until = now + _DEPUTY_S
+        self.actions.append(Return())
 
     def _try_deputy(self, now: float) -> None:
         """Turn to the next node that could coordinate; the last hope is to have been one."""
         self.actions.append(LetGo())
+        if self.has_ended and not self._deputies:
+            self._go()
+            return
         if not self._deputies:
             what = "another node" if self._generation >= 0 else "a node of the run"
             self._end(
@@ -348,31 +438,43 @@ class Member:
             return
         deputy, self._deputies = self._deputies[0], self._deputies[1:]
         self._candidate_until = now + _DEPUTY_S + self._node_timeout_s
+        self._candidate = deputy
         if deputy.member == self.join.member:
-            assert self._past is not None
-            self.actions.append(Serve(self._past))
+            self.actions.append(Serve(self._make_past()))
         else:
             self.actions.append(Reach(deputy))
 
+    def _note_loss(
+        self,
+        node_rank: int,
+        hostname: str,
+        why: str,
+        now: float,
+        *,
+        is_dead: bool,
+        has_left: bool = False,
+    ) -> None:
+        loss = Loss(node_rank, hostname, why, now, is_dead, has_left=has_left)
+        self._losses[node_rank] = loss
+
+    def _make_past(self) -> Past:
+        part, losses = self._part, tuple(self._losses.values())
+        assert part is not None
+        return Past(part.generation, part.num_nodes, self._num_failures, losses)
+
     def _settled(self) -> Settled:
         assert self._account is not None
-        account = self._account
-        if self._is_judged:
-            # It was judged already; what counts now is that the coordinator was lost after that.
-            account = {**_NOTHING, "duration": account["duration"]}
-        return Settled(self._generation, {**account, "latency": self.latency_s})
+        return Settled(self._generation, {**self._account, "latency": self.latency_s})
 
     def _say(self, message: Message) -> None:
         if self.state == "joined":
             self.actions.append(Say(message))
 
     def _end(self, error: LauncherError) -> None:
+        self._stop_ranks(error.message)
         self.error = error
         self.state = "over"
         self.actions.append(LetGo())
-
-
-_NOTHING: dict[str, Any] = {"workers": [], "node_failure": "", "obstacle": "", "replaced": []}
 
 
 def _hint_for(why: str) -> str:

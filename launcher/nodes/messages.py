@@ -6,7 +6,7 @@ know because they have compared their protocol version. How it travels is in wir
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 # --- from a node to its coordinator -------------------------------------------------------------
@@ -32,11 +32,14 @@ class Join(NamedTuple):
     address: str
     port: int
     master_port: int
-    # A node that has lost its coordinator in this generation, and its node rank there; else -1.
+    # Of a node that has lost its coordinator: the last attempt in which it has a part, its node
+    # rank there, and how many nodes that attempt has; and how many attempts have failed before.
     generation: int = -1
     old_rank: int = -1
-    # Whether the old coordinator is known to have ended: its connections were closed.
-    is_dead: bool = False
+    num_nodes: int = 0
+    num_failures: int = 0
+    # The node ranks of those that are known to have ended, as nobody listens at their port.
+    dead: Sequence[int] = ()
     # Port and secret path of the store that it could serve for Horovod; "" without Horovod.
     horovod: str = ""
 
@@ -82,10 +85,18 @@ class Settled(NamedTuple):
     account: dict[str, Any]
 
 
+class Heard(NamedTuple):
+    """The node knows how the run has ended, and is ready to go."""
+
+
 class Leave(NamedTuple):
     """The node takes no part any more; the coordinator says it, too."""
 
     reason: str
+
+
+class Forsake(NamedTuple):
+    """The node has not heard of its coordinator for too long, and turns to another one."""
 
 
 class Ping(NamedTuple):
@@ -127,6 +138,7 @@ class Deputy(NamedTuple):
     hostname: str
     host: str
     port: int
+    node_rank: int
 
 
 class Assigned(NamedTuple):
@@ -171,10 +183,10 @@ class Stop(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """What follows the attempt."""
+    """What follows the attempt; also what a node tells who takes the coordinator's place."""
 
     generation: int
-    # "finish", "restart", "give_up" or "leave", as in a Verdict.
+    # "finish", "restart" or "give_up", as in a Verdict.
     action: str
     reason: str
     delay_s: float
@@ -184,6 +196,22 @@ class Decided(NamedTuple):
     is_reporter: bool
     # Where it is shown.
     reporter: str = ""
+    # How many attempts have failed, with this one.
+    num_failures: int = 0
+
+
+class Farewell(NamedTuple):
+    """This node is not needed any more: all know how the run has ended, or that it leaves."""
+
+
+class Well(NamedTuple):
+    """From a node that could have followed the coordinator: that is there, and can be reached."""
+
+
+class Released(NamedTuple):
+    """This node may go as it was asked to: the others go on without it."""
+
+    exit_code: int
 
 
 class Refused(NamedTuple):
@@ -205,7 +233,9 @@ Message = (
     | Still
     | Stopping
     | Settled
+    | Heard
     | Leave
+    | Forsake
     | Ping
     | Relocate
     | Answer
@@ -213,6 +243,9 @@ Message = (
     | Waiting
     | Stop
     | Decided
+    | Farewell
+    | Released
+    | Well
     | Refused
     | Pong
     | Ask
@@ -221,8 +254,9 @@ Message = (
 _CLASSES: Mapping[str, type[Message]] = {
     kind.__name__.lower(): kind
     for kind in (
-        *(Join, Ready, Failing, Still, Stopping, Settled, Leave, Ping, Relocate, Answer),
-        *(Assigned, Waiting, Stop, Decided, Refused, Pong, Ask),
+        *(Join, Ready, Failing, Still, Stopping, Settled, Heard, Leave, Forsake, Ping, Relocate),
+        *(Ask, Answer, Assigned, Waiting, Stop, Decided, Farewell, Released),
+        *(Well, Refused, Pong),
     )
 }
 

@@ -16,12 +16,12 @@ from typing import Any
 from launcher.diagnosis.outcome import AttemptOutcome
 from launcher.diagnosis.report import FailureReport
 from launcher.errors import RendezvousError
-from launcher.events import PeersStop
+from launcher.events import Event, PeersStop, Signalled
 from launcher.nodes.account import make_account
 from launcher.nodes.coordinator import Elastic
-from launcher.nodes.link import CONNECT_S, Link, Listener, connect, listen
-from launcher.nodes.member import IS_STRANGER, LetGo, Member, Reach, Say, Seek, Serve
-from launcher.nodes.messages import Assigned, Join, Message, Pong, Refused, Relocate, Stop
+from launcher.nodes.link import CONNECT_S, Link, Listener, Probe, connect, listen
+from launcher.nodes.member import IS_STRANGER, LetGo, Member, Reach, Return, Say, Seek, Serve
+from launcher.nodes.messages import Assigned, Join, Message, Pong, Relocate, Stop, Waiting, Well
 from launcher.nodes.rendezvous import OWN, Past, Rendezvous, Route, Rules
 from launcher.nodes.restart import RestartPolicy, Verdict
 from launcher.nodes.wire import Credentials, Moved, Refusal
@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 # How often is looked whether something is due: at once while nobody is found yet.
 _BUSY_TICK_S, _TICK_S = 0.05, 0.25
 
-# How long the coordinator waits at least, at its end, for the others to have heard the verdict.
-FAREWELL_S = 2.0
+# How long a node waits at its end for the others to have heard the verdict, besides the time after
+# which a silent coordinator is lost, and another node may ask for it.
+_FAREWELL_S = 3.0
 
 # A successor tells those who look at the endpoint where the run goes on.
 _RELOCATE_S = 1.0
@@ -158,6 +159,13 @@ class RemoteCoordinator:
         self._where = ""
         self._host_link: Link | None = None
         self._relocation: Link | None = None
+        # Whether those have ended whose connections were closed: the coordinator; nodes, by key.
+        self._probe: Probe | None = None
+        self._probes: dict[int, Probe] = {}
+        self._was_refused = False
+        # Where this node has reached somebody; where the coordinator of its last attempt was.
+        self._met: Address | None = None
+        self._home: Address | None = None
         self._endpoint: Address | None = None
         self._tick_at: float | None = None
         self._has_begun = False
@@ -283,22 +291,35 @@ class RemoteCoordinator:
     def close(self) -> None:
         """Leave; where this node coordinates, see that all have heard how it ended."""
         self.begin_to_close()
-        ends_at = self._loop.clock() + max(FAREWELL_S, self._group.node_timeout_s)
-        while self.has_listeners and self._loop.clock() < ends_at:
+        ends_at = self._loop.clock() + self.farewell_s
+        is_hurried = False
+
+        def note(event: Event) -> None:
+            nonlocal is_hurried
+            is_hurried = is_hurried or isinstance(event, Signalled)
+
+        while self.has_listeners and not is_hurried and self._loop.clock() < ends_at:
             self._loop.set_timer(_nothing, 0.1)
-            self._loop.turn(lambda event: None)
+            self._loop.turn(note)
         self._loop.cancel_timer(_nothing)
         self.close_now()
 
+    @property
+    def farewell_s(self) -> float:
+        """How long to wait at the end, at the most, while there are listeners."""
+        return self._group.node_timeout_s + _FAREWELL_S
+
     def begin_to_close(self) -> None:
-        """Leave, unless all is over."""
-        if self._member.state != "over":
+        """Leave, unless it is known how the run has ended."""
+        if not self._member.has_ended:
             self._member.leave("it has left")
             self._act()
 
     def close_now(self) -> None:
         """Close all connections, whoever still listens."""
         self._loop.cancel_timer(self._tick)
+        for probe in self._probes.values():
+            probe.cancel()
         self._let_go()
         if self._relocation is not None:
             self._relocation.close()
@@ -312,10 +333,11 @@ class RemoteCoordinator:
 
     @property
     def has_listeners(self) -> bool:
-        """Whether somebody is still to hear what this node has said."""
-        if self._rendezvous is not None:
-            return any(key in self._links for key in self._rendezvous.keys)
-        return self._to_coordinator is not None and self._to_coordinator.has_pending
+        """Whether others may still need to hear from this node how the run has ended."""
+        if self._rendezvous is not None and self._rendezvous.has_listeners:
+            return True
+        has_pending = self._to_coordinator is not None and self._to_coordinator.has_pending
+        return self._member.state != "over" or has_pending
 
     # --- values ---------------------------------------------------------------------------------
 
@@ -415,6 +437,8 @@ class RemoteCoordinator:
                 elif isinstance(action, Reach):
                     self._let_go()
                     self._reach(action.deputy.host, action.deputy.port)
+                elif isinstance(action, Return):
+                    self._return()
                 elif isinstance(action, Serve):
                     self._take_over(action.past)
                 elif isinstance(action, LetGo):
@@ -474,7 +498,7 @@ class RemoteCoordinator:
             self._to_coordinator.send(message)
 
     def _set_tick(self, delay_s: float) -> None:
-        """Look at the clock in so many seconds, or sooner: no message may put that off."""
+        """Look at the clock in so many seconds, or sooner: no message must put it off."""
         at = self._loop.clock() + delay_s
         if self._tick_at is None or at < self._tick_at:
             self._tick_at = at
@@ -602,9 +626,9 @@ class RemoteCoordinator:
             self._hear_node(link, message)
 
     def _take_over(self, past: Past) -> None:
-        assert self._member.assigned is not None or past.generation >= 0
-        how = "has left" if past.has_left else "was lost"
-        self._say(f"the coordinator {how} ({past.why}); this node coordinates the run now")
+        first = past.losses[0]
+        how = "has left" if first.has_left else "was lost"
+        self._say(f"the coordinator {how} ({first.why}); this node coordinates the run now")
         # Rank 0 will be somewhere else.
         self._rules = self._rules._replace(run_name=self._member.run_name, master_addr="")
         self._serve(past)
@@ -612,7 +636,8 @@ class RemoteCoordinator:
 
     def _reach_next(self) -> None:
         if not self._untried:
-            self._member.miss(self._why, self._loop.clock())
+            was_refused, self._was_refused = self._was_refused, False
+            self._member.miss(self._why, self._loop.clock(), is_refused=was_refused)
             return
         address = self._untried.pop(0)
         self._reach_address(address)
@@ -625,17 +650,30 @@ class RemoteCoordinator:
         else:
             self._member.miss(self._why, self._loop.clock())
 
+    def _return(self) -> None:
+        """Turn to where the coordinator of the last attempt was."""
+        self._let_go()
+        self._untried = []
+        if self._home is not None:
+            self._reach_address(self._home)
+        else:
+            self._member.miss(self._why, self._loop.clock())
+
     def _reach_address(self, address: Address) -> None:
         where = self._where = self._show(address)
 
+        def meet(link: Link) -> None:
+            self._meet(link, address)
+
         def lose(link: Link, error: Exception) -> None:
-            self._leave_link(link, where, error)
+            self._leave_link(link, address, error)
 
         try:
             link = connect(
-                self._loop, address, self._credentials, self._meet, self._hear_coordinator, lose
+                self._loop, address, self._credentials, meet, self._hear_coordinator, lose
             )
         except OSError as error:
+            self._was_refused = isinstance(error, ConnectionRefusedError)
             self._why = f"{where} cannot be reached: {_reason(error)}"
             self._reach_next()
             return
@@ -644,9 +682,10 @@ class RemoteCoordinator:
         self._why = f"{where} does not answer (the connection timed out)"
         self._member.note_obstacle(self._why)
 
-    def _meet(self, link: Link) -> None:
+    def _meet(self, link: Link, address: Address) -> None:
         """Begin to talk to a coordinator that has proved that it is one of this run."""
         self._attempt_ends_at = None
+        self._met = address
         self._make_own_listener(link.ends[1])
         self._member.open(self._loop.clock())
         self._act()
@@ -676,7 +715,7 @@ class RemoteCoordinator:
             self._to_coordinator = None
         self._reach_next()
 
-    def _leave_link(self, link: Link, where: str, error: Exception) -> None:
+    def _leave_link(self, link: Link, address: Address, error: Exception) -> None:
         """Take note that the connection to a coordinator, or to what was to be one, is closed."""
         if link is not self._to_coordinator:
             return
@@ -686,9 +725,16 @@ class RemoteCoordinator:
             self._untried = []
             self._reach(error.host, error.port)
         elif link.is_open:
-            self._member.close(_reason(error), self._loop.clock())
+
+            def note(is_dead: bool) -> None:
+                self._probe = None
+                self._member.close(_ending(error, is_dead), self._loop.clock(), is_dead=is_dead)
+                self._act()
+
+            self._probe = Probe(self._loop, address, note)
         else:
-            self._why = self._explain(where, error)
+            self._was_refused = isinstance(error, ConnectionRefusedError)
+            self._why = self._explain(self._show(address), error)
             is_taken = isinstance(error, Refusal) and error.kind == "run"
             if isinstance(error, Refusal) and error.kind in _FINAL_REFUSALS:
                 text = f"{self._why[0].upper()}{self._why[1:]}."
@@ -791,16 +837,26 @@ class RemoteCoordinator:
 
     def _lose_node(self, link: Link, error: Exception) -> None:
         self._early = [item for item in self._early if item[0] is not link]
-        if self._rendezvous is not None and self._links.pop(link.key, None) is not None:
-            self._rendezvous.lose(link.key, _reason(error), self._loop.clock())
+        rendezvous = self._rendezvous
+        if rendezvous is None or self._links.pop(link.key, None) is None:
+            return
+
+        def note(is_dead: bool) -> None:
+            self._probes.pop(link.key, None)
+            why = _ending(error, is_dead)
+            rendezvous.lose(link.key, why, self._loop.clock(), is_dead=is_dead)
             self._act()
 
+        if rendezvous.waits_for(link.key):
+            self._probes[link.key] = Probe(self._loop, rendezvous.door(link.key), note)
+        else:
+            note(is_dead=True)
+
     def _answer_early(self, now: float) -> None:
-        """Tell those who want to go on without the coordinator that it is well, if so."""
+        """Tell those who have lost the coordinator that it is well, if so."""
         for link, message, came_at in list(self._early):
             if isinstance(message, Join) and self._pong_at > came_at + _SURE_S:
-                text = "The coordinator of the run is well, but this node has lost it."
-                link.send(Refused(text, "", 1))
+                link.send(Well())
                 self._early = [item for item in self._early if item[0] is not link]
 
     def _relocate(self) -> None:
@@ -853,11 +909,16 @@ class RemoteCoordinator:
             return
         if isinstance(message, Pong):
             self._pong_at = self._loop.clock()
+        elif isinstance(message, (Assigned, Waiting)):
+            self._home = self._met
         self._member.take(message, self._loop.clock())
         self._act()
 
     def _let_go(self) -> None:
         self._attempt_ends_at = None
+        if self._probe is not None:
+            self._probe.cancel()
+            self._probe = None
         if self._lookup is not None:
             self._lookup.cancel()
             self._lookup = None
@@ -878,8 +939,12 @@ def _ignore(link: Link, message: Message) -> None:
     pass
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, ConnectionResetError):
+def _ending(error: Exception, is_dead: bool) -> str:
+    if is_dead:
         return "its launcher has ended (the connection was closed)"
+    return f"the connection to it broke ({_reason(error)})"
+
+
+def _reason(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error)
     return text[:1].lower() + text[1:]

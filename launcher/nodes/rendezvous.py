@@ -22,6 +22,7 @@ from launcher.diagnosis.report import FailureReport, make_report
 from launcher.exits import signal_name
 from launcher.nodes import restart
 from launcher.nodes.account import merge, read_account
+from launcher.nodes.losses import Loss, Losses
 from launcher.nodes.messages import (
     Answer,
     Ask,
@@ -29,6 +30,9 @@ from launcher.nodes.messages import (
     Decided,
     Deputy,
     Failing,
+    Farewell,
+    Forsake,
+    Heard,
     Join,
     Leave,
     Message,
@@ -36,6 +40,7 @@ from launcher.nodes.messages import (
     Pong,
     Ready,
     Refused,
+    Released,
     Settled,
     Still,
     Stop,
@@ -54,8 +59,16 @@ _NUM_DEPUTIES = 8
 # heartbeats and looks at the clock are up to a second apart.
 RESUME_S = 1.5
 
-# A node that lives must have told by then how its ranks ended.
+# A coordinator that was stopped itself has heard by then of all that are still with it. And nobody
+# is counted on for an attempt who has not been heard of for so long: heartbeats come each second.
+_DOUBT_S = 3.0
+_FRESH_S = 2.5
+
+# A node that lives must have told by then how its ranks ended, unless they may save something.
 _SETTLE_S = 30.0
+
+# How long the nodes wait for each other to hear how the run has ended.
+_FAREWELL_S = 2.0
 
 _LOST_CODE = 1
 _USAGE_CODE = 2
@@ -69,9 +82,6 @@ _LOOPBACK = ("127.", "::1")
 
 # How many questions may wait for answers.
 _MOST_QUESTIONS = 64
-
-# How many lost nodes a report names.
-_MOST_LOSSES = 5
 
 _NOT_THE_LARGER_PART = restart.Verdict(
     "give_up",
@@ -96,7 +106,7 @@ class Rules(NamedTuple):
     master_port: int = 0
     hostname: str = ""
     run_dir: str | None = None
-    # Why others may not find the endpoint, and what to type, or "".
+    # Why others may not find the endpoint, or "".
     doubt: str = ""
 
     @property
@@ -118,12 +128,8 @@ class Past(NamedTuple):
     generation: int
     num_nodes: int
     num_failures: int
-    # The lost coordinator's node.
-    node_rank: int
-    hostname: str
-    why: str
-    is_dead: bool
-    has_left: bool = False
+    # The coordinator, and those that should have followed it but had gone, too.
+    losses: tuple[Loss, ...]
 
 
 class _Node:
@@ -135,6 +141,8 @@ class _Node:
         # The order of arrival.
         self.number = number
         self.heard_at = now
+        # The last attempt that it has been told of.
+        self.generation = join.generation
         # Its node rank in the attempt that goes on or has been the last; -1 for a spare.
         self.rank = join.old_rank
         self.outcome: AttemptOutcome | None = None
@@ -147,23 +155,6 @@ class _Node:
     def is_near(self) -> bool:
         """Whether it is on the coordinator's host."""
         return not self.route.of_node or self.route.of_node.startswith(_LOOPBACK)
-
-
-class _Loss(NamedTuple):
-    """A node that was lost in this attempt."""
-
-    rank: int
-    hostname: str
-    why: str
-    at: float
-    # Whether it is certain that none of its ranks goes on: its connection was closed.
-    is_dead: bool
-    # Whether that was announced: no failure.
-    has_left: bool = False
-
-    def __str__(self) -> str:
-        where = f" ({self.hostname})" if self.hostname else ""
-        return f"node {self.rank}{where} was lost: {self.why}"
 
 
 class Rendezvous:
@@ -181,17 +172,32 @@ class Rendezvous:
         self._unsettled: set[int] = set()
         self._unready: set[int] = set()
         self._given_ranks: dict[int, int] = {}
+        self._keys: dict[str, int] = {}
         self._num_joined = 0
         self._generation = past.generation if past else -1
         self._phase = "ending" if past else "gathering"
         self._since = now
         self._enough_at: float | None = None
-        self._num_nodes = past.num_nodes if past else 0
-        self._losses: list[_Loss] = []
-        # Nodes that have ended before the others, all of whose ranks had succeeded.
-        self._num_gone = 0
+        # How it has ended at nodes that were lost after they had told it, by node rank.
+        self._left_outcomes: dict[int, AttemptOutcome] = {}
+        # How many of the connected nodes have a rank in the last attempt.
+        self._num_active = 0
+        self._losses = Losses(past.num_nodes, past.losses) if past else Losses(0)
         self._past = [restart.FailedAttempt(now, 0.0)] * (past.num_failures if past else 0)
         self._history: list[str] = []
+        # How the run has ended, and who has not heard it yet; what nodes have brought along that
+        # the lost coordinator had decided, and who of them knows that the run has ended.
+        self._end: Decided | None = None
+        self._unheard: set[int] = set()
+        # Those of them whose connection broke, by the name of the member.
+        self._absent: dict[str, int] = {}
+        # Until when nodes may come again whose connections broke, by the name of the member.
+        self._expected: dict[str, float] = {}
+        self._brought: Decided | None = None
+        self._knowing: set[int] = set()
+        # When this coordinator was heard to be awake; until when it does not trust what it knows.
+        self._awake_at = now
+        self._doubts_until = now
         self._signum = 0
         self._newcomers: tuple[str, ...] = ()
         self._own_address = ""
@@ -199,9 +205,6 @@ class Rendezvous:
         self._questions: dict[int, tuple[int, int]] = {}
         self._num_questions = 0
         self._is_successor = past is not None
-        if past is not None:
-            loss = _Loss(past.node_rank, past.hostname, past.why, now, past.is_dead, past.has_left)
-            self._losses.append(loss)
 
     @property
     def is_over(self) -> bool:
@@ -213,17 +216,29 @@ class Rendezvous:
         return self._nodes.keys()
 
     @property
+    def has_listeners(self) -> bool:
+        """Whether nodes are here still, or must come again, to hear how the run has ended."""
+        return bool(self._unheard) or any(key != OWN for key in self._nodes)
+
+    def waits_for(self, key: int) -> bool:
+        """Tell whether a node is still needed, or still to hear something."""
+        return key in self._nodes and (key in self._unheard or not self.is_over)
+
+    @property
     def generation(self) -> int:
         """The number of the attempt that goes on, or was the last; -1 before the first."""
         return self._generation
 
     def handle(self, key: int, message: Message, now: float, route: Route | None = None) -> None:
         """Take a message of the node behind a connection. route: with a `Join`."""
+        self._look_at_clock(now)
         node = self._nodes.get(key)
         if isinstance(message, Join):
             self._join(key, message, route or Route(), now)
             return
         if node is None:
+            if isinstance(message, (Heard, Leave)):
+                self.outbox.append((key, Farewell()))
             return
         node.heard_at = now
         if isinstance(message, Ping):
@@ -235,9 +250,16 @@ class Rendezvous:
             if asker in self._nodes:
                 self.outbox.append((asker, message._replace(number=number)))
         elif isinstance(message, Leave):
+            self.outbox.append((key, Farewell()))
             self._remove(key, message.reason, now, is_dead=True)
+        elif isinstance(message, Forsake):
+            self._remove(key, "it has turned to another coordinator", now, is_dead=False)
+        elif isinstance(message, Heard):
+            self._note_heard(key)
+        elif isinstance(message, Decided):
+            self._adopt(key, message, now)
         elif isinstance(message, Ready):
-            if message.generation == self._generation + 1:
+            if message.generation == node.generation + 1:
                 self._unready.discard(key)
                 node.join = node.join._replace(
                     master_port=message.master_port, horovod=message.horovod
@@ -259,12 +281,25 @@ class Rendezvous:
         elif isinstance(message, Settled):
             self._settle(key, node, message, now)
 
-    def lose(self, key: int, why: str, now: float) -> None:
-        """Take note that the connection of a node is closed: its supervisor has ended."""
-        self._remove(key, why, now, is_dead=True)
+    def door(self, key: int) -> tuple[str, int]:
+        """Return the address and port at which a node listens as long as its supervisor lives."""
+        node = self._nodes[key]
+        return node.join.address or node.route.of_node, node.join.port
+
+    def lose(self, key: int, why: str, now: float, *, is_dead: bool) -> None:
+        """Take note that the connection of a node is closed; is_dead: its supervisor has ended.
+
+        Else it will come again.
+        """
+        self._look_at_clock(now)
+        node = self._nodes.get(key)
+        if node is not None and node.rank >= 0 and not is_dead:
+            self._expected[node.join.member] = now + RESUME_S
+        self._remove(key, why, now, is_dead=is_dead)
 
     def tick(self, now: float) -> None:
         """See whether anything is due."""
+        self._look_at_clock(now)
         for key, node in list(self._nodes.items()):
             if key != OWN and now - node.heard_at > self.rules.node_timeout_s:
                 silent = f"nothing was heard of it for {now - node.heard_at:.1f} s"
@@ -276,36 +311,93 @@ class Rendezvous:
             if self._phase == "gathering" and now - self._since >= self.rules.join_timeout_s:
                 self._give_up_gathering()
         elif self._phase == "ending":
-            patience_s = RESUME_S if self._is_successor else _SETTLE_S
-            if now - self._since >= patience_s:
-                self._decide(now)
+            waited_s = now - self._since
+            if self._is_successor and waited_s >= RESUME_S:
+                self._losses.count_missing([node.rank for _, node in self._active()], now)
+            if waited_s >= _SETTLE_S and not self._signum:
+                self._unsettled.clear()
+        elif self._unheard and now - self._since >= _FAREWELL_S:
+            self._unheard.clear()
+            self._part()
+        self._decide_if_known(now)
+
+    def _look_at_clock(self, now: float) -> None:
+        """See whether this coordinator has been stopped itself, and others may have followed it.
+
+        Then what it hears first is old: only after a while does it know who has left it.
+        """
+        if now - self._awake_at > self.rules.node_timeout_s / 2:
+            self._doubts_until = now + _DOUBT_S
+        self._awake_at = now
+
+    def _is_unsure(self, now: float) -> bool:
+        """Tell whether it is not known yet who is left."""
+        if self._expected and max(self._expected.values()) <= now:
+            self._expected.clear()
+        return now < self._doubts_until or bool(self._expected)
 
     # --- coming together ------------------------------------------------------------------------
 
     def _join(self, key: int, join: Join, route: Route, now: float) -> None:
+        self._expected.pop(join.member, None)
+        before = self._keys.get(join.member)
+        if before is not None:
+            self._remove(before, "it has come again", now, is_dead=False)
+        resumes = join.generation >= 0
         refusal = self._find_refusal(join)
-        if refusal is not None:
+        if refusal is not None and not (resumes and self._end):
             self.outbox.append((key, refusal))
             self.news.append(f"{join.hostname} was refused: {refusal.message}")
             return
         node = _Node(join, route, self._num_joined, now)
         self._num_joined += 1
         self._nodes[key] = node
+        self._keys[join.member] = key
         if join.node_rank >= 0:
             self._given_ranks[join.node_rank] = key
-        if join.generation != self._generation or self._phase != "ending":
-            node.rank = -1
-        else:
-            self._unsettled.add(key)
-            self._unready.add(key)
-            if join.is_dead and self._is_successor:
-                self._losses[0] = self._losses[0]._replace(is_dead=True)
+        if resumes:
+            self._resume(key, node, now)
         if self._phase == "gathering":
             self._start_if_possible(now)
             if self._phase != "gathering" or self._generation < 0:
                 return
         if node.rank < 0 and self._phase != "over":
             self._keep_waiting(key, node, now)
+
+    def _resume(self, key: int, node: _Node, now: float) -> None:
+        """Take in a node that has lost the last coordinator, be it late."""
+        join = node.join
+        num_unknown = max(0, join.num_failures - len(self._past))
+        self._past += [restart.FailedAttempt(now, 0.0)] * num_unknown
+        if self._end is not None:
+            node.rank = -1
+            self._unheard.discard(self._absent.pop(join.member, key))
+            self._unheard.add(key)
+            self.outbox.append((key, self._end))
+            return
+        self._unready.add(key)
+        is_takeover = self._is_successor and self._phase == "ending"
+        if is_takeover and join.generation > self._generation:
+            # The lost coordinator had begun another attempt, but not told all of it.
+            self._generation, self._brought = join.generation, None
+            self._losses.num_nodes = join.num_nodes
+            self._unsettled.clear()
+        is_same = join.generation == self._generation
+        is_back = is_same and self._losses.find(node.rank)
+        if is_takeover or is_back:
+            self._num_active += 1
+            self._left_outcomes.pop(node.rank, None)
+            self._losses.bury(join.dead)
+            if is_same:
+                self._unsettled.add(key)
+        else:
+            node.rank = -1
+        if self._phase == "gathering" or not (is_takeover or is_back):
+            # It comes late: another attempt is decided, or goes on already.
+            self._unsettled.discard(key)
+            self._generation = max(self._generation, join.generation)
+            again = join.generation, "restart", "", 0.0, _LOST_CODE, None, False, ""
+            self.outbox.append((key, Decided(*again, len(self._past))))
 
     def _find_refusal(self, join: Join) -> Refused | None:
         """Return why a node cannot take part, or None."""
@@ -352,8 +444,7 @@ class Rendezvous:
 
     def _keep_waiting(self, key: int, node: _Node, now: float) -> None:
         """Let a newcomer in by a restart, where there is a place for it; else it waits."""
-        active = sum(other.rank >= 0 for other in self._nodes.values())
-        has_place = self._phase == "running" and active < self.rules.max_nodes
+        has_place = self._phase == "running" and self._num_active < self.rules.max_nodes
         reason = "this node takes part after the next restart"
         if has_place and self.rules.rescales_now:
             reason = "all ranks start again, so that this node can take part"
@@ -371,11 +462,14 @@ class Rendezvous:
             return
         if self._enough_at is None:
             self._enough_at = now
-        if self._unready:
+        if self._unready or self._is_unsure(now):
             return  # their ranks of the last attempt still end
         is_called = is_first and now - self._enough_at < rules.last_call_s
-        if len(self._nodes) >= rules.max_nodes or not is_called:
-            self._start(self._candidates()[: rules.max_nodes], now)
+        if len(self._nodes) < rules.max_nodes and is_called:
+            return
+        chosen = self._candidates()[: rules.max_nodes]
+        if all(key == OWN or now - node.heard_at <= _FRESH_S for key, node in chosen):
+            self._start(chosen, now)
 
     def _candidates(self) -> list[tuple[int, _Node]]:
         """Return the nodes that can start, in the order of the ranks that they would have.
@@ -401,15 +495,16 @@ class Rendezvous:
     def _start(self, chosen: list[tuple[int, _Node]], now: float) -> None:
         self._generation += 1
         self._phase, self._since = "running", now
-        self._num_nodes = len(chosen)
-        self._losses, self._num_gone, self._signum, self._newcomers = [], 0, 0, ()
-        self._is_successor, self._enough_at = False, None
+        self._num_active = len(chosen)
+        self._losses, self._signum, self._newcomers = Losses(len(chosen)), 0, ()
+        self._is_successor, self._enough_at, self._brought = False, None, None
+        self._left_outcomes.clear()
         self._unsettled = {key for key, _ in chosen}
         self._unready = set(self._unsettled)
         for node in self._nodes.values():
             node.rank, node.outcome, node.is_still = -1, None, False
         for rank, (_, node) in enumerate(chosen):
-            node.rank = rank
+            node.rank, node.generation = rank, self._generation
         world_size = sum(node.join.num_workers for _, node in chosen)
         self._own_address = self._find_own_address()
         deputies = self._deputies()
@@ -470,8 +565,8 @@ class Rendezvous:
             (node.rank, key, node) for key, node in self._nodes.items() if node.rank >= 0
         )
         return tuple(
-            Deputy(node.join.member, node.join.hostname, self._address(node), node.join.port)
-            for _, key, node in active
+            Deputy(node.join.member, node.join.hostname, self._address(node), node.join.port, rank)
+            for rank, key, node in active
             if key != OWN
         )[:_NUM_DEPUTIES]
 
@@ -487,12 +582,10 @@ class Rendezvous:
             f"In {self.rules.join_timeout_s:g} s {len(here)} of {_nodes_text(self.rules)} nodes"
             f" have come ({names}){whom}."
         )
-        hint = (
+        hint = self.rules.doubt or (
             "Start the launcher on the others with the same --rdzv-endpoint or --master-addr, or"
             " give them more time: --rdzv-conf join_timeout=SECONDS"
         )
-        if len(here) == 1 and self.rules.doubt:
-            hint = self.rules.doubt
         for key in self._nodes:
             self.outbox.append((key, Refused(text, hint, _RENDEZVOUS_CODE)))
         self._phase = "over"
@@ -528,18 +621,27 @@ class Rendezvous:
             return
         self._signum = signum
         if self._phase == "gathering":
-            verdict = restart.Verdict("give_up", reason)
             stopped = AttemptOutcome(self._generation, (), signum)
-            self._announce(verdict, None, stopped)
-            self._phase = "over"
+            self._announce(restart.Verdict("give_up", reason), None, stopped, now)
             return
-        self._phase, self._since = "ending", now
+        if self._phase == "running":
+            self._phase, self._since = "ending", now
         self._tell_all(Stop(self._generation, reason, signum))
 
     def _may_leave(self, key: int) -> bool:
         """Tell whether the run can go on without a node that is asked to stop."""
+        if self._is_successor and self._phase == "ending":
+            return self.rules.is_elastic  # the others may be on their way; see `_count_leavers`
         staying = sum(not node.leaves_for for other, node in self._nodes.items() if other != key)
         return self.rules.is_elastic and staying >= self.rules.min_nodes
+
+    def _count_leavers(self) -> None:
+        """Stop the run where those that leave do not leave enough others behind."""
+        leaving = [node for node in self._nodes.values() if node.leaves_for]
+        if leaving and len(self._nodes) - len(leaving) < self.rules.min_nodes:
+            self._signum = leaving[0].leaves_for
+            for node in leaving:
+                node.leaves_for = 0
 
     def _dismiss(self, now: float) -> None:
         """Let those go that leave, between two attempts; who coordinates says so to the others."""
@@ -548,20 +650,28 @@ class Rendezvous:
                 continue
             outcome = node.outcome or AttemptOutcome(self._generation, ())
             code = restart.exit_code_of(outcome._replace(signum=node.leaves_for), None)
-            goodbye = Decided(self._generation, "leave", "", 0.0, code, None, is_reporter=False)
-            self.outbox.append((key, goodbye))
+            self.outbox.append((key, Released(code)))
             if key == OWN:
-                why = f"it received {signal_name(node.leaves_for)}"
-                self.outbox.extend((other, Leave(why)) for other in self._nodes if other != OWN)
-                self._phase = "over"
+                self._hand_over(f"it received {signal_name(node.leaves_for)}")
             else:
                 self._forget(key)
+        if OWN not in self._nodes:
+            self._hand_over("it has left")
         self._start_if_possible(now)
+
+    def _hand_over(self, why: str) -> None:
+        """Leave the run, which goes on, to the others."""
+        self.outbox.extend((key, Leave(why)) for key in self._nodes if key != OWN)
+        self._phase = "over"
 
     def _forget(self, key: int) -> _Node | None:
         node = self._nodes.pop(key, None)
         if node is not None:
+            self._num_active -= node.rank >= 0
             self._given_ranks.pop(node.join.node_rank, None)
+            self._keys.pop(node.join.member, None)
+            if node.outcome is not None:
+                self._left_outcomes[node.rank] = node.outcome
             self._unsettled.discard(key)
             self._unready.discard(key)
         return node
@@ -584,6 +694,10 @@ class Rendezvous:
         node = self._forget(key)
         if node is None:
             return
+        if key in self._unheard and not is_dead:
+            self._absent[node.join.member] = key
+        else:
+            self._note_heard(key)
         if key == OWN and self._phase == "gathering":
             # Whoever has come looks for another coordinator, as if there had been none yet.
             self._nodes.clear()
@@ -595,38 +709,57 @@ class Rendezvous:
                 self._start_if_possible(now)
             return
         at = now - _AT_ONCE_S if is_dead else node.heard_at
+        is_done = node.outcome is not None and node.outcome.succeeded
         has_left = node.leaves_for > 0
-        loss = _Loss(node.rank, node.join.hostname, why, at, is_dead, has_left)
-        if node.outcome is None or not node.outcome.succeeded:
-            self._losses.append(loss)
+        loss = Loss(node.rank, node.join.hostname, why, at, is_dead, is_done, has_left)
+        self._losses.add(loss)
+        if not is_done:
             self._end_attempt(str(loss), now)
-        else:
-            self._num_gone += 1  # it had done its part
         if self._phase == "gathering":
             # Between two attempts nothing of it is left to end.
             self.news.append(str(loss))
             if self._may_go_on():
                 self._start_if_possible(now)
             else:
-                self._announce(_NOT_THE_LARGER_PART, None, AttemptOutcome(self._generation, ()))
-                self._phase = "over"
+                self._end_smaller_part(now)
             return
         self._decide_if_known(now)
 
-    def _decide_if_known(self, now: float) -> None:
-        if self._unsettled or self._phase not in ("running", "ending"):
+    def _adopt(self, key: int, verdict: Decided, now: float) -> None:
+        """Take over what the lost coordinator had decided, and told some of the nodes."""
+        is_final = verdict.action != "restart"
+        if self._phase == "over" or (not is_final and verdict.generation != self._generation):
             return
-        active = sum(node.rank >= 0 for node in self._nodes.values())
-        if active + len(self._losses) + self._num_gone >= self._num_nodes:
+        if is_final:
+            self._knowing.add(key)
+        if self._brought is None or (is_final and not self._brought.is_reporter):
+            self._brought = verdict
+        self._unsettled.discard(key)
+        if is_final and self._phase in ("gathering", "running"):
+            self._end_attempt("the run has ended", now)
+            self._decide(now)
+        else:
+            self._decide_if_known(now)
+
+    def _decide_if_known(self, now: float) -> None:
+        is_open = self._phase in ("running", "ending")
+        if self._unsettled or not is_open or self._is_unsure(now):
+            return
+        if self._num_active + len(self._losses) >= self._losses.num_nodes:
             self._decide(now)  # else others are on their way to the successor of their coordinator
 
     def _decide(self, now: float) -> None:
         """Make one verdict of all accounts, and tell it to everybody."""
-        self._count_missing(now)
         active = self._active()
-        outcomes = [node.outcome for _, node in active if node.outcome is not None]
-        outcome = merge(outcomes, self._generation)._replace(signum=self._signum or None)
-        outcome = self._blame_losses(outcome)
+        self._losses.count_missing([node.rank for _, node in active], now)
+        self._count_leavers()
+        if self._brought is not None and not self._signum:
+            if self._brought.action != "restart" or self._may_go_on():
+                self._tell(self._brought, now)
+            else:
+                self._end_smaller_part(now)
+            return
+        outcome = self._merge([node for _, node in active])
         report = self._make_report(outcome)
         verdict = self._judge(outcome, report, now)
         if report is not None:
@@ -635,39 +768,33 @@ class Rendezvous:
             self._history.append(report.attempt_summary())
             if verdict.action != "restart":
                 report = report._replace(verdict=verdict.reason)
-        self._since, self._enough_at = now, None
-        self._phase = "gathering" if verdict.action == "restart" else "over"
-        own = self._nodes.get(OWN)
-        if self._phase == "over" or own is None or not own.leaves_for:
-            self._announce(verdict, report, outcome)  # else who takes over judges all of it
-        if self._phase == "gathering":
-            self._dismiss(now)
+        self._announce(verdict, report, outcome, now)
+
+    def _merge(self, active: list[_Node]) -> AttemptOutcome:
+        """Return what has happened in the attempt over all nodes."""
+        outcomes = [node.outcome for node in active if node.outcome is not None]
+        outcomes += self._left_outcomes.values()
+        outcome = merge(outcomes, self._generation)._replace(signum=self._signum or None)
+        outcome = self._losses.blame(outcome)
+        if outcome.succeeded:
+            unknown = next((node for node in active if node.outcome is None), None)
+            if unknown is not None:
+                failure = f"{self._name(unknown)} has not told how its ranks ended"
+                return outcome._replace(node_failure=failure)
+            if not self._may_go_on():
+                return outcome._replace(node_failure=f"the others were lost: {self._losses}")
+        return outcome
+
+    def _end_smaller_part(self, now: float) -> None:
+        """End here what is left of the run between two attempts."""
+        outcome = self._losses.blame(AttemptOutcome(self._generation, ()))
+        report = self._make_report(outcome)
+        self._announce(_NOT_THE_LARGER_PART, report, outcome, now)
 
     def _active(self) -> list[tuple[int, _Node]]:
         """Return the nodes of the attempt that are left, in the order of node rank."""
         active = [(key, node) for key, node in self._nodes.items() if node.rank >= 0]
         return sorted(active, key=lambda item: item[1].rank)
-
-    def _count_missing(self, now: float) -> None:
-        """Count those as lost that did not come to the successor of their coordinator."""
-        here = {node.rank for node in self._nodes.values()} | {loss.rank for loss in self._losses}
-        num_missing = self._num_nodes - self._num_gone - len(here - {-1})
-        for rank in sorted(set(range(self._num_nodes)) - here)[: max(0, num_missing)]:
-            self._losses.append(_Loss(rank, "", "it did not come", now, is_dead=False))
-
-    def _blame_losses(self, outcome: AttemptOutcome) -> AttemptOutcome:
-        """Make a node's loss the failure, unless a rank had failed by itself before."""
-        losses = [loss for loss in self._losses if not loss.has_left]
-        if not losses:
-            return outcome
-        lost_at = losses[0].at
-        for worker in outcome.workers:
-            if worker.failed_at and worker.failed_at < lost_at and not is_secondary(worker):
-                return outcome
-        failure = "; ".join(map(str, losses[:_MOST_LOSSES]))
-        if len(losses) > _MOST_LOSSES:
-            failure += f" and {len(losses) - _MOST_LOSSES} more"
-        return outcome._replace(node_failure=failure)
 
     def _make_report(self, outcome: AttemptOutcome) -> FailureReport | None:
         self._history.extend(outcome.replaced)
@@ -687,7 +814,7 @@ class Rendezvous:
     def _changes(self) -> list[str]:
         """Return who has come or leaves, in words."""
         leaving = [self._name(node) for _, node in self._active() if node.leaves_for]
-        leaving += [f"node {loss.rank} ({loss.hostname})" for loss in self._losses if loss.has_left]
+        leaving += self._losses.leavers
         come = [f"{', '.join(self._newcomers)} has come"] if self._newcomers else []
         return [*come, *([f"{', '.join(leaving)} has left"] if leaving else [])]
 
@@ -696,7 +823,7 @@ class Rendezvous:
 
         One that is lost at the start of each attempt must not keep the others from an end.
         """
-        is_loss = report.rank < 0 and bool(self._losses)
+        is_loss = report.rank < 0 and self._losses.is_failure
         return is_loss and self.rules.is_elastic and report.duration_s > restart.STARTUP_S
 
     def _judge(
@@ -718,22 +845,20 @@ class Rendezvous:
         return _NOT_THE_LARGER_PART if is_split else verdict
 
     def _may_go_on(self) -> bool:
-        """Tell whether no other part of the run can go on, too: at a tie the coordinator's part.
-
-        Nodes whose end is certain are in no part.
-        """
-        dead = sum(loss.is_dead for loss in self._losses)
-        here = sum(node.rank >= 0 for node in self._nodes.values())
-        living = self._num_nodes - self._num_gone - dead
-        return 2 * here > living or (2 * here == living and not self._is_successor)
+        """Tell whether no other part of the run can go on, too."""
+        return self._losses.leave_larger_part(
+            self._num_active, is_coordinators=not self._is_successor
+        )
 
     def _announce(
-        self, verdict: restart.Verdict, report: FailureReport | None, outcome: AttemptOutcome
+        self,
+        verdict: restart.Verdict,
+        report: FailureReport | None,
+        outcome: AttemptOutcome,
+        now: float,
     ) -> None:
+        """Tell all nodes what follows the attempt."""
         active = self._active()
-        if verdict.action == "restart":
-            active = [item for item in active if not item[1].leaves_for]
-        reporter = active[0][1].join.hostname if active else ""
         decided = Decided(
             self._generation,
             verdict.action,
@@ -742,13 +867,44 @@ class Rendezvous:
             restart.exit_code_of(outcome, report),
             None if report is None else report.to_dict(),
             is_reporter=False,
-            reporter=reporter,
+            reporter=active[0][1].join.hostname if active else "",
+            num_failures=len(self._past),
         )
-        for number, (key, _) in enumerate(active):
-            self.outbox.append((key, decided._replace(is_reporter=number == 0)))
-        if verdict.action != "restart":
-            spares = [key for key, node in self._nodes.items() if node.rank < 0]
-            self.outbox.extend((key, decided) for key in spares)
+        self._tell(decided, now)
+
+    def _tell(self, decided: Decided, now: float) -> None:
+        """Tell a verdict to all nodes that do not know it; the first of them shows the report."""
+        self._since, self._enough_at = now, None
+        is_shown = decided.is_reporter and bool(self._knowing)
+        decided = decided._replace(is_reporter=False)
+        if decided.action == "restart":
+            self._phase = "gathering"
+            for key, node in self._active():
+                if not node.leaves_for:
+                    self.outbox.append((key, decided._replace(generation=node.generation)))
+            self._dismiss(now)
+            return
+        self._phase, self._end = "over", decided
+        for key, node in self._active():
+            if key not in self._knowing:
+                told = decided._replace(generation=node.generation, is_reporter=not is_shown)
+                self.outbox.append((key, told))
+                is_shown = True
+        spares = [key for key, node in self._nodes.items() if node.rank < 0]
+        self.outbox.extend((key, decided) for key in spares if key not in self._knowing)
+        self._unheard = set(self._nodes) - self._knowing
+        if not self._unheard:
+            self._part()
+
+    def _note_heard(self, key: int) -> None:
+        """Let all nodes go once each of them knows how the run has ended."""
+        if key in self._unheard:
+            self._unheard.discard(key)
+            if not self._unheard:
+                self._part()
+
+    def _part(self) -> None:
+        self.outbox.extend((key, Farewell()) for key in self._nodes)
 
     def _tell_all(self, message: Message) -> None:
         self.outbox.extend((key, message) for key, node in self._nodes.items() if node.rank >= 0)

@@ -228,6 +228,14 @@ def _check_nodes(spec: LaunchSpec) -> None:
             raise spec.error(name, "must be a port between 1 and 65535")
 
 
+_CHOOSES = "Slurm chooses the nodes and numbers them"
+
+# What goes with no --engine slurm, and why.
+_NOT_WITH_SLURM = {
+    **dict.fromkeys(("node_rank", "rdzv_endpoint", "hosts", "hostfile", "local_addr"), _CHOOSES),
+    "events": "the launchers of the nodes do not have that descriptor",
+}
+
 # Options that are Slurm's, and would be passed over in silence without it.
 _OF_SLURM = ("submit", "wait", "time", "partition", "account", "gpus_per_node")
 
@@ -250,10 +258,9 @@ def _check_slurm(spec: LaunchSpec) -> None:
             " anyway.",
             hint=hint,
         )
-    for name in ("node_rank", "rdzv_endpoint", "hosts", "hostfile", "local_addr"):
+    for name, reason in _NOT_WITH_SLURM.items():
         if getattr(spec, name) not in (None, ""):
-            hint = f"Type: {PROG} --engine slurm --nnodes {spec.nnodes} {spec.script}"
-            reason = "Slurm chooses the nodes and numbers them"
+            hint = f"Leave {spec.find_source(name)} out."
             raise _contradiction(spec, "engine", name, reason, hint)
 
 

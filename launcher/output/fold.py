@@ -7,6 +7,7 @@ the order within a rank is kept.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
 
@@ -37,6 +38,10 @@ class _Line:
         if len(self.ranks) > 1 and prefix:
             prefix = b"[%s] " % format_ranges(self.ranks).replace(" ", "").encode()
         return prefix + self.text + b"\n"
+
+
+def _number_of(line: _Line) -> int:
+    return line.number
 
 
 class Fold:
@@ -73,8 +78,11 @@ class Fold:
         """Return the line that this rank joins, or begins."""
         behind = self._last.get(rank, 0)
         same = self._same.setdefault((stream, text), [])
-        line = next((line for line in same if line.number > behind), None)
-        if line is None:
+        # There may be thousands of empty lines, say; their numbers rise.
+        at = bisect_right(same, behind, key=_number_of)
+        if at < len(same):
+            line = same[at]
+        else:
             self._count += 1
             line = _Line(self._count, stream, text, prefix, due_at)
             same.append(line)
@@ -103,7 +111,7 @@ class Fold:
     def _forget(self, line: _Line) -> None:
         self._num_bytes -= len(line.text)
         same = self._same[line.stream, line.text]
-        same.remove(line)
+        del same[0]  # the first of all is the first of its kind
         if not same:
             del self._same[line.stream, line.text]
 

@@ -17,7 +17,7 @@ from typing import Any
 from launcher.system.identity import has_certainly_gone
 
 # Files of a run in a folder of --log-dir: nothing else there is removed.
-_LOG_NAMES = ("rank_", "filtered_std")
+_LOG_NAMES = ("rank_", "filtered_std", "times")
 
 
 def remove_old(parent: str, keep: int) -> list[str]:

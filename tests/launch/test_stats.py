@@ -60,10 +60,11 @@ def test_figures_are_in_the_folder_of_the_run(
 ) -> None:
     name = script(
         "import os, time\nbig = bytearray(os.urandom(1) * (50 << 20))\n"
+        "print('ready', flush=True)\n"
         "while not os.path.exists('go'): pass\n"
     )
     child = start("--nproc-per-node", "2", "--stats", name)
-    wait_until((tmp_path / "runs").exists, "there is a run")
+    child.wait_for("ready", 2)
 
     def samples() -> list[dict[str, object]]:
         path = only_run_dir() / "resources.jsonl"

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Completed, Start, Terminal, marked_processes, wait_until
-from tests.slurm.conftest import LAUNCHER, NODES
+from tests.conftest import Completed, Start, Terminal, marked_processes, run_dirs, wait_until
+from tests.slurm.conftest import LAUNCHER, NODES, restart
 
 pytestmark = pytest.mark.slow
 
@@ -150,10 +150,6 @@ def test_nothing_is_left_of_a_launcher_that_is_killed(
 SUBMIT = (*TWO, "--submit")
 
 
-def is_run(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
-
-
 def job_of(done: Completed) -> str:
     assert done.code == 0, done.err
     return done.out.strip()
@@ -173,7 +169,7 @@ def test_a_submitted_job_is_a_script_that_can_be_submitted_again(
     assert slurm("sbatch", str(path), PET_ENGINE="slurm").code == 0
     wait_until(lambda: count(tmp_path, "said_*") == 4, "all ranks again")
     assert said() == ALL_PLACES
-    folders = sorted(each.name for each in (tmp_path / "runs").iterdir() if is_run(each))
+    folders = [each.name for each in run_dirs(tmp_path) if each.is_dir()]
     assert folders == [path.stem, f"{path.stem}.2"]
 
 
@@ -207,12 +203,10 @@ def test_a_requeued_job_goes_on_in_its_folder(
     )
     wait_until(lambda: count(tmp_path, "ready_*_0") == 4, "four ranks")
     assert start_now("scontrol", "requeue", number).finish().code == 0
-    wait_until(lambda: state_of(start_now) == "PENDING", "the end of the first")
-    soon = ("scontrol", "update", f"JobId={number}", "StartTime=now")
-    wait_until(lambda: start_now(*soon).finish().code == 0, "a new start")
+    restart(number, lambda *argv: start_now(*argv).finish())
     wait_until(lambda: count(tmp_path, "ready_*_1") == 4, "four ranks again", 40.0)
     start_now("scancel", number).finish()
-    (folder,) = (each for each in (tmp_path / "runs").iterdir() if is_run(each))
+    (folder,) = filter(Path.is_dir, run_dirs(tmp_path))
     assert count(folder, "logs/rank_0*.out") == 4
     assert count(folder, "before_requeue_1/logs/rank_0*.out") == 4
     (output,) = (tmp_path / "runs").glob("*.out")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import wait_until
+from tests.conftest import run_dirs, wait_until
 from tests.lab.lab import Lab
-from tests.slurm.conftest import LAUNCHER
+from tests.slurm.conftest import LAUNCHER, restart
 
 pytestmark = pytest.mark.slow
 
@@ -86,12 +86,9 @@ def test_a_job_that_is_preempted_goes_on_afterwards_in_its_folder(
     number = slurm(*LAUNCHER, "--engine", "slurm", "--submit", *options, script(WAIT))
     wait_until(lambda: len(list(tmp_path.glob("ready_*_0"))) == 6, "six ranks")
     slurm("srun", "--partition=high", "-N3", "--exclusive", "true")
-    state = ("squeue", "--noheader", "--format=%T")
-    wait_until(lambda: slurm(*state) == "PENDING", "the end of the first")
-    soon = ("scontrol", "update", f"JobId={number}", "StartTime=now")
-    wait_until(lambda: lab["h1"].run(*soon, env=cluster).code == 0, "a new start")
+    restart(number, lambda *argv: lab["h1"].run(*argv, env=cluster))
     wait_until(lambda: len(list(tmp_path.glob("ready_*_1"))) == 6, "six ranks again")
     (tmp_path / "end_1").touch()
     wait_until(lambda: not slurm("squeue", "--noheader"), "the end of the job")
-    (folder,) = (tmp_path / "runs").glob("*/before_requeue_1")
-    assert (folder / "logs" / "rank_05.out").exists()
+    (folder,) = filter(Path.is_dir, run_dirs(tmp_path))
+    assert (folder / "before_requeue_1" / "logs" / "rank_05.out").exists()

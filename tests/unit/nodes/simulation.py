@@ -411,6 +411,36 @@ def _arrive(link: SimLink, address: tuple[Any, ...]) -> None:
     listener.supervisor.run(listener.greet, link.peer, link.greeting)
 
 
+class SimProbe:
+    """Takes the place of `Probe`."""
+
+    def __init__(
+        self, loop: SimLoop, address: tuple[str, int], on_done: Callable[[bool], None]
+    ) -> None:
+        self._world, self._supervisor = loop.world, loop.supervisor
+        self._address, self._on_done = address, on_done
+        self._is_done = False
+        self._world.call_in(self._world.take_time(), self._arrive)
+        self._world.call_in(_AGAIN_S, self._answer, False)
+
+    def cancel(self) -> None:
+        self._is_done = True
+
+    def _arrive(self) -> None:
+        host = self._world.hosts[self._address[0]]
+        if not (host.is_down or self._world.is_cut(self._supervisor.host, host)):
+            is_free = self._address[1] not in host.listeners
+            self._world.call_in(self._world.take_time(), self._answer, is_free)
+
+    def _answer(self, is_dead: bool) -> None:
+        self._supervisor.run(self._take, is_dead)
+
+    def _take(self, is_dead: bool) -> None:
+        if not self._is_done:
+            self._is_done = True
+            self._on_done(is_dead)
+
+
 class SimLoop:
     """Takes the place of `Loop`, for one supervisor."""
 
@@ -480,6 +510,12 @@ class Running:
         self.began_at = began_at
         # When the last of its workers was gone; None while some are there.
         self.ended_at: float | None = None
+        # Whether all of its workers have ended with 0, without being asked to.
+        self.has_succeeded = False
+        # Whether the verdict on it was that the run has succeeded.
+        self.is_finished = False
+        # Whether one has ended by itself with another code.
+        self.has_failed = False
 
 
 class _Worker:
@@ -684,6 +720,7 @@ class Supervisor:
             self.verdict = self.remote.settled_verdict()
         except LauncherError as error:
             self.error = error
+        self.runs[-1].is_finished = self.verdict.action == "finish" and self.error is None
         if self.verdict.report is not None and self.verdict.action != "restart":
             self.reports += not self.verdict.reporter
         self.state = "finishing"
@@ -704,7 +741,7 @@ class Supervisor:
         self.state = "closing"
         self.remote.begin_to_close()
         self._is_closing = True
-        self.loop.set_timer(self._end_closing, remote.FAREWELL_S)
+        self.loop.set_timer(self._end_closing, self.remote.farewell_s)
         return True
 
     def _end_closing(self) -> None:
@@ -735,12 +772,15 @@ class Supervisor:
             self.remote.report_signal(signum)
             self._stop_for(signum)
         else:
+            self.remote.report_signal(signum, is_forced=True)
             self._kill_workers()
 
     def _handle(self, event: Event) -> None:
         if not isinstance(event, PeersStop) or self.state == "closing":
             return
-        if event.signum and self.signum is None:
+        if event.is_forced:
+            self._kill_workers()
+        elif event.signum and self.signum is None:
             self.signum = event.signum
             self._stop_for(event.signum)
         elif self.state in ("running", "settling", "finishing") and not self._is_stopping:
@@ -780,14 +820,17 @@ class Supervisor:
             self.run(self._see_end, worker, code, error)
 
     def _note_end_of_all(self) -> None:
-        if self.runs and self.runs[-1].ended_at is None:
-            if not any(worker.is_alive for worker in self._workers):
-                self.runs[-1].ended_at = self.world.now
+        is_known = not self.runs or self.runs[-1].ended_at is not None
+        if not is_known and not any(worker.is_alive for worker in self._workers):
+            self.runs[-1].ended_at = self.world.now
 
     def _see_end(self, worker: _Worker, code: int, error: str) -> None:
         self._num_ended += 1
         worker.code, worker.error = code, error
         worker.ended_at, worker.order = self.loop.clock(), self._num_ended
+        codes = [other.code for other in self._workers]
+        self.runs[-1].has_succeeded = not self._is_stopping and set(codes) == {0}
+        self.runs[-1].has_failed |= code != 0 and not error and not self._is_stopping
         if code and not self._is_stopping:
             self.remote.report_failure()
             self._stop_workers()
@@ -851,6 +894,7 @@ def simulated(world: World) -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(remote, "connect", _connect)
         patch.setattr(remote, "Listener", SimListener)
+        patch.setattr(remote, "Probe", SimProbe)
         patch.setattr(remote, "listen", lambda address: _listen(world, address))
         patch.setattr(remote, "reserve_port", lambda address: SimSocket(address, next(ports)))
         patch.setattr(remote, "find_interface", lambda address: "")

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from launcher.nodes.messages import Assigned, Decided, Join, Leave, Ready, Settled, Stop, Stopping
+from launcher.nodes.losses import Loss
+from launcher.nodes.messages import (
+    Assigned,
+    Decided,
+    Join,
+    Leave,
+    Ready,
+    Released,
+    Settled,
+    Stop,
+    Stopping,
+)
 from launcher.nodes.rendezvous import OWN, Past, Rendezvous, Route, Rules
 from launcher.nodes.restart import RestartPolicy
 
@@ -28,7 +39,7 @@ def join(name: str, **fields: Any) -> Join:
 
 def make_run(num_nodes: int, min_nodes: int = 1, past: Past | None = None) -> Rendezvous:
     """Return a run whose nodes have all started, under the keys 0, 1, ..."""
-    rules = Rules("run", min_nodes, num_nodes, RestartPolicy(max_restarts=1), hostname="h0")
+    rules = Rules("run", min_nodes, num_nodes, RestartPolicy(), hostname="h0")
     run = Rendezvous(rules, 0.0, past)
     for key in range(num_nodes):
         node = join(f"h{key}", min_nodes=min_nodes, max_nodes=num_nodes)
@@ -58,11 +69,12 @@ def test_the_others_start_again_without_it_and_no_restart_is_needed_for_that() -
     assert sorted(stops) == [0, 1, 2]
     assert {stop.signum for stop in stops.values()} == {0}
     settle(run, 0, 1, 2)
-    decided = of_kind(said(run), Decided)
+    outbox = said(run)
+    decided = of_kind(outbox, Decided)
     # All ranks have ended with 0 when they were asked to: that does not mean that all is done.
-    assert [decided[key].action for key in (0, 1, 2)] == ["restart", "restart", "leave"]
+    assert [decided[key].action for key in sorted(decided)] == ["restart", "restart"]
     assert decided[0].reason == "node 2 (h2) has left; starting all ranks again"
-    assert decided[2].exit_code == 0
+    assert of_kind(outbox, Released) == {2: Released(0)}
     for key in (0, 1):
         run.handle(key, Ready(1, 2), 1.0)
     assigned = of_kind(said(run), Assigned)
@@ -76,23 +88,24 @@ def test_its_own_ranks_decide_its_exit_code() -> None:
     told = {"rank": 1, "pid": 1, "code": -15, "ended": 0.0, "order": 1, "asked": 0.1}
     account = {"duration": 1.0, "workers": [told], "node_failure": "", "obstacle": ""}
     run.handle(1, Settled(0, {**account, "replaced": []}), 1.0)
-    assert of_kind(said(run), Decided)[1].exit_code == 130
+    assert of_kind(said(run), Released) == {1: Released(130)}
 
 
-def test_who_coordinates_leaves_the_judgement_to_the_one_that_takes_over() -> None:
+def test_who_coordinates_tells_its_judgement_and_leaves_the_run_to_the_others() -> None:
     run = make_run(3)
     run.handle(OWN, Stopping(0, 15), 1.0)
     settle(run, 0, 1, 2)
     outbox = said(run)
-    assert {key: message.action for key, message in of_kind(outbox, Decided).items()} == {
-        OWN: "leave"
-    }
+    decided = of_kind(outbox, Decided)
+    assert {key: verdict.action for key, verdict in decided.items()} == {1: "restart", 2: "restart"}
+    assert sorted(of_kind(outbox, Released)) == [OWN]
     assert sorted(of_kind(outbox, Leave)) == [1, 2]
     assert run.is_over
 
 
 def test_who_takes_over_from_one_that_has_left_counts_no_failure() -> None:
-    past = Past(0, 2, 0, 0, "h0", "it received SIGTERM", is_dead=True, has_left=True)
+    loss = Loss(0, "h0", "it received SIGTERM", 1.0, is_dead=True, has_left=True)
+    past = Past(generation=0, num_nodes=2, num_failures=0, losses=(loss,))
     run = Rendezvous(Rules("run", 1, 2, RestartPolicy(), hostname="h1"), 1.0, past)
     run.handle(OWN, join("h1", max_nodes=2, generation=0, old_rank=1), 1.0, Route())
     settle(run, OWN)
@@ -128,13 +141,5 @@ def test_between_two_attempts_it_is_let_go_at_once() -> None:
     said(run)
     run.handle(1, Stopping(0, 15), 1.0)
     outbox = said(run)
-    assert of_kind(outbox, Decided)[1].exit_code == 0
+    assert of_kind(outbox, Released) == {1: Released(0)}
     assert of_kind(outbox, Assigned)[0].world_size == 1
-
-
-def test_a_coordinator_that_ends_without_a_signal_judges_for_the_others() -> None:
-    run = make_run(3)
-    settle(run, 1, 2)
-    run.handle(OWN, Leave("it has left"), 1.0)
-    decided = of_kind(said(run), Decided)
-    assert [decided[key].action for key in (1, 2)] == ["restart", "restart"]

@@ -42,14 +42,15 @@ def start(
     world: World,
     number: int,
     setting: Setting,
-    plan: Callable[[Supervisor, Assignment], list[Fate]] = lasting(2.0),
+    plan: Callable[[Supervisor, Assignment], list[Fate]] | None = None,
     *,
     apart_s: float = 0.01,
     stop_s: Callable[[], float] = lambda: 0.02,
 ) -> list[Supervisor]:
     """Start supervisors on new hosts, one after the other; the first has the endpoint."""
     hosts = [world.add_host() for _ in range(number)]
-    nodes = [Supervisor(host, setting, plan, hosts[0].address, stop_s=stop_s) for host in hosts]
+    endpoint, plan = hosts[0].address, plan or lasting(2.0)
+    nodes = [Supervisor(host, setting, plan, endpoint, stop_s=stop_s) for host in hosts]
     for number, node in enumerate(nodes):
         world.call_in(number * apart_s, node.begin)
     return nodes
@@ -116,3 +117,25 @@ def test_a_verdict_that_comes_again_from_a_successor_finds_nodes_ready(world: Wo
     assert world.run(60)
     assert exit_codes(nodes) == [None, 0, 0, 0]
     assert [run.generation for run in nodes[1].runs] == [0, 1]
+
+
+def num_runs_at_once(nodes: list[Supervisor], generation: int) -> int:
+    """Return how many different attempts with this number there were."""
+    runs = [run for node in nodes for run in node.runs]
+    return len({run.key for run in runs if run.generation == generation})
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_connections_that_break_while_both_ends_live_make_no_two_runs(
+    world: World, number: int
+) -> None:
+    nodes = start(world, number, Setting(1, number, max_restarts=3), lasting(5.0))
+
+    def break_all() -> None:
+        for node in nodes[1:]:
+            world.break_connections(nodes[0].host, node.host)
+
+    world.call_in(2.0, break_all)
+    assert world.run(60)
+    assert num_runs_at_once(nodes, 1) == 1
+    assert set(exit_codes(nodes)) == {0}

@@ -305,6 +305,38 @@ def test_contradictions_name_both_sides_and_what_to_type(argv, named):
     assert error.hint.endswith(" train.py")
 
 
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["--engine", "slurm", "--node-rank", "0"], "--engine slurm and --node-rank 0"),
+        (["--engine", "slurm", "--hosts", "a,b"], "--engine slurm and --hosts a,b"),
+        (["--engine", "slurm", "--events", "3"], "--engine slurm and --events 3"),
+    ],
+)
+def test_slurm_decides_what_then_need_not_be_typed(argv, named):
+    error = refused(*argv)
+    assert error.message.startswith(f"{named} contradict each other: ")
+    assert error.hint == f"Leave {argv[2]} out."
+
+
+@pytest.mark.parametrize(
+    ("argv", "words", "typed"),
+    [
+        (["--submit"], "--submit is for --engine slurm", "--engine slurm --submit"),
+        (["--time", "5"], "--time 5 is for --engine slurm", "--engine slurm --time 5"),
+        (
+            ["--engine", "slurm", "--wait"],
+            "--wait is for --submit",
+            "--engine slurm --submit --wait",
+        ),
+    ],
+)
+def test_what_is_slurms_is_not_passed_over_without_it(argv, words, typed):
+    error = refused(*argv)
+    assert error.message.startswith(words)
+    assert f"{typed} train.py" in error.hint
+
+
 def test_a_contradiction_with_a_variable_names_the_variable():
     error = refused("--no-python", environ={"PET_MODULE": "1"})
     assert error.message.startswith("PET_MODULE=1 and --no-python contradict each other")

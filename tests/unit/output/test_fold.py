@@ -105,3 +105,13 @@ def test_lines_that_come_later_get_their_own_time(screen: Screen) -> None:
     screen.loop.turn(lambda event: None)
     assert screen.shown() == b"[0] first\n[1] second\n"
     assert screen.loop.now == pytest.approx(0.1 + WAIT_S)
+
+
+def test_thousands_of_equal_lines_are_paired_in_their_order(screen: Screen) -> None:
+    block = b"\n" * 9000
+    for rank in range(3):
+        screen.take(rank, block)
+    screen.take(3, b"\nend\n")
+    screen.fold.flush()
+    expected = b"[0-3] \n" + b"[0-2] \n" * 8999 + b"[3] end\n"
+    assert screen.shown() == expected
