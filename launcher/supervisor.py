@@ -120,7 +120,7 @@ def launch(
             # A signal came before the next attempt had begun: this one was stopped, not failed.
             verdict = Verdict("give_up", exit_code=128 + node.stop_request.signum)
         result = _make_result(verdict, num_attempts, facts)
-        _leave_results(result, facts, spec, node)
+        _leave_results(result, verdict, facts, spec, node)
         return result
 
 
@@ -417,17 +417,18 @@ def _make_result(verdict: Verdict, num_attempts: int, facts: NodeFacts) -> Launc
 
 
 def _leave_results(
-    result: LaunchResult, facts: NodeFacts, spec: LaunchSpec, node: NodeServices
+    result: LaunchResult, verdict: Verdict, facts: NodeFacts, spec: LaunchSpec, node: NodeServices
 ) -> None:
     """Leave the run's folder as it stays, and tell who wants to know how the run has ended."""
-    if facts.paths is not None:
+    goes_on = verdict.action == "leave"
+    if facts.paths is not None and not goes_on:
         run_folder.tidy(facts.paths, result.attempts)
     node.record.end(result, node.stop_request.signum)
     wanted = facts.environ.get("LAUNCHER_RESULT_FILE")
     if wanted:
         write_whole(wanted, result.to_json())
-    if facts.paths is None or node.record.node != 0:  # where nodes share the folder, one does it
-        return
+    if facts.paths is None or node.record.node != 0 or goes_on:
+        return  # where nodes share the folder, one does it
     if spec.keep:
         from launcher.runs.keep import remove_old
 

@@ -300,7 +300,7 @@ class Member:
         elif isinstance(message, Farewell):
             self._go()
         elif isinstance(message, Released):
-            released = self._generation, "give_up", "", 0.0, message.exit_code, None, False
+            released = self._generation, "leave", "", 0.0, message.exit_code, None, False
             self.decided = Decided(*released)
             self._go()
         elif isinstance(message, Decided):
