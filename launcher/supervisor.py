@@ -145,7 +145,8 @@ def dry_run(spec: LaunchSpec, together: Together | None = None) -> str:
     else:
         from launcher.plan.nodes import preview
 
-        assignment = preview(facts.nodes, facts.local_world_size)
+        places = tuple(task.place for task in facts.tasks)
+        assignment = preview(facts.nodes, facts.local_world_size, places)
     plan = make_plan(spec, assignment, facts)
     return render_plan(spec, plan, "warm" if _is_warm(spec, facts) else "spawn", facts.nodes)
 
@@ -153,7 +154,8 @@ def dry_run(spec: LaunchSpec, together: Together | None = None) -> str:
 def _look(spec: LaunchSpec, together: Together | None, mark: str = "") -> NodeFacts:
     if together is None:
         return look_at_node(spec, mark)
-    return look_at_node(spec, mark, together.tasks, together.run_id)
+    facts = look_at_node(spec, mark, together.tasks, together.run_id)
+    return facts._replace(nodes=together.nodes)
 
 
 def _is_warm(spec: LaunchSpec, facts: NodeFacts) -> bool:
