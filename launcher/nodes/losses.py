@@ -15,6 +15,8 @@ from launcher.diagnosis.outcome import AttemptOutcome
 # How many lost nodes a report names.
 _MOST_NAMED = 5
 
+_MISSING = "it did not come"
+
 
 class Loss(NamedTuple):
     """A node that was lost in an attempt."""
@@ -63,9 +65,19 @@ class Losses:
         return any(loss.is_failure for loss in self._losses)
 
     @property
+    def has_missing(self) -> bool:
+        """Whether some may live that have not been heard of since the coordinator was lost."""
+        return any(loss.why == _MISSING and not loss.is_dead for loss in self._losses)
+
+    @property
     def leavers(self) -> list[str]:
         """Who has left as it was asked to."""
         return [f"node {one.node_rank} ({one.hostname})" for one in self._losses if one.has_left]
+
+    @property
+    def dead(self) -> list[int]:
+        """The node ranks of those that have ended."""
+        return sorted(self._dead)
 
     def add(self, loss: Loss) -> None:
         """Take note of a loss."""
@@ -92,7 +104,7 @@ class Losses:
         known = {loss.node_rank for loss in self._losses}.union(here)
         for rank in range(self.num_nodes):
             if rank not in known and len(self) + len(here) < self.num_nodes:
-                self.add(Loss(rank, "", "it did not come", now, is_dead=False))
+                self.add(Loss(rank, "", _MISSING, now, is_dead=False))
 
     def leave_larger_part(self, num_here: int, *, is_coordinators: bool) -> bool:
         """Tell whether no other part of the run can go on, too: at a tie the coordinator's part."""

@@ -93,6 +93,8 @@ class Leave(NamedTuple):
     """The node takes no part any more; the coordinator says it, too."""
 
     reason: str
+    # From the coordinator: the node ranks of those that have ended in the last attempt.
+    dead: Sequence[int] = ()
 
 
 class Forsake(NamedTuple):
@@ -163,6 +165,8 @@ class Assigned(NamedTuple):
     coordinator_host: str = ""
     # Port and path of Horovod's store on the host of the master address.
     horovod: str = ""
+    # The length of the longest name among the hosts: their lines are aligned by it.
+    hostname_width: int = 0
 
 
 class Waiting(NamedTuple):

@@ -21,7 +21,7 @@ from launcher.nodes.account import make_account
 from launcher.nodes.coordinator import Elastic
 from launcher.nodes.link import CONNECT_S, Link, Listener, Probe, connect, listen
 from launcher.nodes.member import IS_STRANGER, LetGo, Member, Reach, Return, Say, Seek, Serve
-from launcher.nodes.messages import Assigned, Join, Message, Pong, Relocate, Stop, Waiting, Well
+from launcher.nodes.messages import Assigned, Join, Message, Pong, Relocate, Stop, Well
 from launcher.nodes.rendezvous import OWN, Past, Rendezvous, Route, Rules
 from launcher.nodes.restart import RestartPolicy, Verdict
 from launcher.nodes.wire import Credentials, Moved, Refusal
@@ -40,6 +40,9 @@ _BUSY_TICK_S, _TICK_S = 0.05, 0.25
 # How long a node waits at its end for the others to have heard the verdict, besides the time after
 # which a silent coordinator is lost, and another node may ask for it.
 _FAREWELL_S = 3.0
+
+# How long the report of a failed run waits, so that it is the last on the screen.
+_LAST_WORD_S = 0.5
 
 # A successor tells those who look at the endpoint where the run goes on.
 _RELOCATE_S = 1.0
@@ -224,7 +227,23 @@ class RemoteCoordinator:
         self.begin_to_settle(outcome)
         while not self.is_settled:
             turn()
-        return self.settled_verdict()
+        verdict = self.settled_verdict()
+        if verdict.report is not None and verdict.action != "restart" and not verdict.reporter:
+            self._let_others_speak(turn)
+        return verdict
+
+    def _let_others_speak(self, turn: Callable[[], object]) -> None:
+        """Wait a moment until the other nodes have shown their lines: the report comes last.
+
+        They go when they have; only where the coordinator is here is that known.
+        """
+        ends_at = self._loop.clock() + _LAST_WORD_S
+        while self._rendezvous is not None and self._rendezvous.has_listeners:
+            if self._loop.clock() >= ends_at:
+                break
+            self._loop.set_timer(_nothing, 0.05)
+            turn()
+        self._loop.cancel_timer(_nothing)
 
     def begin_to_settle(self, outcome: AttemptOutcome) -> None:
         """Tell how the attempt has ended here, unless it is decided already what follows."""
@@ -408,6 +427,7 @@ class RemoteCoordinator:
             horovod_port=int(store.partition("/")[0]) if store else 0,
             run_name=assigned.run_name,
             interface=find_interface(assigned.address),
+            hostname_width=assigned.hostname_width,
         )
 
     def _make_verdict(self) -> Verdict:
@@ -910,7 +930,7 @@ class RemoteCoordinator:
             return
         if isinstance(message, Pong):
             self._pong_at = self._loop.clock()
-        elif isinstance(message, (Assigned, Waiting)):
+        if not isinstance(message, Well):
             self._home = self._met
         self._member.take(message, self._loop.clock())
         self._act()

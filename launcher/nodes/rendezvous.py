@@ -56,12 +56,12 @@ OWN = 0
 _NUM_DEPUTIES = 8
 
 # How long the others have, after a coordinator's loss, to notice it and to come to its successor:
-# heartbeats and looks at the clock are up to a second apart.
-RESUME_S = 1.5
+# heartbeats and looks at the clock are up to a second apart, and lost packets come a second later.
+RESUME_S = 3.0
 
 # A coordinator that was stopped itself has heard by then of all that are still with it. And nobody
 # is counted on for an attempt who has not been heard of for so long: heartbeats come each second.
-_DOUBT_S = 3.0
+DOUBT_S = 3.0
 _FRESH_S = 2.5
 
 # A node that lives must have told by then how its ranks ended, unless they may save something.
@@ -128,8 +128,10 @@ class Past(NamedTuple):
     generation: int
     num_nodes: int
     num_failures: int
-    # The coordinator, and those that should have followed it but had gone, too.
+    # The coordinator, and those that should have followed it but had gone, too; and the node ranks
+    # of all that are known to have ended.
     losses: tuple[Loss, ...]
+    dead: frozenset[int] = frozenset()
 
 
 class _Node:
@@ -183,6 +185,7 @@ class Rendezvous:
         # How many of the connected nodes have a rank in the last attempt.
         self._num_active = 0
         self._losses = Losses(past.num_nodes, past.losses) if past else Losses(0)
+        self._losses.bury(past.dead if past else ())
         self._past = [restart.FailedAttempt(now, 0.0)] * (past.num_failures if past else 0)
         self._history: list[str] = []
         # How the run has ended, and who has not heard it yet; what nodes have brought along that
@@ -191,6 +194,8 @@ class Rendezvous:
         self._unheard: set[int] = set()
         # Those of them whose connection broke, by the name of the member.
         self._absent: dict[str, int] = {}
+        # Whether somebody may come yet who has lost the same coordinator.
+        self._lingers = False
         # Until when nodes may come again whose connections broke, by the name of the member.
         self._expected: dict[str, float] = {}
         self._brought: Decided | None = None
@@ -218,7 +223,7 @@ class Rendezvous:
     @property
     def has_listeners(self) -> bool:
         """Whether nodes are here still, or must come again, to hear how the run has ended."""
-        return bool(self._unheard) or any(key != OWN for key in self._nodes)
+        return self._lingers or bool(self._unheard) or any(key != OWN for key in self._nodes)
 
     def waits_for(self, key: int) -> bool:
         """Tell whether a node is still needed, or still to hear something."""
@@ -292,6 +297,8 @@ class Rendezvous:
         Else it will come again.
         """
         self._look_at_clock(now)
+        # One that was stopped itself does not know what was while the other still lived.
+        is_dead = is_dead and now >= self._doubts_until
         node = self._nodes.get(key)
         if node is not None and node.rank >= 0 and not is_dead:
             self._expected[node.join.member] = now + RESUME_S
@@ -316,9 +323,11 @@ class Rendezvous:
                 self._losses.count_missing([node.rank for _, node in self._active()], now)
             if waited_s >= _SETTLE_S and not self._signum:
                 self._unsettled.clear()
-        elif self._unheard and now - self._since >= _FAREWELL_S:
-            self._unheard.clear()
-            self._part()
+        elif self._phase == "over" and now - self._since >= _FAREWELL_S:
+            self._lingers = False
+            if self._unheard:
+                self._unheard.clear()
+                self._part()
         self._decide_if_known(now)
 
     def _look_at_clock(self, now: float) -> None:
@@ -327,7 +336,7 @@ class Rendezvous:
         Then what it hears first is old: only after a while does it know who has left it.
         """
         if now - self._awake_at > self.rules.node_timeout_s / 2:
-            self._doubts_until = now + _DOUBT_S
+            self._doubts_until = now + DOUBT_S
         self._awake_at = now
 
     def _is_unsure(self, now: float) -> bool:
@@ -510,6 +519,7 @@ class Rendezvous:
         deputies = self._deputies()
         own_rank = self._nodes[OWN].rank
         first_rank = 0
+        hostname_width = max(len(node.join.hostname) for _, node in chosen)
         for key, node in chosen:
             master_addr, master_port = self._master(node, chosen[0][1])
             assigned = Assigned(
@@ -525,6 +535,7 @@ class Rendezvous:
                 num_failures=len(self._past),
                 deputies=deputies,
                 coordinator_rank=own_rank,
+                hostname_width=hostname_width,
                 coordinator_host=self.rules.hostname,
                 horovod=chosen[0][1].join.horovod,
             )
@@ -661,7 +672,8 @@ class Rendezvous:
 
     def _hand_over(self, why: str) -> None:
         """Leave the run, which goes on, to the others."""
-        self.outbox.extend((key, Leave(why)) for key in self._nodes if key != OWN)
+        message = Leave(why, self._losses.dead)
+        self.outbox.extend((key, message) for key in self._nodes if key != OWN)
         self._phase = "over"
 
     def _forget(self, key: int) -> _Node | None:
@@ -885,6 +897,7 @@ class Rendezvous:
             self._dismiss(now)
             return
         self._phase, self._end = "over", decided
+        self._lingers = self._is_successor and self._losses.has_missing
         for key, node in self._active():
             if key not in self._knowing:
                 told = decided._replace(generation=node.generation, is_reporter=not is_shown)

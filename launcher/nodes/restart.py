@@ -159,7 +159,8 @@ def exit_code_of(outcome: AttemptOutcome, report: FailureReport | None) -> int:
 class Verdict(NamedTuple):
     """What to do after an attempt."""
 
-    action: str  # "finish", "restart" or "give_up"
+    # "finish", "restart" or "give_up"; "leave" where the run goes on without this node.
+    action: str
     reason: str = ""
     # Pause before the next attempt, in seconds.
     delay_s: float = 0.0

@@ -33,6 +33,9 @@ _TWICE_S = 1.0
 
 _KEYS_BYTES = 4096
 
+# More lines than this nobody types ahead.
+_MOST_LINES = 100
+
 # What the rank's terminal decides for ours.
 _FOLLOWED = termios.ICANON | termios.ECHO | termios.ISIG
 _WITH_SIGNALS = termios.ICANON | termios.ISIG
@@ -62,6 +65,7 @@ class Keyboard:
         self._saved: Settings | None = None
         self._followed: tuple[int, int] | None = None
         self._interrupted_at = float("-inf")
+        self._is_closed = False
         self._begin()
 
     def ask(self) -> None:
@@ -94,6 +98,7 @@ class Keyboard:
 
     def close(self) -> None:
         """Give the terminal back for good: the rank reads no more."""
+        self._is_closed = True
         self.pause()
         self._loop.unwatch(self._writing)
         os.close(self._writing)
@@ -111,6 +116,11 @@ class Keyboard:
         self.follow()
 
     def _read(self) -> None:
+        if self._is_closed:
+            return  # since this turn of the loop began
+        if self._has_ended():
+            self._loop.unwatch(self._fd)  # what is typed now is for the shell
+            return
         if not is_in_foreground(0):
             self._step_back()
             return
@@ -127,6 +137,12 @@ class Keyboard:
         if not keys:
             keys = self._end_of_input()
         self._pass_on(keys)
+
+    def _has_ended(self) -> bool:
+        """Tell whether nobody can read from the rank's terminal any more."""
+        poller = select.poll()
+        poller.register(self.master, 0)
+        return bool(poller.poll(0))
 
     def _step_back(self) -> None:
         self._loop.unwatch(self._fd)
@@ -189,6 +205,8 @@ class Keyboard:
             self.has_typed = True
 
     def _go_on(self) -> None:
+        if self._is_closed:
+            return  # since this turn of the loop began
         self._loop.unwatch(self._writing)
         self._flush()
         if not self._unsent:
@@ -200,6 +218,12 @@ class Keyboard:
 
     def _apply(self, mode: tuple[int, int]) -> None:
         """Give us every key at once and unchanged; the rank's terminal does the rest."""
+        if self._followed is None:
+            # Lines that were typed before: the kernel would give their ends out as other keys.
+            for _ in range(_MOST_LINES):
+                if not select.select([self._fd], [], [], 0)[0]:
+                    break
+                self._read()
         self._saved = self._saved or read_settings(self._fd)
         if self._saved is None:
             return

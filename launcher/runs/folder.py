@@ -186,7 +186,10 @@ def _make_shared(parent: str, name: str) -> str:
 def prepare_attempt(paths: RunPaths, attempt: int) -> None:
     """Make the folders of one attempt."""
     os.makedirs(paths.log_dir(attempt), exist_ok=True)
-    os.makedirs(paths.error_dir(attempt), exist_ok=True)
+    try:
+        os.makedirs(paths.error_dir(attempt), exist_ok=True)
+    except FileNotFoundError:  # a node that has ended has just tidied what was above it
+        os.makedirs(paths.error_dir(attempt), exist_ok=True)
 
 
 def tidy(paths: RunPaths, attempts: int) -> None:

@@ -18,6 +18,7 @@ _SHARED_PACKAGES = frozenset(
     (
         "PIL",
         "einops",
+        "ignite",
         "numpy",
         "pandas",
         "safetensors",
@@ -29,7 +30,8 @@ _SHARED_PACKAGES = frozenset(
     )
 )
 
-# Not preloaded themselves, but whoever imports them will need torch.
+# Not preloaded themselves, but whoever imports them will need torch. Lightning asks for its rank
+# while it is loaded, and keeps it; timm and transformers read variables then that scripts set.
 _TORCH_USERS = frozenset(
     (
         "accelerate",
@@ -179,7 +181,7 @@ def _to_preload(item: _Import) -> list[str]:
     # `from torchvision import models`: the name may be a module; import_modules tries, and ignores
     # what is none.
     names = [item.module, *(f"{item.module}.{name}" for name in item.names if name != "*")]
-    return [*_WITH_TORCH, *names] if root == "torch" else names
+    return [*_WITH_TORCH, *names] if root in ("torch", "ignite") else names
 
 
 def _find_source(kind: str, target: str) -> tuple[str, str] | None:

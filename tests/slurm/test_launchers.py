@@ -76,7 +76,7 @@ print(os.environ["TORCHELASTIC_RUN_ID"], os.environ["WORLD_SIZE"])
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     step = f"{' '.join(PER_NODE)} --overlap {' '.join(LAUNCHER)} --nproc-per-node 2 {script(text)}"
-    both = f"{step} a & {step} b & wait %1 && wait %2"
+    both = f"{step} a & first=$!; {step} b && wait $first"
     done = slurm("salloc", "-w", ",".join(NODES[:2]), "bash", "-c", both)
     assert done.code == 0, done.err
     words = [line.split()[1:] for line in done.lines]
@@ -145,8 +145,10 @@ def test_what_slurm_sends_to_all_launchers_comes_to_each_rank_once_and_leaves_ti
     wait_until(lambda: len(list(tmp_path.glob("ready_*"))) == 4, "four ranks")
     slurm("scancel", "--signal=USR1", "--name=save")
     wait_until(lambda: len(list(tmp_path.glob("warned_*"))) == 4, "the warning")
-    slurm("scancel", "--name=save")
-    running.finish()
+    # Twice within milliseconds: so Slurm does at a time limit.
+    slurm("sh", "-c", "scancel --signal=TERM --name=save & scancel --signal=TERM --name=save; wait")
+    done = running.finish()
+    assert done.code == 0, done.err
     assert [path.read_text() for path in tmp_path.glob("warned_*")] == ["once"] * 4
     assert [path.read_text() for path in tmp_path.glob("got_*")] == ["SIGTERM\n"] * 4
     assert len(list(tmp_path.glob("saved_*"))) == 4, running.err

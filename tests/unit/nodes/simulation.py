@@ -131,6 +131,8 @@ class World:
 
     def break_connections(self, one: Host, other: Host) -> None:
         """Reset what connects two hosts, as a firewall can that forgets what it has seen."""
+        if one.is_down or other.is_down:
+            return
         for supervisor in self.supervisors:
             for link in list(supervisor.links):
                 if link.peer and {link.host, link.peer.host} == {one, other}:
@@ -686,6 +688,7 @@ class Supervisor:
             return self._close()
         if assignment is None:
             self.verdict = self.remote.verdict() or self.verdict
+            self._note_report()
             return self._close()
         self._assignment = assignment
         self.state = "pausing"
@@ -721,11 +724,14 @@ class Supervisor:
         except LauncherError as error:
             self.error = error
         self.runs[-1].is_finished = self.verdict.action == "finish" and self.error is None
-        if self.verdict.report is not None and self.verdict.action != "restart":
-            self.reports += not self.verdict.reporter
+        self._note_report()
         self.state = "finishing"
         self._stop_workers()
         return True
+
+    def _note_report(self) -> None:
+        if self.verdict.report is not None and self.verdict.action != "restart":
+            self.reports += not self.verdict.reporter
 
     def _is_done_finishing(self) -> bool:
         if not self._have_all_ended:

@@ -50,6 +50,16 @@ def test_torch_brings_what_every_rank_needs_of_it(scan: Scan) -> None:
         assert scan(text + "\n").modules == ()
 
 
+def test_ignite_is_shared_and_brings_torch(scan: Scan) -> None:
+    found = scan("from ignite.engine import Engine\nimport ignite.distributed as idist\n")
+    assert {"torch", "ignite.engine", "ignite.distributed"} <= set(found.modules)
+
+
+@pytest.mark.parametrize("name", ["lightning", "timm", "transformers", "accelerate"])
+def test_what_looks_around_while_it_is_loaded_is_loaded_by_each_rank(name: str, scan: Scan) -> None:
+    assert set(scan(f"import {name}\n").modules) == {"torch", "torch.distributed"}
+
+
 def test_imports_of_the_users_own_modules_are_followed(scan: Scan) -> None:
     files = {
         "mine.py": "import numpy",
