@@ -90,10 +90,11 @@ def _places(hosts: str) -> list[str]:
     """Return what the ranks of hosts with two workers each say."""
     names = hosts.split(",")
     size, number = 2 * len(names), len(names)
-    return [
-        f"[{names[rank // 2]}:{rank}] {names[rank // 2]} {rank} {rank % 2} {size} {rank // 2} {number}"
-        for rank in range(size)
-    ]
+    hosts = [names[rank // 2] for rank in range(size)]
+    return sorted(
+        f"[{host}:{rank}] {host} {rank} {rank % 2} {size} {rank // 2} {number}"
+        for rank, host in enumerate(hosts)
+    )
 
 
 def test_the_launchers_of_mpirun_find_each_other_and_have_a_secret(start_nodes: StartNodes) -> None:
