@@ -103,7 +103,8 @@ def launch(
                 lobby = Lobby(starter, node, spec.signals)
                 assignment = coordinator.join(num_attempts, lobby.turn)
                 if assignment is None:
-                    verdict = coordinator.verdict() or verdict
+                    final = coordinator.verdict()
+                    verdict = _announce(final, facts, node) if final else verdict
                     break
                 facts = _take_folder(facts, folder, assignment, node.console)
                 plan = make_plan(spec, assignment, facts)

@@ -125,6 +125,8 @@ def make_script(spec: LaunchSpec, run_id: str, output: str, folder: str) -> str:
         "# All options stand below.",
         'unset "${!PET_@}"',
         *(f"export {name}={shlex.quote(value)}" for name, value in read_exports(spec)),
+        "# All that is said comes to one file: there, one node speaks for all.",
+        "export LAUNCHER_QUIET=0",
     ]
     if not secret:
         lines += [

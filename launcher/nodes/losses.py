@@ -74,6 +74,11 @@ class Losses:
         """Who has left as it was asked to."""
         return [f"node {one.node_rank} ({one.hostname})" for one in self._losses if one.has_left]
 
+    @property
+    def dead(self) -> list[int]:
+        """The node ranks of those that have ended."""
+        return sorted(self._dead)
+
     def add(self, loss: Loss) -> None:
         """Take note of a loss."""
         self._losses = [one for one in self._losses if one.node_rank != loss.node_rank]

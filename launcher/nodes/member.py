@@ -39,7 +39,7 @@ from launcher.nodes.messages import (
     Waiting,
     Well,
 )
-from launcher.nodes.rendezvous import Past
+from launcher.nodes.rendezvous import DOUBT_S, Past
 
 PING_S = 1.0
 
@@ -126,6 +126,10 @@ class Member:
         self._coordinator = (0, "")
         self._candidate: Deputy | None = None
         self._losses: dict[int, Loss] = {}
+        # The node ranks of those that are known to have ended.
+        self._dead: set[int] = set()
+        # When this node was heard to be awake; until when it does not trust what it finds.
+        self._awake_at = self._doubts_until = now
         # In the last attempt.
         self._part: Assigned | None = None
         self._generation = -1
@@ -241,7 +245,7 @@ class Member:
                 old_rank=self._node_rank,
                 num_nodes=self._part.num_nodes,
                 num_failures=self._num_failures,
-                dead=[loss.node_rank for loss in self._losses.values() if loss.is_dead],
+                dead=sorted(self._dead),
             )
         )
         if self._stopping:
@@ -272,13 +276,14 @@ class Member:
 
         Else the others may have gone on without this node since, and ended all well.
         """
-        loss = self._losses.get(self._coordinator[0])
-        return loss is not None and loss.is_dead
+        return self._coordinator[0] in self._dead
 
     def close(self, why: str, now: float, *, is_dead: bool) -> None:
         """Take note that the connection to the coordinator has ended; is_dead: and so has that."""
+        self._look_at_clock(now)
         if self.state == "joined":
-            self._lose(why, now, is_dead=is_dead, is_there=not is_dead)
+            is_sure = is_dead and now >= self._doubts_until
+            self._lose(why, now, is_dead=is_sure, is_there=not is_dead)
         elif self.state == "resuming":
             self._try_deputy(now)
         elif self.state == "seeking":
@@ -288,6 +293,7 @@ class Member:
         """Take a message of the coordinator."""
         if self.state == "over":
             return
+        self._look_at_clock(now)
         self._heard_at = now
         if isinstance(message, Pong):
             round_trip_s = now - self._pinged_at
@@ -326,10 +332,12 @@ class Member:
         elif isinstance(message, Well):
             self._return(now)
         elif isinstance(message, Leave):
+            self._dead.update(message.dead)
             self._lose(message.reason, now, is_dead=True, has_left=True)
 
     def tick(self, now: float) -> None:
         """See whether anything is due."""
+        self._look_at_clock(now)
         if self.state == "seeking":
             if now >= self._deadline:
                 self._end(
@@ -352,6 +360,12 @@ class Member:
                 self._pinged_at = now
                 self._say(Ping())
 
+    def _look_at_clock(self, now: float) -> None:
+        """See whether this node has been stopped itself: what it finds then may be old news."""
+        if now - self._awake_at > self._node_timeout_s / 2:
+            self._doubts_until = now + DOUBT_S
+        self._awake_at = now
+
     # --- inside ---------------------------------------------------------------------------------
 
     def _take_part(self, assigned: Assigned) -> None:
@@ -360,7 +374,7 @@ class Member:
         self._generation, self._node_rank = assigned.generation, assigned.node_rank
         self._deputies = assigned.deputies
         self._coordinator = assigned.coordinator_rank, assigned.coordinator_host
-        self._losses = {}
+        self._losses, self._dead = {}, set()
         self.run_name, self.address = assigned.run_name, assigned.address
         self._failing, self._stopping, self._account = False, None, None
         self._ready, self._verdict, self._is_waiting = None, None, False
@@ -456,11 +470,14 @@ class Member:
     ) -> None:
         loss = Loss(node_rank, hostname, why, now, is_dead, has_left=has_left)
         self._losses[node_rank] = loss
+        if is_dead:
+            self._dead.add(node_rank)
 
     def _make_past(self) -> Past:
         part, losses = self._part, tuple(self._losses.values())
         assert part is not None
-        return Past(part.generation, part.num_nodes, self._num_failures, losses)
+        dead = frozenset(self._dead)
+        return Past(part.generation, part.num_nodes, self._num_failures, losses, dead)
 
     def _settled(self) -> Settled:
         assert self._account is not None

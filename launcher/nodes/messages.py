@@ -93,6 +93,8 @@ class Leave(NamedTuple):
     """The node takes no part any more; the coordinator says it, too."""
 
     reason: str
+    # From the coordinator: the node ranks of those that have ended in the last attempt.
+    dead: Sequence[int] = ()
 
 
 class Forsake(NamedTuple):

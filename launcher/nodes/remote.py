@@ -21,7 +21,7 @@ from launcher.nodes.account import make_account
 from launcher.nodes.coordinator import Elastic
 from launcher.nodes.link import CONNECT_S, Link, Listener, Probe, connect, listen
 from launcher.nodes.member import IS_STRANGER, LetGo, Member, Reach, Return, Say, Seek, Serve
-from launcher.nodes.messages import Assigned, Join, Message, Pong, Relocate, Stop, Waiting, Well
+from launcher.nodes.messages import Assigned, Join, Message, Pong, Relocate, Stop, Well
 from launcher.nodes.rendezvous import OWN, Past, Rendezvous, Route, Rules
 from launcher.nodes.restart import RestartPolicy, Verdict
 from launcher.nodes.wire import Credentials, Moved, Refusal
@@ -929,7 +929,7 @@ class RemoteCoordinator:
             return
         if isinstance(message, Pong):
             self._pong_at = self._loop.clock()
-        elif isinstance(message, (Assigned, Waiting)):
+        if not isinstance(message, Well):
             self._home = self._met
         self._member.take(message, self._loop.clock())
         self._act()

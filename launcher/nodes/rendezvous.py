@@ -61,7 +61,7 @@ RESUME_S = 3.0
 
 # A coordinator that was stopped itself has heard by then of all that are still with it. And nobody
 # is counted on for an attempt who has not been heard of for so long: heartbeats come each second.
-_DOUBT_S = 3.0
+DOUBT_S = 3.0
 _FRESH_S = 2.5
 
 # A node that lives must have told by then how its ranks ended, unless they may save something.
@@ -128,8 +128,10 @@ class Past(NamedTuple):
     generation: int
     num_nodes: int
     num_failures: int
-    # The coordinator, and those that should have followed it but had gone, too.
+    # The coordinator, and those that should have followed it but had gone, too; and the node ranks
+    # of all that are known to have ended.
     losses: tuple[Loss, ...]
+    dead: frozenset[int] = frozenset()
 
 
 class _Node:
@@ -183,6 +185,7 @@ class Rendezvous:
         # How many of the connected nodes have a rank in the last attempt.
         self._num_active = 0
         self._losses = Losses(past.num_nodes, past.losses) if past else Losses(0)
+        self._losses.bury(past.dead if past else ())
         self._past = [restart.FailedAttempt(now, 0.0)] * (past.num_failures if past else 0)
         self._history: list[str] = []
         # How the run has ended, and who has not heard it yet; what nodes have brought along that
@@ -294,6 +297,8 @@ class Rendezvous:
         Else it will come again.
         """
         self._look_at_clock(now)
+        # One that was stopped itself does not know what was while the other still lived.
+        is_dead = is_dead and now >= self._doubts_until
         node = self._nodes.get(key)
         if node is not None and node.rank >= 0 and not is_dead:
             self._expected[node.join.member] = now + RESUME_S
@@ -331,7 +336,7 @@ class Rendezvous:
         Then what it hears first is old: only after a while does it know who has left it.
         """
         if now - self._awake_at > self.rules.node_timeout_s / 2:
-            self._doubts_until = now + _DOUBT_S
+            self._doubts_until = now + DOUBT_S
         self._awake_at = now
 
     def _is_unsure(self, now: float) -> bool:
@@ -667,7 +672,8 @@ class Rendezvous:
 
     def _hand_over(self, why: str) -> None:
         """Leave the run, which goes on, to the others."""
-        self.outbox.extend((key, Leave(why)) for key in self._nodes if key != OWN)
+        message = Leave(why, self._losses.dead)
+        self.outbox.extend((key, message) for key in self._nodes if key != OWN)
         self._phase = "over"
 
     def _forget(self, key: int) -> _Node | None:

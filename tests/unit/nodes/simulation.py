@@ -688,6 +688,7 @@ class Supervisor:
             return self._close()
         if assignment is None:
             self.verdict = self.remote.verdict() or self.verdict
+            self._note_report()
             return self._close()
         self._assignment = assignment
         self.state = "pausing"
@@ -723,11 +724,14 @@ class Supervisor:
         except LauncherError as error:
             self.error = error
         self.runs[-1].is_finished = self.verdict.action == "finish" and self.error is None
-        if self.verdict.report is not None and self.verdict.action != "restart":
-            self.reports += not self.verdict.reporter
+        self._note_report()
         self.state = "finishing"
         self._stop_workers()
         return True
+
+    def _note_report(self) -> None:
+        if self.verdict.report is not None and self.verdict.action != "restart":
+            self.reports += not self.verdict.reporter
 
     def _is_done_finishing(self) -> bool:
         if not self._have_all_ended:
