@@ -127,7 +127,7 @@ class Connections:
         self._loop.set_timer(self._name_missing, _PATIENCE_S)
         self._loop.set_timer(self._give_up_missing, self._plan.join_timeout_s)
         try:
-            while self.signum is None and self._missing() and not self._is_time_up:
+            while self.signum is None and not self._is_time_up and self._may_change():
                 self._turn()
                 for connection in self._missing():
                     self._look_for_obstacle(connection)
@@ -138,6 +138,14 @@ class Connections:
         if self.signum is None and self._obstacles:
             self._go_on_without()
         return {each.index: each.answer for each in self._all if each.answer is not None}
+
+    def _may_change(self) -> bool:
+        """Tell whether it is worth while to wait.
+
+        An ssh that has asked in vain may have got the Ctrl-C that is on its way to us, too.
+        """
+        has_declined = not self._plan.is_elastic and self._have_asked & self._obstacles.keys()
+        return bool(self._missing() or has_declined)
 
     def _missing(self) -> list[Connection]:
         """Return those that have neither answered nor failed."""

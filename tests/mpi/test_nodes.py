@@ -87,14 +87,14 @@ def start_nodes(request: pytest.FixtureRequest) -> StartNodes:
 
 
 def _places(hosts: str) -> list[str]:
-    """Return what the ranks of hosts with two workers each say."""
+    """Return what the ranks of hosts with two workers each say, in order of their prefixes."""
     names = hosts.split(",")
-    size, number = 2 * len(names), len(names)
-    hosts = [names[rank // 2] for rank in range(size)]
-    return sorted(
-        f"[{host}:{rank}] {host} {rank} {rank % 2} {size} {rank // 2} {number}"
-        for rank, host in enumerate(hosts)
-    )
+    lines = []
+    for rank in range(2 * len(names)):
+        node, name = rank // 2, names[rank // 2]
+        place = f"{rank} {rank % 2} {2 * len(names)} {node} {len(names)}"
+        lines.append(f"[{name}:{rank}] {name} {place}")
+    return sorted(lines)
 
 
 def test_the_launchers_of_mpirun_find_each_other_and_have_a_secret(start_nodes: StartNodes) -> None:

@@ -114,7 +114,7 @@ def test_ctrl_c_at_a_question_of_ssh_ends_the_launch(
     terminal.start("--hosts", "h1,h2", script("print('ran')"), ssh=unknown_hosts)
     terminal.wait_for(ASKING)
     terminal.type("\x03")
-    assert terminal.finish() == 128 + signal.SIGINT
+    assert terminal.finish() == 128 + signal.SIGINT, terminal.seen
     assert "received SIGINT; nothing was started" in terminal.seen
 
 
