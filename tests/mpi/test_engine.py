@@ -91,8 +91,9 @@ print(*(os.environ.get(name, "-") for name in names))
     options = ("--hosts", "h2:1,h3:1", "--export", "MINE,TYPED=a b")
     variables = {"MINE": "1", "NCCL_DEBUG": "WARN", "OTHER": "2"}
     done = start_engine(text, *options, **variables).finish()
-    lines = ["[h2:0] 1 a b WARN - -", "[h3:1] 1 a b WARN - -"]
-    assert (done.code, done.lines) == (0, lines), done.err
+    assert (done.code, done.lines) == (0, ["[h2:0] 1 a b WARN - -", "[h3:1] 1 a b WARN - -"]), (
+        done.err
+    )
 
 
 def test_there_is_one_report_and_its_exit_code(start_engine: StartEngine) -> None:

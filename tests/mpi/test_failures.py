@@ -143,7 +143,8 @@ def test_the_scripts_own_hook_is_called(mpirun: Any, said: Any) -> None:
     text = (
         "import os, sys\n"
         "def hook(kind, value, trace):\n"
-        "    with open('said_' + os.environ['RANK'], 'w') as file: file.write(f'{kind.__name__} {value}')\n"
+        "    with open('said_' + os.environ['RANK'], 'w') as file:\n"
+        "        file.write(f'{kind.__name__} {value}')\n"
         "sys.excepthook = hook\n"
         "raise ValueError('only here')\n"
     )

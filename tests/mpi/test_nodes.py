@@ -87,14 +87,14 @@ def start_nodes(request: pytest.FixtureRequest) -> StartNodes:
 
 
 def _places(hosts: str) -> list[str]:
-    """Return what the ranks of hosts with two workers each say, in order of their prefixes."""
+    """Return what the ranks of hosts with two workers each say, sorted."""
     names = hosts.split(",")
-    lines = []
-    for rank in range(2 * len(names)):
-        node, name = rank // 2, names[rank // 2]
-        place = f"{rank} {rank % 2} {2 * len(names)} {node} {len(names)}"
-        lines.append(f"[{name}:{rank}] {name} {place}")
-    return sorted(lines)
+    places = [(2 * node + local, local, node) for node in range(len(names)) for local in (0, 1)]
+    size, number = len(places), len(names)
+    return sorted(
+        f"[{names[node]}:{rank}] {names[node]} {rank} {local} {size} {node} {number}"
+        for rank, local, node in places
+    )
 
 
 def test_the_launchers_of_mpirun_find_each_other_and_have_a_secret(start_nodes: StartNodes) -> None:
@@ -129,6 +129,19 @@ def test_an_address_of_the_users_is_where_they_meet_and_what_the_workers_see(
     done = start_openmpi(text, hosts="h1,h2", flags=flags).finish()
     assert (done.code, without_warning(done.err)) == (0, "")
     assert done.lines == [f"[h{rank // 2 + 1}:{rank}] h1 29511" for rank in range(4)]
+
+
+@needs_mpirun
+@pytest.mark.skipif(os.cpu_count() == 1, reason="needs more than one CPU")
+@pytest.mark.parametrize("flags", [(), ("--bind-to", "core")], ids=["by itself", "as asked"])
+def test_mpirun_binds_a_launcher_to_one_core_only_where_it_was_asked_to(
+    start_openmpi: StartNodes, flags: tuple[str, ...]
+) -> None:
+    text = 'import os\nprint("may use", len(os.sched_getaffinity(0)))\n'
+    done = start_openmpi(text, hosts="h1,h2", flags=flags).finish()
+    assert done.code == 0, done.err
+    has_all = done.out.count(f"may use {len(os.sched_getaffinity(0))}\n") == 4
+    assert has_all == (not flags), done.out
 
 
 def test_there_is_one_report_for_the_job_and_its_exit_code(start_nodes: StartNodes) -> None:
