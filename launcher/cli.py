@@ -94,6 +94,8 @@ def _run(argv: list[str], alone: proxy.GoOn | None = None) -> int | Callable[[],
     spec = _read(argv)
     if isinstance(spec, int):
         return spec
+    if spec.goes_over_ssh:
+        return _go_over_ssh(spec)
     if spec.engine == "slurm":
         return _hand_to_slurm(spec)
     if spec.engine == "mpi":
@@ -236,6 +238,16 @@ def _print_only(given: dict[str, Given]) -> bool:
     return True
 
 
+def _go_over_ssh(spec: LaunchSpec) -> int:
+    from launcher.engines import ssh
+
+    if spec.dry_run:
+        _print(ssh.dry_run(spec, os.environ) + "\n")
+        return 0
+    _heed_sigterm()
+    return ssh.launch(spec, os.environ)
+
+
 def _supervise(spec: LaunchSpec) -> int:
     from launcher.plan.program import starts_warm
 
@@ -244,6 +256,11 @@ def _supervise(spec: LaunchSpec) -> int:
 
         _print(dry_run(spec) + "\n")
         return 0
+    standby = None
+    if "LAUNCHER_STANDBY" in os.environ:
+        from launcher.engines.standby import Standby
+
+        standby = Standby(os.environ)
     if spec.events is not None:
         from launcher.record.follower import keep_for_ourselves
 
@@ -251,7 +268,10 @@ def _supervise(spec: LaunchSpec) -> int:
     with _early_server(starts_warm(spec)) as server:
         from launcher.supervisor import launch  # meanwhile, the server's interpreter starts
 
-        return launch(spec, server).exit_code
+        if standby is None:
+            return launch(spec, server).exit_code
+        told = standby.wait(spec)
+        return launch(told, server, orders=standby.orders).exit_code if told is not None else 0
 
 
 @contextmanager

@@ -44,6 +44,8 @@ class Assignment(NamedTuple):
     run_name: str = ""
     # The network interface on which this node reaches the others; "" where nobody knows.
     interface: str = ""
+    # The length of the longest hostname in the run; 0 where there is one node.
+    hostname_width: int = 0
 
     @property
     def num_nodes(self) -> int | None:

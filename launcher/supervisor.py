@@ -60,17 +60,25 @@ if TYPE_CHECKING:
     from launcher.nodes.remote import RemoteCoordinator
     from launcher.record.follower import Follower
 
+# Set where the words of several launchers come to one screen: then node 0 says what concerns all.
+# `1` in the others, as far as that is known before the nodes have met.
+_QUIET = "LAUNCHER_QUIET"
+
 # Taken over besides the signals that stop: the forwarded ones, and Ctrl-Z.
 _OTHER_SIGNALS = (*FORWARDED_SIGNALS, signal.SIGTSTP)
 
 
 def launch(
-    spec: LaunchSpec, server: ServerProcess | None = None, together: Together | None = None
+    spec: LaunchSpec,
+    server: ServerProcess | None = None,
+    together: Together | None = None,
+    orders: int | None = None,
 ) -> LaunchResult:
     """Run all workers of this node until they succeed or are given up, and return how it ended.
 
     server: a fork server that has been started already, where `starts_warm(spec)`; the caller
-    closes it. together: the processes of an engine that the workers stand for.
+    closes it. together: the processes of an engine that the workers stand for. orders: a descriptor
+    on which somebody speaks who has started all nodes.
 
     Must be called in the main thread of a process of its own: it takes over signals,
     children and the standard streams.
@@ -80,7 +88,7 @@ def launch(
     folder = run_folder.RunFolder(spec.run_dir, spec.log_dir, facts.run_id, facts.job)
     if facts.nodes is None:
         folder.claim()
-    with _open_services(spec, facts, together) as (node, control):
+    with _open_services(spec, facts, together, orders) as (node, control):
         coordinator = _make_coordinator(spec, facts, folder, together, node)
         node = node._replace(peers=coordinator.peers)
         control.join(coordinator.peers)
@@ -100,9 +108,10 @@ def launch(
                     break
                 facts = _take_folder(facts, folder, assignment, node.console)
                 plan = make_plan(spec, assignment, facts)
+                node.stop_request.is_quiet = plan.node_rank > 0 and _QUIET in facts.environ
                 _open_attempt(plan, starter, spec)
                 if num_attempts == 0:
-                    _tell_choice(plan, spec, facts, node.console)
+                    _tell_choice(plan, spec, facts, node)
                 node.record.begin_attempt(plan, spec, facts)
                 control.run_id, control.group = facts.run_id, WaitingRoom(plan, starter, node)
                 starter = control.group.wait(verdict.delay_s)
@@ -137,7 +146,8 @@ def dry_run(spec: LaunchSpec, together: Together | None = None) -> str:
     else:
         from launcher.plan.nodes import preview
 
-        assignment = preview(facts.nodes, facts.local_world_size)
+        places = tuple(task.place for task in facts.tasks)
+        assignment = preview(facts.nodes, facts.local_world_size, places)
     plan = make_plan(spec, assignment, facts)
     return render_plan(spec, plan, "warm" if _is_warm(spec, facts) else "spawn", facts.nodes)
 
@@ -145,7 +155,8 @@ def dry_run(spec: LaunchSpec, together: Together | None = None) -> str:
 def _look(spec: LaunchSpec, together: Together | None, mark: str = "") -> NodeFacts:
     if together is None:
         return look_at_node(spec, mark)
-    return look_at_node(spec, mark, together.tasks, together.run_id)
+    facts = look_at_node(spec, mark, together.tasks, together.run_id)
+    return facts._replace(nodes=together.nodes)
 
 
 def _is_warm(spec: LaunchSpec, facts: NodeFacts) -> bool:
@@ -174,7 +185,7 @@ def _prepare_process(spec: LaunchSpec) -> int:
 
 @contextmanager
 def _open_services(
-    spec: LaunchSpec, facts: NodeFacts, together: Together | None
+    spec: LaunchSpec, facts: NodeFacts, together: Together | None, orders: int | None
 ) -> Iterator[tuple[NodeServices, ControlSocket]]:
     """Everything that lives as long as the launch; the consoles close before their loop does."""
     with (
@@ -189,8 +200,13 @@ def _open_services(
         record = Record(loop, _make_follower(spec, loop))
         try:
             with ControlSocket(loop, facts, spec) as control:
-                in_slurm = bool(facts.environ.get("SLURM_JOB_ID"))
-                request = StopRequest(console.say, comes_twice=in_slurm)
+                request = StopRequest(
+                    console.say,
+                    comes_twice=bool(facts.environ.get("SLURM_JOB_ID")),
+                    is_quiet=facts.environ.get(_QUIET) == "1",
+                )
+                if orders is not None:
+                    control.take_orders(orders)
                 services = (loop, console, keeper, evidence, request, Kernel(), record)
                 sampling = Sampling(loop, console, facts.hostname, has_summary=spec.stats)
                 control.consoles, control.sampling = consoles, sampling
@@ -312,11 +328,11 @@ def _open_attempt(plan: LaunchPlan, starter: Starter, spec: LaunchSpec) -> None:
         starter.open(plan.workers[0], spec.preload, forced=spec.start == "warm")
 
 
-def _tell_choice(plan: LaunchPlan, spec: LaunchSpec, facts: NodeFacts, console: Console) -> None:
+def _tell_choice(plan: LaunchPlan, spec: LaunchSpec, facts: NodeFacts, node: NodeServices) -> None:
     """Say which ranks the terminal does not show, where that may surprise."""
     note = choice_note(spec, plan, is_terminal=facts.is_terminal)
-    if note:
-        console.say(note)
+    if note and not node.stop_request.is_quiet:
+        node.console.say(note)
 
 
 def _notes(spec: LaunchSpec, facts: NodeFacts) -> tuple[str, ...]:
@@ -357,6 +373,10 @@ def _announce(verdict: Verdict, facts: NodeFacts, node: NodeServices) -> Verdict
     """Say how a failed attempt ended. The report comes at once, before slow workers have ended."""
     report, console = verdict.report, node.console
     node.record.note_verdict(verdict)
+    if verdict.action == "restart" and node.stop_request.is_quiet:
+        return verdict
+    if verdict.action != "restart" and verdict.reporter and _QUIET in facts.environ:
+        return verdict
     if report is None:
         if verdict.action == "restart":
             console.say(verdict.reason)

@@ -35,7 +35,7 @@ ROOMS = {
         "__init__ contract diagnosis errors events exits nodes options output plan runs system"
     ),
     "nodes": "contract diagnosis errors events exits horovod plan ranks system",
-    "engines": "errors events exits options output plan runs starters system",
+    "engines": "errors events exits nodes options output plan runs starters system",
     "function": "diagnosis errors options plan system worker",
     "attached": "contract errors events exits options plan ranks starters system worker",
     "start": "contract errors events exits output plan system",

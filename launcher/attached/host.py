@@ -24,6 +24,10 @@ from launcher.starters.meeting import derive_port, find_job_id, find_master, fin
 from launcher.system import inheritance
 from launcher.system.network import check_name, reserve_port
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.plan.nodes import NodeGroup
+
 
 class Together(NamedTuple):
     """The ranks of this host, and what their engine says about all of them."""
@@ -36,6 +40,8 @@ class Together(NamedTuple):
     master: tuple[str, int] | None
     # Given where several hosts need the same one.
     run_id: str = ""
+    # The hosts of the job; None where there is one, or where they cannot find each other.
+    nodes: NodeGroup | None = None
 
 
 class Apart(Exception):
@@ -75,14 +81,19 @@ def assemble(
         if reason:
             say(f"starting each rank with its own interpreter (--start spawn): {reason}")
             spec = spec.replace(start="spawn")
-    one_host = place.world_size == place.local_world_size
-    run_id = "" if one_host else f"{find_job_id(place, os.environ)}.{os.uname().nodename}"
-    if not one_host:
+    is_one_host, nodes = place.world_size == place.local_world_size, None
+    if not is_one_host:
+        from launcher.plan.nodes import find_nodes_of_ranks
+
         check_horovod(spec, place, os.environ)
-    reason = _find_restart_obstacle(spec, one_host=one_host)
+        nodes = find_nodes_of_ranks(spec, tasks[0].place, os.environ)
+    reason = _find_restart_obstacle(spec, is_one_run=is_one_host or nodes is not None)
     if reason:
         say(f"--max-restarts has no effect: {reason}")
         spec = spec.replace(max_restarts=0)
+    if nodes is not None:
+        return spec, Together(crew, tasks, None, nodes=nodes)
+    run_id = "" if is_one_host else f"{find_job_id(place, os.environ)}.{os.uname().nodename}"
     return spec, Together(crew, tasks, _find_master(place), run_id)
 
 
@@ -199,12 +210,12 @@ def _find_other_cpus(tasks: Sequence[Task]) -> str:
     return "" if os.sched_getaffinity(0) == wanted else "ranks have CPUs of their own (a cpuset)"
 
 
-def _find_restart_obstacle(spec: LaunchSpec, *, one_host: bool) -> str:
+def _find_restart_obstacle(spec: LaunchSpec, *, is_one_run: bool) -> str:
     """Return why --max-restarts cannot be had, as far as is known before the ranks start, or ""."""
     if not spec.max_restarts:
         return ""
-    if not one_host:
-        return "the ranks are on several hosts"
+    if not is_one_run:
+        return "the ranks are on several hosts, which cannot find each other"
     # Elastic ranks use Gloo. Others end all at once, and then nobody can see that they used MPI.
     if find_mpi_engine(os.environ) and horovod_use(spec, os.environ) == "fixed":
         return "Horovod uses MPI here, which ranks can initialise only once"

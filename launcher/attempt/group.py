@@ -320,6 +320,8 @@ class Group:
             return
         if returncode != 0 and signum is not None:
             self._node.stop_request.note_end(signum, worker.plan.rank)
+            if self._node.peers:
+                self._node.peers.report_signal(signum)
             self._signum = signum
             self._begin_stop(signal.SIGTERM)
         elif returncode != 0 and will_hit_all(outcome):

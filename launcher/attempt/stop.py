@@ -88,10 +88,16 @@ class StopRequest:
         say: Callable[[str], None],
         *,
         comes_twice: bool = False,
+        is_quiet: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """comes_twice: whoever sends SIGTERM sends it twice, and means it once."""
-        self._say = say
+        """comes_twice: whoever sends SIGTERM sends it twice, and means it once.
+
+        is_quiet: see the attribute.
+        """
+        self._tell = say
+        # Whether another launcher says the same on the same screen.
+        self.is_quiet = is_quiet
         self._comes_twice = comes_twice
         self._clock = clock
         self.signum: int | None = None
@@ -126,6 +132,10 @@ class StopRequest:
         if self.signum is None:
             self.signum = signum
             self._say(f"rank {rank} was sent {signal_name(signum)} and has ended; stopping")
+
+    def _say(self, text: str) -> None:
+        if not self.is_quiet:
+            self._tell(text)
 
 
 class Stop:

@@ -86,6 +86,23 @@ class ControlSocket:
             self._loop.unwatch(self._socket.fileno())
             self._socket.close()
 
+    def take_orders(self, descriptor: int) -> None:
+        """Hear also of whoever has started all nodes: lines of `stop N` and `signal N`."""
+        os.set_blocking(descriptor, False)
+        self._loop.watch(descriptor, lambda: self._read_orders(descriptor))
+
+    def _read_orders(self, descriptor: int) -> list[Event]:
+        lines = os.read(descriptor, 4096).splitlines()
+        if not lines:
+            self._loop.unwatch(descriptor)
+        events: list[Event] = []
+        for line in lines:
+            word, number = line.split()
+            if word == b"stop" and self.peers is not None:
+                self.peers.report_signal(int(number), is_for_all=True)
+            events.append(Signalled(int(number)))
+        return events
+
     def join(self, peers: RemoteCoordinator | None) -> None:
         """Answer for all nodes of a run from now on, and to all of them."""
         self.peers = peers

@@ -6,6 +6,7 @@ variables that it inherits. Pure.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 
@@ -65,3 +66,11 @@ def read_exports(spec: LaunchSpec) -> list[tuple[str, str]]:
         if equals:
             pairs.append((name, value))
     return pairs
+
+
+def engine_args(spec: LaunchSpec) -> list[str]:
+    """Return the arguments of --engine-args; UsageError where a quote is not closed."""
+    try:
+        return shlex.split(spec.engine_args)
+    except ValueError as problem:
+        raise spec.error("engine_args", f"cannot be split into arguments: {problem}") from None

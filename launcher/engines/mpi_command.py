@@ -83,7 +83,7 @@ def make_command(
 ) -> MpiRun:
     """Return what starts a launcher on each of these hosts. command: mpirun, and its arguments."""
     _check_users(spec, hosts)
-    variables = select_variables(environ, spec.export)
+    variables = select_variables(spec, environ)
     secret = os.fsdecode(read_secret(spec, environ)) or os.urandom(24).hex()
     variables[_SECRET] = secret
     groups = _group(hosts, spec)

@@ -74,7 +74,8 @@ def _run(spec: LaunchSpec, environ: Mapping[str, str], say: Callable[[str], None
     argv = make_srun(spec, environ, name)
     variables = drop_shares(make_node_environ(spec, environ))
     secret = read_secret(spec, environ) or os.urandom(24).hex().encode()
-    variables["LAUNCHER_SECRET"] = os.fsdecode(secret)
+    # All that is said comes to one screen: there, one node speaks for all.
+    variables.update(LAUNCHER_SECRET=os.fsdecode(secret), LAUNCHER_QUIET="0")
     parent = _find_parent(spec, environ)
     with Loop((*spec.signals, *PASSED_ON)) as loop:
         if parent:

@@ -10,7 +10,7 @@ import os
 import shlex
 from collections.abc import Mapping
 
-from launcher.engines.command import make_node_command, read_exports
+from launcher.engines.command import engine_args, make_node_command, read_exports
 from launcher.errors import EnvironmentMismatch
 from launcher.options.option import PROG
 from launcher.options.spec import LaunchSpec
@@ -125,6 +125,8 @@ def make_script(spec: LaunchSpec, run_id: str, output: str, folder: str) -> str:
         "# All options stand below.",
         'unset "${!PET_@}"',
         *(f"export {name}={shlex.quote(value)}" for name, value in read_exports(spec)),
+        "# All that is said comes to one file: there, one node speaks for all.",
+        "export LAUNCHER_QUIET=0",
     ]
     if not secret:
         lines += [
@@ -143,14 +145,6 @@ def make_script(spec: LaunchSpec, run_id: str, output: str, folder: str) -> str:
 def job_name(spec: LaunchSpec) -> str:
     """Return what a job is called in lists: the script's name, or the module's."""
     return os.path.basename(spec.script.rstrip("/")) or "launcher"
-
-
-def engine_args(spec: LaunchSpec) -> list[str]:
-    """Return the arguments of --engine-args; UsageError where a quote is not closed."""
-    try:
-        return shlex.split(spec.engine_args)
-    except ValueError as problem:
-        raise spec.error("engine_args", f"cannot be split into arguments: {problem}") from None
 
 
 def _num_allocated(environ: Mapping[str, str]) -> int:

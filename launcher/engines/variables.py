@@ -6,10 +6,11 @@ CUDA_VISIBLE_DEVICES, RANK. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+from launcher.engines.command import read_exports
 from launcher.errors import UsageError
-from launcher.options.option import PROG
+from launcher.options.spec import LaunchSpec
 
 # What is taken along, and what it is for; a star stands for any end of a name. The table of
 # docs/how-to/ssh.md is compared with it.
@@ -55,8 +56,8 @@ _NAMES = frozenset(name for name in TAKEN if not name.endswith("*"))
 _BEGINNINGS = tuple(name[:-1] for name in TAKEN if name.endswith("*"))
 
 
-def select_variables(environ: Mapping[str, str], exports: Sequence[str]) -> dict[str, str]:
-    """Return the variables to take along. exports: `NAME` or `NAME=VALUE`, of --export.
+def select_variables(spec: LaunchSpec, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables to take along: the known ones, and those of --export.
 
     UsageError for what is no name, and for one without a value here.
     """
@@ -65,18 +66,16 @@ def select_variables(environ: Mapping[str, str], exports: Sequence[str]) -> dict
         for name, value in environ.items()
         if (name in _NAMES or name.startswith(_BEGINNINGS)) and name not in _STAYS
     }
-    for export in exports:
-        name, equals, value = export.partition("=")
-        if not name.replace("_", "a").isalnum() or name[0].isdigit():
+    given = dict(read_exports(spec))
+    for item in spec.export:
+        name = item.partition("=")[0]
+        if name in given:
+            taken[name] = given[name]
+        elif name in environ:
+            taken[name] = environ[name]
+        else:
             raise UsageError(
-                f"--export {export}: must be names of variables, or NAME=VALUE, with commas"
-                " between them.",
-                hint=f"Type for example: {PROG} --export HF_HOME,DEBUG=1 SCRIPT",
-            )
-        if not equals and name not in environ:
-            raise UsageError(
-                f"--export {name}: there is no such variable here.",
+                f"{spec.find_source('export')} {name}: there is no such variable here.",
                 hint=f"Type: --export {name}=VALUE",
             )
-        taken[name] = value if equals else environ[name]
     return taken

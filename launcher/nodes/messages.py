@@ -165,6 +165,8 @@ class Assigned(NamedTuple):
     coordinator_host: str = ""
     # Port and path of Horovod's store on the host of the master address.
     horovod: str = ""
+    # The length of the longest name among the hosts: their lines are aligned by it.
+    hostname_width: int = 0
 
 
 class Waiting(NamedTuple):

@@ -426,6 +426,7 @@ class RemoteCoordinator:
             horovod_port=int(store.partition("/")[0]) if store else 0,
             run_name=assigned.run_name,
             interface=find_interface(assigned.address),
+            hostname_width=assigned.hostname_width,
         )
 
     def _make_verdict(self) -> Verdict:

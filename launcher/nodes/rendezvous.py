@@ -527,6 +527,7 @@ class Rendezvous:
         deputies = self._deputies()
         own_rank = self._nodes[OWN].rank
         first_rank = 0
+        hostname_width = max(len(node.join.hostname) for _, node in chosen)
         for key, node in chosen:
             master_addr, master_port = self._master(node, chosen[0][1])
             assigned = Assigned(
@@ -542,6 +543,7 @@ class Rendezvous:
                 num_failures=len(self._past),
                 deputies=deputies,
                 coordinator_rank=own_rank,
+                hostname_width=hostname_width,
                 coordinator_host=self.rules.hostname,
                 horovod=chosen[0][1].join.horovod,
             )

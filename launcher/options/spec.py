@@ -8,6 +8,7 @@ elsewhere.
 from __future__ import annotations
 
 from launcher.errors import UsageError
+from launcher.options.hosts import parse_hosts
 from launcher.options.option import PROG
 from launcher.options.syntax import (
     STDERR,
@@ -48,6 +49,7 @@ class LaunchSpec(OptionTable):
             except ValueError as problem:
                 raise self.error(name, str(problem)) from None
         _check_nodes(self)
+        _check_hosts(self)
         _check_slurm(self)
         _check_devices(self)
         _check_script(self)
@@ -66,6 +68,12 @@ class LaunchSpec(OptionTable):
     def endpoint(self) -> tuple[str, int]:
         """Host and port of --rdzv-endpoint; port 0 where none was given."""
         return parse_endpoint(self.rdzv_endpoint)
+
+    @property
+    def goes_over_ssh(self) -> bool:
+        """Whether this launcher is to start others, on hosts, by ssh."""
+        has_hosts = bool(self.hosts) or self.hostfile is not None
+        return self.engine == "ssh" or (self.engine == "auto" and has_hosts)
 
     @property
     def rendezvous_settings(self) -> dict[str, float]:
@@ -201,6 +209,7 @@ _SYNTAX: dict[str, Callable[[str], object]] = {
     "nnodes": parse_nodes,
     "rdzv_endpoint": parse_endpoint,
     "rdzv_conf": parse_conf,
+    "hosts": parse_hosts,
     "nproc_per_node": parse_workers,
     "redirects": parse_streams,
     "tee": parse_streams,
@@ -209,6 +218,15 @@ _SYNTAX: dict[str, Callable[[str], object]] = {
     "signals_to_handle": parse_signals,
     "restart_limit": parse_limit,
     "no_restart_codes": parse_codes,
+}
+
+
+# Options that say what only one node can be, and why a list of hosts has no use for them.
+_ONE_NODE = {
+    "standalone": "standalone means this node alone",
+    "node_rank": "the hosts have their ranks in the order of the list",
+    "local_addr": "each host has addresses of its own",
+    "events": "a descriptor of this process is none of theirs",
 }
 
 
@@ -226,6 +244,19 @@ def _check_nodes(spec: LaunchSpec) -> None:
         port = getattr(spec, name)
         if port is not None and port > 65535:
             raise spec.error(name, "must be a port between 1 and 65535")
+
+
+def _check_hosts(spec: LaunchSpec) -> None:
+    if not spec.hosts and spec.hostfile is None:
+        return
+    name = "hosts" if spec.hosts else "hostfile"
+    if spec.hosts and spec.hostfile is not None:
+        raise _contradiction(
+            spec, "hosts", "hostfile", "each is the whole list", "Leave one of the two out."
+        )
+    for other, reason in _ONE_NODE.items():
+        if spec.provenance.get(other, "default") != "default":
+            raise _contradiction(spec, name, other, reason, f"Leave {spec.find_source(other)} out.")
 
 
 _CHOOSES = "Slurm chooses the nodes and numbers them"

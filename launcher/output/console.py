@@ -29,6 +29,10 @@ LOW_WATER_BYTES = 1 << 20
 # How long a reader may stand still with a full buffer before lines are skipped.
 STALL_S = 1.0
 
+# Tells a launcher whose streams lead to another one which of them that shows on a terminal, behind
+# the numbers of columns and rows: `80 24 out err`.
+TERMINAL_VARIABLE = "LAUNCHER_TERMINAL"
+
 # Rows of all ranks are drawn again at most so often.
 _FRAME_S = 0.05
 
@@ -44,10 +48,17 @@ class Console:
         *,
         is_plain: bool = False,
     ) -> None:
-        """is_plain: what is written goes to a program, also where that gives us a terminal."""
+        """is_plain: what is written goes to a program, also where that gives us a terminal.
+
+        Where TERMINAL_VARIABLE is set, another launcher shows it on a terminal.
+        """
         out, err = (StreamWriter(fd, loop) for fd in descriptors)
-        out.is_tty, err.is_tty = (w.is_tty and not is_plain for w in (out, err))
         self._writers = {"out": out, "err": err}
+        far = environ.get(TERMINAL_VARIABLE, "").split()
+        for name, writer in self._writers.items():
+            if name in far:
+                writer.is_tty, writer.far_size = True, (int(far[0]), int(far[1]))
+            writer.is_tty = writer.is_tty and not is_plain
         self.colour = _wants_colour(environ, out.is_tty and err.is_tty)
         self._loop = loop
         self._is_redrawing = False
@@ -169,6 +180,11 @@ class Console:
     def size(self, stream: str) -> tuple[int, int]:
         """Return columns and rows of a terminal."""
         return self._writers[stream].size
+
+    def describe_terminal(self) -> str:
+        """Return what TERMINAL_VARIABLE is to say to those whose output comes here; or ""."""
+        names = [name for name, writer in self._writers.items() if writer.is_tty]
+        return " ".join([*map(str, self.size(names[0])), *names]) if names else ""
 
     def fd(self, stream: str) -> int:
         """Return the descriptor that we were given for a stream."""

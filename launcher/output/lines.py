@@ -15,6 +15,10 @@ MAX_LINE_BYTES = 1 << 20
 _MANY_RETURNS = 32
 
 
+# Clears a terminal's line from here on.
+_ERASE = b"\x1b[K"
+
+
 class LineSplitter:
     """Cuts a stream into blocks of whole lines, and keeps the unfinished last line."""
 
@@ -49,11 +53,13 @@ class LineSplitter:
     def finish(self) -> bytes:
         """Return the unfinished last line with a newline, or b""; the splitter is empty then.
 
-        A progress bar that was wiped out with spaces at its end leaves nothing.
+        A progress bar that was wiped out at its end, with spaces or a terminal's own means, leaves
+        nothing.
         """
         rest = self.unfinished
         if self.is_rewritten:
-            rest = b"" if not rest.strip() else apply_carriage_returns(rest)
+            is_wiped = not rest.replace(_ERASE, b"").strip()
+            rest = b"" if is_wiped else apply_carriage_returns(rest)
         self._forget()
         return rest + b"\n" if rest else b""
 

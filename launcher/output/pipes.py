@@ -1,6 +1,6 @@
 """The pipes between the workers of a node and their supervisor: stdin, stdout and stderr of each.
 
-Owns the read ends and the log streams behind them; holds the workers back when the console is full.
+Makes them, or terminals, and the log stream of each output; knows what workers have written last.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from launcher.output.console import STALL_S, Console
+from launcher.output.console import Console
+from launcher.output.intake import Intake, Key, Listener
 from launcher.output.merged import PART_S, MergedLog
 from launcher.output.streams import RankStream, StreamSettings, make_prefix
 from launcher.output.times import LineTimes
 from launcher.plan.plan import LaunchPlan, WorkerPlan
 from launcher.system.loop import Loop
-
-# One read takes at most this much, so that a chatty worker cannot keep the others waiting.
-_READ_BYTES = 1 << 18
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,15 +26,8 @@ if TYPE_CHECKING:
 # that does no harm.
 _PIPE_BYTES = 1 << 18
 
-# How soon text without a newline is looked at, and who writes a long line that stands still.
-_PROMPT_S = 0.1
-_CLAIM_S = 1.0
 
-# Local rank, "out" or "err", and what was written.
-Listener = Callable[[int, str, bytes], None]
-
-
-class WorkerPipes:
+class WorkerPipes(Intake):
     """All output pipes of one attempt. Use as a context manager."""
 
     def __init__(
@@ -54,17 +45,9 @@ class WorkerPipes:
         consoles: that of each local rank; or one for all. send: sends a signal to the worker of a
         local rank; where there is none, nobody has a terminal.
         """
+        super().__init__(loop)
         self._plan = plan
-        self._loop = loop
         self._consoles = consoles
-        self._fds: dict[tuple[int, str], int] = {}
-        self._streams: dict[tuple[int, str], RankStream] = {}
-        # Consoles that have not caught up: who writes there is not read.
-        self._full: list[Console] = []
-        # Whether unfinished lines are going to be looked at.
-        self._has_prompts = False
-        # Consoles on which one stream writes a line that is too long to be kept.
-        self._claimed: dict[Console, object] = {}
         self._on_output = on_output
         self._times = None
         if plan.paths is not None:
@@ -87,18 +70,14 @@ class WorkerPipes:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        for key in list(self._fds):
-            self._close(key)
-        for stream in self._streams.values():
-            stream.close()
+        self.close()
         if self._terminals is not None:
             self._terminals.close()
         if self._times is not None:
             self._times.close()
         for merged in self._merged.values():
             merged.close()
-        for timer in (self._check_stall, self._show_prompts, self._check_claims, self._end_parts):
-            self._loop.cancel_timer(timer)
+        self._loop.cancel_timer(self._end_parts)
 
     def open(self, worker: WorkerPlan) -> list[int]:
         """Make the pipes of a worker; return its three descriptors, which the caller closes."""
@@ -119,7 +98,7 @@ class WorkerPipes:
 
     def _lend_keyboard(self, worker: WorkerPlan, descriptors: list[int]) -> None:
         """Give a worker the terminal of its stdout as stdin, too: what is typed goes there."""
-        fd = self._fds[worker.local_rank, "out"]
+        fd = self.fds[worker.local_rank, "out"]
         if self._terminals is None or not self._terminals.owns(fd):
             return
         os.dup2(descriptors[1], descriptors[0], inheritable=False)
@@ -127,18 +106,17 @@ class WorkerPipes:
 
     def _open_stream(self, worker: WorkerPlan, name: str) -> int:
         """Make the pipe and the log stream of one output; return the worker's end."""
-        key = (worker.local_rank, name)
         console, settings = self._console_of(worker.local_rank), self._settings(worker, name)
-        self._fds[key], write_end = self._open_channel(settings, worker.local_rank)
-        os.set_blocking(self._fds[key], False)
+        read_end, write_end = self._open_channel(settings, worker.local_rank)
         try:
             merged = self._merged.get(worker.local_rank)
-            self._streams[key] = RankStream(settings, console, merged)
+            stream = RankStream(settings, console, merged)
         except OSError:
+            self.let_go(read_end)
+            os.close(read_end)
             os.close(write_end)
             raise
-        if self._may_read(key):
-            self._watch(key)
+        self.add((worker.local_rank, name), read_end, stream, console)
         return write_end
 
     def _open_channel(self, settings: StreamSettings, local_rank: int) -> tuple[int, int]:
@@ -169,53 +147,39 @@ class WorkerPipes:
             self._terminals.resume()
 
     def _resize(self) -> None:
-        for stream in self._streams.values():
+        for stream in self.streams.values():
             stream.resize()
 
     def forget(self, local_rank: int) -> None:
         """Close what belongs to a worker that has ended, because another takes its place."""
         for name in ("out", "err"):
-            if (local_rank, name) in self._fds:
-                self._close((local_rank, name))
-            stream = self._streams.pop((local_rank, name), None)
-            if stream is not None:
-                stream.close()
+            self.drop((local_rank, name))
         merged = self._merged.pop(local_rank, None)
         if merged is not None:
             merged.close()
-        self._note_claim(self._console_of(local_rank))
 
     def rename(self, worker: WorkerPlan) -> None:
         """Show what a running worker writes from now on under the rank that it has now."""
         for name in ("out", "err"):
             settings = self._settings(worker, name)
-            self._streams[worker.local_rank, name].rename(settings.prefix, settings.rank)
+            self.streams[worker.local_rank, name].rename(settings.prefix, settings.rank)
 
-    def _pass_on(self, key: tuple[int, str], data: bytes) -> None:
-        """Pass on what a worker wrote; hold all back that share a console which is full."""
-        stream = self._streams[key]
-        if self._terminals is not None and self._terminals.has_echo(self._fds[key]):
+    def hear(self, key: Key, data: bytes) -> None:
+        """Take what a running worker wrote, on one of its streams."""
+        stream = self.streams[key]
+        if self._terminals is not None and self._terminals.has_echo(self.fds[key]):
             # Python's input() asks on stderr, and what is typed appears on stdout.
-            asking = self._streams[key[0], "err"]
+            asking = self.streams[key[0], "err"]
             if asking.is_asking:
                 stream.take_line(asking.give_line())
-        self._streams[key[0], "err" if key[1] == "out" else "out"].leave_rows()
-        self._take(key, data)
+        self.streams[key[0], "err" if key[1] == "out" else "out"].leave_rows()
+        self.take(key, data)
         if self._on_output is not None:
             self._on_output(*key, data)
-        if not self._has_prompts and stream.has_prompt:
-            self._has_prompts = True
-            self._loop.set_timer(self._show_prompts, _PROMPT_S)
-        console = self._console_of(key[0])
-        self._note_claim(console)
-        if console.full and console not in self._full:
-            self._full.append(console)
-            self._watch_again(console)
-            self._loop.set_timer(self._check_stall, STALL_S)
 
-    def _take(self, key: tuple[int, str], data: bytes) -> None:
+    def take(self, key: Key, data: bytes) -> None:
         """Give a stream what its worker wrote, and see to what that leaves behind."""
-        local_rank, stream = key[0], self._streams[key]
+        local_rank, stream = key[0], self.streams[key]
         is_first = not stream.bytes_seen and self.seconds_since_output(local_rank) is None
         stream.take(data)
         if is_first and self._on_first is not None:
@@ -233,104 +197,31 @@ class WorkerPipes:
         if self._has_parts:
             self._loop.set_timer(self._end_parts, PART_S)
 
-    def resume_if_possible(self) -> None:
-        """Let the workers write again whose console has caught up."""
-        for console in [console for console in self._full if console.has_room]:
-            self._full.remove(console)
-            self._watch_again(console)
-            if not self._full:
-                self._loop.cancel_timer(self._check_stall)
-
-    def _note_claim(self, console: Console) -> None:
-        """Read only the one who writes a long line, so that it arrives whole; or all again."""
-        if console.claimant is self._claimed.get(console):
-            return
-        if console.claimant is None:
-            del self._claimed[console]
-        else:
-            self._claimed[console] = console.claimant
-            self._loop.set_timer(self._check_claims, _CLAIM_S)
-        self._watch_again(console)
-
-    def _check_claims(self) -> None:
-        """Take the console from a long line that stands still."""
-        for stream in self._streams.values():
-            if time.monotonic() - stream.last_output_at >= _CLAIM_S:
-                stream.let_go()
-        for console in list(self._claimed):
-            self._note_claim(console)
-        if self._claimed:
-            self._loop.set_timer(self._check_claims, _CLAIM_S)
-
-    def _may_read(self, key: tuple[int, str]) -> bool:
-        console = self._console_of(key[0])
-        is_free = self._claimed.get(console) in (None, self._streams[key])
-        return is_free and console not in self._full
-
-    def _watch_again(self, console: Console) -> None:
-        """Watch those who write on a console, as far as they may be read now."""
-        for key in [key for key in self._fds if self._console_of(key[0]) is console]:
-            self._loop.unwatch(self._fds[key])
-            if self._may_read(key):
-                self._watch(key)
-
-    def _check_stall(self) -> None:
-        """Skip lines where a console has long been full: its reader must not stop the job."""
-        for console in self._full:
-            if console.stalled_s >= STALL_S:
-                console.start_skipping()
-            else:
-                self._loop.set_timer(self._check_stall, STALL_S)
-
     def _console_of(self, local_rank: int) -> Console:
         return self._consoles[local_rank % len(self._consoles)]
 
-    def _show_prompts(self) -> None:
-        """Show what workers have left unfinished."""
-        waits = [stream.show_prompt() for stream in self._streams.values()]
+    def look_at_prompts(self) -> None:
+        """Let the terminals know who may be asking something."""
         if self._terminals is not None:
-            for (local_rank, _), stream in self._streams.items():
+            for (local_rank, _), stream in self.streams.items():
                 if stream.is_asking:
                     self._terminals.note_question(local_rank)
-        delays_s = [wait_s for wait_s in waits if wait_s is not None]
-        self._has_prompts = bool(delays_s)
-        if delays_s:
-            self._loop.set_timer(self._show_prompts, max(_PROMPT_S, min(delays_s)))
 
     def drain(self, local_rank: int) -> None:
-        """Take what an ended worker has left in its pipes.
-
-        At most what a pipe holds: others may still be writing.
-        """
+        """Take what an ended worker has left in its pipes."""
         for name in ("out", "err"):
-            key = (local_rank, name)
-            fd = self._fds.get(key)
-            if fd is None:
-                continue
-            is_terminal = self._terminals is not None and self._terminals.owns(fd)
-            remaining = _READ_BYTES if is_terminal else fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
-            while remaining > 0:
-                try:
-                    data = self._read_some(fd, min(_READ_BYTES, remaining))
-                except BlockingIOError:
-                    break
-                if not data:
-                    self._close(key)
-                    break
-                self._take(key, data)
-                remaining -= len(data)
-        self._note_claim(self._console_of(local_rank))
+            self.drain_pipe((local_rank, name))
 
     @property
     def bytes_seen(self) -> int:
         """How much all workers have written so far."""
-        return sum(stream.bytes_seen for stream in self._streams.values())
+        return sum(stream.bytes_seen for stream in self.streams.values())
 
     def seconds_since_output(self, local_rank: int) -> float | None:
         """Return how long ago a worker last wrote something; None when it never has."""
         moments = [
             stream.last_output_at
-            for (owner, _), stream in self._streams.items()
+            for (owner, _), stream in self.streams.items()
             if owner == local_rank
         ]
         newest = max(moments, default=0.0)
@@ -339,7 +230,7 @@ class WorkerPipes:
     def last_lines(self, local_rank: int, count: int) -> tuple[str, ...]:
         """Return the last lines of a worker's stderr, or of its stdout when stderr has none."""
         for name in ("err", "out"):
-            stream = self._streams.get((local_rank, name))
+            stream = self.streams.get((local_rank, name))
             lines = stream.tail.lines(count) if stream else ()
             if lines:
                 return lines
@@ -347,35 +238,19 @@ class WorkerPipes:
 
     def error_text(self, local_rank: int) -> str:
         """Return what is kept of a worker's stderr."""
-        stream = self._streams.get((local_rank, "err"))
+        stream = self.streams.get((local_rank, "err"))
         return stream.tail.text() if stream else ""
 
-    def _watch(self, key: tuple[int, str]) -> None:
-        self._loop.watch(self._fds[key], lambda: self._read(key))
-
-    def _read(self, key: tuple[int, str]) -> None:
-        if self._claimed.get(self._console_of(key[0])) not in (None, self._streams[key]):
-            return  # since this turn of the loop began
-        try:
-            data = self._read_some(self._fds[key], _READ_BYTES)
-        except BlockingIOError:
-            return
-        if data:
-            self._pass_on(key, data)
-        else:
-            self._close(key)
-
-    def _read_some(self, fd: int, limit: int) -> bytes:
+    def read_some(self, fd: int, limit: int) -> bytes:
+        """Read from a descriptor, which may be our end of a terminal."""
         if self._terminals is not None and self._terminals.owns(fd):
             return self._terminals.read(fd, limit)
-        return os.read(fd, limit)
+        return super().read_some(fd, limit)
 
-    def _close(self, key: tuple[int, str]) -> None:
-        fd = self._fds.pop(key)
-        self._loop.unwatch(fd)
+    def let_go(self, fd: int) -> None:
+        """Forget a descriptor that is going to be closed."""
         if self._terminals is not None and self._terminals.owns(fd):
             self._terminals.forget(fd)
-        os.close(fd)
 
     def _settings(self, worker: WorkerPlan, stream: str) -> StreamSettings:
         plan = self._plan
@@ -391,6 +266,7 @@ class WorkerPipes:
             prefix = make_prefix(
                 plan.prefix_template,
                 names,
+                host_width=plan.assignment.hostname_width,
                 width=len(str(plan.assignment.world_size - 1)),
                 rank=worker.rank,
                 colour=self._console_of(worker.local_rank).colour,

@@ -62,11 +62,21 @@ class StreamSettings(NamedTuple):
 
 
 def make_prefix(
-    template: str | None, names: dict[str, str], *, width: int, rank: int, colour: bool
+    template: str | None,
+    names: dict[str, str],
+    *,
+    width: int,
+    rank: int,
+    colour: bool,
+    host_width: int = 0,
 ) -> bytes:
-    """Return the prefix of a rank's lines: `[rank] ` padded, or the user's template filled in."""
+    """Return the prefix of a rank's lines: `[rank] ` padded, or the user's template filled in.
+
+    host_width: the length of the longest hostname, where there are several: `[host:rank] `.
+    """
     if template is None:
-        text = f"[{rank:{width}d}] "
+        host = f"{names['hostname']:>{host_width}}:" if host_width else ""
+        text = f"[{host}{rank:{width}d}] "
     else:
         text = template
         for name in sorted(names, key=len, reverse=True):

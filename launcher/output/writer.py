@@ -36,6 +36,8 @@ class StreamWriter:
         self.given_fd = fd
         self._fd, self._owned, self._piecewise = _open_nonblocking(fd)
         self.is_tty = os.isatty(fd)
+        # Of the terminal on which somebody else shows what is written here.
+        self.far_size: tuple[int, int] | None = None
         self._pending: list[bytes | memoryview] = []
         self.pending_bytes = 0
         self._waiting = False
@@ -60,6 +62,8 @@ class StreamWriter:
     @property
     def size(self) -> tuple[int, int]:
         """Columns and rows of a terminal; 80 and 24 where it does not say."""
+        if self.far_size is not None:
+            return self.far_size
         try:
             columns, rows = os.get_terminal_size(self.given_fd)
         except OSError:

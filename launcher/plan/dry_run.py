@@ -72,7 +72,7 @@ def render_plan(
         lines.append(f"  {name} = {getattr(spec, name)}   ({origin})")
     lines += ["", "environment of all ranks:"]
     lines += [
-        f"  {name}={_hide_secret(name, value)}"
+        f"  {name}={hide_secret(name, value)}"
         for name, value in sorted(plan.workers[0].common_env.items())
     ]
     # What the workers inherit as it is.
@@ -93,7 +93,7 @@ def render_rank(spec: LaunchSpec, place: Place, variables: Mapping[str, str]) ->
     ]
     for name, value in sorted(variables.items()):
         lines.append(
-            f"  {name}={_hide_secret(name, value)}"
+            f"  {name}={hide_secret(name, value)}"
             + (f"   ({origins[name]})" if name in origins else "")
         )
     return "\n".join(lines)
@@ -123,7 +123,7 @@ def _render_worker(worker: WorkerPlan) -> list[str]:
         lines.append(f"  CPUs: {format_ranges(worker.cpus)}")
     given = worker.task.environ if worker.task else {}
     lines += [
-        f"  {name}={_hide_secret(name, value)}"
+        f"  {name}={hide_secret(name, value)}"
         for name, value in sorted(worker.env.items())
         if given.get(name) != value
     ]
@@ -136,5 +136,6 @@ def _render_program(kind: str, target: str, args: tuple[str, ...]) -> str:
     return f"  command: {shlex.join((*python, target, *args))}"
 
 
-def _hide_secret(name: str, value: str) -> str:
+def hide_secret(name: str, value: str) -> str:
+    """Return a value as it may be shown."""
     return "***" if any(word in name.upper() for word in _SECRET_WORDS) else value

@@ -6,6 +6,7 @@ Looks and asks only: makes no folder, starts nothing. `--dry-run` looks in the s
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -99,7 +100,7 @@ def look_at_node(
         cpus=_bind(spec, local_world_size, gpus),
         tasks=tuple(tasks),
         nodes=nodes,
-        is_terminal=not tasks and os.isatty(1),
+        is_terminal=not tasks and _shows_on_terminal(os.environ),
         job=job,
     )
 
@@ -114,6 +115,11 @@ def _find_slurm_job(environ: Mapping[str, str]) -> SlurmJob:
     if is_below_a_rank(environ):
         return NO_JOB
     return SlurmJob(name_slurm_step(environ), count_requeues(environ))
+
+
+def _shows_on_terminal(environ: Mapping[str, str]) -> bool:
+    """Tell whether stdout comes to a terminal, here or through another launcher."""
+    return os.isatty(1) or "out" in environ.get("LAUNCHER_TERMINAL", "").split()
 
 
 def _find_nodes(spec: LaunchSpec) -> NodeGroup | None:
@@ -135,7 +141,6 @@ def look_at_member(spec: LaunchSpec, facts: NodeFacts) -> Node:
 def _look_at_program(spec: LaunchSpec) -> dict[str, str]:
     """Return what all nodes must have alike: the program, and the version of torch."""
     from hashlib import sha256
-    from importlib.metadata import PackageNotFoundError, version
 
     text = os.path.basename(spec.script)
     try:
@@ -143,11 +148,24 @@ def _look_at_program(spec: LaunchSpec) -> dict[str, str]:
             text += f" ({sha256(file.read()).hexdigest()[:12]})"
     except OSError:
         pass  # a module, or a command of PATH
-    try:
-        torch = version("torch")
-    except PackageNotFoundError:
-        torch = ""
-    return {"the script": text, "the version of torch": torch}
+    return {"the script": text, "the version of torch": find_version("torch")}
+
+
+def find_version(package: str) -> str:
+    """Return the version of an installed package; "" where there is none.
+
+    importlib.metadata knows more, and takes as long to import as all the rest of a launcher.
+    """
+    begin, end = f"{package}-", ".dist-info"
+    for folder in sys.path:
+        try:
+            names = os.listdir(folder or ".")
+        except OSError:
+            continue
+        for name in names:
+            if name.startswith(begin) and name.endswith(end):
+                return name[len(begin) : -len(end)]
+    return ""
 
 
 def _check_logs_specs(spec: LaunchSpec) -> None:

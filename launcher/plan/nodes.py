@@ -20,13 +20,17 @@ from launcher.starters import hydra
 from launcher.starters.meeting import derive_port
 from launcher.starters.nodes import find_placement, is_below_a_rank
 from launcher.starters.placement import Placement
+from launcher.starters.rank_nodes import place_ranks
 from launcher.system.machine import usable_cpus, visible_gpus
-from launcher.system.network import own_address, read_full_name
+from launcher.system.network import check_name, own_address, read_full_name
 
 # As torchrun's.
 _DEFAULT_PORT = 29400
 _JOIN_TIMEOUT_S = 600.0
 _LAST_CALL_S = 30.0
+
+# How long the hosts of an engine's ranks wait for each other.
+_PATIENCE_S = 60.0
 
 # By which hydra has reached this host.
 _HYDRA_NAME = "MPIR_CVAR_CH3_INTERFACE_HOSTNAME"
@@ -88,12 +92,15 @@ class Node(NamedTuple):
     places: tuple[Place, ...] = ()
 
 
-def preview(group: NodeGroup, local_world_size: int) -> Assignment:
-    """Return what this node would be told, were all nodes there and had as many workers."""
+def preview(group: NodeGroup, local_world_size: int, places: tuple[Place, ...] = ()) -> Assignment:
+    """Return what this node would be told, were all nodes there and had as many workers.
+
+    places: of workers whose engine has given them.
+    """
     node_rank = group.node_rank or 0
     return Assignment(
         attempt=0,
-        places=make_places(node_rank, [local_world_size] * group.max_nodes),
+        places=places or make_places(node_rank, [local_world_size] * group.max_nodes),
         master_addr=group.master_addr or group.host.partition(",")[0],
         master_port=group.master_port,
     )
@@ -148,6 +155,39 @@ def find_nodes(spec: LaunchSpec, environ: Mapping[str, str]) -> NodeGroup | None
         note=count.note,
         is_named=has_id or placement.is_named,
         sources={**placement.sources, "host": meeting.source, "max_nodes": count.source},
+    )
+
+
+def find_nodes_of_ranks(
+    spec: LaunchSpec, first: Place, environ: Mapping[str, str]
+) -> NodeGroup | None:
+    """Return the hosts of the ranks that an engine has started; None where they are one, or alone.
+
+    first: the first rank of this host. Its number takes the place of the host's: only the order
+    counts. Raises RendezvousError where this host does not know the name of the first one.
+    """
+    placement = place_ranks(first, environ)
+    if placement is None or placement.num_nodes in (None, 1):
+        return None
+    if placement.starter == "srun" and not placement.master_addr and first.rank:
+        check_name(placement.host)
+    conf = spec.rendezvous_settings
+    return NodeGroup(
+        run_id=placement.job,
+        min_nodes=placement.num_nodes,
+        max_nodes=placement.num_nodes,
+        node_rank=first.rank,
+        host=placement.host,
+        port=spec.control_port or placement.port,
+        is_host=first.rank == 0,
+        master_addr=placement.master_addr,
+        master_port=placement.master_port,
+        local_addr=spec.local_addr or "",
+        secret=read_secret(spec, environ) or placement.secret.encode(),
+        # An engine starts them all at once.
+        join_timeout_s=conf.get("join_timeout", _PATIENCE_S),
+        node_timeout_s=spec.node_timeout,
+        is_named=placement.is_named,
     )
 
 

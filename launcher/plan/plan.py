@@ -84,6 +84,10 @@ class LaunchPlan(NamedTuple):
     def attempt(self) -> int:
         return self.assignment.attempt
 
+    @property
+    def node_rank(self) -> int:
+        return self.assignment.places[0].node_rank
+
 
 def make_plan(spec: LaunchSpec, assignment: Assignment, facts: NodeFacts) -> LaunchPlan:
     """Decide everything about one attempt on this node."""

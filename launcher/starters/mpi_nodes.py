@@ -30,6 +30,9 @@ _JOB_NAME = "PMIX_NAMESPACE"
 # Of Open MPI up to 4: 128 random bits, the same for all processes of a job, and in no command.
 _JOB_KEY = "OMPI_MCA_orte_precondition_transports"
 
+# It is on one of the first, but for orders of the user's own.
+_MOST_TRIED = 4
+
 # Azure ML, whose MPI jobs are mpirun's: `10.0.0.4:6105`, where rank 0 is.
 _AZURE_MASTER = "AZ_BATCH_MASTER_NODE"
 
@@ -58,9 +61,26 @@ def place_mpi(environ: Environ) -> Placement | None:
         is_named=False,
         master_addr=master_addr,
         master_port=read_number(environ, "MASTER_PORT", least=1, most=65535) if has_port else 0,
-        secret=environ.get(_JOB_KEY, ""),
+        secret=read_job_key(environ),
         sources={field: source for field, source in sources.items() if source},
     )
+
+
+def read_job_key(environ: Environ) -> str:
+    """Return what only the processes of Open MPI's job have; "" without it."""
+    return environ.get(_JOB_KEY, "")
+
+
+def list_hosts(environ: Environ) -> str:
+    """Return where rank 0 may be, the likeliest first: the host of mpirun, then the others.
+
+    "" where Open MPI does not say it.
+    """
+    hosts = [_read_addresses(environ.get(_MPIRUN_URI, ""))]
+    if environ.get(_NODE_NAMES):
+        names = _expand_names(environ[_NODE_NAMES])
+        hosts += [names[daemon] for daemon in sorted(names) if 0 < daemon <= _MOST_TRIED]
+    return ",".join(filter(None, hosts))
 
 
 def _find_host(place: Place, environ: Environ) -> tuple[str, str]:

@@ -42,6 +42,22 @@ def own_address() -> str:
         return str(probe.getsockname()[0])
 
 
+def is_own(name: str) -> bool:
+    """Tell whether a name or an address is certainly this machine's. No name server is asked."""
+    nodename = os.uname().nodename
+    if name in ("localhost", nodename, nodename.partition(".")[0]):
+        return True
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, name)
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.bind((name, 0))  # the kernel allows that for its own addresses only
+        except OSError:
+            continue
+        return True
+    return False
+
+
 def read_full_name() -> str:
     """Return this host's name with its domain, where /etc/hosts has it; else its name alone.
 

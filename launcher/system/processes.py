@@ -251,17 +251,20 @@ def launch_process(
     environ: Mapping[str, str],
     descriptors: Mapping[int, int],
     prepare: Callable[[], None] | None = None,
+    *,
+    new_session: bool = True,
 ) -> int:
     """Execute a command in a session of its own, and return its pid; OSError when that fails.
 
     descriptors: its descriptor numbers -> ours. prepare: is called in the new process before.
+    new_session: without, and with `prepare`, it shares our session, and so our terminal.
     """
     limit = _files_of_children
     if prepare is None and limit and max(descriptors.values(), default=0) >= limit[0]:
         # Under the limit of the children, posix_spawn would refuse such a number.
         prepare = _take_limit_of_children
     if prepare is not None:
-        return _fork_and_execute(argv, environ, descriptors, prepare)
+        return _fork_and_execute(argv, environ, descriptors, prepare, new_session)
     actions = [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in descriptors.items()]
     with _limit_of_children():
         return os.posix_spawnp(
@@ -280,6 +283,7 @@ def _fork_and_execute(
     environ: Mapping[str, str],
     descriptors: Mapping[int, int],
     prepare: Callable[[], None],
+    new_session: bool,
 ) -> int:
     # It is closed when the command begins; before, it tells why it does not.
     problem_read, problem_write = os.pipe()
@@ -297,7 +301,8 @@ def _fork_and_execute(
             # Away from the numbers that `prepare` may give.
             above = min(_HIGH_NUMBER, os.sysconf("SC_OPEN_MAX") - 2)
             problem_write = fcntl.fcntl(problem_write, fcntl.F_DUPFD_CLOEXEC, above)
-            os.setsid()
+            if new_session:
+                os.setsid()
             for signum in _RESTORED_SIGNALS:
                 signal.signal(signum, signal.SIG_DFL)
             for theirs, ours in descriptors.items():

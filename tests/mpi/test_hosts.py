@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import kill_leftovers, wait_until
 from tests.engines import needs_mpirun
-from tests.mpi.conftest import GONE_S, without_warning
+from tests.mpi.conftest import GONE_S, find_report, without_warning
 
 pytestmark = needs_mpirun
 
@@ -52,8 +52,11 @@ def start_on_hosts(start_mpirun: Any, tmp_path: Path) -> Callable[..., Any]:
     loopback = ("--mca", "oob_tcp_if_include", "lo", "--mca", "btl_tcp_if_include", "lo")
     flags = ("--mca", "plm_rsh_agent", str(agent), *loopback)
 
-    def start(hosts: str, text: str, *more_flags: str, **how: Any) -> Any:
-        return start_mpirun(4, text, flags=(*flags, "--host", hosts, *more_flags), **how)
+    def start(
+        hosts: str, text: str, *more_flags: str, options: tuple[str, ...] = (), **how: Any
+    ) -> Any:
+        all_flags = (*flags, "--host", hosts, *more_flags)
+        return start_mpirun(4, text, *options, flags=all_flags, **how)
 
     return start
 
@@ -82,11 +85,30 @@ def test_each_rank_knows_its_node_and_how_many_there_are(
     assert said() == [f"h{int(node) + 1} {node} {node} 2" for node in nodes]
 
 
-def test_without_mpi4py_no_number_is_given_rather_than_a_wrong_one(
+def test_the_hosts_need_no_mpi4py_to_find_each_other(
     on_hosts: Any, said: Any, without_mpi4py: Any
 ) -> None:
     path = f"PYTHONPATH={without_mpi4py['PYTHONPATH']}"
-    done = on_hosts("h1:2,h2:2", SAY_NODE, "-x", "MASTER_ADDR=127.0.0.1", "-x", path)
+    done = on_hosts("h1:2,h2:2", SAY_NODE, "-x", path)
+    assert (done.code, without_warning(done.err)) == (0, "")
+    assert said() == ["h1 0 0 2", "h1 0 0 2", "h2 1 1 2", "h2 1 1 2"]
+
+
+# As under Open MPI 5 and MPICH, which do not say how many hosts there are.
+UNCOUNTED = ("env", "-u", "OMPI_MCA_orte_num_nodes")
+
+
+def test_where_nobody_counts_the_hosts_the_ranks_do_it_over_mpi(on_hosts: Any, said: Any) -> None:
+    done = on_hosts("h1:2,h2:2", SAY_NODE, "--map-by", "node", wrapper=UNCOUNTED)
+    assert (done.code, without_warning(done.err)) == (0, "")
+    assert said() == ["h1 0 0 2", "h2 1 1 2", "h1 0 0 2", "h2 1 1 2"]
+
+
+def test_without_mpi4py_either_no_number_is_given_rather_than_a_wrong_one(
+    on_hosts: Any, said: Any, without_mpi4py: Any
+) -> None:
+    flags = ("-x", "MASTER_ADDR=127.0.0.1", "-x", f"PYTHONPATH={without_mpi4py['PYTHONPATH']}")
+    done = on_hosts("h1:2,h2:2", SAY_NODE, *flags, wrapper=UNCOUNTED)
     assert (done.code, without_warning(done.err)) == (0, "")
     assert said() == [f"{host} - - -" for host in ("h1", "h1", "h2", "h2")]
 
@@ -99,11 +121,17 @@ with open("said_" + os.environ["RANK"], "w") as file:
 
 
 @pytest.mark.parametrize("has_mpi4py", [True, False])
-def test_an_address_of_the_users_is_kept_and_all_derive_the_same_port(
-    on_hosts: Any, said: Any, without_mpi4py: dict[str, str], has_mpi4py: bool
+@pytest.mark.parametrize("wrapper", [(), UNCOUNTED], ids=["counted", "not counted"])
+def test_an_address_of_the_users_is_kept_and_all_have_the_same_port(
+    on_hosts: Any,
+    said: Any,
+    without_mpi4py: dict[str, str],
+    wrapper: tuple[str, ...],
+    has_mpi4py: bool,
 ) -> None:
     more = [] if has_mpi4py else ["-x", f"PYTHONPATH={without_mpi4py['PYTHONPATH']}"]
-    done = on_hosts("h1:2,h2:2", SAY_MASTER, "-x", "MASTER_ADDR=127.0.0.1", *more)
+    flags = ("-x", "MASTER_ADDR=127.0.0.1", *more)
+    done = on_hosts("h1:2,h2:2", SAY_MASTER, *flags, wrapper=wrapper)
     assert (done.code, without_warning(done.err)) == (0, "")
     addresses, ports = zip(*(line.split() for line in said()), strict=True)
     assert set(addresses) == {"127.0.0.1"}
@@ -121,6 +149,50 @@ def test_a_failure_on_the_second_host_is_reported_once_and_ends_the_first(on_hos
     assert done.err.count("FAILED:") == 1, done.err
     assert "FAILED: rank 3 (pid " in done.err
     assert " on h2): exit code 1" in done.err
+
+
+def test_ranks_of_several_hosts_that_wait_for_another_have_one_report(on_hosts: Any) -> None:
+    """Both hosts have lost something: the others' connection is what the first cause led to."""
+    text = """
+import os, sys, time
+import torch.distributed as dist
+dist.init_process_group("gloo")
+if os.environ["RANK"] == "2":
+    raise ValueError("only here")
+dist.barrier()
+"""
+    done = on_hosts("h1:2,h2:2", text)
+    assert done.code == 1
+    assert "FAILED: rank 2 (pid " in done.err
+    assert " on h2): exit code 1" in find_report(done.err)
+    assert done.err.count("(the report is shown on h1)") == 1
+
+
+def test_ranks_of_several_hosts_start_again_together(on_hosts: Any, said: Any) -> None:
+    text = (
+        """
+import os, sys
+attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
+if (os.environ["RANK"], attempt) == ("3", "0"):
+    sys.exit(5)
+if attempt == "0":
+    while True: pass
+"""
+        + SAY_NODE
+    )
+    done = on_hosts("h1:2,h2:2", text, options=("--max-restarts", "1"))
+    assert done.code == 0, done.err
+    assert said() == ["h1 0 0 2", "h1 0 0 2", "h2 1 1 2", "h2 1 1 2"]
+    assert "rank 3 failed, exit code 5" in done.err
+
+
+def test_a_stop_of_mpirun_s_ends_the_job_without_a_report(start_on_hosts: Any) -> None:
+    job = start_on_hosts("h1:2,h2:2", "print('waits', flush=True)\n" + WAIT)
+    job.wait_for("waits", 4)
+    job.send(signal.SIGTERM)
+    done = job.finish()
+    assert done.code != 0
+    assert "FAILED" not in done.err
 
 
 WAIT = "import signal\nwhile True: signal.pause()\n"

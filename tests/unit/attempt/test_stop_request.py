@@ -34,3 +34,10 @@ def test_the_word_of_another_node_is_not_the_first_of_two() -> None:
     assert request.note_elsewhere(TERM, "node 1 (h2) received SIGTERM")
     assert [request.note(TERM), request.note(TERM)] == [True, False]
     assert said == ["node 1 (h2) received SIGTERM; stopping"]
+
+
+def test_what_another_launcher_says_on_the_same_screen_is_not_said_again() -> None:
+    said: list[str] = []
+    request = StopRequest(said.append, is_quiet=True)
+    assert request.note_elsewhere(TERM, "node 0 (h1) received SIGTERM")
+    assert said == []

@@ -124,6 +124,31 @@ def test_root_sees_the_runs_of_everybody_and_others_their_own() -> None:
     assert not make_socket_name(70, "a1").startswith(make_name_prefix(7))
 
 
+class FakePeers:
+    """Takes down what all nodes are told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, bool]] = []
+
+    def report_signal(self, signum: int, *, is_for_all: bool = False) -> None:
+        self.told.append((signum, is_for_all))
+
+
+def test_orders_of_who_has_started_all_nodes_are_for_all_of_them(control: Any) -> None:
+    read_end, write_end = os.pipe()
+    control.take_orders(read_end)
+    control.peers = peers = FakePeers()
+    os.write(write_end, b"signal 10\nstop 2\n")
+    events: list[Event] = []
+    control.loop.turn(events.append)
+    assert events == [Signalled(signal.SIGUSR1), Signalled(signal.SIGINT)]
+    assert peers.told == [(signal.SIGINT, True)]
+    os.close(write_end)
+    control.loop.turn(events.append)  # its end is noticed, and asks for nothing
+    assert len(events) == 2
+    os.close(read_end)
+
+
 def test_figures_are_those_of_the_ranks_of_this_node(control: Any, ask: Ask) -> None:
     node = NodeUse("here", 0.5, 2, 10, 100, 0, 50)
     ranks = tuple(

@@ -132,6 +132,8 @@ SCRIPT = """\
 # All options stand below.
 unset "${{!PET_@}}"
 export DEBUG='a b'
+# All that is said comes to one file: there, one node speaks for all.
+export LAUNCHER_QUIET=0
 # By which the launchers know each other.
 LAUNCHER_SECRET="${{LAUNCHER_SECRET:-$(head -c 24 /dev/urandom | base64)}}"
 export LAUNCHER_SECRET

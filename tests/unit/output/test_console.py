@@ -159,6 +159,33 @@ def test_each_console_has_descriptors_of_its_own_and_no_live_line_for_a_program(
         os.close(fd)
 
 
+def test_a_pipe_that_leads_to_a_terminal_of_another_launcher_is_as_good_as_one() -> None:
+    (out, out_write), (err, err_write) = os.pipe(), os.pipe()
+    with Loop([]) as loop:
+        console = Console(loop, {"LAUNCHER_TERMINAL": "30 10 err"}, (out_write, err_write))
+        assert not console.is_tty("out") and console.is_tty("err")
+        assert console.describe_terminal() == "30 10 err"
+        assert console.size("err") == (30, 10)
+        console.show_live(0, "err", [b"x" * 100])
+        console.end_live(0, "err")
+        console.close()
+    assert os.read(err, 1000) == b"x" * 30 + b"\r\x1b[K"
+    for fd in (out, out_write, err, err_write):
+        os.close(fd)
+
+
+@pytest.mark.parametrize("variable", ["", "30 10 out err"])
+def test_both_streams_on_a_terminal_have_colours(variable: str) -> None:
+    read_end, write_end = os.pipe()
+    with Loop([]) as loop:
+        console = Console(loop, {"LAUNCHER_TERMINAL": variable}, (write_end, write_end))
+        assert console.colour == bool(variable)
+        assert console.describe_terminal() == variable
+        console.close()
+    for fd in (read_end, write_end):
+        os.close(fd)
+
+
 def test_quiet_is_our_own_voice_alone(streams: Streams) -> None:
     streams.console.is_quiet = True
     streams.console.say("nobody hears this")

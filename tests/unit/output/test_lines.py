@@ -48,6 +48,13 @@ def test_a_progress_bar_that_wipes_itself_out_leaves_no_empty_line() -> None:
     assert splitter.finish() == b"   \n"  # spaces that nobody rewrote are the rank's own
 
 
+def test_a_progress_bar_that_clears_its_line_leaves_no_empty_line() -> None:
+    splitter = LineSplitter()
+    for data in (b"\r 10%", b"\r100%", b"\r\x1b[K"):
+        assert splitter.feed(data) == b""
+    assert splitter.finish() == b""
+
+
 def test_a_line_that_is_rewritten_for_hours_takes_no_memory() -> None:
     splitter = LineSplitter()
     for percent in range(1000):

@@ -29,6 +29,12 @@ def test_prefixes_are_made_from_the_template(template: str | None, prefix: bytes
     assert make_prefix(template, NAMES, width=2, rank=3, colour=False) == prefix
 
 
+def test_on_several_hosts_the_name_stands_before_the_rank() -> None:
+    prefix = make_prefix(None, NAMES, width=2, rank=3, colour=False, host_width=6)
+    assert prefix == b"[  here: 3] "
+    assert make_prefix("$rank ", NAMES, width=2, rank=3, colour=False, host_width=6) == b"3 "
+
+
 def test_colours_differ_between_neighbours() -> None:
     prefixes = [make_prefix(None, NAMES, width=1, rank=rank, colour=True) for rank in range(6)]
     assert len({prefix.partition(b"[")[2].partition(b"m")[0] for prefix in prefixes}) == 6

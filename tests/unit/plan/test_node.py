@@ -9,6 +9,7 @@ import pytest
 
 from launcher.errors import LauncherError, UsageError
 from launcher.options.spec import LaunchSpec
+from launcher.plan import node
 from launcher.plan.node import look_at_node
 
 
@@ -49,3 +50,12 @@ def test_more_workers_than_open_files_may_be_allowed_are_refused(
     assert e.value.hint == "An administrator must raise it: ulimit -Hn 240"
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (100, 240))
     look_at_node(spec)
+
+
+def test_the_version_of_a_package_is_that_of_importlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import version
+
+    assert node.find_version("pytest") == version("pytest")
+    assert node.find_version("no_such_package") == ""
+    monkeypatch.setattr("sys.path", ["/no/such/folder", ""])
+    assert node.find_version("pytest") == ""

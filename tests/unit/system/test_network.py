@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import NoReturn
 
 import pytest
 
@@ -56,3 +57,13 @@ def test_a_lookup_that_is_cancelled_is_not_heard_of() -> None:
         lookup.cancel()  # again: no error
         loop.post(Started(0, 1))
         loop.turn(lambda event: None)
+
+
+def test_own_names_are_known_without_any_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **options: object) -> NoReturn:
+        raise AssertionError("a name is looked up")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    nodename = os.uname().nodename
+    assert all(map(network.is_own, ("localhost", nodename, "127.0.0.1", "127.9.9.9")))
+    assert not any(map(network.is_own, ("nowhere", "192.0.2.1", "2001:db8::1", nodename + "x")))
