@@ -92,7 +92,8 @@ def open_remote(
         master_port=group.master_port,
         hostname=node.hostname,
     )
-    if not group.secret and not group.node_rank:  # one of them says it, where they have numbers
+    # One of them says it, where they have numbers. What an engine's ranks print is theirs alone.
+    if not group.secret and not group.node_rank and not node.places:
         say(
             f"the nodes of this run have no secret: whoever reaches {group.host} port {group.port}"
             " can take part (set LAUNCHER_SECRET on all nodes, or --secret-file)"

@@ -169,7 +169,7 @@ def find_nodes_of_ranks(
     placement = place_ranks(first, environ)
     if placement is None or placement.num_nodes in (None, 1):
         return None
-    if placement.starter == "srun" and not placement.master_addr and first.rank:
+    if placement.starter == "srun" and not placement.master_addr:
         check_name(placement.host)
     conf = spec.rendezvous_settings
     return NodeGroup(

@@ -71,7 +71,7 @@ def test_each_host_has_the_workers_that_the_list_says(
     names = [entry.partition(":")[0] for entry in hosts.split(",")]
     places = [(node, local) for node, size in enumerate(sizes) for local in range(size)]
     assert done.lines == [
-        f"[{rank}] {names[node]} {rank} {local} {len(places)} {node}"
+        f"[{names[node]}:{rank}] {names[node]} {rank} {local} {len(places)} {node}"
         for rank, (node, local) in enumerate(places)
     ]
 
@@ -79,7 +79,7 @@ def test_each_host_has_the_workers_that_the_list_says(
 def test_a_hostfile_of_open_mpi_s_form(start_engine: StartEngine, tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("h1 slots=1\nh2 slots=1  # the second\n")
     done = start_engine(SAY_PLACE, "--hostfile", "hosts").finish()
-    assert (done.code, done.lines) == (0, ["[0] h1 0 0 2 0", "[1] h2 1 0 2 1"]), done.err
+    assert (done.code, done.lines) == (0, ["[h1:0] h1 0 0 2 0", "[h2:1] h2 1 0 2 1"]), done.err
 
 
 def test_variables_go_along(start_engine: StartEngine) -> None:
@@ -91,7 +91,9 @@ print(*(os.environ.get(name, "-") for name in names))
     options = ("--hosts", "h2:1,h3:1", "--export", "MINE,TYPED=a b")
     variables = {"MINE": "1", "NCCL_DEBUG": "WARN", "OTHER": "2"}
     done = start_engine(text, *options, **variables).finish()
-    assert (done.code, done.lines) == (0, ["[0] 1 a b WARN - -", "[1] 1 a b WARN - -"]), done.err
+    assert (done.code, done.lines) == (0, ["[h2:0] 1 a b WARN - -", "[h3:1] 1 a b WARN - -"]), (
+        done.err
+    )
 
 
 def test_there_is_one_report_and_its_exit_code(start_engine: StartEngine) -> None:

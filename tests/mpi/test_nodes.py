@@ -91,7 +91,7 @@ def _places(hosts: str) -> list[str]:
     names = hosts.split(",")
     size, number = 2 * len(names), len(names)
     return [
-        f"[{rank}] {names[rank // 2]} {rank} {rank % 2} {size} {rank // 2} {number}"
+        f"[{names[rank // 2]}:{rank}] {names[rank // 2]} {rank} {rank % 2} {size} {rank // 2} {number}"
         for rank in range(size)
     ]
 
@@ -127,7 +127,7 @@ def test_an_address_of_the_users_is_where_they_meet_and_what_the_workers_see(
     flags = ("-x", "MASTER_ADDR=h1", "-x", "MASTER_PORT=29511")
     done = start_openmpi(text, hosts="h1,h2", flags=flags).finish()
     assert (done.code, without_warning(done.err)) == (0, "")
-    assert done.lines == [f"[{rank}] h1 29511" for rank in range(4)]
+    assert done.lines == [f"[h{rank // 2 + 1}:{rank}] h1 29511" for rank in range(4)]
 
 
 def test_there_is_one_report_for_the_job_and_its_exit_code(start_nodes: StartNodes) -> None:
@@ -149,7 +149,7 @@ def test_all_nodes_start_again_together(start_nodes: StartNodes) -> None:
     )
     done = start_nodes(text, "--max-restarts", "1", hosts="h1,h2").finish()
     assert done.code == 0, done.err
-    assert {f"[{rank}] {rank} 1" for rank in range(4)} <= set(done.lines)
+    assert {f"[h{rank // 2 + 1}:{rank}] {rank} 1" for rank in range(4)} <= set(done.lines)
 
 
 @pytest.mark.parametrize("name", ["h1", "h2"])

@@ -74,7 +74,8 @@ def test_the_pods_of_the_example_find_each_other(lab: Lab, script: Script) -> No
         assert (done.code, done.err) == (0, "")
         lines += done.lines
     assert lines == [
-        f"[{rank}] train-{rank // 2} {rank} 4 {rank // 2} 10.77.0.1 False" for rank in range(4)
+        f"[train-{rank // 2}:{rank}] train-{rank // 2} {rank} 4 {rank // 2} 10.77.0.1 False"
+        for rank in range(4)
     ]
 
 

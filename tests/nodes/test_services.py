@@ -83,7 +83,8 @@ def test_what_a_service_sets_makes_one_run(
         assert done.code == 0, done.err
         ranks = range(3 * node, 3 * node + 3)
         assert done.lines == [
-            f"[{rank}] h{node + 1} {rank} {rank % 3} 6 {node} h1 23456" for rank in ranks
+            f"[h{node + 1}:{rank}] h{node + 1} {rank} {rank % 3} 6 {node} h1 23456"
+            for rank in ranks
         ]
         said = "[launcher] WORLD_SIZE=2 is taken as the number of nodes\n"
         assert done.err == (said if note else "")
@@ -107,7 +108,8 @@ def test_services_that_list_their_hosts_need_no_flag(
     assert [(done.code, done.err) for done in jobs] == [(0, "")] * 2
     lines = [line.split()[:5] for done in jobs for line in done.lines]
     assert lines == [
-        [f"[{rank}]", f"h{rank // 2 + 1}", str(rank), str(rank % 2), "4"] for rank in range(4)
+        [f"[h{rank // 2 + 1}:{rank}]", f"h{rank // 2 + 1}", str(rank), str(rank % 2), "4"]
+        for rank in range(4)
     ]
 
 

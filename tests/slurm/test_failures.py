@@ -62,17 +62,31 @@ def test_srun_ends_with_the_code_of_the_cause_after_one_report(
 
 
 @_NEEDS_TORCH
-def test_the_supervisor_of_the_host_of_the_cause_reports_it(slurm: Any, script: Any) -> None:
+@pytest.mark.parametrize("flags", [(), ("--kill-on-bad-exit=1",)], ids=["", "kill"])
+def test_on_several_hosts_one_report_names_the_first_cause(
+    slurm: Any, script: Any, flags: tuple[str, ...]
+) -> None:
     name = script(_TORCH.replace("== 1: FAIL", "== 3: sys.exit(3)"))
-    # Else the other host's ranks report that their peer has gone.
-    until_one_fails = ("srun", "--kill-on-bad-exit=1", "--label")
-    command = (*until_one_fails, *TWO_NODES, "-n", "4", *LAUNCHER, name)
+    command = ("srun", *flags, "--label", *TWO_NODES, "-n", "4", *LAUNCHER, name)
     done = slurm(*command, CUDA_VISIBLE_DEVICES="")
-    assert done.code != 0
-    assert done.err.count("FAILED: rank 3 (pid ") == 1, done.err
-    (line,) = (line for line in done.err.splitlines() if "FAILED: rank 3" in line)
-    assert line.startswith("3: ")
-    assert "task 3: Exited with exit code 3" in done.err
+    assert done.code == 3
+    assert done.err.count("FAILED") == 1, done.err
+    (line,) = (line for line in done.err.splitlines() if "FAILED: rank 3 (pid " in line)
+    assert line.startswith("0: ")  # the host of rank 0 shows it
+    assert "Exited with exit code 3" in done.err
+
+
+def test_ranks_of_several_hosts_start_again_together(slurm: Any, script: Any) -> None:
+    text = """
+import os, sys
+if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    if os.environ["RANK"] == "3": sys.exit(5)
+    while True: pass
+print("again", os.environ["RANK"], os.environ["GROUP_WORLD_SIZE"])
+"""
+    done = slurm("srun", *TWO_NODES, "-n", "4", *LAUNCHER, "--max-restarts", "1", script(text))
+    assert done.code == 0, done.err
+    assert done.lines == [f"again {rank} 2" for rank in range(4)]
 
 
 # Only SIGKILL ends it.

@@ -8,7 +8,8 @@ import pytest
 
 from launcher.errors import EnvironmentMismatch, UsageError
 from launcher.options.spec import LaunchSpec
-from launcher.plan.nodes import NodeGroup, find_nodes
+from launcher.plan.nodes import NodeGroup, find_nodes, find_nodes_of_ranks
+from launcher.ranks import Place
 from launcher.starters.meeting import derive_port
 
 MPIRUN = {
@@ -311,6 +312,25 @@ def test_an_indexed_job_needs_only_the_number_of_its_pods(monkeypatch: pytest.Mo
     monkeypatch.setattr("launcher.plan.nodes.read_full_name", lambda: "train-1")
     with pytest.raises(UsageError, match="--nnodes 4 --nproc-per-node 8 --rdzv-endpoint HOST"):
         _find({"JOB_COMPLETION_INDEX": "1"}, nnodes="4", nproc_per_node="8")
+
+
+def test_the_hosts_of_ranks_meet_where_rank_0_is_in_the_order_of_their_first_ranks() -> None:
+    environ = {**MPIRUN, "OMPI_MCA_orte_num_nodes": "2"}
+    groups = []
+    for rank in (0, 3):
+        first = Place("openmpi", rank=rank, world_size=6, local_world_size=3)
+        groups.append(find_nodes_of_ranks(LaunchSpec(script="train.py"), first, environ))
+    assert [group and (group.node_rank, group.is_host) for group in groups] == [
+        (0, True),
+        (3, False),
+    ]
+    for group in groups:
+        assert group is not None
+        assert (group.min_nodes, group.max_nodes, group.host) == (2, 2, "10.77.0.1")
+        assert group.secret == b"14b923adc45c3237-a6476050f014530d"
+        assert (group.has_id, group.join_timeout_s) == (False, 60.0)
+    alone = Place("openmpi", world_size=6, local_world_size=6)
+    assert find_nodes_of_ranks(LaunchSpec(script="train.py"), alone, environ) is None
 
 
 @pytest.mark.parametrize(
