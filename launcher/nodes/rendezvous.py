@@ -314,7 +314,7 @@ class Rendezvous:
                 self.outbox.append((key, Refused(goodbye, "", _LOST_CODE)))
                 self._remove(key, silent, now, is_dead=False)
         if self._phase == "gathering":
-            self._start_if_possible(now)
+            self._go_on_or_end(now)
             if self._phase == "gathering" and now - self._since >= self.rules.join_timeout_s:
                 self._give_up_gathering()
         elif self._phase == "ending":
@@ -385,6 +385,7 @@ class Rendezvous:
             self.outbox.append((key, self._end))
             return
         self._unready.add(key)
+        self.outbox.append((key, Pong()))  # so that it knows who coordinates
         is_takeover = self._is_successor and self._phase == "ending"
         if is_takeover and join.generation > self._generation:
             # The lost coordinator had begun another attempt, but not told all of it.
@@ -479,6 +480,13 @@ class Rendezvous:
         chosen = self._candidates()[: rules.max_nodes]
         if all(key == OWN or now - node.heard_at <= _FRESH_S for key, node in chosen):
             self._start(chosen, now)
+
+    def _go_on_or_end(self, now: float) -> None:
+        """Start the next attempt if all is ready for it, or end where others may go on, too."""
+        if self._generation < 0 or self._is_unsure(now) or self._may_go_on():
+            self._start_if_possible(now)
+        else:
+            self._end_smaller_part(now)
 
     def _candidates(self) -> list[tuple[int, _Node]]:
         """Return the nodes that can start, in the order of the ranks that they would have.
@@ -730,10 +738,7 @@ class Rendezvous:
         if self._phase == "gathering":
             # Between two attempts nothing of it is left to end.
             self.news.append(str(loss))
-            if self._may_go_on():
-                self._start_if_possible(now)
-            else:
-                self._end_smaller_part(now)
+            self._go_on_or_end(now)
             return
         self._decide_if_known(now)
 
