@@ -46,8 +46,8 @@ def test_each_process_of_mpirun_is_a_rank_that_one_fork_server_starts(
         assert len({str(each[shared]) for each in facts}) == 1
     assert isinstance(facts[0]["parent"], int), "started by something else than a fork server"
     (folder,) = run_dirs(tmp_path)
-    logs = sorted(path.name for path in (folder / "logs").iterdir())
-    assert logs == [f"rank_{rank:02}.{end}" for rank in range(3) for end in ("err", "out")]
+    logs = sorted(path.name for path in (folder / "logs").glob("rank_*"))
+    assert logs == [f"rank_{rank:02}.{end}" for rank in range(3) for end in ("err", "log", "out")]
 
 
 # Everything that a wrapper can change for one rank, before the launcher comes.
