@@ -186,24 +186,24 @@ def start_now(slurm_conf: Path, start_command: Callable[..., Running]) -> Callab
 
     def start(*argv: str, stdin: Any = subprocess.DEVNULL, **env: str) -> Running:
         settings = {"PATH": _path(), "SLURM_CONF": str(slurm_conf), **MPI_SETTINGS}
-        return start_command(argv, env=settings | env, stdin=stdin)
+        running = start_command(argv, env=settings | env, stdin=stdin)
+        finish = running.finish
+        running.finish = lambda *args: _without_waits(finish(*args))  # type: ignore[method-assign]
+        return running
 
     return start
 
 
+def _without_waits(done: Completed) -> Completed:
+    """Leave out that the job before it had not quite gone."""
+    lines = done.err.splitlines(keepends=True)
+    return done._replace(err="".join(line for line in lines if not _WAITS.match(line)))
+
+
 @pytest.fixture
 def slurm(start_slurm: Callable[..., Running]) -> Callable[..., Any]:
-    """Run a command of Slurm's to its end, in the folder of the test.
-
-    That the job before it had not quite gone is not told.
-    """
-
-    def run(*argv: Any, **options: Any) -> Completed:
-        done = start_slurm(*argv, **options).finish(60.0)
-        lines = done.err.splitlines(keepends=True)
-        return done._replace(err="".join(line for line in lines if not _WAITS.match(line)))
-
-    return run
+    """Run a command of Slurm's to its end, in the folder of the test."""
+    return lambda *argv, **options: start_slurm(*argv, **options).finish(60.0)
 
 
 # So long after the end of a job, whose credentials it has revoked, Slurm takes new ones: it
