@@ -346,7 +346,8 @@ def test_success_leaves_no_report_and_no_other_file_of_ours(
 ) -> None:
     assert run("--nproc-per-node", "2", "--start", method, script("print('hello')")).code == 0
     names = {path.name for path in only_run_dir().rglob("*") if path.is_file()}
-    assert names == {f"rank_0{rank}.{stream}" for rank in (0, 1) for stream in ("out", "err")}
+    logs = {f"rank_0{rank}.{stream}" for rank in (0, 1) for stream in ("out", "err", "log")}
+    assert names == {*logs, "times.txt", "plan.json", "timeline.json", "end.json"}
 
 
 @pytest.mark.parametrize("end", ["sys.exit(3)", "sys.exit(2)", "import there_is_no_such_module"])
