@@ -115,7 +115,8 @@ class Keyboard:
             self._loop.watch(self._fd, self._read)
         self.follow()
 
-    def _read(self) -> None:
+    def _read(self, nul: bytes = b"\0") -> None:
+        """Pass on what has been typed; nul: what takes the place of zero bytes in it."""
         if self._is_closed:
             return  # since this turn of the loop began
         if self._has_ended():
@@ -136,7 +137,7 @@ class Keyboard:
             return
         if not keys:
             keys = self._end_of_input()
-        self._pass_on(keys)
+        self._pass_on(keys.replace(b"\0", nul))
 
     def _has_ended(self) -> bool:
         """Tell whether nobody can read from the rank's terminal any more."""
@@ -238,6 +239,9 @@ class Keyboard:
             input=self._saved.input & ~changed, local=self._saved.local & ~off, chars=chars
         )
         write_settings(self._fd, settings)
+        if self._followed is None and select.select([self._fd], [], [], 0)[0]:
+            # Typed since, as part of a line: the kernel has put a zero in place of Ctrl-D.
+            self._read(nul=self._end_of_input())
         self._followed = mode
 
     def _restore(self) -> None:
