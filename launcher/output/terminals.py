@@ -22,9 +22,8 @@ from launcher.output.live import visible_width
 from launcher.system.loop import Loop
 from launcher.system.tty import Settings, read_settings, write_settings
 
-# The kernel gives at most so much at a time; and so much is taken in one turn of the loop. A terminal
-# holds no more than three pages: the kernel fills it again while others are read and ours is
-# written.
+# The kernel gives at most so much at a time; and so much is taken in a turn of the loop: a terminal
+# holds three pages, and the kernel fills it again while others are read and ours is written.
 _PAGE_BYTES = 4096
 _TURN_BYTES = 4 * _PAGE_BYTES
 
