@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from launcher.ranks import Assignment
-from tests.unit.nodes.simulation import Fate, Setting, Supervisor, World, simulated
+from tests.unit.nodes.simulation.attempt import Fate
+from tests.unit.nodes.simulation.network import simulated
+from tests.unit.nodes.simulation.supervisor import Setting, Supervisor
+from tests.unit.nodes.simulation.world import World
 
 NODE_TIMEOUT_S = 6.0
 
@@ -80,7 +83,7 @@ def test_messages_that_come_often_do_not_keep_the_coordinator_from_its_clock(wor
 
 def test_a_signal_while_ranks_of_a_failed_attempt_still_end_stops_all_nodes(world: World) -> None:
     nodes = start(world, 3, Setting(3, 3, max_restarts=3), failing_first(1, 1.0, 5.0))
-    nodes[0]._stop_s = lambda: 3.0
+    nodes[0].stop_s = lambda: 3.0
     # The others wait already for the next attempt.
     world.call_in(2.0, nodes[1].signal, signal.SIGTERM)
     assert world.run(20)
@@ -112,7 +115,7 @@ def test_who_waits_at_a_coordinator_that_leaves_looks_for_another(world: World) 
 
 def test_a_verdict_that_comes_again_from_a_successor_finds_nodes_ready(world: World) -> None:
     nodes = start(world, 4, Setting(3, 4, max_restarts=3), failing_first(3, 1.0, 5.0))
-    nodes[2]._stop_s = lambda: 2.0  # and so the others wait for it
+    nodes[2].stop_s = lambda: 2.0  # and so the others wait for it
     world.call_in(2.0, nodes[0].crash)
     assert world.run(60)
     assert exit_codes(nodes) == [None, 0, 0, 0]
