@@ -25,6 +25,9 @@ _TELLING_S = 3.0
 # Said by the smaller part of a run.
 _CUT_OFF = "not restarted: no more than half"
 
+# Said to all nodes of a run that cannot go on, and to those that come too late.
+_TOLD = ("nodes have come", "has ended already")
+
 # As in diagnosis/report.py.
 _HANG_CODE = 124
 
@@ -48,18 +51,26 @@ def broken_promises(schedule: Schedule, *, has_ended: bool) -> list[str]:
 
 
 def _find_runs(nodes: list[Supervisor]) -> list[list[Parts]]:
-    """Return the attempts in their order, by run: who comes when all have ended begins another."""
+    """Return the attempts in their order, by run.
+
+    Those that come when all have ended begin another run; so do enough of them, none of which has
+    been in the first, at a launcher that is started again at the endpoint.
+    """
     by_key: dict[tuple[int, str, int], Parts] = defaultdict(list)
     for node in nodes:
         for run in node.runs:
             by_key[run.key].append((node, run))
     runs: list[list[Parts]] = []
-    ends_at = 0.0
+    run_of: dict[Supervisor, list[Parts]] = {}
+    again = [node for node in nodes[1:] if node.host is nodes[0].host]
     for parts in sorted(by_key.values(), key=_begin):
-        if _begin(parts) > ends_at and parts[0][1].generation == 0:
+        known = [run_of[node] for node, _ in parts if node in run_of]
+        is_again = any(node in again for node, _ in parts)
+        if not runs or (not known and is_again and parts[0][1].generation == 0):
             runs.append([])
-        runs[-1].append(parts)
-        ends_at = max(ends_at, *(node.ended_at for node, _ in parts))
+        run = known[0] if known else runs[-1]
+        run.append(parts)
+        run_of.update((node, run) for node, _ in parts)
     for attempts in runs:
         attempts.sort(key=lambda parts: parts[0][1].generation)
     return runs
@@ -88,7 +99,8 @@ def _one_run(schedule: Schedule, attempts: list[Parts]) -> Iterator[str]:
             yield f"generation {first.generation} has {first.num_nodes} nodes"
         if following is None:
             continue
-        if following[0][1].generation == first.generation:
+        lived = any(node.ended_at > _begin(following) for node, _ in parts)
+        if following[0][1].generation == first.generation and lived and not schedule.doubts:
             yield f"two parts run a generation {first.generation}"
         yield from _stability(schedule, parts, following)
         for node, run in parts:
@@ -147,19 +159,21 @@ def _one_end(schedule: Schedule, nodes: list[Supervisor]) -> Iterator[str]:
         return
     if _is_in_doubt(schedule, decided):
         return
-    codes = {node.exit_code for node in decided}
-    if len(codes) > 1:
-        yield f"the nodes end with {sorted(map(str, codes))}"
-    num_reports = sum(node.reports for node in nodes)
-    has_report = any(node.verdict.report is not None for node in decided)
     told_at = _tell_time(schedule, decided)
     died_late = any(node.state == "dead" and node.ended_at > told_at for node in nodes)
+    # Where who coordinates has died as it told it, a node that only waits may know more.
+    codes = {node.exit_code for node in decided if node.runs or not died_late}
+    if len(codes) > 1:
+        yield f"the nodes end with {sorted(map(str, codes))}"
+    num_reports = sum(node.reports for node in nodes if node in decided or node.state == "dead")
+    has_report = any(node.verdict.report is not None for node in decided)
     if num_reports > 1 or (has_report and num_reports == 0 and not died_late):
         yield f"there are {num_reports} reports"
     if schedule.doubts:
         return
     for node in ended:
-        if node.error is not None and node.runs and "has ended already" not in str(node.error):
+        is_told = node.error is None or any(text in str(node.error) for text in _TOLD)
+        if node.runs and not is_told:
             yield f"{node} knows of no end"
 
 
@@ -203,6 +217,6 @@ def _truth(schedule: Schedule, decided: list[Supervisor]) -> Iterator[str]:
     if any(worker.fate.after_s >= NEVER_S for _, run in every for worker in run.workers):
         own.add(_HANG_CODE)
     allowed = own | {1, 3} | {128 + signum for signum in schedule.signals}
-    for node in decided:
+    for node in with_part:
         if node.exit_code not in allowed:
             yield f"{node} ends with a code that nobody had"
