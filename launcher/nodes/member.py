@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from launcher.errors import EnvironmentMismatch, LauncherError, RendezvousError
+from launcher.nodes.doubts import Doubts
 from launcher.nodes.losses import Loss
 from launcher.nodes.messages import (
     Answer,
@@ -39,7 +40,7 @@ from launcher.nodes.messages import (
     Waiting,
     Well,
 )
-from launcher.nodes.rendezvous import DOUBT_S, Past
+from launcher.nodes.rules import Past
 
 PING_S = 1.0
 
@@ -128,8 +129,7 @@ class Member:
         self._losses: dict[int, Loss] = {}
         # The node ranks of those that are known to have ended.
         self._dead: set[int] = set()
-        # When this node was heard to be awake; until when it does not trust what it finds.
-        self._awake_at = self._doubts_until = now
+        self._doubts = Doubts(node_timeout_s, now)
         # In the last attempt.
         self._part: Assigned | None = None
         self._generation = -1
@@ -280,9 +280,9 @@ class Member:
 
     def close(self, why: str, now: float, *, is_dead: bool) -> None:
         """Take note that the connection to the coordinator has ended; is_dead: and so has that."""
-        self._look_at_clock(now)
+        self._doubts.look_at_clock(now)
         if self.state == "joined":
-            is_sure = is_dead and now >= self._doubts_until
+            is_sure = is_dead and not self._doubts.last(now)
             self._lose(why, now, is_dead=is_sure, is_there=not is_dead)
         elif self.state == "resuming":
             self._try_deputy(now)
@@ -293,7 +293,7 @@ class Member:
         """Take a message of the coordinator."""
         if self.state == "over":
             return
-        self._look_at_clock(now)
+        self._doubts.look_at_clock(now)
         self._heard_at = now
         if isinstance(message, Pong):
             round_trip_s = now - self._pinged_at
@@ -337,7 +337,7 @@ class Member:
 
     def tick(self, now: float) -> None:
         """See whether anything is due."""
-        self._look_at_clock(now)
+        self._doubts.look_at_clock(now)
         if self.state == "seeking":
             if now >= self._deadline:
                 self._end(
@@ -359,12 +359,6 @@ class Member:
             elif now - self._pinged_at >= PING_S:
                 self._pinged_at = now
                 self._say(Ping())
-
-    def _look_at_clock(self, now: float) -> None:
-        """See whether this node has been stopped itself: what it finds then may be old news."""
-        if now - self._awake_at > self._node_timeout_s / 2:
-            self._doubts_until = now + DOUBT_S
-        self._awake_at = now
 
     # --- inside ---------------------------------------------------------------------------------
 

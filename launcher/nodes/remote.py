@@ -22,8 +22,9 @@ from launcher.nodes.coordinator import Elastic
 from launcher.nodes.link import CONNECT_S, Link, Listener, Probe, connect, listen
 from launcher.nodes.member import IS_STRANGER, LetGo, Member, Reach, Return, Say, Seek, Serve
 from launcher.nodes.messages import Assigned, Join, Message, Pong, Relocate, Stop, Well
-from launcher.nodes.rendezvous import OWN, Past, Rendezvous, Route, Rules
+from launcher.nodes.rendezvous import Rendezvous
 from launcher.nodes.restart import RestartPolicy, Verdict
+from launcher.nodes.rules import OWN, Past, Route, Rules
 from launcher.nodes.wire import Credentials, Moved, Refusal
 from launcher.plan.nodes import Node, NodeGroup
 from launcher.ranks import Assignment, Place
