@@ -132,11 +132,7 @@ def _agreement(runs: Parts) -> Iterator[str]:
         yield f"generation {first.generation} has too few ranks"
 
 
-def _stability(
-    schedule: Schedule,
-    before: Parts,
-    after: Parts,
-) -> Iterator[str]:
+def _stability(schedule: Schedule, before: Parts, after: Parts) -> Iterator[str]:
     """See that nodes that stay keep their order, and their rank where all before them stay."""
     if schedule.doubts:
         return  # who comes late is a newcomer

@@ -164,7 +164,9 @@ class Schedule:
         chance = self._chance
         kinds = KINDS[: KINDS.index(self.kind) + 1]
         # As a rule of this kind itself.
-        kind = chance.choice(_TROUBLES[self.kind if chance.random() < 0.7 else chance.choice(kinds)])
+        kind = chance.choice(
+            _TROUBLES[self.kind if chance.random() < 0.7 else chance.choice(kinds)]
+        )
         at_s = chance.random() * chance.choice((1.0, 5.0, _LATEST_S))
         step = chance.choice((0, chance.randrange(1, 40), chance.randrange(1, 400)))
         for_s = chance.choice((1.0, self.setting.node_timeout_s + 1.0, _LONGEST_S, 1e4))
@@ -273,8 +275,9 @@ class Schedule:
             victim = dead[-1]
         elif victim is not None:
             self._crash(trouble)
-        if victim is not None and all(one.host is not victim.host or one.has_ended for one in
-                                      self.world.supervisors):
+        if victim is not None and all(
+            one.host is not victim.host or one.has_ended for one in self.world.supervisors
+        ):
             self._add_supervisor(min(trouble.for_s, 5.0), of=victim)
 
     def _doubt(self, trouble: Trouble) -> None:

@@ -17,7 +17,6 @@ from launcher.plan.nodes import Node, NodeGroup
 from launcher.ranks import Assignment
 from tests.unit.nodes.simulation.attempt import NEVER_S, Attempt, Fate
 from tests.unit.nodes.simulation.network import Host, SimLink
-from tests.unit.nodes.simulation.world import World
 
 ENDPOINT_PORT = 29400
 
