@@ -471,7 +471,8 @@ class Member:
         part, losses = self._part, tuple(self._losses.values())
         assert part is not None
         dead = frozenset(self._dead)
-        return Past(part.generation, part.num_nodes, self._num_failures, losses, dead)
+        numbers = part.generation, part.num_nodes, self._num_failures
+        return Past(*numbers, losses, dead, self.address)
 
     def _settled(self) -> Settled:
         assert self._account is not None

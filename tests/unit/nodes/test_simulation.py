@@ -9,7 +9,7 @@ import pytest
 
 from launcher.ranks import Assignment
 from tests.unit.nodes.simulation.attempt import Fate
-from tests.unit.nodes.simulation.network import simulated
+from tests.unit.nodes.simulation.network import Host, simulated
 from tests.unit.nodes.simulation.supervisor import Setting, Supervisor
 from tests.unit.nodes.simulation.world import World
 
@@ -142,3 +142,24 @@ def test_connections_that_break_while_both_ends_live_make_no_two_runs(
     assert world.run(60)
     assert num_runs_at_once(nodes, 1) == 1
     assert set(exit_codes(nodes)) == {0}
+
+
+def start_again(
+    host: Host, setting: Setting, plan: Callable[[Supervisor, Assignment], list[Fate]]
+) -> Supervisor:
+    """Start a supervisor on a host where there was one; the endpoint is on the first host."""
+    endpoint = next(iter(host.world.hosts.values())).address
+    node = Supervisor(host, setting, plan, endpoint)
+    node.begin()
+    return node
+
+
+def test_a_launcher_that_comes_again_finds_the_one_node_that_is_left(world: World) -> None:
+    nodes = start(world, 2, Setting(1, 2, max_restarts=3), lasting(6.0))
+    world.call_in(1.0, nodes[0].crash)
+    world.run(4)
+    assert [run.num_nodes for run in nodes[1].runs] == [2, 1]
+    nodes.append(start_again(nodes[0].host, nodes[0].setting, lasting(6.0)))
+    assert world.run(60)
+    assert exit_codes(nodes) == [None, 0, 0]
+    assert [run.num_nodes for run in nodes[1].runs] == [2, 1, 2]
