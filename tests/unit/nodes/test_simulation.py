@@ -163,3 +163,13 @@ def test_a_launcher_that_comes_again_finds_the_one_node_that_is_left(world: Worl
     assert world.run(60)
     assert exit_codes(nodes) == [None, 0, 0]
     assert [run.num_nodes for run in nodes[1].runs] == [2, 1, 2]
+
+
+def test_half_of_the_nodes_do_not_go_on_when_the_other_half_went_on_and_ended(world: World) -> None:
+    nodes = start(world, 4, Setting(1, 4, max_restarts=3, node_timeout_s=3.0), lasting(3.0))
+    these, those = [node.host for node in nodes[:2]], [node.host for node in nodes[2:]]
+    world.call_in(1.0, world.cut, these, those)
+    world.call_in(6.0, world.heal, these, those)
+    assert world.run(60)
+    assert exit_codes(nodes) == [0, 0, 1, 1]
+    assert [len(node.runs) for node in nodes] == [2, 2, 1, 1]
