@@ -173,3 +173,19 @@ def test_half_of_the_nodes_do_not_go_on_when_the_other_half_went_on_and_ended(wo
     assert world.run(60)
     assert exit_codes(nodes) == [0, 0, 1, 1]
     assert [len(node.runs) for node in nodes] == [2, 2, 1, 1]
+
+
+def test_a_node_that_gave_way_at_the_endpoint_can_follow_the_coordinator(world: World) -> None:
+    setting = Setting(3, 3, max_restarts=2)
+    world.latency_s = (0.001, 0.01)
+    nodes = start(world, 3, setting, lasting(4.0))
+    world.call_in(1.0, nodes[0].crash)
+    world.run(3)
+    nodes.append(start_again(nodes[0].host, setting, lasting(4.0)))
+    world.run(2)
+    assert nodes[1].coordinates
+    assert [run.node_rank for run in nodes[3].runs] == [0]
+    nodes[1].crash()
+    world.run(2)
+    assert nodes[3].coordinates
+    assert not nodes[2].coordinates
