@@ -45,8 +45,10 @@ _FAREWELL_S = 3.0
 # How long the report of a failed run waits, so that it is the last on the screen.
 _LAST_WORD_S = 0.5
 
-# A successor tells those who look at the endpoint where the run goes on.
+# A successor tells those who look at the endpoint where the run goes on: this often, and again so
+# soon where nobody is there yet, before enough have come for a run of their own.
 _RELOCATE_S = 1.0
+_SEEK_ENDPOINT_S = 0.1
 
 # Refusals that another attempt would meet again, and what to do.
 _FINAL_REFUSALS = {
@@ -907,6 +909,7 @@ class RemoteCoordinator:
         def forget(link: Link, error: Exception) -> None:
             if self._relocation is link:
                 self._relocation = None
+                self._loop.set_timer(self._relocate, _SEEK_ENDPOINT_S)
 
         try:
             self._relocation = connect(

@@ -165,6 +165,21 @@ def test_a_launcher_that_comes_again_finds_the_one_node_that_is_left(world: Worl
     assert [run.num_nodes for run in nodes[1].runs] == [2, 1, 2]
 
 
+def test_who_comes_to_the_endpoint_again_begins_no_run_with_other_newcomers(world: World) -> None:
+    setting = Setting(2, 2, max_restarts=3)
+    nodes = start(world, 2, setting, lasting(6.0))
+    world.call_in(1.0, nodes[0].crash)
+    # It looks for the endpoint, where nobody is, while the node that is left waits for another one.
+    stranger = Supervisor(world.add_host(), setting, lasting(6.0), nodes[0].host.address)
+    world.call_in(1.5, stranger.begin)
+    world.run(2.1)
+    again = start_again(nodes[0].host, setting, lasting(6.0))
+    assert world.run(60)
+    nodes += [stranger, again]
+    assert num_runs_at_once(nodes, 0) == 1
+    assert [len(node.runs) for node in nodes[:2]] == [1, 2]
+
+
 def test_half_of_the_nodes_do_not_go_on_when_the_other_half_went_on_and_ended(world: World) -> None:
     nodes = start(world, 4, Setting(1, 4, max_restarts=3, node_timeout_s=3.0), lasting(3.0))
     these, those = [node.host for node in nodes[:2]], [node.host for node in nodes[2:]]
