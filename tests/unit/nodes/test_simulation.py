@@ -204,3 +204,18 @@ def test_a_node_that_gave_way_at_the_endpoint_can_follow_the_coordinator(world: 
     world.run(2)
     assert nodes[3].coordinates
     assert not nodes[2].coordinates
+
+
+def test_nodes_that_come_back_to_a_launcher_started_again_keep_their_order(world: World) -> None:
+    setting = Setting(2, 4, max_restarts=3)
+    world.latency_s = (0.0, 0.1)
+    nodes = start(world, 4, setting, lasting(4.0))
+    world.run(2)
+    before = sorted(nodes[1:], key=lambda node: node.runs[-1].node_rank)
+    nodes[0].crash()
+    # Before the others can see that nobody listens there any more.
+    nodes.append(start_again(nodes[0].host, setting, lasting(4.0)))
+    assert world.run(60)
+    assert exit_codes(nodes) == [None, 0, 0, 0, 0]
+    after = sorted(nodes[1:], key=lambda node: node.runs[-1].node_rank)
+    assert [node for node in after if node in before] == before
