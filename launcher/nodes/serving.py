@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from typing import Any
 
 from launcher.nodes.endpoint import Endpoint
 from launcher.nodes.link import Link, Listener, Probe, listen
@@ -20,8 +21,10 @@ from launcher.nodes.wire import Credentials
 from launcher.system.loop import Loop
 from launcher.system.network import resolve
 
-# A successor tells those who look at the endpoint where the run goes on.
+# A successor tells those who look at the endpoint where the run goes on: this often, and again so
+# soon where nobody is there yet, before enough have come for a run of their own.
 _RELOCATE_S = 1.0
+_SEEK_ENDPOINT_S = 0.1
 
 # A node whose coordinator is heard of so long after another node has said that it is lost.
 _SURE_S = 1.0
@@ -59,6 +62,8 @@ class Serving:
         self._on_relocate = on_relocate
         self._signpost = Signpost(loop, credentials)
         self._listener: Listener | None = None
+        # At the endpoint, where this node has given way to who coordinates already.
+        self._left: Listener | None = None
         self._rendezvous: Rendezvous | None = None
         # The nodes that are connected, by key.
         self._links: dict[int, Link] = {}
@@ -123,8 +128,8 @@ class Serving:
         for probe in self._probes.values():
             probe.cancel()
         self._signpost.close()
-        if self._listener is not None:
-            self._listener.close()
+        for listener in filter(None, (self._listener, self._left)):
+            listener.close()
 
     # --- as the coordinator ---------------------------------------------------------------------
 
@@ -175,13 +180,19 @@ class Serving:
     # --- inside ---------------------------------------------------------------------------------
 
     def _make_listener(self, listening: socket.socket) -> Listener:
-        answer = self._signpost.answer
-        return Listener(self._loop, listening, self._credentials, answer, self._hear, self._lose)
+        def answer(greeting: dict[str, Any], link: Link) -> dict[str, object]:
+            return self._signpost.answer(greeting, link, is_left=listener is self._left)
+
+        listener = Listener(
+            self._loop, listening, self._credentials, answer, self._hear, self._lose
+        )
+        return listener
 
     def _coordinate(self, past: Past | None) -> None:
         now = self._loop.clock()
         if not self._rules.run_name:
             self._rules = self._rules._replace(run_name=self._claim_name())
+        self._signpost.point_here()
         self._rendezvous = Rendezvous(self._rules, now, past)
         self._member.open(now, is_own=True)
         early, self._early = self._early, []
@@ -238,17 +249,23 @@ class Serving:
         self._loop.set_timer(self._relocate, _RELOCATE_S)
         if self._endpoint.known_addresses:
             here = Relocate(self._member.address, self._listener.port)
-            self._signpost.tell_endpoint(self._endpoint.known_addresses[0], here)
+            where = self._endpoint.known_addresses[0]
+            self._signpost.tell_endpoint(where, here, self._relocate_soon)
+
+    def _relocate_soon(self) -> None:
+        self._loop.set_timer(self._relocate, _SEEK_ENDPOINT_S)
 
     def _give_way(self, there: Relocate) -> None:
         """Leave the coordination to the node that has it: this one has only just begun."""
+        if self._rendezvous is None and self._left is not None:
+            self._signpost.point_to(there)
         if self._rendezvous is None or self._rendezvous.generation >= 0:
             return
         self._signpost.point_to(there)
+        # Those that this node may have to follow it are not to be shown away.
+        self._left, self._listener = self._listener, None
         self._rendezvous = None
         for link in self._links.values():
             link.close()
         self._links.clear()
-        if self._listener is not None:
-            self._member.note_port(self._listener.port)
         self._on_relocate(there)

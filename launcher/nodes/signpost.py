@@ -31,11 +31,14 @@ class Signpost:
         self._to_host: Link | None = None
         self._to_endpoint: Link | None = None
 
-    def answer(self, greeting: dict[str, Any], link: Link) -> dict[str, object]:
-        """Answer what somebody has said who may be of this run or another."""
+    def answer(self, greeting: dict[str, Any], link: Link, *, is_left: bool) -> dict[str, object]:
+        """Answer what somebody has said who may be of this run or another.
+
+        is_left: whether it was said where this node has given way to another one.
+        """
         tag = greeting.get("run")
         if tag == self._credentials.tag:
-            return {"moved": list(self._moved)} if self._moved else {}
+            return {"moved": list(self._moved)} if self._moved and is_left else {}
         if isinstance(greeting.get("guest"), int) and isinstance(tag, str):
             other_end, our_end = link.ends
             if other_end != our_end:  # only a process of this host has its end of this host
@@ -51,6 +54,10 @@ class Signpost:
     def point_to(self, there: Relocate) -> None:
         """Point the nodes of our own run to where it goes on."""
         self._moved = (there.host, there.port)
+
+    def point_here(self) -> None:
+        """Point the nodes of our own run nowhere else any more."""
+        self._moved = None
 
     def be_guest(self, host: Address, port: int, on_end: Callable[[], None]) -> bool:
         """Have another run's coordinator point to a port of this host; False where it cannot.
@@ -70,8 +77,11 @@ class Signpost:
             return False
         return True
 
-    def tell_endpoint(self, endpoint: Address, here: Relocate) -> None:
-        """Tell whoever serves at our endpoint, for want of a coordinator, where the run goes on."""
+    def tell_endpoint(self, endpoint: Address, here: Relocate, on_end: Callable[[], None]) -> None:
+        """Tell whoever serves at our endpoint, for want of a coordinator, where the run goes on.
+
+        on_end: is called when nobody is there, or the connection has ended.
+        """
         if self._to_endpoint is not None:
             self._to_endpoint.close()
             self._to_endpoint = None
@@ -82,6 +92,7 @@ class Signpost:
         def forget(link: Link, error: Exception) -> None:
             if self._to_endpoint is link:
                 self._to_endpoint = None
+                on_end()
 
         try:
             self._to_endpoint = connect(
