@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from launcher.start.starter import Starter
 
 
+# Set where the words of several launchers come to one screen: then node 0 says what concerns all.
+# `1` in the others, as far as that is known before the nodes have met.
+QUIET_VARIABLE = "LAUNCHER_QUIET"
+
+
 class NodeServices(NamedTuple):
     """What lives as long as the launch, and outside of every attempt."""
 

@@ -20,11 +20,12 @@ _LOOPBACK = ("127.", "::1")
 class Layout:
     """The addresses of the nodes on a roster, as they reach each other."""
 
-    def __init__(self, rules: Rules, roster: Roster) -> None:
+    def __init__(self, rules: Rules, roster: Roster, own_address: str = "") -> None:
+        """own_address: by which the others know this node, where that is known before they come."""
         self._rules = rules
         self._roster = roster
         # The coordinator's, as of the start of the last attempt.
-        self._own_address = ""
+        self._own_address = own_address
 
     def assign(
         self, chosen: Sequence[tuple[int, Entry]], generation: int, num_failures: int
@@ -82,7 +83,8 @@ class Layout:
             return own.join.address
         routes = [node.route for node in self._roster.nodes if node.route.of_coordinator]
         far = [route for route in routes if not route.of_node.startswith(_LOOPBACK)]
-        return (far or routes or [Route("", "127.0.0.1")])[0].of_coordinator
+        alone = Route("", self._own_address or "127.0.0.1")
+        return (far or routes or [alone])[0].of_coordinator
 
     def _address_of(self, node: Entry) -> str:
         if node.join.address:

@@ -236,8 +236,6 @@ class Member:
 
     def _resume(self) -> None:
         """Tell a successor of the coordinator what this node knows of the attempt."""
-        if self._candidate is not None:
-            self._coordinator = self._candidate.node_rank, self._candidate.hostname
         assert self._part is not None
         self._say(
             self.join._replace(
@@ -295,6 +293,9 @@ class Member:
             return
         self._doubts.look_at_clock(now)
         self._heard_at = now
+        if self._candidate is not None and not isinstance(message, Well):
+            self._coordinator = self._candidate.node_rank, self._candidate.hostname
+            self._candidate = None
         if isinstance(message, Pong):
             round_trip_s = now - self._pinged_at
             if not self.latency_s or round_trip_s / 2 < self.latency_s:
@@ -409,7 +410,11 @@ class Member:
             self.miss(f"the coordinator has gone again: {why}", now)
             return
         self.state = "resuming"
-        self._note_loss(*self._coordinator, why, now, is_dead=is_dead, has_left=has_left)
+        lost = self._coordinator
+        if self._candidate is not None:  # it was reached, and has not said that it coordinates
+            lost = self._candidate.node_rank, self._candidate.hostname
+            is_dead = is_dead and self._knows_end
+        self._note_loss(*lost, why, now, is_dead=is_dead, has_left=has_left)
         self._stop_ranks(f"the coordinator was lost: {why}")
         self._why = why
         if is_there:
@@ -471,7 +476,8 @@ class Member:
         part, losses = self._part, tuple(self._losses.values())
         assert part is not None
         dead = frozenset(self._dead)
-        return Past(part.generation, part.num_nodes, self._num_failures, losses, dead)
+        numbers = part.generation, part.num_nodes, self._num_failures
+        return Past(*numbers, losses, dead, self.address)
 
     def _settled(self) -> Settled:
         assert self._account is not None

@@ -68,7 +68,7 @@ class Rendezvous:
         self._since = now
         self._roster = Roster(rules.node_timeout_s, now)
         self._gathering = Gathering(rules, self._roster)
-        self._layout = Layout(rules, self._roster)
+        self._layout = Layout(rules, self._roster, past.address if past else "")
         self._ending = _take_over(past) if past else Ending(-1, Losses(0), is_taken_over=False)
         self._judge = Judge(rules, past.num_failures if past else 0, now)
         self._audience = Audience(self._roster)

@@ -44,6 +44,12 @@ class Entry:
         return not self.route.of_node or self.route.of_node.startswith(_LOOPBACK)
 
     @property
+    def place_in_line(self) -> tuple[bool, int, bool, int, int]:
+        """Its place among those that come: by given rank, by the one that it had, by arrival."""
+        given, old = self.join.node_rank, self.join.old_rank
+        return given < 0, given, old < 0, old, self.number
+
+    @property
     def is_spare(self) -> bool:
         """Whether it has no part in the last attempt."""
         return self.rank < 0
@@ -168,8 +174,7 @@ class Roster:
         ready = list(self._nodes.items())
         staying = sorted((item for item in ready if item[1].rank >= 0), key=lambda i: i[1].rank)
         coming = sorted(
-            (item for item in ready if item[1].rank < 0),
-            key=lambda item: (item[1].join.node_rank < 0, item[1].join.node_rank, item[1].number),
+            (item for item in ready if item[1].rank < 0), key=lambda item: item[1].place_in_line
         )
         if not staying:
             return _by_given_rank(coming)

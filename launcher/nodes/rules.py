@@ -65,3 +65,5 @@ class Past(NamedTuple):
     # of all that are known to have ended.
     losses: tuple[Loss, ...]
     dead: frozenset[int] = frozenset()
+    # By which address the others know the successor.
+    address: str = ""
