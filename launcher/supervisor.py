@@ -108,7 +108,7 @@ def launch(
                     break
                 facts = _take_folder(facts, folder, assignment, node.console)
                 plan = make_plan(spec, assignment, facts)
-                node.stop_request.is_quiet = plan.node_rank > 0 and _QUIET in facts.environ
+                node.stop_request.is_quiet = plan.node_rank > 0 and _shares_screen(facts)
                 _open_attempt(plan, starter, spec)
                 if num_attempts == 0:
                     _tell_choice(plan, spec, facts, node)
@@ -375,7 +375,7 @@ def _announce(verdict: Verdict, facts: NodeFacts, node: NodeServices) -> Verdict
     node.record.note_verdict(verdict)
     if verdict.action == "restart" and node.stop_request.is_quiet:
         return verdict
-    if verdict.action != "restart" and verdict.reporter and _QUIET in facts.environ:
+    if verdict.action != "restart" and verdict.reporter and _shares_screen(facts):
         return verdict
     if report is None:
         if verdict.action == "restart":
@@ -394,6 +394,11 @@ def _announce(verdict: Verdict, facts: NodeFacts, node: NodeServices) -> Verdict
     _tell_platform(report, facts, console)
     console.print_err(render(report, colour=console.colour))
     return verdict._replace(report=report)
+
+
+def _shares_screen(facts: NodeFacts) -> bool:
+    """Tell whether what the launchers of all nodes say is read in one place."""
+    return _QUIET in facts.environ or (facts.nodes is not None and facts.nodes.gathers_output)
 
 
 def _tell_platform(report: FailureReport, facts: NodeFacts, console: Console) -> None:
