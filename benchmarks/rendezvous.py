@@ -18,8 +18,9 @@ from typing import Any
 
 from launcher.nodes.link import Link, Listener, connect, listen
 from launcher.nodes.messages import Assigned, Join, Message
-from launcher.nodes.rendezvous import OWN, Rendezvous, Route, Rules
+from launcher.nodes.rendezvous import Rendezvous
 from launcher.nodes.restart import RestartPolicy
+from launcher.nodes.rules import OWN, Route, Rules
 from launcher.nodes.wire import Credentials
 from launcher.system.loop import Loop
 from launcher.system.processes import allow_open_files

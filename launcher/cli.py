@@ -7,6 +7,7 @@ help and errors come at once.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from contextlib import contextmanager
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from launcher.options.spec import LaunchSpec
     from launcher.ranks import Place
     from launcher.start.server import ServerProcess
+
+# So many objects of what is imported on the way up stay for ever: to look through them for garbage
+# takes a tenth of the start.
+_LASTING_OBJECTS = 50_000
 
 # What shells report for a command that Ctrl-C ended: 128 + SIGINT.
 _INTERRUPTED = 130
@@ -73,6 +78,8 @@ def _lead(founder: proxy.Founder, arguments: list[str]) -> int:
 
 
 def _run_safely(action: Callable[[], int | Callable[[], int]]) -> int:
+    thresholds = gc.get_threshold()
+    gc.set_threshold(_LASTING_OBJECTS, *thresholds[1:])
     try:
         code_or_rank = action()
     except LauncherError as error:
@@ -83,6 +90,7 @@ def _run_safely(action: Callable[[], int | Callable[[], int]]) -> int:
         return _INTERRUPTED
     if isinstance(code_or_rank, int):
         return code_or_rank
+    gc.set_threshold(*thresholds)
     return code_or_rank()  # outside of the handlers above: what the script raises is its own
 
 

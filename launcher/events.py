@@ -6,7 +6,7 @@ them: the waiting room before an attempt, then the group.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from launcher.named import NamedTuple
 
 
 class Started(NamedTuple):

@@ -6,7 +6,8 @@ No environment, no clock, no sockets.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+
+from launcher.named import NamedTuple
 
 
 class Place(NamedTuple):

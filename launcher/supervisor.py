@@ -37,7 +37,6 @@ from launcher.record.record import Record
 from launcher.runs import folder as run_folder
 from launcher.start.server import ServerProcess
 from launcher.start.spawn import SpawnStarter
-from launcher.start.starter import Starter
 from launcher.start.warm import WarmStarter
 from launcher.starters.detect import find_mpi_engine
 from launcher.system.bare import fill_standard_descriptors
@@ -59,6 +58,7 @@ if TYPE_CHECKING:
     from launcher.horovod.service import HorovodService
     from launcher.nodes.remote import RemoteCoordinator
     from launcher.record.follower import Follower
+    from launcher.start.starter import Starter
 
 # Set where the words of several launchers come to one screen: then node 0 says what concerns all.
 # `1` in the others, as far as that is known before the nodes have met.

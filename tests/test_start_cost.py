@@ -11,7 +11,7 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 HEAVY = """
     torch numpy asyncio multiprocessing inspect dataclasses shutil tempfile uuid pathlib logging
-    concurrent.futures ssl email importlib.metadata
+    concurrent.futures ssl email importlib.metadata typing
 """.split()  # noqa: SIM905
 MOST_MODULES = 65
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import NamedTuple
 
+from launcher.named import NamedTuple
 from launcher.ranks import format_ranks
 from launcher.system.machine import read_text
 

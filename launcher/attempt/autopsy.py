@@ -12,7 +12,10 @@ from launcher.diagnosis.evidence import Evidence
 from launcher.diagnosis.outcome import WorkerOutcome
 from launcher.diagnosis.stacks import shorten_crash
 from launcher.output.pipes import WorkerPipes
-from launcher.start.starter import Starter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.start.starter import Starter
 
 # How many lines of a failed worker the report may show.
 _LAST_LINES = 20

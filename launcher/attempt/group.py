@@ -37,7 +37,10 @@ from launcher.nodes.coordinator import Elastic
 from launcher.nodes.restart import will_hit_all
 from launcher.output.pipes import WorkerPipes
 from launcher.plan.plan import LaunchPlan
-from launcher.start.starter import Starter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.start.starter import Starter
 
 # After the first failure, how long to wait for others that fail at the same moment before the
 # report is made.

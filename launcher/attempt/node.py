@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from launcher.attached.crew import Crew
 from launcher.attempt.sampling import Sampling
 from launcher.attempt.stop import Kernel, StopRequest
 from launcher.diagnosis.evidence import Evidence
 from launcher.events import Event
+from launcher.named import NamedTuple
 from launcher.output.console import Console
 from launcher.record.record import Record
-from launcher.start.starter import Starter
 from launcher.system.keeper import Keeper
 from launcher.system.loop import Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.nodes.remote import RemoteCoordinator
+    from launcher.start.starter import Starter
 
 
 class NodeServices(NamedTuple):

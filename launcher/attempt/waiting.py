@@ -26,7 +26,10 @@ from launcher.events import (
 from launcher.exits import describe
 from launcher.plan.plan import LaunchPlan
 from launcher.start.spawn import SpawnStarter
-from launcher.start.starter import Starter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.start.starter import Starter
 
 
 class Lobby:

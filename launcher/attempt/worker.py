@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from launcher.exits import describe
+from launcher.named import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

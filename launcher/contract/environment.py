@@ -10,9 +10,9 @@ user's environment, are arguments.
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from typing import NamedTuple
 
 from launcher.contract.files import torch_error_file
+from launcher.named import NamedTuple
 from launcher.ranks import Assignment, Place
 
 # Name -> meaning. docs/reference/environment.md is generated from this table, and a test compares

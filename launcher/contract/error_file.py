@@ -10,7 +10,8 @@ Pure encoding; who writes and reads the file is elsewhere.
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+
+from launcher.named import NamedTuple
 
 # Version of the object below. A reader refuses nothing, but a later format can tell itself apart.
 _VERSION = 1

@@ -28,7 +28,8 @@ from __future__ import annotations
 
 import os.path
 import signal
-from typing import NamedTuple
+
+from launcher.named import NamedTuple
 
 
 class RunPaths(NamedTuple):

@@ -13,7 +13,12 @@ import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+
+from launcher.named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # Well below the smallest default socket buffer (208 KiB).
 _INLINE_BYTES = 32 << 10

@@ -6,7 +6,7 @@ the attempt, in attempt/group.py.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from launcher.named import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

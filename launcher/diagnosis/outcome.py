@@ -5,9 +5,8 @@ They are filled in by the room attempt and explained by cause.py and report.py.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from launcher.exits import describe
+from launcher.named import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ import os
 import select
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from launcher.contract.files import STACK_SIGNAL, stack_file
 from launcher.diagnosis.stacks import RankStack, parse_dump
+from launcher.named import NamedTuple
 from launcher.system.bare import stat_fields
 from launcher.system.machine import read_text
 from launcher.system.processes import descendants, process_info, send_signal

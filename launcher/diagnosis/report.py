@@ -7,7 +7,6 @@ well: WorkerFailed for those who called `launcher.launch()`, LaunchResult for th
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
 
 from launcher.diagnosis import stacks
 from launcher.diagnosis.cause import (
@@ -20,10 +19,13 @@ from launcher.diagnosis.cause import (
 from launcher.diagnosis.hints import hint_for
 from launcher.errors import LauncherError, SpawnError, UsageError
 from launcher.exits import describe, shell_code
+from launcher.named import NamedTuple
 from launcher.ranks import format_ranks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from launcher.diagnosis.hang import Hang
     from launcher.diagnosis.outcome import AttemptOutcome, WorkerOutcome
 

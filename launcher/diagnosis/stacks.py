@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os.path
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from launcher.named import NamedTuple
 from launcher.ranks import format_ranks
 
 # Wrappers between the call in the script and the function that a person would name.

@@ -11,10 +11,10 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 from launcher.diagnosis.outcome import AttemptOutcome
 from launcher.diagnosis.report import FailureReport, make_report
+from launcher.named import NamedTuple
 from launcher.nodes import restart
 from launcher.ranks import Assignment, Place
 from launcher.system.network import reserve_port

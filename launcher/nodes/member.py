@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from launcher.errors import EnvironmentMismatch, LauncherError, RendezvousError
+from launcher.nodes.doubts import Doubts
 from launcher.nodes.losses import Loss
 from launcher.nodes.messages import (
     Answer,
@@ -39,7 +40,7 @@ from launcher.nodes.messages import (
     Waiting,
     Well,
 )
-from launcher.nodes.rendezvous import DOUBT_S, Past
+from launcher.nodes.rules import Past
 
 PING_S = 1.0
 
@@ -133,8 +134,7 @@ class Member:
         self._losses: dict[int, Loss] = {}
         # The node ranks of those that are known to have ended.
         self._dead: set[int] = set()
-        # When this node was heard to be awake; until when it does not trust what it finds.
-        self._awake_at = self._doubts_until = now
+        self._doubts = Doubts(node_timeout_s, now)
         # In the last attempt.
         self._part: Assigned | None = None
         self._generation = -1
@@ -241,8 +241,6 @@ class Member:
 
     def _resume(self) -> None:
         """Tell a successor of the coordinator what this node knows of the attempt."""
-        if self._candidate is not None:
-            self._coordinator = self._candidate.node_rank, self._candidate.hostname
         assert self._part is not None
         self._say(
             self.join._replace(
@@ -285,9 +283,9 @@ class Member:
 
     def close(self, why: str, now: float, *, is_dead: bool) -> None:
         """Take note that the connection to the coordinator has ended; is_dead: and so has that."""
-        self._look_at_clock(now)
+        self._doubts.look_at_clock(now)
         if self.state == "joined":
-            is_sure = is_dead and now >= self._doubts_until
+            is_sure = is_dead and not self._doubts.last(now)
             self._lose(why, now, is_dead=is_sure, is_there=not is_dead)
         elif self.state == "resuming":
             self._try_deputy(now)
@@ -298,8 +296,11 @@ class Member:
         """Take a message of the coordinator."""
         if self.state == "over":
             return
-        self._look_at_clock(now)
+        self._doubts.look_at_clock(now)
         self._heard_at = now
+        if self._candidate is not None and not isinstance(message, Well):
+            self._coordinator = self._candidate.node_rank, self._candidate.hostname
+            self._candidate = None
         if isinstance(message, Pong):
             round_trip_s = now - self._pinged_at
             if not self.latency_s or round_trip_s / 2 < self.latency_s:
@@ -342,7 +343,7 @@ class Member:
 
     def tick(self, now: float) -> None:
         """See whether anything is due."""
-        self._look_at_clock(now)
+        self._doubts.look_at_clock(now)
         if self._impatient_at is not None and now >= self._impatient_at:
             self._impatient_at = None
             self._tell_delay()
@@ -367,12 +368,6 @@ class Member:
             elif now - self._pinged_at >= PING_S:
                 self._pinged_at = now
                 self._say(Ping())
-
-    def _look_at_clock(self, now: float) -> None:
-        """See whether this node has been stopped itself: what it finds then may be old news."""
-        if now - self._awake_at > self._node_timeout_s / 2:
-            self._doubts_until = now + DOUBT_S
-        self._awake_at = now
 
     # --- inside ---------------------------------------------------------------------------------
 
@@ -433,7 +428,11 @@ class Member:
             self.miss(f"the coordinator has gone again: {why}", now)
             return
         self.state = "resuming"
-        self._note_loss(*self._coordinator, why, now, is_dead=is_dead, has_left=has_left)
+        lost = self._coordinator
+        if self._candidate is not None:  # it was reached, and has not said that it coordinates
+            lost = self._candidate.node_rank, self._candidate.hostname
+            is_dead = is_dead and self._knows_end
+        self._note_loss(*lost, why, now, is_dead=is_dead, has_left=has_left)
         self._stop_ranks(f"the coordinator was lost: {why}")
         self._why = why
         if is_there:
@@ -495,7 +494,8 @@ class Member:
         part, losses = self._part, tuple(self._losses.values())
         assert part is not None
         dead = frozenset(self._dead)
-        return Past(part.generation, part.num_nodes, self._num_failures, losses, dead)
+        numbers = part.generation, part.num_nodes, self._num_failures
+        return Past(*numbers, losses, dead, self.address)
 
     def _settled(self) -> Settled:
         assert self._account is not None

@@ -22,8 +22,9 @@ from launcher.nodes.coordinator import Elastic
 from launcher.nodes.link import CONNECT_S, Link, Listener, Probe, connect, listen
 from launcher.nodes.member import IS_STRANGER, LetGo, Member, Reach, Return, Say, Seek, Serve
 from launcher.nodes.messages import Assigned, Join, Message, Pong, Relocate, Stop, Well
-from launcher.nodes.rendezvous import OWN, Past, Rendezvous, Route, Rules
+from launcher.nodes.rendezvous import Rendezvous
 from launcher.nodes.restart import RestartPolicy, Verdict
+from launcher.nodes.rules import OWN, Past, Route, Rules
 from launcher.nodes.wire import Credentials, Moved, Refusal
 from launcher.plan.nodes import Node, NodeGroup
 from launcher.ranks import Assignment, Place
@@ -44,8 +45,10 @@ _FAREWELL_S = 3.0
 # How long the report of a failed run waits, so that it is the last on the screen.
 _LAST_WORD_S = 0.5
 
-# A successor tells those who look at the endpoint where the run goes on.
+# A successor tells those who look at the endpoint where the run goes on: this often, and again so
+# soon where nobody is there yet, before enough have come for a run of their own.
 _RELOCATE_S = 1.0
+_SEEK_ENDPOINT_S = 0.1
 
 # Refusals that another attempt would meet again, and what to do.
 _FINAL_REFUSALS = {
@@ -144,6 +147,8 @@ class RemoteCoordinator:
         )
         self._rendezvous: Rendezvous | None = None
         self._listener: Listener | None = None
+        # At the endpoint, where this node has given way to who coordinates already.
+        self._signpost: Listener | None = None
         self._to_coordinator: Link | None = None
         self._links: dict[int, Link] = {}
         self._num_links = 0
@@ -345,8 +350,8 @@ class RemoteCoordinator:
             self._relocation.close()
         if self._host_link is not None:
             self._host_link.close()
-        if self._listener is not None:
-            self._listener.close()
+        for listener in filter(None, (self._listener, self._signpost)):
+            listener.close()
         self._let_go_of_port()
         if self._horovod is not None:
             self._horovod.close()
@@ -630,16 +635,20 @@ class RemoteCoordinator:
         self._serve(None)
 
     def _make_listener(self, listening: Any) -> Listener:
-        return Listener(
-            self._loop, listening, self._credentials, self._answer, self._hear_node, self._lose_node
+        def answer(greeting: dict[str, Any], link: Link) -> dict[str, object]:
+            return self._answer(greeting, link, at_signpost=listener is self._signpost)
+
+        listener = Listener(
+            self._loop, listening, self._credentials, answer, self._hear_node, self._lose_node
         )
+        return listener
 
     def _serve(self, past: Past | None) -> None:
         now = self._loop.clock()
         rules = self._rules
         if not rules.run_name:
             rules = rules._replace(run_name=self._claim_name())
-        self._rules = rules
+        self._rules, self._moved = rules, None
         self._rendezvous = Rendezvous(rules, now, past)
         self._member.open(now, is_own=True)
         early, self._early = self._early, []
@@ -821,11 +830,13 @@ class RemoteCoordinator:
 
     # --- as the coordinator ---------------------------------------------------------------------
 
-    def _answer(self, greeting: dict[str, Any], link: Link) -> dict[str, object]:
+    def _answer(
+        self, greeting: dict[str, Any], link: Link, *, at_signpost: bool
+    ) -> dict[str, object]:
         """Answer what somebody has said who may be of this run or another."""
         tag = greeting.get("run")
         if tag == self._credentials.tag:
-            return {"moved": list(self._moved)} if self._moved else {}
+            return {"moved": list(self._moved)} if self._moved and at_signpost else {}
         if isinstance(greeting.get("guest"), int) and isinstance(tag, str):
             other_end, our_end = link.ends
             if other_end != our_end:  # only a process of this host has its end of this host
@@ -898,6 +909,7 @@ class RemoteCoordinator:
         def forget(link: Link, error: Exception) -> None:
             if self._relocation is link:
                 self._relocation = None
+                self._loop.set_timer(self._relocate, _SEEK_ENDPOINT_S)
 
         try:
             self._relocation = connect(
@@ -908,9 +920,13 @@ class RemoteCoordinator:
 
     def _give_way(self, there: Relocate) -> None:
         """Leave the coordination to the node that has it: this one has only just begun."""
+        if self._rendezvous is None and self._signpost is not None:
+            self._moved = (there.host, there.port)
         if self._rendezvous is None or self._rendezvous.generation >= 0:
             return
         self._moved = (there.host, there.port)
+        # Those that this node may have to follow it are not to be shown away.
+        self._signpost, self._listener = self._listener, None
         self._rendezvous = None
         for link in self._links.values():
             link.close()
@@ -918,8 +934,6 @@ class RemoteCoordinator:
         self._let_go()
         self._member.is_own = False
         self._member.state = "seeking"
-        if self._listener is not None:
-            self._member.join = self._member.join._replace(port=self._listener.port)
         self._reach(there.host, there.port)
         self._act()
 

@@ -7,10 +7,9 @@ its arguments, at the start and on every rank. All else may be a service that co
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from launcher.diagnosis.outcome import AttemptOutcome, WorkerOutcome
 from launcher.diagnosis.report import FailureReport
+from launcher.named import NamedTuple
 
 # An attempt that fails this soon has failed at its start.
 STARTUP_S = 10.0

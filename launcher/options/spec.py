@@ -8,7 +8,6 @@ elsewhere.
 from __future__ import annotations
 
 from launcher.errors import UsageError
-from launcher.options.hosts import parse_hosts
 from launcher.options.option import PROG
 from launcher.options.syntax import (
     STDERR,
@@ -205,11 +204,19 @@ class LaunchSpec(OptionTable):
         return [*super().to_argv(always), *end, self.script, *self.script_args]
 
 
+def _parse_hosts(text: str) -> object:
+    if not text:
+        return ()
+    from launcher.options.hosts import parse_hosts
+
+    return parse_hosts(text)
+
+
 _SYNTAX: dict[str, Callable[[str], object]] = {
     "nnodes": parse_nodes,
     "rdzv_endpoint": parse_endpoint,
     "rdzv_conf": parse_conf,
-    "hosts": parse_hosts,
+    "hosts": _parse_hosts,
     "nproc_per_node": parse_workers,
     "redirects": parse_streams,
     "tee": parse_streams,

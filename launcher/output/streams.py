@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from typing import NamedTuple
 
+from launcher.named import NamedTuple
 from launcher.output.console import Console
 from launcher.output.files import LogFile
 from launcher.output.lines import MAX_LINE_BYTES, LineSplitter, Tail, apply_carriage_returns

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from launcher.contract.files import RunPaths
 from launcher.errors import LauncherError
+from launcher.named import NamedTuple
 from launcher.options.option import PROG
 from launcher.options.spec import LaunchSpec
 from launcher.plan.task import Task

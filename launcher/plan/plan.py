@@ -6,10 +6,9 @@ tests compare it, and how workers start, what they print and how they stop follo
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from launcher.contract import environment
 from launcher.contract.files import RunPaths
+from launcher.named import NamedTuple
 from launcher.options.spec import LaunchSpec
 from launcher.options.syntax import STDERR, STDOUT, parse_console_ranks
 from launcher.plan.node import NodeFacts

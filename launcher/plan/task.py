@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
+from launcher.named import NamedTuple
 from launcher.ranks import Place
 from launcher.system.inheritance import Inheritance
 

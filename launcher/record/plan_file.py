@@ -6,16 +6,16 @@ No package is imported for its version. Secrets are masked by the names of varia
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from launcher.plan.plan import LaunchPlan, WorkerPlan
 from launcher.system.identity import whoami
 from launcher.system.secrets import MASK, mask_arguments, mask_variables
 
-_VERSION_LINE = re.compile(r"""^__version__\s*(?::[^=]*)?=\s*['"]([^'"]+)['"]""", re.MULTILINE)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # Its address ends in a secret, which the name does not say.
 _ALSO_SECRET = "HOROVOD_GLOO_RENDEZVOUS_ADDR"
@@ -90,6 +90,7 @@ def find_version(package: str, paths: Sequence[str]) -> str | None:
                 text = file.read(1 << 16).decode(errors="replace")
         except OSError:
             continue
-        found = _VERSION_LINE.search(text)
-        return found[1] if found else None
+        line = next((line for line in text.splitlines() if line.startswith("__version__")), "")
+        value = line.partition("=")[2].strip()
+        return value[1:].partition(value[0])[0] if value.startswith(("'", '"')) else None
     return None

@@ -11,7 +11,6 @@ import json
 import os
 import time
 from contextlib import suppress
-from typing import Any
 
 from launcher import __version__
 from launcher.contract.files import joined_file
@@ -22,6 +21,8 @@ from launcher.system.loop import Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from launcher.diagnosis.report import LaunchResult
     from launcher.nodes.restart import Verdict
     from launcher.options.spec import LaunchSpec

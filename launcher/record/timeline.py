@@ -7,9 +7,12 @@ the launcher is the first one. Times there are in microseconds since 1970.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from launcher.record.happening import Happening
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # The thread of the launcher itself; rank 0 is the next one.
 _LAUNCHER = 0

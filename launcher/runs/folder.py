@@ -10,9 +10,9 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple
 
 from launcher.contract.files import RunPaths, before_requeue, is_own
+from launcher.named import NamedTuple
 
 # In bytes: most file systems take 255, and a number may come behind it.
 _LONGEST_NAME = 200

@@ -8,9 +8,9 @@ and under a plain `srun` that aborts the process). Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from launcher.errors import EnvironmentMismatch, UsageError
+from launcher.named import NamedTuple
 from launcher.ranks import Place
 from launcher.starters.slurm import expand_counts, expand_nodes
 

@@ -10,7 +10,8 @@ import fcntl
 import os
 import resource
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+
+from launcher.named import NamedTuple
 
 # Every limit that this system knows, and its name.
 _NAMES = {

@@ -6,10 +6,13 @@ import os
 import socket
 import struct
 from collections.abc import Callable
-from typing import Any
 
 from launcher.errors import RendezvousError
 from launcher.system.loop import Loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # Of <linux/rtnetlink.h> and <linux/if_addr.h>.
 _RTM_NEWADDR, _RTM_GETADDR = 20, 22

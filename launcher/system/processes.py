@@ -13,8 +13,8 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
 
+from launcher.named import NamedTuple
 from launcher.system.bare import stat_fields
 
 _PR_SET_PDEATHSIG = 1

@@ -8,21 +8,24 @@ from collections.abc import Iterable, Mapping
 # What stands in a record in the place of a secret.
 MASK = "***"
 
-_NAMES = re.compile(
-    r"(^|_)(API|ACCESS|PRIVATE)?(KEY|TOKEN|SECRET|PASSWORD|PASSWD|PWD|CREDENTIALS?|AUTH)S?(_|$)",
-    re.IGNORECASE,
+# The words of a name that say so; compiled as a pattern they would cost each start a millisecond.
+_WORDS = frozenset(
+    f"{kind}{word}{plural}"
+    for kind in ("", "API", "ACCESS", "PRIVATE")
+    for word in ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PWD", "CREDENTIAL", "AUTH")
+    for plural in ("", "S")
 )
 
 # The shell's folders, which look as if they were passwords.
 _HARMLESS = frozenset(("PWD", "OLDPWD"))
 
 # `user:password@` in an address.
-_IN_ADDRESS = re.compile(r"(://[^/@:\s]*):[^/@\s]+@")
+_IN_ADDRESS = r"(://[^/@:\s]*):[^/@\s]+@"
 
 
 def is_secret(name: str) -> bool:
     """Tell whether a variable's name says that its value is a secret."""
-    return bool(_NAMES.search(name)) and name not in _HARMLESS
+    return name not in _HARMLESS and not _WORDS.isdisjoint(name.upper().split("_"))
 
 
 def mask_variables(variables: Mapping[str, str]) -> dict[str, str]:
@@ -52,4 +55,4 @@ def mask_arguments(arguments: Iterable[str]) -> list[str]:
 
 
 def _mask_address(text: str) -> str:
-    return _IN_ADDRESS.sub(rf"\1:{MASK}@", text) if "://" in text else text
+    return re.sub(_IN_ADDRESS, rf"\1:{MASK}@", text) if "://" in text else text

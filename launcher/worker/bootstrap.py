@@ -16,13 +16,16 @@ import sys
 import time
 from importlib import _bootstrap_external as loaders
 from types import ModuleType, TracebackType
-from typing import Any
 
 # Imported before the user's folder is on sys.path: its json.py must not become ours.
 from launcher.contract.error_file import WorkerError, encode
 from launcher.exits import exit_code_of
 from launcher.system.files import write_whole
 from launcher.worker.threads import wait_until_idle as _wait_until_idle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _OUR_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _PACKAGE_PARENT = os.path.dirname(_OUR_DIRECTORY)

@@ -11,7 +11,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+
+from launcher.named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # Heavy to import, and fine to share between forked processes.
 _SHARED_PACKAGES = frozenset(

@@ -14,9 +14,12 @@ import gc
 import os
 import sys
 from types import ModuleType
-from typing import Any
 
 from launcher.worker import bootstrap
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # Programs that watch a process through its libraries write their results in destructors, which
 # `_leave_quickly` leaves out.

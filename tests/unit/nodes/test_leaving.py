@@ -16,8 +16,9 @@ from launcher.nodes.messages import (
     Stop,
     Stopping,
 )
-from launcher.nodes.rendezvous import OWN, Past, Rendezvous, Route, Rules
+from launcher.nodes.rendezvous import Rendezvous
 from launcher.nodes.restart import RestartPolicy
+from launcher.nodes.rules import OWN, Past, Route, Rules
 
 ENDED = {"duration": 20.0, "ranks": [0], "asked": True}
 

@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from launcher.ranks import Assignment
-from tests.unit.nodes.simulation import Fate, Setting, Supervisor, World, simulated
+from tests.unit.nodes.simulation.attempt import Fate
+from tests.unit.nodes.simulation.network import Host, simulated
+from tests.unit.nodes.simulation.supervisor import Setting, Supervisor
+from tests.unit.nodes.simulation.world import World
 
 NODE_TIMEOUT_S = 6.0
 
@@ -80,7 +83,7 @@ def test_messages_that_come_often_do_not_keep_the_coordinator_from_its_clock(wor
 
 def test_a_signal_while_ranks_of_a_failed_attempt_still_end_stops_all_nodes(world: World) -> None:
     nodes = start(world, 3, Setting(3, 3, max_restarts=3), failing_first(1, 1.0, 5.0))
-    nodes[0]._stop_s = lambda: 3.0
+    nodes[0].stop_s = lambda: 3.0
     # The others wait already for the next attempt.
     world.call_in(2.0, nodes[1].signal, signal.SIGTERM)
     assert world.run(20)
@@ -112,7 +115,7 @@ def test_who_waits_at_a_coordinator_that_leaves_looks_for_another(world: World) 
 
 def test_a_verdict_that_comes_again_from_a_successor_finds_nodes_ready(world: World) -> None:
     nodes = start(world, 4, Setting(3, 4, max_restarts=3), failing_first(3, 1.0, 5.0))
-    nodes[2]._stop_s = lambda: 2.0  # and so the others wait for it
+    nodes[2].stop_s = lambda: 2.0  # and so the others wait for it
     world.call_in(2.0, nodes[0].crash)
     assert world.run(60)
     assert exit_codes(nodes) == [None, 0, 0, 0]
@@ -139,3 +142,80 @@ def test_connections_that_break_while_both_ends_live_make_no_two_runs(
     assert world.run(60)
     assert num_runs_at_once(nodes, 1) == 1
     assert set(exit_codes(nodes)) == {0}
+
+
+def start_again(
+    host: Host, setting: Setting, plan: Callable[[Supervisor, Assignment], list[Fate]]
+) -> Supervisor:
+    """Start a supervisor on a host where there was one; the endpoint is on the first host."""
+    endpoint = next(iter(host.world.hosts.values())).address
+    node = Supervisor(host, setting, plan, endpoint)
+    node.begin()
+    return node
+
+
+def test_a_launcher_that_comes_again_finds_the_one_node_that_is_left(world: World) -> None:
+    nodes = start(world, 2, Setting(1, 2, max_restarts=3), lasting(6.0))
+    world.call_in(1.0, nodes[0].crash)
+    world.run(4)
+    assert [run.num_nodes for run in nodes[1].runs] == [2, 1]
+    nodes.append(start_again(nodes[0].host, nodes[0].setting, lasting(6.0)))
+    assert world.run(60)
+    assert exit_codes(nodes) == [None, 0, 0]
+    assert [run.num_nodes for run in nodes[1].runs] == [2, 1, 2]
+
+
+def test_who_comes_to_the_endpoint_again_begins_no_run_with_other_newcomers(world: World) -> None:
+    setting = Setting(2, 2, max_restarts=3)
+    nodes = start(world, 2, setting, lasting(6.0))
+    world.call_in(1.0, nodes[0].crash)
+    # It looks for the endpoint, where nobody is, while the node that is left waits for another one.
+    stranger = Supervisor(world.add_host(), setting, lasting(6.0), nodes[0].host.address)
+    world.call_in(1.5, stranger.begin)
+    world.run(2.1)
+    again = start_again(nodes[0].host, setting, lasting(6.0))
+    assert world.run(60)
+    nodes += [stranger, again]
+    assert num_runs_at_once(nodes, 0) == 1
+    assert [len(node.runs) for node in nodes[:2]] == [1, 2]
+
+
+def test_half_of_the_nodes_do_not_go_on_when_the_other_half_went_on_and_ended(world: World) -> None:
+    nodes = start(world, 4, Setting(1, 4, max_restarts=3, node_timeout_s=3.0), lasting(3.0))
+    these, those = [node.host for node in nodes[:2]], [node.host for node in nodes[2:]]
+    world.call_in(1.0, world.cut, these, those)
+    world.call_in(6.0, world.heal, these, those)
+    assert world.run(60)
+    assert exit_codes(nodes) == [0, 0, 1, 1]
+    assert [len(node.runs) for node in nodes] == [2, 2, 1, 1]
+
+
+def test_a_node_that_gave_way_at_the_endpoint_can_follow_the_coordinator(world: World) -> None:
+    setting = Setting(3, 3, max_restarts=2)
+    world.latency_s = (0.001, 0.01)
+    nodes = start(world, 3, setting, lasting(4.0))
+    world.call_in(1.0, nodes[0].crash)
+    world.run(3)
+    nodes.append(start_again(nodes[0].host, setting, lasting(4.0)))
+    world.run(2)
+    assert nodes[1].coordinates
+    assert [run.node_rank for run in nodes[3].runs] == [0]
+    nodes[1].crash()
+    world.run(2)
+    assert nodes[3].coordinates
+    assert not nodes[2].coordinates
+
+
+def test_nodes_that_come_back_to_a_launcher_started_again_keep_their_order(world: World) -> None:
+    setting = Setting(2, 4, max_restarts=3)
+    world.latency_s = (0.0, 0.1)
+    nodes = start(world, 4, setting, lasting(4.0))
+    world.run(2)
+    before = sorted(nodes[1:], key=lambda node: node.runs[-1].node_rank)
+    nodes[0].crash()
+    # Before the others can see that nobody listens there any more.
+    nodes.append(start_again(nodes[0].host, setting, lasting(4.0)))
+    assert world.run(60)
+    assert exit_codes(nodes) == [None, 0, 0, 0, 0]
+    after = sorted(nodes[1:], key=lambda node: node.runs[-1].node_rank)
+    assert [node for node in after if node in before] == before
