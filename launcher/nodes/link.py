@@ -27,9 +27,6 @@ from launcher.system.loop import Loop
 # How long a connection may take to come about.
 CONNECT_S = 5.0
 
-# How long it may take to find out whether anybody listens at a port.
-_PROBE_S = 1.0
-
 # Strangers have this long to prove who they are.
 _STRANGER_S = 5.0
 
@@ -275,79 +272,6 @@ class Listener:
             self._loop.set_timer(self._drop_strangers, 1.0)
 
 
-class Probe:
-    """Finds out whether somebody still listens at an address.
-
-    The kernel of a host refuses for a process that has ended. One that is about to end may have
-    lost its connections while it still listens: the kernel accepts for it, and resets that a moment
-    later. A launcher that lives hangs up when we do. Neither a connection that breaks while it
-    lives, nor a host that does not answer, proves anything.
-    """
-
-    def __init__(
-        self, loop: Loop, address: tuple[Any, ...], on_done: Callable[[bool], None]
-    ) -> None:
-        """on_done: is told, once, whether nobody listens there for certain."""
-        self._loop = loop
-        self._address = address
-        self._on_done = on_done
-        self._code = errno.ETIMEDOUT
-        self._loop.set_timer(self._end, _PROBE_S)
-        self._connect()
-
-    def cancel(self) -> None:
-        """Stop looking; nobody is told."""
-        self._loop.cancel_timer(self._end)
-        self._hang_up()
-
-    def _connect(self) -> None:
-        self._socket = socket.socket(_family(self._address), socket.SOCK_STREAM)
-        self._socket.setblocking(False)
-        code = self._socket.connect_ex(self._address)
-        if code == errno.EINPROGRESS:
-            self._loop.watch(self._socket.fileno(), self._see_connection, for_writing=True)
-        else:
-            self._code = code
-            self._loop.set_timer(self._end, 0.0)
-
-    def _see_connection(self) -> Iterable[Event]:
-        if self._socket.fileno() < 0:
-            return ()  # cancelled by somebody who was ready in the same turn
-        self._code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if self._code:
-            self._end()
-            return ()
-        self._loop.unwatch(self._socket.fileno())
-        try:
-            self._socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # it has been reset already, which is read in a moment
-        self._loop.watch(self._socket.fileno(), self._see_end)
-        return ()
-
-    def _see_end(self) -> Iterable[Event]:
-        if self._socket.fileno() < 0:
-            return ()
-        try:
-            self._socket.recv(_CHUNK_BYTES)
-        except BlockingIOError:
-            return ()
-        except OSError:
-            self._hang_up()
-            self._connect()  # what listened there has stopped to
-            return ()
-        self._end()
-        return ()
-
-    def _hang_up(self) -> None:
-        self._loop.unwatch(self._socket.fileno())
-        self._socket.close()
-
-    def _end(self) -> None:
-        self.cancel()
-        self._on_done(self._code == errno.ECONNREFUSED)
-
-
 def connect(
     loop: Loop,
     address: tuple[Any, ...],
@@ -361,7 +285,7 @@ def connect(
 
     guest_port: only to say that this run is served at that port of the same host.
     """
-    connection = socket.socket(_family(address), socket.SOCK_STREAM)
+    connection = socket.socket(family_of(address), socket.SOCK_STREAM)
     connection.setblocking(False)
     try:
         connection.connect(address)
@@ -376,7 +300,7 @@ def connect(
 
 def listen(address: tuple[Any, ...]) -> socket.socket:
     """Return a socket that listens at a socket address of this host; OSError where it cannot."""
-    family = _family(address)
+    family = family_of(address)
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -390,7 +314,8 @@ def listen(address: tuple[Any, ...]) -> socket.socket:
     return listening
 
 
-def _family(address: tuple[Any, ...]) -> socket.AddressFamily:
+def family_of(address: tuple[Any, ...]) -> socket.AddressFamily:
+    """Return whether a socket address is of IPv4 or IPv6."""
     return socket.AF_INET6 if len(address) == 4 else socket.AF_INET
 
 

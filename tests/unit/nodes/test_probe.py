@@ -1,4 +1,4 @@
-"""Connections between nodes, over real sockets of this host."""
+"""What a probe says of a port, over real sockets of this host."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from launcher.nodes import link
-from launcher.nodes.link import Listener, Probe, listen
+from launcher.nodes import probe
+from launcher.nodes.link import Listener, listen
+from launcher.nodes.probe import Probe
 from launcher.nodes.wire import Credentials
 from launcher.system.loop import Loop
 
@@ -59,7 +60,7 @@ def test_a_probe_that_comes_while_a_launcher_dies_sees_it_dead(loop: Loop) -> No
 def test_a_probe_of_a_launcher_that_stands_still_proves_nothing(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link, "_PROBE_S", 0.02)
+    monkeypatch.setattr(probe, "_PROBE_S", 0.02)
     with listen(("127.0.0.1", 0)) as listening:
         assert _probe(loop, listening.getsockname()) is False
 
