@@ -9,26 +9,24 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from launcher.attempt.group import Group
-from launcher.attempt.node import NodeServices
+from launcher.attempt.node import QUIET_VARIABLE, NodeServices, shares_screen
 from launcher.attempt.sampling import Sampling
 from launcher.attempt.stop import FORWARDED_SIGNALS, Kernel, StopRequest
 from launcher.attempt.waiting import Lobby, WaitingRoom
-from launcher.contract.error_file import encode_as_torch
 from launcher.contract.files import RunPaths
 from launcher.ctl.service import ControlSocket
 from launcher.diagnosis.evidence import Evidence
 from launcher.diagnosis.outcome import AttemptOutcome
-from launcher.diagnosis.report import FailureReport, LaunchResult, render
+from launcher.diagnosis.report import LaunchResult
 from launcher.errors import LauncherError
 from launcher.nodes.coordinator import LocalCoordinator
 from launcher.nodes.restart import RestartPolicy, Verdict
 from launcher.options.spec import LaunchSpec
-from launcher.output.console import Console
+from launcher.output.console import Console, make_consoles
 from launcher.plan.node import NodeFacts, look_at_member, look_at_node
 from launcher.plan.plan import LaunchPlan, choice_note, make_plan
 from launcher.plan.program import horovod_use, starts_warm
@@ -40,7 +38,7 @@ from launcher.start.spawn import SpawnStarter
 from launcher.start.warm import WarmStarter
 from launcher.starters.detect import find_mpi_engine
 from launcher.system.bare import fill_standard_descriptors
-from launcher.system.files import write_in_place, write_whole
+from launcher.system.files import write_whole
 from launcher.system.keeper import Keeper
 from launcher.system.loop import Loop
 from launcher.system.machine import visible_gpus
@@ -57,12 +55,7 @@ if TYPE_CHECKING:
     from launcher.attached.host import Together
     from launcher.horovod.service import HorovodService
     from launcher.nodes.remote import RemoteCoordinator
-    from launcher.record.follower import Follower
     from launcher.start.starter import Starter
-
-# Set where the words of several launchers come to one screen: then node 0 says what concerns all.
-# `1` in the others, as far as that is known before the nodes have met.
-_QUIET = "LAUNCHER_QUIET"
 
 # Taken over besides the signals that stop: the forwarded ones, and Ctrl-Z.
 _OTHER_SIGNALS = (*FORWARDED_SIGNALS, signal.SIGTSTP)
@@ -108,7 +101,7 @@ def launch(
                     break
                 facts = _take_folder(facts, folder, assignment, node.console)
                 plan = make_plan(spec, assignment, facts)
-                node.stop_request.is_quiet = plan.node_rank > 0 and _shares_screen(facts)
+                node.stop_request.is_quiet = plan.node_rank > 0 and shares_screen(facts)
                 _open_attempt(plan, starter, spec)
                 if num_attempts == 0:
                     _tell_choice(plan, spec, facts, node)
@@ -122,7 +115,8 @@ def launch(
                     verdict = _announce(verdict, facts, node)
                 _tell_survivors(control.group.outcome(), node.console)
                 num_attempts = assignment.attempt + 1
-            _show_summary(node)
+            if node.sampling:
+                node.sampling.show_summary()
         finally:
             starter.close()
             coordinator.close()
@@ -193,17 +187,19 @@ def _open_services(
         Keeper(facts.mark) as keeper,
         Evidence() as evidence,
     ):
-        consoles = _make_consoles(loop, facts, spec)
+        consoles = make_consoles(
+            loop, facts, fold=spec.fold, quiet=spec.quiet, timestamps=spec.timestamps
+        )
         console, crew = consoles[0], together.crew if together else None
         if crew is not None:
             crew.open(loop)
-        record = Record(loop, _make_follower(spec, loop))
+        record = Record(loop, spec.events)
         try:
             with ControlSocket(loop, facts, spec) as control:
                 request = StopRequest(
                     console.say,
                     comes_twice=bool(facts.environ.get("SLURM_JOB_ID")),
-                    is_quiet=facts.environ.get(_QUIET) == "1",
+                    is_quiet=facts.environ.get(QUIET_VARIABLE) == "1",
                 )
                 if orders is not None:
                     control.take_orders(orders)
@@ -219,35 +215,6 @@ def _open_services(
             record.close()
             for each in consoles:
                 each.close()
-
-
-def _make_follower(spec: LaunchSpec, loop: Loop) -> Follower | None:
-    if spec.events is None:
-        return None
-    from launcher.record.follower import Follower
-
-    return Follower(spec.events, loop)
-
-
-def _make_consoles(loop: Loop, facts: NodeFacts, spec: LaunchSpec) -> tuple[Console, ...]:
-    """Make the console of each worker: ours for all, or those of an engine's processes.
-
-    Of these, that of the first local rank has our own words, too.
-    """
-    if not facts.tasks:
-        console = Console(loop, facts.environ)
-        if spec.fold:
-            from launcher.output.fold import Fold
-
-            console.fold = Fold(loop, console.show, facts.local_world_size)
-        consoles: tuple[Console, ...] = (console,)
-    else:
-        consoles = tuple(
-            Console(loop, facts.environ, task.streams[1:], is_plain=True) for task in facts.tasks
-        )
-    for each in consoles:
-        each.is_quiet, each.has_timestamps = spec.quiet, spec.timestamps
-    return consoles
 
 
 def _make_coordinator(
@@ -370,56 +337,13 @@ def _take_folder(
 
 
 def _announce(verdict: Verdict, facts: NodeFacts, node: NodeServices) -> Verdict:
-    """Say how a failed attempt ended. The report comes at once, before slow workers have ended."""
-    report, console = verdict.report, node.console
+    """Say how an attempt ended, if it has failed."""
     node.record.note_verdict(verdict)
-    if verdict.action == "restart" and node.stop_request.is_quiet:
+    if verdict.report is None and verdict.action != "restart":
         return verdict
-    if verdict.action != "restart" and verdict.reporter and _shares_screen(facts):
-        return verdict
-    if report is None:
-        if verdict.action == "restart":
-            console.say(verdict.reason)
-        return verdict
-    if verdict.action == "restart":
-        pause = f" in {verdict.delay_s:.1f} s" if verdict.delay_s else ""
-        console.say(f"{report.attempt_summary()}; starting all ranks again{pause}")
-        return verdict
-    if verdict.reporter:
-        console.say(f"{report.summary()} (the report is shown on {verdict.reporter})")
-        return verdict
-    report = report._replace(verdict=verdict.reason)
-    if facts.paths is not None:
-        write_whole(facts.paths.report, report.to_json())
-    _tell_platform(report, facts, console)
-    console.print_err(render(report, colour=console.colour))
-    return verdict._replace(report=report)
+    from launcher.attempt.news import announce
 
-
-def _shares_screen(facts: NodeFacts) -> bool:
-    """Tell whether what the launchers of all nodes say is read in one place."""
-    return _QUIET in facts.environ or (facts.nodes is not None and facts.nodes.gathers_output)
-
-
-def _tell_platform(report: FailureReport, facts: NodeFacts, console: Console) -> None:
-    """Leave the first cause to a platform that has set TORCHELASTIC_ERROR_FILE for the launcher."""
-    path = facts.environ.get("TORCHELASTIC_ERROR_FILE")
-    if not path:
-        return
-    message = report.summary()
-    if report.error_type:
-        message = f"{report.error_type}: {report.error_message}"
-    text = encode_as_torch(message, report.traceback, report.exit_code, time.time())
-    problem = write_in_place(path, text)
-    if problem:
-        console.say(f"cannot write TORCHELASTIC_ERROR_FILE={path}: {problem}")
-
-
-def _show_summary(node: NodeServices) -> None:
-    """Print what the ranks have used, if that is wanted."""
-    summary = node.sampling.summary() if node.sampling else ""
-    if summary:
-        node.console.print_err(f"{summary}\n")
+    return announce(verdict, facts, node)
 
 
 def _tell_survivors(outcome: AttemptOutcome, console: Console) -> None:

@@ -1,7 +1,8 @@
 """Looks every two seconds at what the workers of this node use, and keeps the figures.
 
-They go into `resources.jsonl`, to `launcher.ctl`, and into the summary of `--stats`. How to look is
-loaded when the first look is due: a short run does not pay for it.
+They go into `resources.jsonl`, to `launcher.ctl`, and into the summary of `--stats`: of a run that
+fails, in front of the report, as far as its ranks have come by then. How to look is loaded when the
+first look is due: a short run does not pay for it.
 """
 
 from __future__ import annotations
@@ -82,20 +83,32 @@ class Sampling:
             self._look()
         return self._sample
 
-    def summary(self) -> str:
-        """Return what the ranks of the last attempt have used; "" where that is not wanted."""
-        if not (self._has_summary and self._ended):
-            return ""
+    def show_summary(self) -> None:
+        """Print what the ranks of the last attempt have used, if that is wanted, and only once."""
+        if not self._has_summary:
+            return
+        self._has_summary = False
+        used = {**self._ended, **self._look_at_running()}
+        if not used:
+            return
         from launcher.stats.render import render_summary
 
-        ended = sorted(self._ended.items(), key=lambda pair: pair[1].rank)
-        peaks = [(worker.peak_kib or 0) << 10 for worker, _ in ended]
+        workers = sorted(used, key=lambda worker: worker.plan.rank)
         uses = [
-            use._replace(peak=max(use.peak, peak))
-            for (_, use), peak in zip(ended, peaks, strict=True)
+            used[worker]._replace(peak=max(used[worker].peak, (worker.peak_kib or 0) << 10))
+            for worker in workers
         ]
-        seconds = [worker.ended_at - self._began_at for worker, _ in ended]
-        return render_summary(uses, seconds, self._host)
+        now = self._loop.clock()
+        seconds = [(worker.ended_at or now) - self._began_at for worker in workers]
+        self._console.print_err(f"{render_summary(uses, seconds, self._host)}\n")
+
+    def _look_at_running(self) -> dict[Worker, RankUse]:
+        running = {worker.plan.rank: worker for worker in self._workers if worker.is_running}
+        if not running:
+            return {}
+        self._look()
+        ranks = self._sample.ranks if self._sample else ()
+        return {running[use.rank]: use for use in ranks}
 
     def _look_again(self) -> None:
         self._delay_s = min(INTERVAL_S, 2 * self._delay_s)

@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.output.fold import Fold
     from launcher.output.live import LiveRows
+    from launcher.plan.node import NodeFacts
 
 # Bytes waiting for a slow reader before the workers are held back, and how far it must fall before
 # they go on.
@@ -298,6 +299,29 @@ class Console:
     def _redraw_live(self) -> None:
         if self._live is not None:
             self._live.draw(self.asking_rank, each_rank=self.shows_all_bars)
+
+
+def make_consoles(
+    loop: Loop, facts: NodeFacts, *, fold: bool, quiet: bool, timestamps: bool
+) -> tuple[Console, ...]:
+    """Make the console of each worker: ours for all, or those of an engine's processes.
+
+    Of these, that of the first local rank has our own words, too.
+    """
+    if not facts.tasks:
+        console = Console(loop, facts.environ)
+        if fold:
+            from launcher.output.fold import Fold
+
+            console.fold = Fold(loop, console.show, facts.local_world_size)
+        consoles: tuple[Console, ...] = (console,)
+    else:
+        consoles = tuple(
+            Console(loop, facts.environ, task.streams[1:], is_plain=True) for task in facts.tasks
+        )
+    for each in consoles:
+        each.is_quiet, each.has_timestamps = quiet, timestamps
+    return consoles
 
 
 def _stamp() -> bytes:

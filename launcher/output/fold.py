@@ -32,16 +32,13 @@ class _Line:
         self.prefix, self.due_at = prefix, due_at
         self.ranks: list[int] = []
 
-    def render(self) -> bytes:
-        """Return the line for the screen; whoever wants no prefix gets none here either."""
-        prefix = self.prefix
-        if len(self.ranks) > 1 and prefix:
-            prefix = b"[%s] " % format_ranges(self.ranks).replace(" ", "").encode()
-        return prefix + self.text + b"\n"
-
 
 def _number_of(line: _Line) -> int:
     return line.number
+
+
+def _make_prefix(ranks: list[int]) -> bytes:
+    return b"[%s] " % format_ranges(ranks).replace(" ", "").encode()
 
 
 class Fold:
@@ -52,6 +49,10 @@ class Fold:
         self._loop = loop
         self._show = show
         self._num_ranks = num_ranks
+        # What stands in front of a line that several ranks have written.
+        self.make_prefix: Callable[[list[int]], bytes] = _make_prefix
+        # Of the last such line, ranks and prefix: the next one's are mostly the same.
+        self._shared: tuple[list[int], bytes] = ([], b"")
         self._lines: deque[_Line] = deque()
         self._same: dict[tuple[str, bytes], list[_Line]] = {}
         # Rank -> the number of the line that it wrote last.
@@ -103,10 +104,19 @@ class Fold:
                 self._show(stream, b"".join(block))
                 block = []
             stream = line.stream
-            block.append(line.render())
+            block.append(self._render(line))
         if block:
             self._show(stream, b"".join(block))
         self._set_timer()
+
+    def _render(self, line: _Line) -> bytes:
+        """Return a line for the screen; whoever wants no prefix gets none here either."""
+        prefix = line.prefix
+        if len(line.ranks) > 1 and prefix:
+            if line.ranks != self._shared[0]:
+                self._shared = line.ranks, self.make_prefix(line.ranks)
+            prefix = self._shared[1]
+        return prefix + line.text + b"\n"
 
     def _forget(self, line: _Line) -> None:
         self._num_bytes -= len(line.text)

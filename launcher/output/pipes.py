@@ -16,6 +16,7 @@ from launcher.output.merged import PART_S, MergedLog
 from launcher.output.streams import RankStream, StreamSettings, make_prefix
 from launcher.output.times import LineTimes
 from launcher.plan.plan import LaunchPlan, WorkerPlan
+from launcher.ranks import format_ranges
 from launcher.system.loop import Loop
 
 TYPE_CHECKING = False
@@ -65,6 +66,8 @@ class WorkerPipes(Intake):
 
             self._terminals = Terminals(loop, console, send, self._resize)
             console.shows_all_bars = plan.bars == "all"
+        if console.fold is not None:
+            console.fold.make_prefix = self._make_shared_prefix
 
     def __enter__(self) -> WorkerPipes:
         return self
@@ -252,25 +255,38 @@ class WorkerPipes(Intake):
         if self._terminals is not None and self._terminals.owns(fd):
             self._terminals.forget(fd)
 
-    def _settings(self, worker: WorkerPlan, stream: str) -> StreamSettings:
+    def _make_prefix(self, names: dict[str, str], rank: int, *, colour: bool) -> bytes:
         plan = self._plan
+        return make_prefix(
+            plan.prefix_template,
+            {**plan.prefix_names, **names},
+            host_width=plan.assignment.hostname_width,
+            width=len(str(plan.assignment.world_size - 1)),
+            rank=rank,
+            colour=colour,
+        )
+
+    def _make_shared_prefix(self, ranks: list[int]) -> bytes:
+        """Return the prefix of a line that several ranks have written."""
+        places = [worker.place for worker in self._plan.workers if worker.rank in ranks]
         names = {
-            **plan.prefix_names,
-            "rank": str(worker.rank),
-            "local_rank": str(worker.local_rank),
-            "node_rank": str(worker.place.node_rank),
+            "rank": format_ranges(ranks).replace(" ", ""),
+            "local_rank": format_ranges(place.local_rank for place in places).replace(" ", ""),
+            "node_rank": str(self._plan.assignment.places[0].node_rank),
         }
-        prefix = b""
+        return self._make_prefix(names, 0, colour=False)
+
+    def _settings(self, worker: WorkerPlan, stream: str) -> StreamSettings:
+        plan, prefix = self._plan, b""
         # Whose lines they are an engine says in its own way.
         if worker.task is None or plan.prefix_template is not None:
-            prefix = make_prefix(
-                plan.prefix_template,
-                names,
-                host_width=plan.assignment.hostname_width,
-                width=len(str(plan.assignment.world_size - 1)),
-                rank=worker.rank,
-                colour=self._console_of(worker.local_rank).colour,
-            )
+            names = {
+                "rank": str(worker.rank),
+                "local_rank": str(worker.local_rank),
+                "node_rank": str(worker.place.node_rank),
+            }
+            colour = self._console_of(worker.local_rank).colour
+            prefix = self._make_prefix(names, worker.rank, colour=colour)
         return StreamSettings(
             rank=worker.rank,
             stream=stream,

@@ -70,13 +70,14 @@ def make_prefix(
     colour: bool,
     host_width: int = 0,
 ) -> bytes:
-    """Return the prefix of a rank's lines: `[rank] ` padded, or the user's template filled in.
+    """Return the prefix of lines: `[rank] ` padded, or the user's template filled in.
 
-    host_width: the length of the longest hostname, where there are several: `[host:rank] `.
+    names: `rank` may be several, `0-7`; then `rank` gives no more than the colour. host_width: the
+    length of the longest hostname, where there are several: `[host:rank] `.
     """
     if template is None:
         host = f"{names['hostname']:>{host_width}}:" if host_width else ""
-        text = f"[{host}{rank:{width}d}] "
+        text = f"[{host}{names['rank']:>{width}}] "
     else:
         text = template
         for name in sorted(names, key=len, reverse=True):
@@ -233,7 +234,7 @@ class RankStream:
     def _tidy(self, block: bytes) -> bytes:
         """Return lines so that a terminal shows them as they are meant, whoever writes next."""
         block = apply_carriage_returns(block)
-        if self._open_colours or b"\x1b[" in block:
+        if self._open_colours or b"\x1b" in block:  # two bytes take a hundred times as long
             from launcher.output.region import close_colours
 
             block, self._open_colours = close_colours(block, self._open_colours)

@@ -22,8 +22,10 @@ from launcher.output.live import visible_width
 from launcher.system.loop import Loop
 from launcher.system.tty import Settings, read_settings, write_settings
 
-# The kernel gives at most so much at a time.
+# The kernel gives at most so much at a time; and so much is taken in a turn of the loop: a terminal
+# holds three pages, and the kernel fills it again while others are read and ours is written.
 _PAGE_BYTES = 4096
+_TURN_BYTES = 4 * _PAGE_BYTES
 
 _COOKED = termios.ICANON | termios.ECHO | termios.ECHOE | termios.ECHOK | termios.ISIG
 
@@ -77,6 +79,7 @@ class Terminals:
         BlockingIOError when there is nothing yet.
         """
         pages: list[bytes] = []
+        limit = min(limit, _TURN_BYTES)
         while limit > 0:
             try:
                 page = os.read(fd, _PAGE_BYTES)

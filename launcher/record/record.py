@@ -43,9 +43,14 @@ _LONGEST_MESSAGE = 1000
 class Record:
     """What has happened in one run on this node."""
 
-    def __init__(self, loop: Loop, follower: Follower | None = None) -> None:
+    def __init__(self, loop: Loop, events_fd: int | None = None) -> None:
+        """events_fd: where each event is told of at once."""
         self._loop = loop
-        self._follower = follower
+        self._follower: Follower | None = None
+        if events_fd is not None:
+            from launcher.record.follower import Follower
+
+            self._follower = Follower(events_fd, loop)
         # The clock of the wall may be set while the run goes on: it is asked once.
         self._began_at = time.time() - loop.clock()
         self.started_at = self._began_at + loop.clock()

@@ -16,6 +16,9 @@ class Gpus:
 
     def __init__(self, nvml: Any) -> None:
         self._nvml = nvml
+        # The package has an exception outside its tree for a driver that is older than itself.
+        older = getattr(nvml, "NVMLLibraryMismatchError", nvml.NVMLError)
+        self._errors = (nvml.NVMLError, older)
         nvml.nvmlInit()
         count = nvml.nvmlDeviceGetCount()
         self._handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
@@ -43,7 +46,7 @@ class Gpus:
     def _ask(self, question: Callable[[Any], Any], handle: Any) -> Any:
         try:
             return question(handle)
-        except self._nvml.NVMLError:
+        except self._errors:
             return None  # not every GPU answers every question
 
 

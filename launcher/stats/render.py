@@ -49,7 +49,8 @@ def render_summary(ranks: Sequence[RankUse], seconds: Sequence[float], host: str
     shares = (rank.cpu_s / max(took, 0.01) for rank, took in zip(ranks, seconds, strict=True))
     columns = [
         ("rank", [str(rank.rank) for rank in ranks]),
-        ("peak memory", [format_bytes(rank.peak) for rank in ranks]),
+        # Of one that failed before the first look, the kernel tells only after the report.
+        ("peak memory", [format_bytes(rank.peak) if rank.peak else "-" for rank in ranks]),
         ("CPU time", [f"{rank.cpu_s:.1f} s" for rank in ranks]),
         ("CPU", [f"{share:.0%}" for share in shares]),
         *_pace_columns(ranks),

@@ -55,6 +55,20 @@ def test_a_run_that_is_over_at_once_has_a_summary(run: Run, script: Script, meth
         assert int(line.split()[1]) >= 5  # MiB, of an interpreter at least
 
 
+def test_a_report_is_the_last_thing_on_the_screen(run: Run, script: Script) -> None:
+    name = script(
+        "import os, sys, time\nif os.environ['RANK'] == '1': sys.exit('the reason')\n"
+        "time.sleep(100)\n"
+    )
+    done = run("--nproc-per-node", "2", "--stats", name)
+    assert done.code == 1
+    before, title, rest = done.err.partition("what the ranks on")
+    summary, _, report = rest.partition("rank 1 ")
+    assert title and "\n   0 " in summary and "\n   1 " in summary
+    assert "exit code 1" in report and "the reason" in report
+    assert "exit code 1" not in before
+
+
 def test_figures_are_in_the_folder_of_the_run(
     start: Start, script: Script, only_run_dir: Callable[[], Path], tmp_path: Path
 ) -> None:

@@ -181,6 +181,7 @@ class FakeConsole:
     full = False
     has_room = True
     claimant: object = None
+    fold: Any = None
 
     def __init__(self) -> None:
         self.said: list[str] = []

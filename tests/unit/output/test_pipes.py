@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from launcher.output.fold import Fold
 from launcher.output.pipes import WorkerPipes
 from launcher.plan.plan import LaunchPlan
 from launcher.plan.task import Task
@@ -204,3 +205,26 @@ def test_a_worker_reads_what_its_engine_has_given_to_its_process() -> None:
         assert os.read(descriptors[0], 100) == b"typed\n"
         for fd in (*descriptors, read_end, write_end):
             os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("options", "hostname_width", "prefix"),
+    [
+        ({}, 0, b"[0-1] "),
+        ({}, 6, b"[  here:0-1] "),
+        ({"log_line_prefix_template": "$hostname/$rank/$local_rank> "}, 6, b"here/0-1/0-1> "),
+    ],
+)
+def test_a_line_of_several_ranks_begins_as_their_own_do(
+    options: dict[str, Any], hostname_width: int, prefix: bytes
+) -> None:
+    plan = plan_of(3, False, **options)
+    plan = plan._replace(assignment=plan.assignment._replace(hostname_width=hostname_width))
+    loop: Any = fakes.FakeLoop()
+    console: Any = Console()
+    console.fold = Fold(loop, console.show, 3)
+    with WorkerPipes(plan, loop, (console,)):
+        for rank in range(2):
+            console.fold.take(rank, "out", b"a prefix", b"text\n")
+        console.fold.flush()
+    assert console.shown == [prefix + b"text\n"]

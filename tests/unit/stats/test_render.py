@@ -49,6 +49,11 @@ def test_the_summary_has_what_each_rank_used() -> None:
     )
 
 
+def test_memory_that_nobody_has_seen_is_not_made_up() -> None:
+    *_, last = render_summary([rank(0, peak=0)], [10.0], "here").splitlines()
+    assert last.split() == ["0", "-", "9.0", "s", "90%"]
+
+
 def test_the_rank_that_comes_late_is_the_slowest() -> None:
     paced = [
         rank(number, steps=100, steps_per_s=10.0, waited_s=waited, late_s=late)
