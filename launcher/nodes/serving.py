@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from launcher.nodes.endpoint import Endpoint
-from launcher.nodes.link import Link, Listener, Probe, listen
+from launcher.nodes.link import Link, Listener, listen
 from launcher.nodes.member import Member
 from launcher.nodes.messages import Join, Message, Relocate, Well
+from launcher.nodes.probe import Probe
 from launcher.nodes.rendezvous import Rendezvous
 from launcher.nodes.rules import OWN, Past, Route, Rules
 from launcher.nodes.signpost import Signpost
