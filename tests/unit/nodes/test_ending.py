@@ -148,8 +148,8 @@ def test_a_success_of_the_smaller_part_is_none() -> None:
 def test_an_account_that_is_none_is_a_failure_of_its_node(account: dict[str, Any]) -> None:
     ending, nodes = begin(1)
     outcome = ending.settle(0, nodes[0], Settled(0, account), 110.0)
-    assert outcome.node_failure and not outcome.succeeded
-    assert ending.is_known(1)
+    assert outcome.node_failure == "node 0 (h0) has told what is no account of an attempt"
+    assert not outcome.succeeded and ending.is_known(1)
 
 
 def test_what_was_told_is_dated_by_how_long_it_was_under_way() -> None:

@@ -88,8 +88,8 @@ def test_every_message_arrives_as_it_was_said(message: Message) -> None:
 
 @pytest.mark.parametrize("message", [Decided(0, "finish", "", 0.0, 0, None, False), Leave("bye")])
 def test_what_may_be_left_out_may_be_empty(message: Message) -> None:
-    assert travel(message) == message
-    assert travel(message._replace(**message._field_defaults)) == message  # type: ignore[arg-type]
+    short = encode(message)[: 1 + len(message) - len(message._field_defaults)]
+    assert decode(short) == message
 
 
 def test_an_older_form_without_the_last_fields_has_their_defaults() -> None:

@@ -176,6 +176,14 @@ def test_the_first_word_of_a_failure_ends_the_ranks_of_all() -> None:
     assert report is not None and (report["rank"], report["hostname"]) == (1, "h1")
 
 
+def test_an_account_of_a_failure_ends_the_ranks_of_all_too() -> None:
+    story = begin(2)
+    story.settle(1, code=7)
+    assert {key: stop.reason for key, stop in story.heard(Stop).items()} == dict.fromkeys(
+        range(2), "a rank has failed on node 1 (h1)"
+    )
+
+
 def test_what_is_said_of_another_attempt_ends_none() -> None:
     story = begin()
     story.say(1, Failing(1), Failing(-1), Settled(3, make_account(1, 7, 1.0, False)))
@@ -200,6 +208,18 @@ def test_after_a_failure_all_start_again_when_all_are_ready() -> None:
     story.settle(0, code=7)
     story.settle(1, code=-15, asked=True)
     assert actions(story) == {0: "give_up", 1: "give_up"}
+
+
+def test_who_is_ready_for_another_attempt_is_not_ready_for_this_one() -> None:
+    story = begin(2, max_restarts=1)
+    story.settle(1, code=7)
+    story.settle(0, code=-15, asked=True)
+    story.said()
+    story.ready(0)
+    story.say(1, Ready(0, 29501), Ready(2, 29501))
+    assert story.ranks() == {}
+    story.ready(1)
+    assert story.ranks() == {0: 0, 1: 1}
 
 
 def test_who_stands_still_alone_waits_for_the_others() -> None:
@@ -312,6 +332,33 @@ def test_a_connection_that_broke_is_waited_for_before_all_is_judged() -> None:
     story.say(8, Settled(0, make_account(1, 0, 20.0, True)))
     decided = story.heard(Decided)
     assert sorted(decided) == [0, 8]
+
+
+def test_a_connection_that_broke_before_the_restart_is_waited_for() -> None:
+    story = begin(3, min_nodes=1, max_restarts=3)
+    story.settle(0, code=7)
+    story.settle(1, 2, code=-15, asked=True)
+    story.said()
+    story.ready(0, 1)
+    story.run.lose(2, "the connection to it broke", story.now, is_dead=False)
+    assert story.said() == []
+    resume(story, 8, 2)
+    told = [message for key, message in story.said() if key == 8]
+    assert [type(message) for message in told] == [Pong, Decided]
+    assert isinstance(told[1], Decided) and told[1].action == "restart"
+    story.say(8, Ready(1, 29501))
+    assert story.ranks() == {0: 0, 1: 1, 8: 2}
+
+
+def test_a_coordinator_that_was_stopped_itself_buries_nobody() -> None:
+    story = begin(3, min_nodes=1)
+    story.now += 5.0  # in one step: it had no time in between
+    for key in (1, 2):
+        story.run.lose(key, "its launcher has ended", story.now, is_dead=True)
+    story.settle(0, code=-15, asked=True)
+    story.wait(3.5)
+    [decided] = story.heard(Decided).values()
+    assert decided.action == "give_up"
 
 
 def test_a_newcomer_ends_the_attempt_so_that_it_can_take_part() -> None:
