@@ -4,7 +4,7 @@ in log files.
     python benchmarks/output.py [--repeat 5] [--megabytes 300] [--only NAME ...]
 
 Launchers take turns, and each figure is a median. The time of a run that writes nothing is taken
-off the rates. The tables are printed and written to benchmarks/results/. Seven minutes on two cores.
+off the rates. The tables are printed and written to benchmarks/results/. 7 minutes, 2 cores.
 """
 
 from __future__ import annotations
