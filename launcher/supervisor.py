@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from launcher.attempt.group import Group
-from launcher.attempt.node import QUIET_VARIABLE, NodeServices
+from launcher.attempt.node import QUIET_VARIABLE, NodeServices, shares_screen
 from launcher.attempt.sampling import Sampling
 from launcher.attempt.stop import FORWARDED_SIGNALS, Kernel, StopRequest
 from launcher.attempt.waiting import Lobby, WaitingRoom
@@ -101,7 +101,7 @@ def launch(
                     break
                 facts = _take_folder(facts, folder, assignment, node.console)
                 plan = make_plan(spec, assignment, facts)
-                node.stop_request.is_quiet = plan.node_rank > 0 and QUIET_VARIABLE in facts.environ
+                node.stop_request.is_quiet = plan.node_rank > 0 and shares_screen(facts)
                 _open_attempt(plan, starter, spec)
                 if num_attempts == 0:
                     _tell_choice(plan, spec, facts, node)

@@ -97,6 +97,26 @@ def test_the_blocks_of_a_page_run(
             assert done.code == wanted, f"{text}\n{done.out}\n{done.err}"
 
 
+# What a test types elsewhere: on hosts of the lab, which have these names, and under the engines.
+# Of Kubernetes there is only what its commands are for.
+PLACES = {
+    "several-nodes.md": {"on=node0,node1", "on=node0", "on=node1"},
+    "services.md": {"on=node0,node1"},
+    "ssh.md": {"on=node1"},
+    "slurm.md": {"on=slurm"},
+    "mpi.md": {"on=mpirun"},
+    "kubernetes.md": {"on=kubernetes"},
+    "resources.md": {"run"},
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_every_command_of_a_page_about_several_nodes_is_typed_by_a_test(name: str) -> None:
+    found = blocks(ROOT / "docs" / "how-to" / name)
+    where = [rest for language, rest, _ in found if language == "sh" and "file=" not in rest]
+    assert where and set(where) <= PLACES[name]
+
+
 @pytest.mark.parametrize("page", ["option", "environment", "python"])
 def test_the_generated_pages_are_current(page: str) -> None:
     command = [sys.executable, str(ROOT / "scripts" / f"make_{page}_reference"), "--check"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from launcher.attempt.node import QUIET_VARIABLE, NodeServices
+from launcher.attempt.node import NodeServices, shares_screen
 from launcher.contract.error_file import encode_as_torch
 from launcher.diagnosis.report import FailureReport, render
 from launcher.nodes.restart import Verdict
@@ -28,7 +28,7 @@ def announce(verdict: Verdict, facts: NodeFacts, node: NodeServices) -> Verdict:
     if node.sampling:
         node.sampling.show_summary()  # the report is the last that is said
     if verdict.reporter:
-        if QUIET_VARIABLE not in facts.environ:
+        if not shares_screen(facts):
             console.say(f"{report.summary()} (the report is shown on {verdict.reporter})")
         return verdict
     report = report._replace(verdict=verdict.reason)

@@ -18,6 +18,7 @@ from launcher.system.loop import Loop
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.nodes.remote import RemoteCoordinator
+    from launcher.plan.node import NodeFacts
     from launcher.start.starter import Starter
 
 
@@ -57,3 +58,8 @@ class NodeServices(NamedTuple):
             handle(event)
         self.keeper.revive()
         self.kernel.reap_orphans(self.known_pids(starter) | workers)
+
+
+def shares_screen(facts: NodeFacts) -> bool:
+    """Tell whether what the launchers of all nodes say is read in one place."""
+    return QUIET_VARIABLE in facts.environ or bool(facts.nodes and facts.nodes.gathers_output)

@@ -1,13 +1,15 @@
 """The launcher's command line for a run, and the environment in which it is called. Pure.
 
-The run layer knows the launcher by its command line alone. Nodes that were asked for are this one
-machine: their processes are ranks of one launcher.
+The run layer knows the launcher by its command line alone. On Slurm and on a list of hosts the
+launcher has the nodes that were asked for; elsewhere all of them are this one machine. Only a
+script that needs MPI itself has its ranks started by mpirun.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from typing import NamedTuple
 
@@ -32,8 +34,8 @@ _OF_A_RANK = re.compile(
     "|GLOO|CONTROLLER|HOSTNAME))_(?!CONF$).*|LAUNCHER_(?!JOBS_SHIM|STORE|HOME|CACHE).*|PET_.*"
 )
 
-# The prefix of a rank's lines: ours, and that of `srun --label`.
-RANK_PREFIX = re.compile(rb"\[(\d+)\] | *(\d+): ")
+# The prefix of a rank's lines.
+RANK_PREFIX = re.compile(rb"\[(\d+)\] ")
 
 # Runs a command with its output in a log of the rank's own.
 _TO_ITS_LOG = (
@@ -84,43 +86,48 @@ def make_call(
     made = _make_environ(run, asked, interpreter, environ)
     if shape.num_nodes > 1 and not is_slurm and not target.get("hosts"):
         notes.append(f"{shape.num_nodes} nodes were asked for: all of them are this machine")
-    launch = [interpreter, "-m", "launcher"]
-    options = ["--run-dir", run.launcher, "--rdzv-id", run.run_id]
-    if is_slurm and shape.num_nodes > 1:
-        nodes, count = str(shape.num_nodes), str(shape.num_processes)
-        launch = ["srun", "--label", "--nodes", nodes, "--ntasks", count, *launch, *options]
-    elif target.get("hosts") or _wants_mpirun(definition, source):
-        mpirun = ["mpirun", "--oversubscribe", "--allow-run-as-root"]
-        mpirun += ["-np", str(shape.num_processes)]
+    launch = [interpreter, "-m", "launcher", "--run-dir", run.launcher, "--rdzv-id", run.run_id]
+    per_node = shape.num_processes // shape.num_nodes
+    if _wants_mpirun(definition, source):
+        mpirun = ["mpirun", "--oversubscribe", "-np", str(shape.num_processes)]
+        if shape.num_nodes > 1 and (is_slurm or target.get("hosts")):
+            mpirun += ["--map-by", f"ppr:{per_node}:node"]
         if target.get("hosts"):
-            mpirun += _on_hosts(shape, names, target, made, environ)
-        launch = [*mpirun, "/bin/sh", "-c", _TO_ITS_LOG, "sh", *launch, *options]
+            mpirun += ["--host", _name_hosts(names, per_node), *(target.get("extra") or [])]
+            mpirun += [word for name in _ours(made, environ) for word in ("-x", name)]
+        launch = [*mpirun, "/bin/sh", "-c", _TO_ITS_LOG, "sh", *launch]
     else:
+        if is_slurm and shape.num_nodes > 1:
+            launch += ["--engine", "slurm", "--nnodes", str(shape.num_nodes)]
+        elif target.get("hosts"):
+            launch += ["--engine", "mpi", "--hosts", _name_hosts(names, per_node)]
+            launch += [word for name in _ours(made, environ) for word in ("--export", name)]
+            if target.get("extra"):
+                launch += ["--engine-args", shlex.join(target["extra"])]
+        else:
+            per_node = shape.num_processes  # the only node
         prefix = "[${rank}] " if is_tagged(shape) else ""
-        launch += [*options, "--nproc-per-node", str(shape.num_processes)]
-        if names:
+        launch += ["--nproc-per-node", str(per_node)]
+        if names and not target.get("hosts"):
             launch += ["--devices", ",".join(names)]
         launch += ["--log-line-prefix-template", prefix, *(asked.get("launcher_options") or [])]
     if shape.is_command:
         launch += ["--no-python", "/bin/sh", "-c", _PER_NODE]
     else:
         launch += [str(definition["script"]), *definition["arguments"]]
+    # Who submits as root knows that: mpirun would refuse it twice.
+    made.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
     return Call(launch, made, notes)
 
 
-def _on_hosts(
-    shape: Shape,
-    names: Sequence[str],
-    target: Mapping[str, Any],
-    made: Mapping[str, str],
-    environ: Mapping[str, str],
-) -> list[str]:
-    """Return what mpirun is told to start the ranks on these hosts, with our variables."""
-    per_node = shape.num_processes // shape.num_nodes
-    hosts = ",".join(f"{name}:{per_node}" for name in names)
-    ours = [name for name, value in made.items() if environ.get(name) != value]
-    exported = [word for name in dict.fromkeys([*ours, "PATH"]) for word in ("-x", name)]
-    return ["--host", hosts, *exported, *(target.get("extra") or [])]
+def _name_hosts(names: Sequence[str], per_node: int) -> str:
+    return ",".join(f"{name}:{per_node}" for name in names)
+
+
+def _ours(made: Mapping[str, str], environ: Mapping[str, str]) -> list[str]:
+    """Return which variables another host must be given."""
+    changed = [name for name, value in made.items() if environ.get(name) != value]
+    return [*dict.fromkeys([*changed, "PATH"])]
 
 
 def without_rank(environ: Mapping[str, str]) -> dict[str, str]:

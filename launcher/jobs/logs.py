@@ -1,9 +1,8 @@
 """What a run has printed: all of it, or the lines of one rank, read on as it grows.
 
-The ranks of the launcher and of srun share the driver log, in which each line says whose it is;
-those that mpirun starts have a file each, because its own tags stand in the middle of lines. Where
-the launcher keeps a file of each rank, one rank's lines are read there; what the launcher says
-itself, rank 0 shows.
+The launcher's ranks share the driver log, in which each line says whose it is; those that mpirun
+starts have a file each, because its own tags stand in the middle of lines. Where the launcher keeps
+a file of each rank, one rank's lines are read there; what the launcher says itself, rank 0 shows.
 """
 
 from __future__ import annotations
@@ -121,7 +120,7 @@ def lines_of_rank(lines: Iterable[bytes], rank: int | None) -> Iterator[bytes]:
         if match is None:
             if rank == 0:
                 yield line
-        elif int(match[match.lastindex or 1]) == rank:
+        elif int(match[1]) == rank:
             yield line[match.end() :]
 
 

@@ -75,11 +75,11 @@ def make_script(run: RunFolder, asked: dict[str, Any], settings: dict[str, Any])
     """Return the batch script of a run."""
     shape = shape_of(asked["definition"])
     per_node = shape.num_processes // shape.num_nodes
-    tasks = per_node if shape.num_nodes > 1 else 1
     options = [
         f"--job-name={asked['experiment']}",
         f"--nodes={shape.num_nodes}",
-        f"--ntasks-per-node={tasks}",
+        "--ntasks-per-node=1",
+        f"--cpus-per-task={per_node}",
         f"--output={run.join('agent.log')}",
         "--open-mode=append",
         "--requeue",
@@ -87,8 +87,6 @@ def make_script(run: RunFolder, asked: dict[str, Any], settings: dict[str, Any])
         *(f"--{name}={settings[name]}" for name in _OPTIONS if settings.get(name)),
         *(settings.get("extra") or []),
     ]
-    if tasks == 1 and per_node > 1:
-        options.append(f"--cpus-per-task={per_node}")
     python = [sys.executable, "-I", "-S", "-c", _BOOT, PACKAGE_ROOT, run.path]
     lines = [
         "#!/bin/sh",

@@ -27,9 +27,6 @@ from launcher.system.loop import Loop
 # How long a connection may take to come about.
 CONNECT_S = 5.0
 
-# How long it may take to find out whether anybody listens at a port.
-_PROBE_S = 1.0
-
 # Strangers have this long to prove who they are.
 _STRANGER_S = 5.0
 
@@ -275,50 +272,6 @@ class Listener:
             self._loop.set_timer(self._drop_strangers, 1.0)
 
 
-class Probe:
-    """Finds out whether somebody still listens at an address.
-
-    The kernel of a host refuses for a process that has ended; a connection that breaks while it
-    lives, or a host that does not answer, proves nothing.
-    """
-
-    def __init__(
-        self, loop: Loop, address: tuple[Any, ...], on_done: Callable[[bool], None]
-    ) -> None:
-        """on_done: is told, once, whether nobody listens there for certain."""
-        self._loop = loop
-        self._on_done = on_done
-        self._socket = socket.socket(_family(address), socket.SOCK_STREAM)
-        self._socket.setblocking(False)
-        code = self._socket.connect_ex(address)
-        if code == errno.EINPROGRESS:
-            loop.watch(self._socket.fileno(), self._see, for_writing=True)
-            loop.set_timer(self._give_up, _PROBE_S)
-        else:
-            self._code = code
-            loop.set_timer(self._end, 0.0)
-
-    def cancel(self) -> None:
-        """Stop looking; nobody is told."""
-        self._loop.cancel_timer(self._give_up)
-        self._loop.cancel_timer(self._end)
-        self._loop.unwatch(self._socket.fileno())
-        self._socket.close()
-
-    def _see(self) -> Iterable[Event]:
-        self._code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        self._end()
-        return ()
-
-    def _give_up(self) -> None:
-        self._code = errno.ETIMEDOUT
-        self._end()
-
-    def _end(self) -> None:
-        self.cancel()
-        self._on_done(self._code == errno.ECONNREFUSED)
-
-
 def connect(
     loop: Loop,
     address: tuple[Any, ...],
@@ -332,7 +285,7 @@ def connect(
 
     guest_port: only to say that this run is served at that port of the same host.
     """
-    connection = socket.socket(_family(address), socket.SOCK_STREAM)
+    connection = socket.socket(family_of(address), socket.SOCK_STREAM)
     connection.setblocking(False)
     try:
         connection.connect(address)
@@ -347,7 +300,7 @@ def connect(
 
 def listen(address: tuple[Any, ...]) -> socket.socket:
     """Return a socket that listens at a socket address of this host; OSError where it cannot."""
-    family = _family(address)
+    family = family_of(address)
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -361,7 +314,8 @@ def listen(address: tuple[Any, ...]) -> socket.socket:
     return listening
 
 
-def _family(address: tuple[Any, ...]) -> socket.AddressFamily:
+def family_of(address: tuple[Any, ...]) -> socket.AddressFamily:
+    """Return whether a socket address is of IPv4 or IPv6."""
     return socket.AF_INET6 if len(address) == 4 else socket.AF_INET
 
 

@@ -44,6 +44,9 @@ from launcher.nodes.rules import Past
 
 PING_S = 1.0
 
+# When the user is told that this node waits: those that are started together have met by then.
+_PATIENCE_S = 10.0
+
 # Pauses between two attempts to reach the endpoint: the first, and the longest.
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
@@ -116,6 +119,8 @@ class Member:
         self.run_name = self.address = ""
         self._node_timeout_s = node_timeout_s
         self._deadline = now + join_timeout_s
+        # When the user is to know that nothing has come about yet; None once that is said.
+        self._impatient_at: float | None = now + _PATIENCE_S
         self._join_timeout_s = join_timeout_s
         self._pause_s = _FIRST_PAUSE_S
         self._retry_at: float | None = None
@@ -339,6 +344,9 @@ class Member:
     def tick(self, now: float) -> None:
         """See whether anything is due."""
         self._doubts.look_at_clock(now)
+        if self._impatient_at is not None and now >= self._impatient_at:
+            self._impatient_at = None
+            self._tell_delay()
         if self.state == "seeking":
             if now >= self._deadline:
                 self._end(
@@ -362,6 +370,16 @@ class Member:
                 self._say(Ping())
 
     # --- inside ---------------------------------------------------------------------------------
+
+    def _tell_delay(self) -> None:
+        """Let the user know for what this node waits before the first attempt, and how long."""
+        limit = f"at most {self._join_timeout_s:g} s (--rdzv-conf join_timeout=SECONDS)"
+        if self.state == "seeking":
+            self.news.append(f"no coordinator is found yet: {self._why}; waiting {limit}")
+        elif self.state == "joined" and self._generation < 0 and not self._is_waiting:
+            self.news.append(
+                f"waiting for other nodes, {limit}; {self.join.min_nodes} must come in all"
+            )
 
     def _take_part(self, assigned: Assigned) -> None:
         self.assigned = self._part = assigned

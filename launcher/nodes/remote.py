@@ -19,9 +19,10 @@ from launcher.errors import RendezvousError
 from launcher.events import Event, PeersStop, Signalled
 from launcher.nodes.account import make_account
 from launcher.nodes.coordinator import Elastic
-from launcher.nodes.link import CONNECT_S, Link, Listener, Probe, connect, listen
+from launcher.nodes.link import CONNECT_S, Link, Listener, connect, listen
 from launcher.nodes.member import IS_STRANGER, LetGo, Member, Reach, Return, Say, Seek, Serve
 from launcher.nodes.messages import Assigned, Join, Message, Pong, Relocate, Stop, Well
+from launcher.nodes.probe import Probe
 from launcher.nodes.rendezvous import Rendezvous
 from launcher.nodes.restart import RestartPolicy, Verdict
 from launcher.nodes.rules import OWN, Past, Route, Rules

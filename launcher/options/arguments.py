@@ -181,11 +181,27 @@ class _Given(argparse.Action):
         setattr(namespace, self.dest, (option_string, values if self.nargs is None else True))
 
 
+class _GivenMore(_Given):
+    """Keep what was given before, too: `--export A --export B` means both."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[object] | None,
+        option_string: str | None = None,
+    ) -> None:
+        before: Given | None = getattr(namespace, self.dest)
+        super().__call__(
+            parser, namespace, f"{before[1]},{values}" if before else values, option_string
+        )
+
+
 def _add(target: argparse._ActionsContainer, option: Option) -> None:
     target.add_argument(
         *option.spellings,
         dest=option.name,
-        action=_Given,
+        action=_GivenMore if option.is_list else _Given,
         nargs=0 if option.is_switch else None,
         metavar=option.metavar
         or ("{" + ",".join(option.choices) + "}" if option.choices else None),

@@ -68,6 +68,11 @@ class Option:
         self.kind = kind.replace(" | None", "")
 
     @property
+    def is_list(self) -> bool:
+        """Whether it may be given several times, and then all of it counts."""
+        return self.kind.startswith("tuple")
+
+    @property
     def flag(self) -> str:
         """The spelling to show: the long one with hyphens."""
         return self.flags[-1]

@@ -233,7 +233,7 @@ _ONE_NODE = {
     "standalone": "standalone means this node alone",
     "node_rank": "the hosts have their ranks in the order of the list",
     "local_addr": "each host has addresses of its own",
-    "events": "a descriptor of this process is none of theirs",
+    "events": "the launchers of the hosts do not have that descriptor",
 }
 
 

@@ -64,6 +64,8 @@ class NodeGroup(NamedTuple):
     node_timeout_s: float = 6.0
     # Whether a newcomer means a restart at once.
     rescales_now: bool = True
+    # Whether what the launchers of all nodes say comes out in one place.
+    gathers_output: bool = False
     # What had to be decided, in a line for the user; "" where there was no choice.
     note: str = ""
     # Whether `run_id` is a name for people, too; mpirun's is a mere number.
@@ -152,6 +154,7 @@ def find_nodes(spec: LaunchSpec, environ: Mapping[str, str]) -> NodeGroup | None
         last_call_s=conf.get("last_call_timeout", _LAST_CALL_S),
         node_timeout_s=spec.node_timeout,
         rescales_now=spec.rescale == "now",
+        gathers_output=placement.gathers_output,
         note=count.note,
         is_named=has_id or placement.is_named,
         sources={**placement.sources, "host": meeting.source, "max_nodes": count.source},
@@ -187,6 +190,7 @@ def find_nodes_of_ranks(
         # An engine starts them all at once.
         join_timeout_s=conf.get("join_timeout", _PATIENCE_S),
         node_timeout_s=spec.node_timeout,
+        gathers_output=placement.gathers_output,
         is_named=placement.is_named,
     )
 

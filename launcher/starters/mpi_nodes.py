@@ -62,6 +62,7 @@ def place_mpi(environ: Environ) -> Placement | None:
         master_addr=master_addr,
         master_port=read_number(environ, "MASTER_PORT", least=1, most=65535) if has_port else 0,
         secret=read_job_key(environ),
+        gathers_output=True,
         sources={field: source for field, source in sources.items() if source},
     )
 

@@ -33,6 +33,8 @@ class Placement(NamedTuple):
     # By which the nodes prove to each other that they belong together; "" where the starter has
     # nothing that only they know.
     secret: str = ""
+    # Whether it shows what all launchers say in one place.
+    gathers_output: bool = False
     # What WORLD_SIZE says, the number of the nodes or of all workers; 0 without it.
     world_size: int = 0
     # Field -> the variable that gave it.

@@ -49,7 +49,7 @@ def _place_slurm(environ: Environ) -> Placement | None:
     nodes = expand_nodes(environ[_SLURM_NODES])
     step = name_slurm_step(environ)
     port = derive_port(f"{step}.{count_requeues(environ)}.ranks")
-    return Placement("srun", len(nodes), None, nodes[0], port, step)
+    return Placement("srun", len(nodes), None, nodes[0], port, step, gathers_output=True)
 
 
 def _place_openmpi(place: Place, environ: Environ) -> Placement | None:
@@ -66,4 +66,5 @@ def _place_openmpi(place: Place, environ: Environ) -> Placement | None:
         job,
         is_named=False,
         secret=read_job_key(environ),
+        gathers_output=True,
     )

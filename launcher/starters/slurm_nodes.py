@@ -47,6 +47,7 @@ def place_slurm(environ: Environ) -> Placement | None:
         job=step,
         master_addr=master,
         master_port=port,
+        gathers_output=True,
         sources={
             "num_nodes": _NODES,
             "node_rank": _NODES if name in nodes else "SLURM_PROCID",

@@ -299,6 +299,8 @@ class Host:
     def close(self) -> None:
         """End it for good."""
         self.kill()
+        for running in self._started:  # what has asked daemons, say, after the last test
+            _close_pipes(running.process)
         self._cut_cable()
 
     def _has_socket(self, port: int, wanted: str) -> bool:

@@ -6,6 +6,7 @@ hosts of the lab have: the name, the line in /etc/hosts, the index and the varia
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import Any
 
@@ -13,10 +14,12 @@ import pytest
 
 from tests.conftest import ROOT, Running, Script
 from tests.lab.lab import Lab
+from tests.test_docs import blocks
 
 yaml = pytest.importorskip("yaml")
 kubernetes_validate = pytest.importorskip("kubernetes_validate")
 
+PAGE = ROOT / "docs" / "how-to" / "kubernetes.md"
 EXAMPLE = ROOT / "examples" / "kubernetes.yaml"
 
 # One that is years old, and the newest whose schema is there.
@@ -64,6 +67,22 @@ def test_the_parts_of_the_example_go_together() -> None:
     gpus = container["resources"]["limits"]["nvidia.com/gpu"]
     assert gpus == int(options["--nproc-per-node"])
     assert int(options["--shutdown-timeout"]) < spec["terminationGracePeriodSeconds"]
+
+
+def test_the_commands_of_the_page_are_for_what_the_example_has() -> None:
+    service, job = _read_example()
+    (text,) = [text for _, rest, text in blocks(PAGE) if rest == "on=kubernetes"]
+    secret, apply, logs = map(shlex.split, text.splitlines())
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    key = container["env"][0]["valueFrom"]["secretKeyRef"]
+    assert secret[:5] == ["kubectl", "create", "secret", "generic", key["name"]]
+    assert secret[5].startswith(f"--from-literal={key['key']}=")
+    assert apply == ["kubectl", "apply", "-f", EXAMPLE.name]
+    # The label that Kubernetes gives the pods of a Job, by which the Service finds them, too.
+    ((label, name),) = service["spec"]["selector"].items()
+    assert logs[-2:] == ["--selector", f"{label}={name}"]
+    # What the comment on top of the example tells to type is the same.
+    assert [f"#   {line}" in EXAMPLE.read_text() for line in text.splitlines()[:2]] == [True] * 2
 
 
 def test_the_pods_of_the_example_find_each_other(lab: Lab, script: Script) -> None:

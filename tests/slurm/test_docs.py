@@ -22,6 +22,9 @@ def test_the_commands_of_the_page_run(lab: Lab, tmp_path: Path) -> None:
     path = os.pathsep.join((os.path.dirname(sys.executable), os.environ["PATH"], "/usr/sbin"))
     env = {"SLURM_CONF": str(lab.start_slurm()), "PATH": path}
     (tmp_path / "train.py").write_text(TRAIN)
+    for host in lab.hosts:  # the page has another network
+        host.run("ip", "address", "add", f"10.0.0.{host.number}/24", "dev", "eth0")
+        host.is_changed = True
     num_run = 0
     for language, rest, text in blocks(PAGE):
         if rest.startswith("file="):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from tests.test_docs import blocks
 pytestmark = pytest.mark.slow
 
 PAGE = ROOT / "docs" / "how-to" / "ssh.md"
+README = ROOT / "README.md"
 
 
 @pytest.fixture
 def typed(lab: Lab, ssh_config: Path, tmp_path: Path) -> list[Completed]:
-    """Save what the page says, and type its commands on node1."""
+    """Save what the page says, and type its commands on node1, and last that of the README."""
     names = {f"node{host.number}": host.address for host in lab.hosts}
     for host in lab.hosts:
         host.set_names({"localhost": "127.0.0.1", **names})
@@ -37,12 +39,15 @@ def typed(lab: Lab, ssh_config: Path, tmp_path: Path) -> list[Completed]:
             assert rest == "on=node1"
             argv = ("bash", "-euo", "pipefail", "-c", text)
             done.append(lab["h1"].run(*argv, env=env, timeout_s=60))
+    (command,) = re.findall("`(python -m launcher --hosts [^`]+)`", README.read_text())
+    (tmp_path / "train.py").write_text((tmp_path / "where.py").read_text())
+    done.append(lab["h1"].run(*argv[:-1], command, env=env, timeout_s=60))
     return done
 
 
 def test_the_commands_of_the_page_run(typed: list[Completed]) -> None:
     assert [(each.code, each.err) for each in typed if each.code] == []
-    two_hosts, file, plan, other_ssh, exported, elastic = typed
+    two_hosts, file, plan, other_ssh, exported, elastic, readme = typed
     assert two_hosts.lines == [
         f"[h{1 + i // 2}:{i}] rank {i} of 4 on h{1 + i // 2}" for i in range(4)
     ]
@@ -52,3 +57,4 @@ def test_the_commands_of_the_page_run(typed: list[Completed]) -> None:
     assert exported.lines == two
     assert other_ssh.lines == sorted(two * 2)
     assert [line.split(" of ")[1] for line in elastic.lines] == ["3 on h1", "3 on h2", "3 on h3"]
+    assert readme.lines[-1] == "[h2:15] rank 15 of 16 on h2"

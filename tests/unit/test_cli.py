@@ -137,6 +137,12 @@ def test_values_may_be_attached_or_follow(argv):
     assert given["redirects"][1] == "3"
 
 
+def test_a_list_that_is_given_twice_counts_whole() -> None:
+    argv = ["--export", "A", "--export=B=1,C", "--devices", "0", "train.py"]
+    given, _ = read_arguments(LaunchSpec, argv)
+    assert given == {"export": ("--export", "A,B=1,C"), "devices": ("--devices", "0")}
+
+
 def test_the_last_of_two_equal_flags_counts():
     given, _ = read_arguments(LaunchSpec, ["--role", "a", "--role=b", "train.py"])
     assert given["role"] == ("--role", "b")

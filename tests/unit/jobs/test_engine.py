@@ -53,6 +53,29 @@ def test_mpirun_starts_only_what_needs_it(source: bytes, starter: str) -> None:
     assert call(asked(MpiConfiguration(2)), source=source).argv[0] == starter
 
 
+def test_nodes_are_those_of_the_target() -> None:
+    what = asked(PyTorchConfiguration(process_count=4, node_count=2))
+    slurm_argv = call({**what, "is_slurm": True}).argv
+    assert "--engine slurm --nnodes 2 --nproc-per-node 2 " in " ".join(slurm_argv)
+    target = {"hosts": ["a", "b", "c"], "extra": ["--mca", "x", "-F y"]}
+    environ = {"PATH": "/bin", "HOME": "/home/ada"}
+    argv = call(what, target=target, names=["a", "c"], environ=environ).argv
+    assert "--engine mpi --hosts a:2,c:2 --export LAUNCHER_JOBS_RUN" in " ".join(argv)
+    assert argv[argv.index("--engine-args") + 1] == "--mca x '-F y'"
+    assert "HOME" not in argv and "--devices" not in argv
+
+
+def test_ranks_that_need_mpi_are_spread_over_the_nodes() -> None:
+    what = asked(MpiConfiguration(2, node_count=2))
+    source = b"from mpi4py import MPI\n"
+    argv = call(what, source=source, target={"hosts": ["a", "b"]}, names=["a", "b"]).argv
+    assert " ".join(argv).startswith(
+        "mpirun --oversubscribe -np 4 --map-by ppr:2:node --host a:2,b:2 -x LAUNCHER_JOBS_RUN "
+    )
+    argv = call({**what, "is_slurm": True}, source=source).argv
+    assert " ".join(argv).startswith("mpirun --oversubscribe -np 4 --map-by ppr:2:node /bin/sh")
+
+
 def test_gpus_of_the_run_are_named() -> None:
     argv = call(asked(), target={"devices": ["0", "3"]}, names=["3"]).argv
     assert argv[argv.index("--devices") + 1] == "3"
@@ -85,7 +108,7 @@ def test_a_batch_script_can_be_read() -> None:
     script = slurm.make_script(RUN, what, {"partition": "gpu", "extra": ["--exclusive"]})
     lines = script.splitlines()
     assert lines[0] == "#!/bin/sh"
-    for option in ("--nodes=2", "--ntasks-per-node=2", "--partition=gpu", "--exclusive"):
+    for option in ("--nodes=2", "--cpus-per-task=2", "--partition=gpu", "--exclusive"):
         assert f"#SBATCH {option}" in lines
     assert "\nexec " in script and lines[-1].endswith(RUN.path)
     alone = slurm.make_script(RUN, asked(PyTorchConfiguration(process_count=4)), {})
