@@ -258,18 +258,19 @@ def make_sections(options: argparse.Namespace, python: str) -> dict[str, Callabl
 
     return {
         "file": lambda: show(commands, "file", 1),
-        "both": lambda: show(commands, "file", 3, both=True),
+        "both": lambda: show(commands, "file", 5, both=True),
         "terminal": lambda: show(on_terminals, "terminal", 10),
         "options": lambda: show({OURS: ours, **with_options}, "file", 10),
         "lines": lambda: machine.table(
-            [f"{MANY_RANKS} ranks, {LINES_EACH} lines each", "torn", "missing", "out of order"],
+            [f"{MANY_RANKS} ranks, {LINES_EACH} lines each: worst run", "torn", "missing", "late"],
             compare_order(python, few),
         ),
         "bars": lambda: machine.table(
             [f"{RANKS} bars of 200 steps into a file", "lines"], compare_bars(python, 1)
         ),
         "blocked": lambda: machine.table(
-            ["1 GB into a terminal that nobody reads", "peak memory"], measure_blocked(python, few)
+            [f"1 GB into a terminal that nobody reads, median of {few}", "peak memory"],
+            measure_blocked(python, few),
         ),
         "sampling": lambda: machine.table(
             [f"waiting ranks that hold torch, {idle_s:g} s", "of one CPU", "peak memory"],
