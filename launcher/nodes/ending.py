@@ -28,6 +28,8 @@ class Ending:
         """keys: of its nodes. is_taken_over: whether a coordinator was lost in it."""
         # The number of the attempt; -1 before the first.
         self.generation = generation
+        # The highest number of an attempt that a node knows of which has come too late for it.
+        self._known_generation = generation
         self.losses = losses
         self.is_taken_over = is_taken_over
         # The signal for which it ends; 0 for none.
@@ -104,10 +106,15 @@ class Ending:
             self._unsettled.add(key)
         return True
 
+    @property
+    def next_generation(self) -> int:
+        """The number of the next attempt: higher than any that a node has had a part in."""
+        return max(self.generation, self._known_generation) + 1
+
     def turn_down(self, key: int, node: Entry) -> None:
         """Expect nothing of a node that comes too late, but its next attempt is a later one."""
         self._unsettled.discard(key)
-        self.generation = max(self.generation, node.join.generation)
+        self._known_generation = max(self._known_generation, node.join.generation)
 
     def is_known(self, num_here: int) -> bool:
         """Tell whether all have told it that are not lost; num_here: how many of its nodes are.

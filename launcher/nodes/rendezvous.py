@@ -243,6 +243,8 @@ class Rendezvous:
         if self._phase == "gathering" or not has_part:
             # It comes late: another attempt is decided, or goes on already.
             self._ending.turn_down(key, node)
+            if self._phase == "gathering":
+                self._ending.generation = self._ending.next_generation - 1
             self._send(key, self._judge.tell_latecomer(join.generation))
 
     def _keep_waiting(self, key: int, node: Entry, now: float) -> None:
@@ -269,7 +271,7 @@ class Rendezvous:
         if not chosen:
             return
         self._phase, self._since = "running", now
-        keys, generation = [key for key, _ in chosen], self.generation + 1
+        keys, generation = [key for key, _ in chosen], self._ending.next_generation
         self._ending = Ending(generation, Losses(len(keys)), keys, is_taken_over=False)
         self._roster.seat(chosen, generation)
         self.outbox += self._layout.assign(chosen, generation, self._judge.num_failures)
