@@ -359,7 +359,7 @@ class Rendezvous:
         ending.losses.count_missing(self._roster.active_ranks, now)
         self._count_leavers()
         brought = ending.brought
-        if brought is None or ending.signum:
+        if brought is None or (ending.signum and brought.action == "restart"):
             nodes = [node for _, node in self._roster.active]
             self._announce(self._judge.judge(ending, nodes, now), now)
         elif brought.action != "restart" or self._may_go_on():
