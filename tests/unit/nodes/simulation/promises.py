@@ -46,7 +46,11 @@ def broken_promises(schedule: Schedule, *, has_ended: bool) -> list[str]:
         broken += _one_run(schedule, attempts)
         members = {node for parts in attempts for node, _ in parts}
         spares = [node for node in nodes if not node.runs] if len(runs) == 1 else []
-        broken += _one_end(schedule, [*(node for node in nodes if node in members), *spares])
+        broken += _one_end(
+            schedule, attempts, [*(node for node in nodes if node in members), *spares]
+        )
+    # Who has lost one run may wait for a place in the other, and end with it.
+    broken += _truth(schedule, list(itertools.chain.from_iterable(runs)))
     return broken
 
 
@@ -74,6 +78,11 @@ def _find_runs(nodes: list[Supervisor]) -> list[list[Parts]]:
     for attempts in runs:
         attempts.sort(key=lambda parts: parts[0][1].generation)
     return runs
+
+
+def _was_told_to_some(parts: Parts) -> bool:
+    """Tell whether a node has died as an attempt began: if it coordinates, not all hear of that."""
+    return any(node.state == "dead" and node.ended_at - _begin(parts) < 1.0 for node, _ in parts)
 
 
 def _started_again(nodes: list[Supervisor]) -> list[Supervisor]:
@@ -104,8 +113,8 @@ def _one_run(schedule: Schedule, attempts: list[Parts]) -> Iterator[str]:
             yield f"generation {first.generation} has {first.num_nodes} nodes"
         if following is None:
             continue
-        lived = any(node.ended_at > _begin(following) for node, _ in parts)
-        if following[0][1].generation == first.generation and lived and not schedule.doubts:
+        is_same = following[0][1].generation == first.generation
+        if is_same and not (schedule.doubts or _was_told_to_some(parts)):
             yield f"two parts run a generation {first.generation}"
         yield from _stability(schedule, parts, following)
         for node, run in parts:
@@ -153,19 +162,22 @@ def _stability(schedule: Schedule, before: Parts, after: Parts) -> Iterator[str]
             yield f"{node} was node {number}, and is node {new[node]} now"
 
 
-def _one_end(schedule: Schedule, nodes: list[Supervisor]) -> Iterator[str]:
+def _one_end(schedule: Schedule, attempts: list[Parts], nodes: list[Supervisor]) -> Iterator[str]:
     """See that all nodes that end agree on how, and that one of them reports."""
     ended = [node for node in nodes if node.state == "ended"]
     decided = [node for node in ended if node.error is None and _knows_end(node)]
-    yield from _truth(schedule, decided)
     if not decided:
         return
     if _is_in_doubt(schedule, decided):
         return
     told_at = _tell_time(schedule, decided)
     died_late = any(node.state == "dead" and node.ended_at > told_at for node in nodes)
-    # Where who coordinates has died as it told it, a node that only waits may know more.
-    codes = {node.exit_code for node in decided if node.runs or not died_late}
+    # Where who coordinates has died as it told it, a node that only waits may know more; and where
+    # it has died as it told of an attempt, one that has not heard of that has gone on by itself.
+    last = {node for node, _ in attempts[-1]}
+    is_split = any(map(_was_told_to_some, attempts))
+    knowing = [node for node in decided if node.runs or not died_late]
+    codes = {node.exit_code for node in knowing if node in last or not is_split}
     if len(codes) > 1:
         yield f"the nodes end with {sorted(map(str, codes))}"
     num_reports = sum(node.reports for node in nodes if node in decided or node.state == "dead")
@@ -197,29 +209,24 @@ def _is_in_doubt(schedule: Schedule, decided: list[Supervisor]) -> bool:
     return any(begin < until and since < end for begin, end in schedule.doubts)
 
 
-def _truth(schedule: Schedule, decided: list[Supervisor]) -> Iterator[str]:
+def _truth(schedule: Schedule, attempts: list[Parts]) -> Iterator[str]:
     """See that a run that ends with 0 has succeeded, and one that has failed says of what."""
-    with_part = [node for node in decided if node.runs]
-    if not with_part:
-        return
-    last = max((node.runs[-1] for node in with_part), key=lambda run: run.generation)
-    every = [
-        (node, run)
-        for node in schedule.world.supervisors
-        for run in node.runs
-        if run.key == last.key
-    ]
+    ended = (node for node in schedule.world.supervisors if node.state == "ended")
+    with_part = [node for node in ended if node.error is None and node.runs and _knows_end(node)]
     if any(node.exit_code == 0 for node in with_part):
-        if len(every) < last.num_nodes:
-            yield f"generation {last.generation} has succeeded without some of its nodes"
-        for node, run in every:
-            if not (run.has_succeeded or run.has_left):
-                yield f"{node} has not succeeded in generation {last.generation}, the run has"
+        if not any(map(_has_succeeded, attempts)):
+            yield "the run has succeeded, and none of its attempts"
         return
-    own = {run.failed_code for _, run in every} - {None}
-    if any(worker.fate.after_s >= NEVER_S for _, run in every for worker in run.workers):
+    own = set().union(*(run.failed_codes for parts in attempts for _, run in parts))
+    workers = [worker for parts in attempts for _, run in parts for worker in run.workers]
+    if any(worker.fate.after_s >= NEVER_S for worker in workers):
         own.add(_HANG_CODE)
     allowed = own | {1, 3} | {128 + signum for signum in schedule.signals}
     for node in with_part:
         if node.exit_code not in allowed:
             yield f"{node} ends with a code that nobody had"
+
+
+def _has_succeeded(parts: Parts) -> bool:
+    is_complete = len(parts) == parts[0][1].num_nodes
+    return is_complete and all(run.has_succeeded or run.has_left for _, run in parts)
