@@ -5,7 +5,7 @@ There is one for each attempt, and one for what a successor takes over of a lost
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from launcher.diagnosis.cause import is_secondary
 from launcher.diagnosis.outcome import AttemptOutcome
@@ -23,7 +23,7 @@ class Ending:
     """What is known of one attempt's end."""
 
     def __init__(
-        self, generation: int, losses: Losses, keys: Iterable[int] = (), *, is_taken_over: bool
+        self, generation: int, losses: Losses, keys: Collection[int] = (), *, is_taken_over: bool
     ) -> None:
         """keys: of its nodes. is_taken_over: whether a coordinator was lost in it."""
         # The number of the attempt; -1 before the first.
@@ -39,6 +39,10 @@ class Ending:
         self._newcomers: tuple[str, ...] = ()
         # The keys of its nodes that have not told yet how it ended there.
         self._unsettled = set(keys)
+        # The keys of its nodes where something moves, and where it has not ended.
+        self._moving = set(keys)
+        # Whether all were told that nobody is to wait for ranks that take their time.
+        self.is_forced = False
         # How it has ended at nodes that were lost after they had told it, by node rank.
         self._left_outcomes: dict[int, AttemptOutcome] = {}
 
@@ -59,6 +63,14 @@ class Ending:
         """Judge by what has been told so far."""
         self._unsettled.clear()
 
+    def note_still(self, key: int, *, is_still: bool) -> bool:
+        """Return whether nothing moves at any node: at this one nothing has, or something does."""
+        if is_still:
+            self._moving.discard(key)
+        else:
+            self._moving.add(key)
+        return not self._moving
+
     def settle(self, key: int, node: Entry, message: Settled, now: float) -> AttemptOutcome:
         """Return how it has ended at a node, by its account; now: when that came."""
         try:
@@ -68,6 +80,7 @@ class Ending:
             outcome = AttemptOutcome(self.generation, (), node_failure=str(problem))
         node.outcome = outcome
         self._unsettled.discard(key)
+        self._moving.discard(key)
         return outcome
 
     def part_with(self, key: int, node: Entry) -> None:
@@ -75,6 +88,7 @@ class Ending:
         if node.outcome is not None:
             self._left_outcomes[node.rank] = node.outcome
         self._unsettled.discard(key)
+        self._moving.discard(key)
 
     def lose(self, node: Entry, why: str, now: float, *, is_dead: bool) -> Loss:
         """Return the loss of a node that had a part in the attempt, and take note of it."""

@@ -148,9 +148,7 @@ class Rendezvous:
             what = "nothing moves" if message.is_hang else "a rank has failed"
             self._end_attempt(f"{what} on {node}", now, is_hang=message.is_hang)
         elif isinstance(message, Still):
-            node.is_still = message.is_still
-            active = [other for _, other in self._roster.active]
-            if all(other.is_still or other.outcome is not None for other in active):
+            if self._ending.note_still(key, is_still=message.is_still):
                 self._end_attempt("nothing moves on any node", now, is_hang=True)
         elif self._phase in ("running", "ending"):
             outcome = self._ending.settle(key, node, message, now)
@@ -383,12 +381,13 @@ class Rendezvous:
         if node.leaves_for or self._phase == "over":
             return
         if self._ending.signum:
-            if message.is_forced:
+            if message.is_forced and not self._ending.is_forced:
+                self._ending.is_forced = True
                 self._tell_all(Stop(self.generation, "", signum, is_forced=True))
             return
         reason = f"{node} received {signal_name(signum)}"
         if not message.is_for_all and self._may_leave():
-            node.leaves_for = signum
+            self._roster.let_leave(key, signum)
             if self._phase == "gathering":
                 self.news.append(f"{reason} and has left")
                 self._dismiss(now)
@@ -413,15 +412,12 @@ class Rendezvous:
         """Stop the run where those that leave do not leave enough others behind."""
         leaving = self._roster.leavers
         if leaving and not self._roster.can_spare(0, self.rules.min_nodes):
-            self._ending.signum = leaving[0].leaves_for
-            for node in leaving:
-                node.leaves_for = 0
+            self._ending.signum = leaving[0][1].leaves_for
+            self._roster.let_stay()
 
     def _dismiss(self, now: float) -> None:
         """Let those go that leave, between two attempts; who coordinates says so to the others."""
-        for key, node in self._roster.active:
-            if not node.leaves_for:
-                continue
+        for key, node in self._roster.leavers:
             self._send(key, self._judge.release(node, self._ending))
             if key == OWN:
                 self._hand_over(f"it received {signal_name(node.leaves_for)}")

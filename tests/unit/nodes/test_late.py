@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from launcher.nodes.messages import Assigned, Decided, Ready, Settled
+from launcher.nodes.messages import Decided
 from tests.unit.nodes.test_leaving import join, make_run, of_kind, said, settle
-
-FAILED = {"duration": 20.0, "workers": [], "node_failure": "", "obstacle": "", "replaced": []}
 
 
 def test_a_node_that_knows_of_a_later_attempt_does_not_change_the_number_of_ours() -> None:
