@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from tests.unit.nodes.simulation.attempt import NEVER_S, Attempt
-from tests.unit.nodes.simulation.schedule import Schedule
+from tests.unit.nodes.simulation.story import Story
 from tests.unit.nodes.simulation.supervisor import Supervisor
 
 # How long the ranks of an attempt may go on on a node that does not know yet that there is another
@@ -35,22 +35,20 @@ _HANG_CODE = 124
 Parts = list[tuple[Supervisor, Attempt]]
 
 
-def broken_promises(schedule: Schedule, *, has_ended: bool) -> list[str]:
+def broken_promises(story: Story, *, has_ended: bool) -> list[str]:
     """Return what was not kept, in words; has_ended: whether all have, in time."""
-    nodes = schedule.world.supervisors
+    nodes = story.world.supervisors
     if not has_ended:
         return [f"these wait for ever: {[one for one in nodes if one.is_alive]}"]
     broken = list(itertools.chain.from_iterable(map(_one_life, nodes)))
     runs = _find_runs(nodes)
     for attempts in runs:
-        broken += _one_run(schedule, attempts)
+        broken += _one_run(story, attempts)
         members = {node for parts in attempts for node, _ in parts}
         spares = [node for node in nodes if not node.runs] if len(runs) == 1 else []
-        broken += _one_end(
-            schedule, attempts, [*(node for node in nodes if node in members), *spares]
-        )
+        broken += _one_end(story, attempts, [*(node for node in nodes if node in members), *spares])
     # Who has lost one run may wait for a place in the other, and end with it.
-    broken += _truth(schedule, list(itertools.chain.from_iterable(runs)))
+    broken += _truth(story, list(itertools.chain.from_iterable(runs)))
     return broken
 
 
@@ -103,9 +101,9 @@ def _one_life(node: Supervisor) -> Iterator[str]:
             yield f"{node} has ended, and its ranks run on"
 
 
-def _one_run(schedule: Schedule, attempts: list[Parts]) -> Iterator[str]:
+def _one_run(story: Story, attempts: list[Parts]) -> Iterator[str]:
     """See that there is one attempt at a time, on which all of its nodes agree."""
-    setting = schedule.setting
+    setting = story.setting
     for parts, following in itertools.zip_longest(attempts, attempts[1:]):
         first = parts[0][1]
         yield from _agreement(parts)
@@ -114,19 +112,19 @@ def _one_run(schedule: Schedule, attempts: list[Parts]) -> Iterator[str]:
         if following is None:
             continue
         is_same = following[0][1].generation == first.generation
-        if is_same and not (schedule.doubts or _was_told_to_some(parts)):
+        if is_same and not (story.doubts or _was_told_to_some(parts)):
             yield f"two parts run a generation {first.generation}"
-        yield from _stability(schedule, parts, following)
+        yield from _stability(story, parts, following)
         for node, run in parts:
-            late_s = (run.ended_at or 0.0) - _begin(following) - schedule.stopped_s[node]
-            if late_s > _OVERLAP_S + schedule.longest_stop_s + schedule.most_delay_s:
+            late_s = (run.ended_at or 0.0) - _begin(following) - story.stopped_s[node]
+            if late_s > _OVERLAP_S + story.longest_stop_s + story.most_delay_s:
                 yield f"{node} goes on with generation {first.generation} for {late_s:.1f} s"
         knowing = [node for node, run in parts if run.is_finished and node.state != "dead"]
-        if knowing and not _is_in_doubt(schedule, knowing):
+        if knowing and not _is_in_doubt(story, knowing):
             yield f"generation {first.generation} was finished, and is not the last"
     # A coordinator that is killed and started again at once does not know what it has seen fail.
-    is_again = bool(_started_again(schedule.world.supervisors))
-    is_counted = not schedule.is_elastic and not schedule.doubts and not is_again
+    is_again = bool(_started_again(story.world.supervisors))
+    is_counted = not story.is_elastic and not story.doubts and not is_again
     if is_counted and attempts[-1][0][1].generation > setting.max_restarts:
         yield f"there is a generation {attempts[-1][0][1].generation}"
 
@@ -148,9 +146,9 @@ def _agreement(runs: Parts) -> Iterator[str]:
         yield f"generation {first.generation} has too few ranks"
 
 
-def _stability(schedule: Schedule, before: Parts, after: Parts) -> Iterator[str]:
+def _stability(story: Story, before: Parts, after: Parts) -> Iterator[str]:
     """See that nodes that stay keep their order, and their rank where all before them stay."""
-    if schedule.doubts:
+    if story.doubts:
         return  # who comes late is a newcomer
     old = {node: run.node_rank for node, run in before}
     new = {node: run.node_rank for node, run in after}
@@ -162,15 +160,15 @@ def _stability(schedule: Schedule, before: Parts, after: Parts) -> Iterator[str]
             yield f"{node} was node {number}, and is node {new[node]} now"
 
 
-def _one_end(schedule: Schedule, attempts: list[Parts], nodes: list[Supervisor]) -> Iterator[str]:
+def _one_end(story: Story, attempts: list[Parts], nodes: list[Supervisor]) -> Iterator[str]:
     """See that all nodes that end agree on how, and that one of them reports."""
     ended = [node for node in nodes if node.state == "ended"]
     decided = [node for node in ended if node.error is None and _knows_end(node)]
     if not decided:
         return
-    if _is_in_doubt(schedule, decided):
+    if _is_in_doubt(story, decided):
         return
-    told_at = _tell_time(schedule, decided)
+    told_at = _tell_time(story, decided)
     died_late = any(node.state == "dead" and node.ended_at > told_at for node in nodes)
     # Where who coordinates has died as it told it, a node that only waits may know more; and where
     # it has died as it told of an attempt, one that has not heard of that has gone on by itself.
@@ -184,7 +182,7 @@ def _one_end(schedule: Schedule, attempts: list[Parts], nodes: list[Supervisor])
     has_report = any(node.verdict.report is not None for node in decided)
     if num_reports > 1 or (has_report and num_reports == 0 and not died_late):
         yield f"there are {num_reports} reports"
-    if schedule.doubts:
+    if story.doubts:
         return
     for node in ended:
         is_told = node.error is None or any(text in str(node.error) for text in _TOLD)
@@ -197,21 +195,21 @@ def _knows_end(node: Supervisor) -> bool:
     return node.verdict.action in ("finish", "give_up") and not is_cut_off
 
 
-def _tell_time(schedule: Schedule, decided: list[Supervisor]) -> float:
+def _tell_time(story: Story, decided: list[Supervisor]) -> float:
     """Return when the verdict may have been told, at the earliest."""
-    return min(node.ended_at for node in decided) - _TELLING_S - schedule.longest_stop_s
+    return min(node.ended_at for node in decided) - _TELLING_S - story.longest_stop_s
 
 
-def _is_in_doubt(schedule: Schedule, decided: list[Supervisor]) -> bool:
+def _is_in_doubt(story: Story, decided: list[Supervisor]) -> bool:
     """Tell whether some node may have been out of reach while a verdict was told."""
-    since = _tell_time(schedule, decided) - schedule.setting.node_timeout_s
+    since = _tell_time(story, decided) - story.setting.node_timeout_s
     until = max(node.ended_at for node in decided)
-    return any(begin < until and since < end for begin, end in schedule.doubts)
+    return any(begin < until and since < end for begin, end in story.doubts)
 
 
-def _truth(schedule: Schedule, attempts: list[Parts]) -> Iterator[str]:
+def _truth(story: Story, attempts: list[Parts]) -> Iterator[str]:
     """See that a run that ends with 0 has succeeded, and one that has failed says of what."""
-    ended = (node for node in schedule.world.supervisors if node.state == "ended")
+    ended = (node for node in story.world.supervisors if node.state == "ended")
     with_part = [node for node in ended if node.error is None and node.runs and _knows_end(node)]
     if any(node.exit_code == 0 for node in with_part):
         if not any(map(_has_succeeded, attempts)):
@@ -221,7 +219,7 @@ def _truth(schedule: Schedule, attempts: list[Parts]) -> Iterator[str]:
     workers = [worker for parts in attempts for _, run in parts for worker in run.workers]
     if any(worker.fate.after_s >= NEVER_S for worker in workers):
         own.add(_HANG_CODE)
-    allowed = own | {1, 3} | {128 + signum for signum in schedule.signals}
+    allowed = own | {1, 3} | {128 + signum for signum in story.signals}
     for node in with_part:
         if node.exit_code not in allowed:
             yield f"{node} ends with a code that nobody had"
