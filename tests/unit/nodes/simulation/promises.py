@@ -21,7 +21,6 @@ _OVERLAP_S = 2.5
 # How long it takes until all have heard of a verdict: looks at the clock, and a farewell.
 _TELLING_S = 3.0
 
-
 # Said by the smaller part of a run.
 _CUT_OFF = "not restarted: no more than half"
 
@@ -44,10 +43,9 @@ def broken_promises(story: Story, *, has_ended: bool) -> list[str]:
     runs = _find_runs(nodes)
     for attempts in runs:
         broken += _one_run(story, attempts)
-        members = {node for parts in attempts for node, _ in parts}
-        spares = [node for node in nodes if not node.runs] if len(runs) == 1 else []
-        broken += _one_end(story, attempts, [*(node for node in nodes if node in members), *spares])
-    # Who has lost one run may wait for a place in the other, and end with it.
+    # Who has lost one run may wait for a place in another, and end with it.
+    if len(runs) == 1:
+        broken += _one_end(story, runs[0])
     broken += _truth(story, list(itertools.chain.from_iterable(runs)))
     return broken
 

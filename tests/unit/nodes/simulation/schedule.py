@@ -78,6 +78,10 @@ class Schedule(Story):
         self._saves = chance.random() < 0.3
         # Whether workers whose peer has gone end with an error of their own.
         self._miss_peers = chance.random() < 0.5
+        # Whether workers have a heartbeat, without which one node alone knows that it hangs.
+        self._has_hearts = chance.random() < 0.3
+        # Whether the first nodes are given their ranks, and the first one is told that it serves.
+        self._has_ranks = not is_elastic and chance.random() < 0.3
         # Attempts from this one on succeed.
         self._num_failing = chance.choice((0, 0, 1, 1, 2, 9))
         for number in range(num_nodes + chance.choice((0, 0, 0, 1, 2))):
@@ -106,14 +110,18 @@ class Schedule(Story):
     def _add(self, begin_s: float, host: Host | None = None) -> None:
         chance = self._chance
         stop_s = chance.random() * self.longest_stop_s
+        number = len(self.world.hosts) if host is None else host.number
+        is_ranked = self._has_ranks and number < self.setting.max_nodes
         self.add(
             begin_s,
             self._plan,
             host=host,
             num_workers=chance.choice((1, 1, 2)),
+            node_rank=number if is_ranked else None,
+            has_hearts=self._has_hearts,
             stop_s=lambda: stop_s,
             saves=self._saves,
-            clock_offset_s=chance.uniform(-1e5, 1e5),
+            clock_offset_s=chance.uniform(0.0, 2e5),
         )
 
     def _plan(self, supervisor: Supervisor, assignment: Assignment) -> list[Fate]:

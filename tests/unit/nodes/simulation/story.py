@@ -73,6 +73,8 @@ class Story:
         *,
         host: Host | None = None,
         num_workers: int = 1,
+        node_rank: int | None = None,
+        has_hearts: bool = False,
         stop_s: Callable[[], float] = lambda: 0.02,
         saves: bool = False,
         clock_offset_s: float = 0.0,
@@ -81,9 +83,12 @@ class Story:
         host = host or self.world.add_host()
         host.is_down = False
         self._endpoint = self._endpoint or host.address
+        is_host = None if node_rank is None else node_rank == 0
         supervisor = Supervisor(
             host,
-            self.setting._replace(num_workers=num_workers),
+            self.setting._replace(
+                num_workers=num_workers, node_rank=node_rank, is_host=is_host, has_hearts=has_hearts
+            ),
             plan,
             self._endpoint,
             stop_s=stop_s,
