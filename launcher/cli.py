@@ -229,20 +229,21 @@ def _read(argv: list[str]) -> LaunchSpec | int:
 
 def _print_only(given: dict[str, Given]) -> bool:
     """Answer --help, --version and --print-completion; return whether one of them was given."""
+    if given.keys().isdisjoint(("help", "version", "print_completion")):
+        return False
     from launcher import __version__
-    from launcher.options.arguments import list_options, make_completion, make_parser
+    from launcher.options.arguments import list_options
+    from launcher.options.help import make_completion, make_parser
     from launcher.options.spec import LaunchSpec
 
     if "help" in given:
         _print(make_parser(LaunchSpec).format_help())
     elif "version" in given:
         _print(f"launcher {__version__}\n")
-    elif "print_completion" in given:
+    else:
         flag, text = given["print_completion"]
         shell = str(list_options(LaunchSpec)["print_completion"].parse(text, flag))
         _print(make_completion(make_parser(LaunchSpec), shell) + "\n")
-    else:
-        return False
     return True
 
 

@@ -66,7 +66,7 @@ THIRD_PARTY = {
     "psutil": set(),
     "pynvml": {"launcher.stats.gpu"},
     "cloudpickle": {"launcher.function.launch", "launcher.worker.call"},
-    "shtab": {"launcher.options.arguments"},
+    "shtab": {"launcher.options.help"},
     "yaml": {"launcher.jobs.conda"},
     "pathspec": {"launcher.jobs.ignore"},
     "mlflow": {"launcher.jobs.cli.to_mlflow"},

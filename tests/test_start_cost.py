@@ -39,3 +39,8 @@ def test_the_command_line_imports_nothing_heavy(code):
     assert [name for name in HEAVY if name in modules] == []
     bare = modules_after("pass")
     assert len(set(modules) - set(bare)) <= MOST_MODULES, sorted(set(modules) - set(bare))
+
+
+def test_only_the_help_needs_argparse():
+    code = "import launcher.cli; launcher.cli.main(['--nproc-per-node', '2', 'no-such-script.py'])"
+    assert "argparse" not in modules_after(code)

@@ -1,4 +1,4 @@
-"""Write lines of 100 bytes to stdout. Argument: how many MB."""
+"""Write lines of 100 bytes. Arguments: how many MB, and `both` for every other block to stderr."""
 
 import os
 import sys
@@ -6,7 +6,8 @@ import sys
 LINE = b"x" * 99 + b"\n"
 LINES_PER_WRITE = 500
 
-for _ in range(int(sys.argv[1]) * 1_000_000 // (len(LINE) * LINES_PER_WRITE)):
+streams = [1, 2] if sys.argv[2:] == ["both"] else [1, 1]
+for number in range(int(sys.argv[1]) * 1_000_000 // (len(LINE) * LINES_PER_WRITE)):
     block = LINE * LINES_PER_WRITE
     while block:
-        block = block[os.write(1, block) :]
+        block = block[os.write(streams[number % 2], block) :]

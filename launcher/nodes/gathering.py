@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from launcher.nodes.messages import Join, Refused
 from launcher.nodes.roster import Entry, Roster
-from launcher.nodes.rules import OWN, RENDEZVOUS_CODE, USAGE_CODE, Rules
+from launcher.nodes.rules import OWN, PATIENCE_S, RENDEZVOUS_CODE, USAGE_CODE, Rules
 from launcher.ranks import format_ranges
 
 # Nobody is counted on for an attempt who has not been heard of for so long: heartbeats come each
@@ -25,10 +25,18 @@ class Gathering:
         self._enough_at: float | None = None
         # The keys of those whose ranks of the last attempt have not ended yet.
         self._unready: set[int] = set()
+        # What was said to those that cannot take part, and to the user of what is waited for.
+        self._refusals: dict[str, None] = {}
+        self._has_told = False
 
     def begin(self) -> None:
         """Count the time from the next look on: an attempt has been judged."""
         self._enough_at = None
+        self._has_told = False
+
+    def note_refusal(self, refusal: Refused) -> None:
+        """Take note that a node cannot take part, for those who wait for it in vain."""
+        self._refusals[refusal.message] = None
 
     def wait_for(self, key: int) -> None:
         """Start no attempt before a node has said that it is ready."""
@@ -113,8 +121,28 @@ class Gathering:
         """Return why a node has no part in an attempt that begins."""
         return f"all {self._rules.max_nodes} nodes are there; this one steps in when one is lost"
 
+    def explain_delay(self, waited_s: float) -> str:
+        """Return, once, what the user is to know where too few nodes have come for long; or ""."""
+        rules = self._rules
+        if self._has_told or waited_s < PATIENCE_S or len(self._roster) >= rules.min_nodes:
+            return ""
+        self._has_told = True
+        limit = f"{rules.join_timeout_s:g} s (--rdzv-conf join_timeout=SECONDS)"
+        return f"{self._count()}; waiting for others, at most {limit}"
+
     def explain_failure(self) -> Refused:
         """Return what those are told who have waited in vain for the others."""
+        rules = self._rules
+        refused = "".join(f" Refused: {text}." for text in self._refusals)
+        hint = rules.doubt or (
+            "Start the launcher on the others with the same --rdzv-endpoint or --master-addr, or"
+            " give them more time: --rdzv-conf join_timeout=SECONDS"
+        )
+        text = f"In {rules.join_timeout_s:g} s {self._count()}.{refused}"
+        return Refused(text, hint, RENDEZVOUS_CODE)
+
+    def _count(self) -> str:
+        """Return how many nodes have come, who they are, and the ranks of the others if known."""
         rules = self._rules
         here = sorted(self._roster.nodes, key=lambda node: node.number)
         names = ", ".join(node.join.hostname for node in here)
@@ -123,15 +151,7 @@ class Gathering:
         whom = ""
         if -1 not in given and missing and not rules.is_elastic:
             whom = f"; node rank {format_ranges(missing)} is missing"
-        text = (
-            f"In {rules.join_timeout_s:g} s {len(here)} of {_nodes_text(rules)} nodes"
-            f" have come ({names}){whom}."
-        )
-        hint = rules.doubt or (
-            "Start the launcher on the others with the same --rdzv-endpoint or --master-addr, or"
-            " give them more time: --rdzv-conf join_timeout=SECONDS"
-        )
-        return Refused(text, hint, RENDEZVOUS_CODE)
+        return f"{len(here)} of {_nodes_text(rules)} nodes have come ({names}){whom}"
 
 
 def _nodes_text(nodes: Rules | Join) -> str:

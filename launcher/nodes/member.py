@@ -40,12 +40,9 @@ from launcher.nodes.messages import (
     Waiting,
     Well,
 )
-from launcher.nodes.rules import Past
+from launcher.nodes.rules import PATIENCE_S, Past
 
 PING_S = 1.0
-
-# When the user is told that this node waits: those that are started together have met by then.
-_PATIENCE_S = 10.0
 
 # Pauses between two attempts to reach the endpoint: the first, and the longest.
 _FIRST_PAUSE_S = 0.05
@@ -120,7 +117,7 @@ class Member:
         self._node_timeout_s = node_timeout_s
         self._deadline = now + join_timeout_s
         # When the user is to know that nothing has come about yet; None once that is said.
-        self._impatient_at: float | None = now + _PATIENCE_S
+        self._impatient_at: float | None = now + PATIENCE_S
         self._join_timeout_s = join_timeout_s
         self._pause_s = _FIRST_PAUSE_S
         self._retry_at: float | None = None
@@ -376,10 +373,12 @@ class Member:
         limit = f"at most {self._join_timeout_s:g} s (--rdzv-conf join_timeout=SECONDS)"
         if self.state == "seeking":
             self.news.append(f"no coordinator is found yet: {self._why}; waiting {limit}")
-        elif self.state == "joined" and self._generation < 0 and not self._is_waiting:
-            self.news.append(
-                f"waiting for other nodes, {limit}; {self.join.min_nodes} must come in all"
-            )
+        elif (
+            self.state == "joined"
+            and self._generation < 0
+            and not (self._is_waiting or self.is_own)
+        ):
+            self.news.append(f"waiting for other nodes, {limit}")  # a coordinator says more
 
     def _take_part(self, assigned: Assigned) -> None:
         self.assigned = self._part = assigned

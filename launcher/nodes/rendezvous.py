@@ -181,9 +181,8 @@ class Rendezvous:
         waited_s = now - self._since
         if self._phase == "gathering":
             self._go_on_or_end(now)
-            if self._phase == "gathering" and waited_s >= self.rules.join_timeout_s:
-                self._send_all(self._gathering.explain_failure())
-                self._phase = "over"
+            if self._phase == "gathering":
+                self._wait_for_others(waited_s)
         elif self._phase == "ending":
             if self._ending.is_taken_over and waited_s >= RESUME_S:
                 self._ending.losses.count_missing(self._roster.active_ranks, now)
@@ -204,6 +203,7 @@ class Rendezvous:
         refusal = self._find_refusal(join)
         if refusal is not None and not (resumes and self._audience.end):
             self._send(key, refusal)
+            self._gathering.note_refusal(refusal)
             self.news.append(f"{join.hostname} was refused: {refusal.message}")
             return
         node = self._roster.add(key, join, route, now)
@@ -283,6 +283,14 @@ class Rendezvous:
             self._start_if_possible(now)
         else:
             self._end_smaller_part(now)
+
+    def _wait_for_others(self, waited_s: float) -> None:
+        """Let the user know for what all wait, and end where it has been in vain."""
+        if waited_s >= self.rules.join_timeout_s:
+            self._send_all(self._gathering.explain_failure())
+            self._phase = "over"
+        elif delay := self._gathering.explain_delay(waited_s):
+            self.news.append(delay)
 
     def _may_go_on(self) -> bool:
         """Tell whether no other part of the run can go on, too."""

@@ -17,6 +17,9 @@ OWN = 0
 # heartbeats and looks at the clock are up to a second apart, and lost packets come a second later.
 RESUME_S = 3.0
 
+# When the user is told that this node waits: those that are started together have met by then.
+PATIENCE_S = 10.0
+
 # Exit codes of nodes for which there is no run: it was lost, typed wrong, or nobody came.
 LOST_CODE = 1
 USAGE_CODE = 2

@@ -4,7 +4,7 @@ A field is `name: type = option("--flag", default=..., help=...)`. From it follo
 the flag, the `PET_NAME` variable, the conversion of text, the help line, and the way back to an
 argument list. It is no dataclass, because `dataclasses` imports `inspect`, which costs more than
 parsing a command line. This file knows no single option. The environment is an
-argument; `argparse` is left to `arguments.py`.
+argument; `argparse` is left to `help.py`.
 """
 
 from __future__ import annotations

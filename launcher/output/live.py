@@ -117,9 +117,8 @@ class LiveRows:
         return stream, shown, (at - first, min(cursor[1], columns - 1)) if cursor else None
 
     def _one_row_each(self, height: int) -> list[bytes]:
-        found: dict[int, bytes] = {}
-        for (rank, _), (rows, cursor) in self._live.items():
-            found[rank] = rows[cursor[0] if cursor else -1]
+        """Return the last row of each rank: of nested bars the inner one, which moves."""
+        found = {rank: rows[-1] for (rank, _), (rows, _) in self._live.items()}
         rows = [found[rank] for rank in sorted(found)]
         room = max(1, height - 1)
         if len(rows) > room:

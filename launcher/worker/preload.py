@@ -36,7 +36,8 @@ _SHARED_PACKAGES = frozenset(
 )
 
 # Not preloaded themselves, but whoever imports them will need torch. Lightning asks for its rank
-# while it is loaded, and keeps it; timm and transformers read variables then that scripts set.
+# while it is loaded, and keeps it; accelerate, timm and transformers read variables then that
+# scripts set, HF_HOME say.
 _TORCH_USERS = frozenset(
     (
         "accelerate",

@@ -5,11 +5,13 @@ for which the user types.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import Run, Script, Start, Terminal, wait_until
@@ -269,9 +271,12 @@ def test_pdb_edits_lines_and_ctrl_c_is_its_own(
 
 
 def test_ctrl_c_twice_in_pdb_stops_the_run(start_command: Start, script: Script) -> None:
-    name = script("breakpoint()\nimport signal\nsignal.pause()\n")
-    terminal = Terminal(start_command, "--nproc-per-node", "2", name, size=(80, 24))
+    name = script("import os, signal\nprint(f'pid {os.getpid()}.')\nbreakpoint()\nsignal.pause()\n")
+    terminal = Terminal(start_command, "--nproc-per-node", "2", name, size=(80, 24), NO_COLOR="1")
     terminal.wait_for(b"(Pdb) ")
+    (pid,) = re.findall(rb"\[0\] pid (\d+)\.", terminal.seen)
+    # Python heeds a Ctrl-C between prompt and wait for a key only when the next key comes.
+    wait_until(lambda: psutil.Process(int(pid)).status() == psutil.STATUS_SLEEPING, "pdb waits")
     terminal.type(b"\x03")
     terminal.wait_for(b"--KeyboardInterrupt--")
     terminal.type(b"\x03\x03")

@@ -250,6 +250,7 @@ def test_a_failure_counts_but_nodes_that_come_and_go_do_not_make_it_another_one(
 
 @needs_torch
 def test_ranks_talk_to_each_other_after_each_change(start_nodes: StartNodes) -> None:
+    """Also where a node becomes the first one, and has torch's store (pytorch/pytorch#182221)."""
     text = PRELUDE + (
         "import torch, torch.distributed as dist\n"
         "dist.init_process_group('gloo')\n"

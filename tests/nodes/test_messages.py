@@ -127,7 +127,8 @@ def refusal(done: dict[str, Completed]) -> str:
     """Return what the second node said: it was refused, and the first one waited in vain."""
     codes = {name: one.code for name, one in done.items()}
     assert codes["h2"] == USAGE and codes["h1"] in (USAGE, RENDEZVOUS), done
-    assert "h2" in done["h1"].err, "the first node says who was refused"
+    assert "h2 was refused" in done["h1"].err, "the first node says who was refused"
+    assert done["h1"].code == USAGE or "nodes have come (h1). Refused: " in done["h1"].err
     assert not any("attempt 0" in one.out for one in done.values())
     return done["h2"].err
 

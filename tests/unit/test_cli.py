@@ -7,7 +7,8 @@ import pytest
 
 from launcher import cli
 from launcher.errors import UsageError
-from launcher.options.arguments import list_options, make_parser, read_arguments
+from launcher.options.arguments import list_options, read_arguments
+from launcher.options.help import make_parser
 from launcher.options.spec import LaunchSpec
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -67,7 +68,8 @@ def test_no_arguments_give_a_short_usage_with_an_example(capsys):
         ),
         (["-x", "x.py"], "-x: there is no such option."),
         (["--role"], "--role needs a value."),
-        (["--standalone=1", "x.py"], "--standalone: "),
+        (["--standalone=1", "x.py"], "--standalone: takes no value, and '1' was given."),
+        (["-m=1", "x.py"], "-m: takes no value, and '1' was given."),
         (
             ["--nproc-per-node", "2"],
             "Type for example: python -m launcher --nproc-per-node 2 train.py",
@@ -148,9 +150,18 @@ def test_the_last_of_two_equal_flags_counts():
     assert given["role"] == ("--role", "b")
 
 
-def test_a_flag_as_value_is_refused():
-    with pytest.raises(UsageError, match="--role"):
-        read_arguments(LaunchSpec, ["--role", "--standalone", "train.py"])
+@pytest.mark.parametrize("value", ["--standalone", "-m", "--unknown", "--", "-1x"])
+def test_a_flag_as_value_is_refused(value):
+    with pytest.raises(UsageError, match=f"--role needs a value, and {value} looks like a flag"):
+        read_arguments(LaunchSpec, ["--role", value, "train.py"])
+    given, _ = read_arguments(LaunchSpec, [f"--role={value}", "train.py"])
+    assert given["role"] == ("--role", value)
+
+
+@pytest.mark.parametrize("value", ["-1", "-0.5", "-", "", "-x y", "=", "a=b"])
+def test_other_values_may_begin_as_flags_do(value):
+    given, command = read_arguments(LaunchSpec, ["--role", value, "train.py"])
+    assert (given, command) == ({"role": ("--role", value)}, ["train.py"])
 
 
 def test_the_version_is_printed(capsys):
