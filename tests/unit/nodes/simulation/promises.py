@@ -158,8 +158,9 @@ def _stability(story: Story, before: Parts, after: Parts) -> Iterator[str]:
             yield f"{node} was node {number}, and is node {new[node]} now"
 
 
-def _one_end(story: Story, attempts: list[Parts], nodes: list[Supervisor]) -> Iterator[str]:
+def _one_end(story: Story, attempts: list[Parts]) -> Iterator[str]:
     """See that all nodes that end agree on how, and that one of them reports."""
+    nodes = story.world.supervisors
     ended = [node for node in nodes if node.state == "ended"]
     decided = [node for node in ended if node.error is None and _knows_end(node)]
     if not decided:
