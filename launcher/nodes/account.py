@@ -98,7 +98,7 @@ def read_account(
             obstacle=str(account["obstacle"]),
             replaced=tuple(account["replaced"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError("no account of an attempt") from error
 
 

@@ -76,8 +76,9 @@ class Ending:
         try:
             dated = now - float(message.account.get("latency", 0.0))
             outcome = read_account(message.account, node.join.hostname, self.generation, dated)
-        except ValueError as problem:
-            outcome = AttemptOutcome(self.generation, (), node_failure=str(problem))
+        except (ValueError, TypeError, OverflowError):
+            failure = f"{node} has told what is no account of an attempt"
+            outcome = AttemptOutcome(self.generation, (), node_failure=failure)
         node.outcome = outcome
         self._unsettled.discard(key)
         self._moving.discard(key)

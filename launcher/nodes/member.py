@@ -209,6 +209,19 @@ class Member:
         """Answer what another node has asked."""
         self._say(Answer(number, self.join.hostname, text))
 
+    def note_port(self, port: int) -> None:
+        """Take note of the port at which this node can be asked to take over."""
+        self.join = self.join._replace(port=port)
+
+    def give_up(self, error: LauncherError) -> None:
+        """Take note that another attempt to reach the coordinator would meet the same error."""
+        self.error = error
+
+    def step_down(self) -> None:
+        """Look for the coordinator again: it is another node than this one."""
+        self.is_own = False
+        self.state = "seeking"
+
     def leave(self, reason: str) -> None:
         """Take no part any more; those with whom this node was in an attempt are to know it."""
         if self._node_rank >= 0 and self.state in ("joined", "resuming"):

@@ -6,7 +6,7 @@ know because they have compared their protocol version. How it travels is in wir
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 # --- from a node to its coordinator -------------------------------------------------------------
@@ -265,6 +265,58 @@ _CLASSES: Mapping[str, type[Message]] = {
 }
 
 
+# Beyond these limits no field of a message has a meaning.
+_MOST = 1 << 53
+
+
+def _is_int(value: Any) -> bool:
+    return type(value) is int and abs(value) < _MOST
+
+
+def _is_str(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _are_deputies(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(
+        isinstance(deputy, (list, tuple)) and _fits(Deputy, deputy) for deputy in value
+    )
+
+
+# How a field is written in a class above -> whether a value can be its content.
+_CHECKS: Mapping[str, Callable[[Any], bool]] = {
+    "int": _is_int,
+    "str": _is_str,
+    "bool": lambda value: isinstance(value, bool),
+    "float": lambda value: _is_int(value) or (isinstance(value, float) and abs(value) < _MOST),
+    "dict[str, str]": lambda value: _is_dict(value) and all(map(_is_str, value.values())),
+    "dict[str, Any]": _is_dict,
+    "dict[str, Any] | None": lambda value: value is None or _is_dict(value),
+    "Sequence[int]": lambda value: isinstance(value, (list, tuple)) and all(map(_is_int, value)),
+    "tuple[Deputy, ...]": _are_deputies,
+}
+
+
+def _checks_of(kind: type[Any]) -> tuple[Callable[[Any], bool], ...]:
+    annotations = kind.__annotations__.values()
+    return tuple(_CHECKS[str(getattr(one, "__forward_arg__", one))] for one in annotations)
+
+
+_FIELDS = {kind: _checks_of(kind) for kind in (*_CLASSES.values(), Deputy)}
+
+
+def _fits(kind: type[Any], fields: Sequence[Any]) -> bool:
+    """Tell whether these can be the first fields of a message, or a deputy."""
+    checks = _FIELDS[kind]
+    return len(fields) <= len(checks) and all(
+        check(field) for check, field in zip(checks, fields, strict=False)
+    )
+
+
 def encode(message: Message) -> list[Any]:
     """Return a message as what JSON can say."""
     return [type(message).__name__.lower(), *message]
@@ -274,10 +326,13 @@ def decode(value: Any) -> Message:
     """Read what `encode` has made; ValueError for everything else."""
     try:
         tag, *fields = value
-        message = _CLASSES[tag](*fields)
+        kind = _CLASSES[tag]
+        if not isinstance(value, list) or not _fits(kind, fields):
+            raise TypeError(tag)
+        message = kind(*fields)
         if isinstance(message, (Assigned, Waiting)):
             deputies = tuple(Deputy(*deputy) for deputy in message.deputies)
             return message._replace(deputies=deputies)
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, ValueError) as error:
         raise ValueError("no message of a node") from error
     return message

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from launcher.nodes import remote
+from launcher.nodes import endpoint, parts, serving, signpost, stores, way
 from launcher.nodes.messages import Message, Ping, Pong, decode, encode
 from launcher.nodes.wire import Credentials, Moved, Refusal
 from tests.unit.nodes.simulation.world import AGAIN_S, World
@@ -351,11 +351,15 @@ def simulated(world: World) -> Iterator[World]:
     """Let `RemoteCoordinator` have the simulated network instead of the kernel's."""
     ports = itertools.count(50000)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(remote, "connect", _connect)
-        patch.setattr(remote, "Listener", SimListener)
-        patch.setattr(remote, "Probe", SimProbe)
-        patch.setattr(remote, "listen", lambda address: _listen(world, address))
-        patch.setattr(remote, "reserve_port", lambda address: SimSocket(address, next(ports)))
-        patch.setattr(remote, "find_interface", lambda address: "")
-        patch.setattr(remote, "resolve", lambda host, port, **_: ([(host, port)], ""))
+        patch.setattr(stores, "reserve_port", lambda address: SimSocket(address, next(ports)))
+        patch.setattr(parts, "find_interface", lambda address: "")
+        patch.setattr(serving, "Listener", SimListener)
+        for module in (serving, way):
+            patch.setattr(module, "Probe", SimProbe)
+        for module in (signpost, way):
+            patch.setattr(module, "connect", _connect)
+        for module in (endpoint, serving):
+            patch.setattr(module, "listen", lambda address: _listen(world, address))
+        for module in (endpoint, serving, way):
+            patch.setattr(module, "resolve", lambda host, port, **_: ([(host, port)], ""))
         yield world

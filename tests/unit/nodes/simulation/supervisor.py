@@ -141,7 +141,7 @@ class Supervisor:
 
     @property
     def coordinates(self) -> bool:
-        return self.is_alive and self.state != "new" and self.remote._rendezvous is not None
+        return self.is_alive and self.state != "new" and self.remote._serving.coordinates
 
     def begin(self) -> None:
         if not self.is_alive:
@@ -315,8 +315,7 @@ class Supervisor:
         self._is_speaking = False
 
     def _is_done_speaking(self) -> bool:
-        rendezvous = self.remote._rendezvous
-        if self._is_speaking and rendezvous is not None and rendezvous.has_listeners:
+        if self._is_speaking and self.remote._serving.has_listeners:
             return False
         self.loop.cancel_timer(self._end_speaking)
         self._note_report()
