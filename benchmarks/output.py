@@ -112,52 +112,43 @@ def _watch_peak(process: subprocess.Popen[bytes], peaks: list[int]) -> None:
         time.sleep(0.02)
 
 
-class Rates:
-    """How fast the launchers are; knows what the start of each takes, which is taken off."""
+def compare_rates(
+    commands: Commands, what: str, repeat: int, megabytes: int, *, both: bool = False
+) -> list[list[str]]:
+    """Return a table row for each launcher. what: `file` or `terminal`."""
+    whole: dict[str, list[float]] = {name: [] for name in commands}
+    peaks: dict[str, list[int]] = {name: [] for name in commands}
 
-    def __init__(self, repeat: int) -> None:
-        self._repeat = repeat
-        self._starts: dict[str, float] = {}
+    def run_lines(name: str, size: int) -> tuple[float, int]:
+        size *= RANKS if name == ALONE else 1
+        script = [measure.workload("lines"), str(size), *(["both"] if both else [])]
+        with new_file() if what == "file" else terminal(is_read=True) as stdout:
+            return run([*commands[name], *script], stdout, with_stderr=both)
 
-    def compare(
-        self, commands: Commands, what: str, megabytes: int, *, both: bool = False
-    ) -> list[list[str]]:
-        """Return a table row for each launcher. what: `file` or `terminal`."""
-        peaks: dict[str, list[int]] = {name: [] for name in commands}
+    def one(name: str) -> float:
+        start, _ = run_lines(name, 0)
+        seconds, peak = run_lines(name, megabytes)
+        whole[name].append(seconds)
+        peaks[name].append(peak)
+        return seconds - start
 
-        def one(name: str, size: int) -> float:
-            size *= RANKS if name == ALONE else 1
-            script = [measure.workload("lines"), str(size), *(["both"] if both else [])]
-            with new_file() if what == "file" else terminal(is_read=True) as stdout:
-                seconds, peak = run([*commands[name], *script], stdout, with_stderr=both)
-            peaks[name].append(peak)
-            return seconds
-
-        print("nothing written:", flush=True)
-        new = [name for name in commands if name not in self._starts]
-        starts = take_turns(new, self._repeat, lambda name: one(name, 0))
-        self._starts.update({name: statistics.median(starts[name]) for name in starts})
-        print(f"{what}, {RANKS} times {megabytes} MB:", flush=True)
-        for found in peaks.values():
-            found.clear()
-        names = [name for name in commands if name in self._starts]
-        full = take_turns(names, self._repeat, lambda name: one(name, megabytes))
-        took = {name: statistics.median(full[name]) for name in full}
-        rates = {
-            name: RANKS * megabytes / max(took[name] - self._starts[name], 1e-3) for name in took
-        }
-        return [
-            [
-                name,
-                f"{what}, both streams" if both else what,
-                f"{RANKS} x {megabytes} MB",
-                f"{took[name]:.2f} s",
-                f"{rates[name]:.0f} MB/s",
-                f"{rates[name] / rates[TORCHRUN]:.2f}" if TORCHRUN in rates else "-",
-                _mib(statistics.median(peaks[name])),
-            ]
-            for name in took
+    print(f"{what}, {RANKS} times {megabytes} MB, without the start:", flush=True)
+    took = {
+        name: statistics.median(found) for name, found in take_turns(commands, repeat, one).items()
+    }
+    rates = {name: RANKS * megabytes / max(took[name], 1e-3) for name in took}
+    return [
+        [
+            name,
+            f"{what}, both streams" if both else what,
+            f"{RANKS} x {megabytes} MB",
+            f"{statistics.median(whole[name]):.2f} s",
+            f"{rates[name]:.0f} MB/s",
+            f"{rates[name] / rates[TORCHRUN]:.2f}" if TORCHRUN in rates else "-",
+            _mib(statistics.median(peaks[name])),
         ]
+        for name in took
+    ]
 
 
 def compare_order(python: str, repeat: int) -> list[list[str]]:
@@ -259,27 +250,27 @@ def make_sections(options: argparse.Namespace, python: str) -> dict[str, Callabl
     ours = commands[OURS]
     with_options = {" ".join([OURS, more]): [*ours, more] for more in ("--timestamps", "--fold")}
     on_terminals = {**commands, f"{OURS} --no-tty": [*ours, "--no-tty"], ALONE: [python]}
-    rates = Rates(repeat)
 
     def show(commands: Commands, what: str, part: int, *, both: bool = False) -> str:
-        rows = rates.compare(commands, what, max(1, megabytes // part), both=both)
+        rows = compare_rates(commands, what, repeat, max(1, megabytes // part), both=both)
         header = ["", "stdout is a", "", "whole command", "rate", "to torchrun's", "peak memory"]
         return machine.table(header, rows)
 
     return {
         "file": lambda: show(commands, "file", 1),
-        "both": lambda: show(commands, "file", 3, both=True),
+        "both": lambda: show(commands, "file", 5, both=True),
         "terminal": lambda: show(on_terminals, "terminal", 10),
-        "options": lambda: show({OURS: ours, **with_options}, "file", 30),
+        "options": lambda: show({OURS: ours, **with_options}, "file", 10),
         "lines": lambda: machine.table(
-            [f"{MANY_RANKS} ranks, {LINES_EACH} lines each", "torn", "missing", "out of order"],
+            [f"{MANY_RANKS} ranks, {LINES_EACH} lines each: worst run", "torn", "missing", "late"],
             compare_order(python, few),
         ),
         "bars": lambda: machine.table(
             [f"{RANKS} bars of 200 steps into a file", "lines"], compare_bars(python, 1)
         ),
         "blocked": lambda: machine.table(
-            ["1 GB into a terminal that nobody reads", "peak memory"], measure_blocked(python, few)
+            [f"1 GB into a terminal that nobody reads, median of {few}", "peak memory"],
+            measure_blocked(python, few),
         ),
         "sampling": lambda: machine.table(
             [f"waiting ranks that hold torch, {idle_s:g} s", "of one CPU", "peak memory"],
@@ -295,7 +286,7 @@ def main() -> None:
     parser = machine.make_parser(__doc__, NAMES)
     parser.add_argument("--megabytes", type=int, default=300, help="how much each rank writes")
     parser.add_argument(
-        "--idle-seconds", type=float, default=15.0, help="how long an idle supervisor is watched"
+        "--idle-seconds", type=float, default=12.0, help="how long an idle supervisor is watched"
     )
     options = parser.parse_args()
     python = sys.executable

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import shlex
 import signal
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Script, Start, Terminal, command, marked_processes, wait_until
+from tests.conftest import TIMEOUT_S, Script, Start, Terminal, command, marked_processes, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -101,9 +102,12 @@ def test_ctrl_z_and_fg_keep_the_job_whole(
         wait_until(lambda: all(state_of(rank) == "S" for rank in ranks), "all ranks run again")
         (tmp_path / "go").touch()
         wait_until(lambda: not ranks_of(suite_mark), "the ranks have ended")
+        # What is typed before is for rank 0, and lost with it.
+        wait_until(lambda: os.tcgetpgrp(terminal) == pid, "the shell has the terminal again")
         os.write(terminal, b"echo code=$?; exit\n")
         shown = b""
         while True:
+            assert select.select([terminal], [], [], TIMEOUT_S)[0], f"silence after {shown!r}"
             try:
                 data = os.read(terminal, 4096)
             except OSError:

@@ -205,11 +205,13 @@ def test_another_version_of_the_launcher(lab: Lab, start_nodes: StartNodes, scri
     assert "version" in done["h2"].err, job.show()
 
 
-def test_an_endpoint_that_every_node_has_at_home_makes_no_runs_of_one(run_nodes: RunNodes) -> None:
-    for endpoint in ("localhost:29400", "127.0.0.1:29400"):
-        done = run_nodes(PRELUDE, *CONF, endpoint=endpoint)
-        for name, one in done.items():
-            assert one.code == RENDEZVOUS, done
+def test_an_endpoint_that_every_node_has_at_home_makes_no_runs_of_one(
+    start_nodes: StartNodes,
+) -> None:
+    endpoints = ("localhost:29400", "127.0.0.1:29401")
+    for job in [start_nodes(PRELUDE, *CONF, endpoint=endpoint) for endpoint in endpoints]:
+        for name, one in job.finish().items():
+            assert one.code == RENDEZVOUS, job.show()
             assert f"1 of 2 nodes have come ({name})" in one.err
             assert "loopback" in one.err, one.err
 
