@@ -5,7 +5,7 @@ There is one for each attempt, and one for what a successor takes over of a lost
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from launcher.diagnosis.cause import is_secondary
 from launcher.diagnosis.outcome import AttemptOutcome
@@ -23,11 +23,13 @@ class Ending:
     """What is known of one attempt's end."""
 
     def __init__(
-        self, generation: int, losses: Losses, keys: Iterable[int] = (), *, is_taken_over: bool
+        self, generation: int, losses: Losses, keys: Collection[int] = (), *, is_taken_over: bool
     ) -> None:
         """keys: of its nodes. is_taken_over: whether a coordinator was lost in it."""
         # The number of the attempt; -1 before the first.
         self.generation = generation
+        # The highest number of an attempt that a node knows of which has come too late for it.
+        self._known_generation = generation
         self.losses = losses
         self.is_taken_over = is_taken_over
         # The signal for which it ends; 0 for none.
@@ -37,6 +39,10 @@ class Ending:
         self._newcomers: tuple[str, ...] = ()
         # The keys of its nodes that have not told yet how it ended there.
         self._unsettled = set(keys)
+        # The keys of its nodes where something moves, and where it has not ended.
+        self._moving = set(keys)
+        # Whether all were told that nobody is to wait for ranks that take their time.
+        self.is_forced = False
         # How it has ended at nodes that were lost after they had told it, by node rank.
         self._left_outcomes: dict[int, AttemptOutcome] = {}
 
@@ -57,6 +63,14 @@ class Ending:
         """Judge by what has been told so far."""
         self._unsettled.clear()
 
+    def note_still(self, key: int, *, is_still: bool) -> bool:
+        """Return whether nothing moves at any node: at this one nothing has, or something does."""
+        if is_still:
+            self._moving.discard(key)
+        else:
+            self._moving.add(key)
+        return not self._moving
+
     def settle(self, key: int, node: Entry, message: Settled, now: float) -> AttemptOutcome:
         """Return how it has ended at a node, by its account; now: when that came."""
         try:
@@ -67,6 +81,7 @@ class Ending:
             outcome = AttemptOutcome(self.generation, (), node_failure=failure)
         node.outcome = outcome
         self._unsettled.discard(key)
+        self._moving.discard(key)
         return outcome
 
     def part_with(self, key: int, node: Entry) -> None:
@@ -74,6 +89,7 @@ class Ending:
         if node.outcome is not None:
             self._left_outcomes[node.rank] = node.outcome
         self._unsettled.discard(key)
+        self._moving.discard(key)
 
     def lose(self, node: Entry, why: str, now: float, *, is_dead: bool) -> Loss:
         """Return the loss of a node that had a part in the attempt, and take note of it."""
@@ -105,10 +121,15 @@ class Ending:
             self._unsettled.add(key)
         return True
 
+    @property
+    def next_generation(self) -> int:
+        """The number of the next attempt: higher than any that a node has had a part in."""
+        return max(self.generation, self._known_generation) + 1
+
     def turn_down(self, key: int, node: Entry) -> None:
         """Expect nothing of a node that comes too late, but its next attempt is a later one."""
         self._unsettled.discard(key)
-        self.generation = max(self.generation, node.join.generation)
+        self._known_generation = max(self._known_generation, node.join.generation)
 
     def is_known(self, num_here: int) -> bool:
         """Tell whether all have told it that are not lost; num_here: how many of its nodes are.

@@ -26,6 +26,9 @@ class Layout:
         self._roster = roster
         # The coordinator's, as of the start of the last attempt.
         self._own_address = own_address
+        # As of the last look, and of how many changes on the roster.
+        self._deputies: tuple[Deputy, ...] = ()
+        self._num_changes = -1
 
     def assign(
         self, chosen: Sequence[tuple[int, Entry]], generation: int, num_failures: int
@@ -64,6 +67,12 @@ class Layout:
     @property
     def deputies(self) -> tuple[Deputy, ...]:
         """Who takes over when the coordinator is lost, in order."""
+        if self._num_changes != self._roster.num_changes:
+            self._num_changes = self._roster.num_changes
+            self._deputies = self._find_deputies()
+        return self._deputies
+
+    def _find_deputies(self) -> tuple[Deputy, ...]:
         others = [node for key, node in self._roster.active if key != OWN]
         return tuple(
             Deputy(

@@ -7,6 +7,7 @@ no part; one that is only silent may be in another, which counts as we do.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from itertools import islice
 from typing import NamedTuple
 
 from launcher.diagnosis.cause import is_secondary
@@ -46,33 +47,35 @@ class Losses:
 
     def __init__(self, num_nodes: int, losses: Iterable[Loss] = ()) -> None:
         self.num_nodes = num_nodes
-        self._losses = list(losses)
+        self._losses = {loss.node_rank: loss for loss in losses}
         # Those that have come back, and those that are known to have ended, by node rank.
         self._found: set[int] = set()
-        self._dead = {loss.node_rank for loss in self._losses if loss.is_dead}
+        self._dead = {rank for rank, loss in self._losses.items() if loss.is_dead}
 
     def __len__(self) -> int:
         return len(self._losses) - len(self._found)
 
     def __str__(self) -> str:
-        text = "; ".join(map(str, self._losses[:_MOST_NAMED]))
+        text = "; ".join(map(str, islice(self._losses.values(), _MOST_NAMED)))
         num_more = len(self._losses) - _MOST_NAMED
         return f"{text} and {num_more} more" if num_more > 0 else text
 
     @property
     def is_failure(self) -> bool:
         """Whether one of them was lost while its ranks ran."""
-        return any(loss.is_failure for loss in self._losses)
+        return any(loss.is_failure for loss in self._losses.values())
 
     @property
     def has_missing(self) -> bool:
         """Whether some may live that have not been heard of since the coordinator was lost."""
-        return any(loss.why == _MISSING and not loss.is_dead for loss in self._losses)
+        missing = (loss for loss in self._losses.values() if loss.why == _MISSING)
+        return any(not loss.is_dead for loss in missing)
 
     @property
     def leavers(self) -> list[str]:
         """Who has left as it was asked to."""
-        return [f"node {one.node_rank} ({one.hostname})" for one in self._losses if one.has_left]
+        left = (loss for loss in self._losses.values() if loss.has_left)
+        return [f"node {loss.node_rank} ({loss.hostname})" for loss in left]
 
     @property
     def dead(self) -> list[int]:
@@ -81,8 +84,8 @@ class Losses:
 
     def add(self, loss: Loss) -> None:
         """Take note of a loss."""
-        self._losses = [one for one in self._losses if one.node_rank != loss.node_rank]
-        self._losses.append(loss)
+        self._losses.pop(loss.node_rank, None)
+        self._losses[loss.node_rank] = loss
         self._found.discard(loss.node_rank)
         if loss.is_dead:
             self._dead.add(loss.node_rank)
@@ -93,7 +96,7 @@ class Losses:
 
     def find(self, node_rank: int) -> bool:
         """Take a node back that was lost, and has come again; False if it was not lost."""
-        if node_rank in self._found or all(loss.node_rank != node_rank for loss in self._losses):
+        if node_rank in self._found or node_rank not in self._losses:
             return False
         self._found.add(node_rank)
         self._dead.discard(node_rank)
@@ -101,7 +104,7 @@ class Losses:
 
     def count_missing(self, here: Collection[int], now: float) -> None:
         """Count nodes as lost that are neither here nor lost: `here` are the ranks that are."""
-        known = {loss.node_rank for loss in self._losses}.union(here)
+        known = set(self._losses).union(here)
         for rank in range(self.num_nodes):
             if rank not in known and len(self) + len(here) < self.num_nodes:
                 self.add(Loss(rank, "", _MISSING, now, is_dead=False))
@@ -113,7 +116,7 @@ class Losses:
 
     def blame(self, outcome: AttemptOutcome) -> AttemptOutcome:
         """Make a node's loss the failure, unless a rank had failed by itself before."""
-        failures = [loss for loss in self._losses if loss.is_failure]
+        failures = [loss for loss in self._losses.values() if loss.is_failure]
         if not failures:
             return outcome
         lost_at = failures[0].at

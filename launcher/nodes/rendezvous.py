@@ -148,9 +148,7 @@ class Rendezvous:
             what = "nothing moves" if message.is_hang else "a rank has failed"
             self._end_attempt(f"{what} on {node}", now, is_hang=message.is_hang)
         elif isinstance(message, Still):
-            node.is_still = message.is_still
-            active = [other for _, other in self._roster.active]
-            if all(other.is_still or other.outcome is not None for other in active):
+            if self._ending.note_still(key, is_still=message.is_still):
                 self._end_attempt("nothing moves on any node", now, is_hang=True)
         elif self._phase in ("running", "ending"):
             outcome = self._ending.settle(key, node, message, now)
@@ -243,6 +241,8 @@ class Rendezvous:
         if self._phase == "gathering" or not has_part:
             # It comes late: another attempt is decided, or goes on already.
             self._ending.turn_down(key, node)
+            if self._phase == "gathering":
+                self._ending.generation = self._ending.next_generation - 1
             self._send(key, self._judge.tell_latecomer(join.generation))
 
     def _keep_waiting(self, key: int, node: Entry, now: float) -> None:
@@ -269,7 +269,7 @@ class Rendezvous:
         if not chosen:
             return
         self._phase, self._since = "running", now
-        keys, generation = [key for key, _ in chosen], self.generation + 1
+        keys, generation = [key for key, _ in chosen], self._ending.next_generation
         self._ending = Ending(generation, Losses(len(keys)), keys, is_taken_over=False)
         self._roster.seat(chosen, generation)
         self.outbox += self._layout.assign(chosen, generation, self._judge.num_failures)
@@ -365,7 +365,7 @@ class Rendezvous:
         ending.losses.count_missing(self._roster.active_ranks, now)
         self._count_leavers()
         brought = ending.brought
-        if brought is None or ending.signum:
+        if brought is None or (ending.signum and brought.action == "restart"):
             nodes = [node for _, node in self._roster.active]
             self._announce(self._judge.judge(ending, nodes, now), now)
         elif brought.action != "restart" or self._may_go_on():
@@ -389,12 +389,13 @@ class Rendezvous:
         if node.leaves_for or self._phase == "over":
             return
         if self._ending.signum:
-            if message.is_forced:
+            if message.is_forced and not self._ending.is_forced:
+                self._ending.is_forced = True
                 self._tell_all(Stop(self.generation, "", signum, is_forced=True))
             return
         reason = f"{node} received {signal_name(signum)}"
         if not message.is_for_all and self._may_leave():
-            node.leaves_for = signum
+            self._roster.let_leave(key, signum)
             if self._phase == "gathering":
                 self.news.append(f"{reason} and has left")
                 self._dismiss(now)
@@ -419,15 +420,12 @@ class Rendezvous:
         """Stop the run where those that leave do not leave enough others behind."""
         leaving = self._roster.leavers
         if leaving and not self._roster.can_spare(0, self.rules.min_nodes):
-            self._ending.signum = leaving[0].leaves_for
-            for node in leaving:
-                node.leaves_for = 0
+            self._ending.signum = leaving[0][1].leaves_for
+            self._roster.let_stay()
 
     def _dismiss(self, now: float) -> None:
         """Let those go that leave, between two attempts; who coordinates says so to the others."""
-        for key, node in self._roster.active:
-            if not node.leaves_for:
-                continue
+        for key, node in self._roster.leavers:
             self._send(key, self._judge.release(node, self._ending))
             if key == OWN:
                 self._hand_over(f"it received {signal_name(node.leaves_for)}")

@@ -30,8 +30,6 @@ class Entry:
         # Its node rank in the attempt that goes on or has been the last; -1 for a spare.
         self.rank = join.old_rank
         self.outcome: AttemptOutcome | None = None
-        # Whether nothing has moved there for --hang-timeout.
-        self.is_still = False
         # The signal for which it leaves a run that goes on; 0 while it does not.
         self.leaves_for = 0
 
@@ -64,9 +62,12 @@ class Roster:
         # The keys by the name of the member, and by the node rank that nodes have brought along.
         self._keys: dict[str, int] = {}
         self._given_ranks: dict[int, int] = {}
+        # The keys of those that leave a run that goes on.
+        self._leaving: set[int] = set()
         self._num_joined = 0
-        # How many of the nodes have a rank in the last attempt.
+        # How many of the nodes have a rank in the last attempt, and how often that has changed.
         self.num_active = 0
+        self.num_changes = 0
         # Until when nodes may come again whose connections broke, by the name of the member.
         self._expected: dict[str, float] = {}
 
@@ -114,13 +115,25 @@ class Roster:
         return [key for key, node in self._nodes.items() if node.is_spare]
 
     @property
-    def leavers(self) -> list[Entry]:
-        """The nodes that leave a run that goes on."""
-        return [node for node in self._nodes.values() if node.leaves_for]
+    def leavers(self) -> list[tuple[int, Entry]]:
+        """The nodes that leave a run that goes on, with their keys, in the order of rank."""
+        leaving = ((key, self._nodes[key]) for key in self._leaving)
+        return sorted(leaving, key=lambda item: item[1].rank)
 
     def can_spare(self, num_more: int, min_nodes: int) -> bool:
         """Tell whether enough nodes stay where so many leave besides those that do already."""
-        return len(self._nodes) - len(self.leavers) - num_more >= min_nodes
+        return len(self._nodes) - len(self._leaving) - num_more >= min_nodes
+
+    def let_leave(self, key: int, signum: int) -> None:
+        """Take note that a node leaves a run that goes on, for this signal."""
+        self._nodes[key].leaves_for = signum
+        self._leaving.add(key)
+
+    def let_stay(self) -> None:
+        """Take note that nobody leaves: the run does not go on."""
+        for key in self._leaving:
+            self._nodes[key].leaves_for = 0
+        self._leaving.clear()
 
     def find_key(self, member: str) -> int | None:
         """Return the key of the node with this name, or None."""
@@ -143,12 +156,15 @@ class Roster:
     def count(self) -> None:
         """Count a node that has come with the rank that it has in the last attempt."""
         self.num_active += 1
+        self.num_changes += 1
 
     def forget(self, key: int) -> Entry | None:
         """Return a node that is not here any more; None if it was not."""
         node = self._nodes.pop(key, None)
         if node is not None:
             self.num_active -= not node.is_spare
+            self.num_changes += not node.is_spare
+            self._leaving.discard(key)
             self._given_ranks.pop(node.join.node_rank, None)
             self._keys.pop(node.join.member, None)
         return node
@@ -156,14 +172,16 @@ class Roster:
     def clear(self) -> None:
         """Forget all nodes: there is no run here any more."""
         self._nodes.clear()
+        self._leaving.clear()
 
     def seat(self, chosen: Sequence[tuple[int, Entry]], generation: int) -> None:
         """Give the nodes of the next attempt their ranks, in this order."""
         for node in self._nodes.values():
-            node.rank, node.outcome, node.is_still = -1, None, False
+            node.rank, node.outcome = -1, None
         for rank, (_, node) in enumerate(chosen):
             node.rank, node.generation = rank, generation
         self.num_active = len(chosen)
+        self.num_changes += 1
 
     def rank_next(self) -> list[tuple[int, Entry]]:
         """Return all nodes with their keys, in the order of the ranks that they would have next.

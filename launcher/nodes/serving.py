@@ -208,13 +208,11 @@ class Serving:
         if self._rendezvous is None:
             self._early.append((link, message, now))
             return
-        route = None
-        if isinstance(message, Join):
-            if link.key == 0:
-                self._num_links += 1
-                link.key = self._num_links
+        if link.key == OWN:  # which no connection has
+            self._num_links += 1
+            link.key = self._num_links
             self._links[link.key] = link
-            route = Route(*link.ends)
+        route = Route(*link.ends) if isinstance(message, Join) else None
         self._rendezvous.handle(link.key, message, now, route)
         self._act()
 

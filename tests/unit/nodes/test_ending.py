@@ -110,9 +110,18 @@ def test_who_was_not_lost_and_comes_from_an_older_attempt_has_no_part() -> None:
     stranger = make_node(1, generation=0)
     assert not ending.take_back(9, stranger, is_takeover=False)
     ending.turn_down(9, stranger)
-    assert ending.generation == 0
+    assert ending.next_generation == 1
     ending.turn_down(9, make_node(1, generation=4))
-    assert ending.generation == 4
+    assert (ending.generation, ending.next_generation) == (0, 5)
+
+
+def test_nothing_moves_when_all_stand_still_that_have_not_ended() -> None:
+    ending, nodes = begin(3)
+    assert not ending.note_still(0, is_still=True)
+    ending.part_with(2, nodes[2])
+    assert not ending.note_still(0, is_still=False)
+    assert not ending.note_still(1, is_still=True)
+    assert ending.note_still(0, is_still=True)
 
 
 def test_a_successor_hears_of_an_attempt_that_it_has_not_seen_begin() -> None:

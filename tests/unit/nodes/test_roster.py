@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from launcher.diagnosis.outcome import AttemptOutcome
 from launcher.nodes.messages import Join
 from launcher.nodes.roster import Roster
 from launcher.nodes.rules import Route
@@ -71,9 +72,9 @@ def test_spares_have_no_rank_and_are_told_apart() -> None:
 def test_a_new_attempt_forgets_how_the_last_one_ended() -> None:
     roster, nodes = make_roster("a", "b")
     seat(roster)
-    nodes[0].is_still = True
+    nodes[0].outcome = AttemptOutcome(0, ())
     seat(roster, 1)
-    assert not nodes[0].is_still and nodes[0].outcome is None
+    assert nodes[0].outcome is None
     assert [node.generation for node in nodes] == [1, 1]
 
 
@@ -106,10 +107,12 @@ def test_nodes_can_be_spared_while_enough_stay(
     num_leaving: int, num_more: int, is_enough: bool
 ) -> None:
     roster, nodes = make_roster("a", "b", "c")
-    for node in nodes[:num_leaving]:
-        node.leaves_for = 15
+    for key in range(num_leaving):
+        roster.let_leave(key, 15)
     assert roster.can_spare(num_more, 2) is is_enough
-    assert roster.leavers == nodes[:num_leaving]
+    assert roster.leavers == [*enumerate(nodes[:num_leaving])]
+    roster.let_stay()
+    assert roster.can_spare(1, 2) and not any(node.leaves_for for node in nodes)
 
 
 def test_who_may_come_again_makes_unsure_until_it_has_come_or_is_too_late() -> None:

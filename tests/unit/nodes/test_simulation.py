@@ -219,3 +219,33 @@ def test_nodes_that_come_back_to_a_launcher_started_again_keep_their_order(world
     assert exit_codes(nodes) == [None, 0, 0, 0, 0]
     after = sorted(nodes[1:], key=lambda node: node.runs[-1].node_rank)
     assert [node for node in after if node in before] == before
+
+
+def test_what_was_meant_for_another_coordinator_is_not_taken_for_our_own_node(world: World) -> None:
+    nodes = start(world, 3, Setting(1, 3, max_restarts=3), lasting(12.0))
+    first, second, third = ([node.host] for node in nodes)
+    # The third node asks the second one, which says that all is well, and is not heard; as it
+    # gives up, the second one has to coordinate.
+    world.call_in(1.0, world.cut, first, third)
+    world.call_in(7.6, world.cut, second, third)
+    world.call_in(9.5, nodes[0].crash)
+    world.call_in(12.1, world.heal, second, third)
+    assert world.run(120)
+    assert exit_codes(nodes)[:2] == [None, 0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_signal_does_not_undo_the_success_that_a_lost_coordinator_has_told(seed: int) -> None:
+    with simulated(World(seed)) as world:
+        nodes = start(world, 3, Setting(3, 3), lasting(3.0))
+        for node in nodes[:2]:
+            assert world.run(
+                10, until=lambda node=node: bool(node.runs) and node.runs[-1].is_finished
+            )
+            world.cut([nodes[0].host], [nodes[2].host])
+        nodes[0].crash()
+        world.heal([nodes[0].host], [nodes[2].host])
+        world.heal([nodes[0].host], [nodes[2].host])
+        nodes[2].signal(signal.SIGTERM, is_for_all=True)
+        assert world.run(60)
+        assert exit_codes(nodes) == [None, 0, 0]

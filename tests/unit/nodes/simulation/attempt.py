@@ -61,8 +61,8 @@ class Attempt:
         self.is_finished = False
         # Whether the node has left the run after it, as it was asked to.
         self.has_left = False
-        # The exit code of the first that ended badly by itself, and not as it missed a peer.
-        self.failed_code: int | None = None
+        # The exit codes of those that ended badly by themselves, and not as they missed a peer.
+        self.failed_codes: set[int] = set()
         self.is_stopping = False
         self.hang: Hang | None = None
         self._num_ended = 0
@@ -137,8 +137,8 @@ class Attempt:
         if worker.is_alive:
             worker.is_alive = False
             self._note_end()
-            if code == worker.fate.code and code and not error and self.failed_code is None:
-                self.failed_code = code
+            if code == worker.fate.code and code and not error:
+                self.failed_codes.add(code)
             self._supervisor.run(self._see_end, worker, code, error)
 
     def _note_end(self) -> None:

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 class Host:
     """A machine: one supervisor runs on it, and maybe another one later."""
 
-    def __init__(self, world: World, name: str, address: str) -> None:
+    def __init__(self, world: World, number: int, address: str) -> None:
         self.world = world
-        self.name = name
+        self.number = number
+        self.name = f"h{number}"
         self.address = address
         self.listeners: dict[int, SimListener] = {}
         self.is_down = False

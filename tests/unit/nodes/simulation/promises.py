@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from tests.unit.nodes.simulation.attempt import NEVER_S, Attempt
-from tests.unit.nodes.simulation.schedule import Schedule
+from tests.unit.nodes.simulation.story import Story
 from tests.unit.nodes.simulation.supervisor import Supervisor
 
 # How long the ranks of an attempt may go on on a node that does not know yet that there is another
@@ -20,7 +20,6 @@ _OVERLAP_S = 2.5
 
 # How long it takes until all have heard of a verdict: looks at the clock, and a farewell.
 _TELLING_S = 3.0
-
 
 # Said by the smaller part of a run.
 _CUT_OFF = "not restarted: no more than half"
@@ -35,18 +34,19 @@ _HANG_CODE = 124
 Parts = list[tuple[Supervisor, Attempt]]
 
 
-def broken_promises(schedule: Schedule, *, has_ended: bool) -> list[str]:
+def broken_promises(story: Story, *, has_ended: bool) -> list[str]:
     """Return what was not kept, in words; has_ended: whether all have, in time."""
-    nodes = schedule.world.supervisors
+    nodes = story.world.supervisors
     if not has_ended:
         return [f"these wait for ever: {[one for one in nodes if one.is_alive]}"]
     broken = list(itertools.chain.from_iterable(map(_one_life, nodes)))
     runs = _find_runs(nodes)
     for attempts in runs:
-        broken += _one_run(schedule, attempts)
-        members = {node for parts in attempts for node, _ in parts}
-        spares = [node for node in nodes if not node.runs] if len(runs) == 1 else []
-        broken += _one_end(schedule, [*(node for node in nodes if node in members), *spares])
+        broken += _one_run(story, attempts)
+    # Who has lost one run may wait for a place in another, and end with it.
+    if len(runs) == 1:
+        broken += _one_end(story, runs[0])
+    broken += _truth(story, list(itertools.chain.from_iterable(runs)))
     return broken
 
 
@@ -76,6 +76,11 @@ def _find_runs(nodes: list[Supervisor]) -> list[list[Parts]]:
     return runs
 
 
+def _was_told_to_some(parts: Parts) -> bool:
+    """Tell whether a node has died as an attempt began: if it coordinates, not all hear of that."""
+    return any(node.state == "dead" and node.ended_at - _begin(parts) < 1.0 for node, _ in parts)
+
+
 def _started_again(nodes: list[Supervisor]) -> list[Supervisor]:
     """Return the launchers that were started at the endpoint after the first one there."""
     return [node for node in nodes[1:] if node.host is nodes[0].host]
@@ -94,9 +99,9 @@ def _one_life(node: Supervisor) -> Iterator[str]:
             yield f"{node} has ended, and its ranks run on"
 
 
-def _one_run(schedule: Schedule, attempts: list[Parts]) -> Iterator[str]:
+def _one_run(story: Story, attempts: list[Parts]) -> Iterator[str]:
     """See that there is one attempt at a time, on which all of its nodes agree."""
-    setting = schedule.setting
+    setting = story.setting
     for parts, following in itertools.zip_longest(attempts, attempts[1:]):
         first = parts[0][1]
         yield from _agreement(parts)
@@ -104,20 +109,20 @@ def _one_run(schedule: Schedule, attempts: list[Parts]) -> Iterator[str]:
             yield f"generation {first.generation} has {first.num_nodes} nodes"
         if following is None:
             continue
-        lived = any(node.ended_at > _begin(following) for node, _ in parts)
-        if following[0][1].generation == first.generation and lived and not schedule.doubts:
+        is_same = following[0][1].generation == first.generation
+        if is_same and not (story.doubts or _was_told_to_some(parts)):
             yield f"two parts run a generation {first.generation}"
-        yield from _stability(schedule, parts, following)
+        yield from _stability(story, parts, following)
         for node, run in parts:
-            late_s = (run.ended_at or 0.0) - _begin(following) - schedule.stopped_s[node]
-            if late_s > _OVERLAP_S + schedule.longest_stop_s + schedule.most_delay_s:
+            late_s = (run.ended_at or 0.0) - _begin(following) - story.stopped_s[node]
+            if late_s > _OVERLAP_S + story.longest_stop_s + story.most_delay_s:
                 yield f"{node} goes on with generation {first.generation} for {late_s:.1f} s"
         knowing = [node for node, run in parts if run.is_finished and node.state != "dead"]
-        if knowing and not _is_in_doubt(schedule, knowing):
+        if knowing and not _is_in_doubt(story, knowing):
             yield f"generation {first.generation} was finished, and is not the last"
     # A coordinator that is killed and started again at once does not know what it has seen fail.
-    is_again = bool(_started_again(schedule.world.supervisors))
-    is_counted = not schedule.is_elastic and not schedule.doubts and not is_again
+    is_again = bool(_started_again(story.world.supervisors))
+    is_counted = not story.is_elastic and not story.doubts and not is_again
     if is_counted and attempts[-1][0][1].generation > setting.max_restarts:
         yield f"there is a generation {attempts[-1][0][1].generation}"
 
@@ -139,9 +144,9 @@ def _agreement(runs: Parts) -> Iterator[str]:
         yield f"generation {first.generation} has too few ranks"
 
 
-def _stability(schedule: Schedule, before: Parts, after: Parts) -> Iterator[str]:
+def _stability(story: Story, before: Parts, after: Parts) -> Iterator[str]:
     """See that nodes that stay keep their order, and their rank where all before them stay."""
-    if schedule.doubts:
+    if story.doubts:
         return  # who comes late is a newcomer
     old = {node: run.node_rank for node, run in before}
     new = {node: run.node_rank for node, run in after}
@@ -153,26 +158,30 @@ def _stability(schedule: Schedule, before: Parts, after: Parts) -> Iterator[str]
             yield f"{node} was node {number}, and is node {new[node]} now"
 
 
-def _one_end(schedule: Schedule, nodes: list[Supervisor]) -> Iterator[str]:
+def _one_end(story: Story, attempts: list[Parts]) -> Iterator[str]:
     """See that all nodes that end agree on how, and that one of them reports."""
+    nodes = story.world.supervisors
     ended = [node for node in nodes if node.state == "ended"]
     decided = [node for node in ended if node.error is None and _knows_end(node)]
-    yield from _truth(schedule, decided)
     if not decided:
         return
-    if _is_in_doubt(schedule, decided):
+    if _is_in_doubt(story, decided):
         return
-    told_at = _tell_time(schedule, decided)
+    told_at = _tell_time(story, decided)
     died_late = any(node.state == "dead" and node.ended_at > told_at for node in nodes)
-    # Where who coordinates has died as it told it, a node that only waits may know more.
-    codes = {node.exit_code for node in decided if node.runs or not died_late}
+    # Where who coordinates has died as it told it, a node that only waits may know more; and where
+    # it has died as it told of an attempt, one that has not heard of that has gone on by itself.
+    last = {node for node, _ in attempts[-1]}
+    is_split = any(map(_was_told_to_some, attempts))
+    knowing = [node for node in decided if node.runs or not died_late]
+    codes = {node.exit_code for node in knowing if node in last or not is_split}
     if len(codes) > 1:
         yield f"the nodes end with {sorted(map(str, codes))}"
     num_reports = sum(node.reports for node in nodes if node in decided or node.state == "dead")
     has_report = any(node.verdict.report is not None for node in decided)
     if num_reports > 1 or (has_report and num_reports == 0 and not died_late):
         yield f"there are {num_reports} reports"
-    if schedule.doubts:
+    if story.doubts:
         return
     for node in ended:
         is_told = node.error is None or any(text in str(node.error) for text in _TOLD)
@@ -185,41 +194,36 @@ def _knows_end(node: Supervisor) -> bool:
     return node.verdict.action in ("finish", "give_up") and not is_cut_off
 
 
-def _tell_time(schedule: Schedule, decided: list[Supervisor]) -> float:
+def _tell_time(story: Story, decided: list[Supervisor]) -> float:
     """Return when the verdict may have been told, at the earliest."""
-    return min(node.ended_at for node in decided) - _TELLING_S - schedule.longest_stop_s
+    return min(node.ended_at for node in decided) - _TELLING_S - story.longest_stop_s
 
 
-def _is_in_doubt(schedule: Schedule, decided: list[Supervisor]) -> bool:
+def _is_in_doubt(story: Story, decided: list[Supervisor]) -> bool:
     """Tell whether some node may have been out of reach while a verdict was told."""
-    since = _tell_time(schedule, decided) - schedule.setting.node_timeout_s
+    since = _tell_time(story, decided) - story.setting.node_timeout_s
     until = max(node.ended_at for node in decided)
-    return any(begin < until and since < end for begin, end in schedule.doubts)
+    return any(begin < until and since < end for begin, end in story.doubts)
 
 
-def _truth(schedule: Schedule, decided: list[Supervisor]) -> Iterator[str]:
+def _truth(story: Story, attempts: list[Parts]) -> Iterator[str]:
     """See that a run that ends with 0 has succeeded, and one that has failed says of what."""
-    with_part = [node for node in decided if node.runs]
-    if not with_part:
-        return
-    last = max((node.runs[-1] for node in with_part), key=lambda run: run.generation)
-    every = [
-        (node, run)
-        for node in schedule.world.supervisors
-        for run in node.runs
-        if run.key == last.key
-    ]
+    ended = (node for node in story.world.supervisors if node.state == "ended")
+    with_part = [node for node in ended if node.error is None and node.runs and _knows_end(node)]
     if any(node.exit_code == 0 for node in with_part):
-        if len(every) < last.num_nodes:
-            yield f"generation {last.generation} has succeeded without some of its nodes"
-        for node, run in every:
-            if not (run.has_succeeded or run.has_left):
-                yield f"{node} has not succeeded in generation {last.generation}, the run has"
+        if not any(map(_has_succeeded, attempts)):
+            yield "the run has succeeded, and none of its attempts"
         return
-    own = {run.failed_code for _, run in every} - {None}
-    if any(worker.fate.after_s >= NEVER_S for _, run in every for worker in run.workers):
+    own = set().union(*(run.failed_codes for parts in attempts for _, run in parts))
+    workers = [worker for parts in attempts for _, run in parts for worker in run.workers]
+    if any(worker.fate.after_s >= NEVER_S for worker in workers):
         own.add(_HANG_CODE)
-    allowed = own | {1, 3} | {128 + signum for signum in schedule.signals}
+    allowed = own | {1, 3} | {128 + signum for signum in story.signals}
     for node in with_part:
         if node.exit_code not in allowed:
             yield f"{node} ends with a code that nobody had"
+
+
+def _has_succeeded(parts: Parts) -> bool:
+    is_complete = len(parts) == parts[0][1].num_nodes
+    return is_complete and all(run.has_succeeded or run.has_left for _, run in parts)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import random
 import signal
-from collections import defaultdict
 from collections.abc import Callable
 from typing import NamedTuple
 
 from launcher.ranks import Assignment
 from tests.unit.nodes.simulation.attempt import NEVER_S, Fate
+from tests.unit.nodes.simulation.network import Host
+from tests.unit.nodes.simulation.story import Story
 from tests.unit.nodes.simulation.supervisor import Setting, Supervisor
 from tests.unit.nodes.simulation.world import World
 
@@ -32,13 +33,6 @@ _LONGEST_S = 15.0
 # How long the ranks of an attempt live at the most.
 _LIFE_S = 6.0
 
-# How often a node's coordinator or the next of its deputies may fall away before it gives up.
-_MOST_DEPUTIES = 9
-
-# See `_SETTLE_S` in nodes/rendezvous.py, and `RestartPolicy.backoff_s`: four failures in a row.
-_SETTLE_S = 30.0
-_LONGEST_PAUSE_S = 4.0
-
 _MISSING = "Connection closed by peer [10.0.0.1]:41000 (torch/distributed, gloo)"
 
 
@@ -52,18 +46,16 @@ class Trouble(NamedTuple):
     for_s: float
 
 
-class Schedule:
-    """A world with its supervisors, and all that will happen there."""
+class Schedule(Story):
+    """A story whose nodes, options and troubles are drawn."""
 
     def __init__(self, kind: str, seed: int) -> None:
         self.kind, self.seed = kind, seed
         chance = self._chance = random.Random(seed)
-        self.is_elastic = chance.random() < 0.6
+        is_elastic = chance.random() < 0.6
         num_nodes = chance.choice((2, 2, 3, 3, 3, 4, 4, 5, 6, 9))
-        num_min = chance.randint(1, num_nodes) if self.is_elastic else num_nodes
-        self.num_spares = chance.choice((0, 0, 0, 1, 2))
-        self.setting = Setting(
-            num_min,
+        setting = Setting(
+            chance.randint(1, num_nodes) if is_elastic else num_nodes,
             num_nodes,
             max_restarts=chance.choice((0, 1, 1, 2, 3)),
             join_timeout_s=12.0,
@@ -71,34 +63,37 @@ class Schedule:
             node_timeout_s=chance.choice((3.0, 6.0)),
             rescales_now=chance.random() < 0.7,
         )
-        self.world = World(seed, latency_s=chance.choice(_LATENCIES[: 2 if kind == "ends" else 4]))
+        world = World(seed, latency_s=chance.choice(_LATENCIES[: 2 if kind == "ends" else 4]))
         is_lossy = kind in ("silence", "partitions") and chance.random() < 0.4
-        self.world.loss = chance.choice((0.05, 0.3)) if is_lossy else 0.0
-        self.longest_stop_s = chance.choice((0.02, 0.5, 3.0))
+        world.loss = chance.choice((0.05, 0.3)) if is_lossy else 0.0
+        super().__init__(
+            world,
+            setting,
+            life_s=_LIFE_S,
+            longest_stop_s=chance.choice((0.02, 0.5, 3.0)),
+            most_delay_s=4.0 if is_lossy else 0.0,
+        )
+        if is_lossy:
+            self.doubt(NEVER_S)
         self._saves = chance.random() < 0.3
         # Whether workers whose peer has gone end with an error of their own.
         self._miss_peers = chance.random() < 0.5
+        # Whether workers have a heartbeat, without which one node alone knows that it hangs.
+        self._has_hearts = chance.random() < 0.3
+        # Whether the first nodes are given their ranks, and the first one is told that it serves.
+        self._has_ranks = not is_elastic and chance.random() < 0.3
         # Attempts from this one on succeed.
         self._num_failing = chance.choice((0, 0, 1, 1, 2, 9))
-        self.signals: set[int] = set()
-        # When something befell the run that its nodes cannot tell from something else: from, until.
-        self.doubts: list[tuple[float, float]] = [(0.0, NEVER_S)] if is_lossy else []
-        # For how long supervisors were stopped.
-        self.stopped_s: defaultdict[Supervisor, float] = defaultdict(float)
-        # By how much more a message can be late than a heartbeat may be.
-        self.most_delay_s = 4.0 if is_lossy else 0.0
-        self._endpoint = ""
-        for number in range(num_nodes + self.num_spares):
+        for number in range(num_nodes + chance.choice((0, 0, 0, 1, 2))):
             begin_s = chance.random() * chance.choice((0.05, 1.0, 4.0))
-            self._add_supervisor(begin_s if number else 0.0)
-        self.troubles = [
-            self._draw_trouble() for _ in range(chance.choice((0, 1, 1, 1, 2, 2, 3, 4)))
-        ]
+            self._add(begin_s if number else chance.choice((0.0, 0.0, 0.0, 2.0)))
+        self.num_troubles = chance.choice((0, 1, 1, 1, 2, 2, 3, 4))
+        self.troubles = [self._draw_trouble() for _ in range(self.num_troubles)]
         for trouble in self.troubles:
             if trouble.step:
-                self.world.call_at_step(trouble.step, self._befall, trouble)
+                world.call_at_step(trouble.step, self._befall, trouble)
             else:
-                self.world.call_in(trouble.at_s, self._befall, trouble)
+                world.call_in(trouble.at_s, self._befall, trouble)
 
     def __str__(self) -> str:
         nodes = f"{len(self.world.supervisors)} supervisors, {self.setting}"
@@ -108,37 +103,26 @@ class Schedule:
 
     @property
     def bound_s(self) -> float:
-        """Return the time after which nobody may wait any more, by the options.
-
-        Each attempt that the budget allows, and each that troubles may bring about, may first wait
-        for nodes, then live, then lose one coordinator after the other.
-        """
-        setting = self.setting
-        seek_s = _MOST_DEPUTIES * (2.0 + setting.node_timeout_s)
-        end_s = setting.node_timeout_s + self.longest_stop_s + _SETTLE_S + seek_s + _LONGEST_PAUSE_S
-        life_s = max(_LIFE_S, setting.hang_timeout_s)
-        num_attempts = 1 + setting.max_restarts + 2 * len(self.troubles) + self.num_spares
-        each_s = setting.join_timeout_s + setting.last_call_s + life_s + end_s
-        return _LATEST_S + _LONGEST_S + num_attempts * each_s
+        return _LATEST_S + _LONGEST_S + super().bound_s
 
     # --- what there is --------------------------------------------------------------------------
 
-    def _add_supervisor(self, begin_s: float, of: Supervisor | None = None) -> None:
+    def _add(self, begin_s: float, host: Host | None = None) -> None:
         chance = self._chance
-        host = of.host if of else self.world.add_host()
-        host.is_down = False
-        self._endpoint = self._endpoint or host.address
         stop_s = chance.random() * self.longest_stop_s
-        supervisor = Supervisor(
-            host,
-            self.setting._replace(num_workers=chance.choice((1, 1, 2))),
+        number = len(self.world.hosts) if host is None else host.number
+        is_ranked = self._has_ranks and number < self.setting.max_nodes
+        self.add(
+            begin_s,
             self._plan,
-            self._endpoint,
+            host=host,
+            num_workers=chance.choice((1, 1, 2)),
+            node_rank=number if is_ranked else None,
+            has_hearts=self._has_hearts,
             stop_s=lambda: stop_s,
             saves=self._saves,
-            clock_offset_s=chance.uniform(-1e5, 1e5),
+            clock_offset_s=chance.uniform(0.0, 2e5),
         )
-        self.world.call_in(begin_s, supervisor.begin)
 
     def _plan(self, supervisor: Supervisor, assignment: Assignment) -> list[Fate]:
         """Return how the workers of an attempt end: the same for whoever has a part in it."""
@@ -190,11 +174,10 @@ class Schedule:
             victim.crash()
             self._let_peers_miss(victim, trouble)
 
-    def _lose_power(self, trouble: Trouble) -> None:
+    def _cut_power(self, trouble: Trouble) -> None:
         victim = self._choose(trouble)
         if victim is not None:
-            self._doubt(trouble._replace(for_s=0.0))
-            victim.lose_power()
+            self.lose_power(victim)
             self._let_peers_miss(victim, trouble)
 
     def _let_peers_miss(self, victim: Supervisor, trouble: Trouble) -> None:
@@ -208,27 +191,22 @@ class Schedule:
         if supervisor.runs[-1].generation == generation:
             supervisor.miss_peer(_MISSING)
 
-    def _pause(self, trouble: Trouble) -> None:
+    def _hold(self, trouble: Trouble) -> None:
         victim = self._choose(trouble)
         if victim is not None:
-            for_s = min(trouble.for_s, _LONGEST_S)
-            self._doubt(trouble._replace(for_s=for_s))
-            self.stopped_s[victim] += for_s
-            victim.pause()
-            self.world.call_in(for_s, victim.proceed)
+            self.pause(victim, min(trouble.for_s, _LONGEST_S))
 
     def _send_signal(self, trouble: Trouble) -> None:
-        self._send(trouble, is_for_all=False)
+        self._ask_to_stop(trouble, is_for_all=False)
 
     def _stop(self, trouble: Trouble) -> None:
-        self._send(trouble, is_for_all=True)
+        self._ask_to_stop(trouble, is_for_all=True)
 
-    def _send(self, trouble: Trouble, *, is_for_all: bool) -> None:
+    def _ask_to_stop(self, trouble: Trouble, *, is_for_all: bool) -> None:
         victim = self._choose(trouble)
         if victim is not None:
             signum = signal.SIGTERM if trouble.for_s < 5 else signal.SIGINT
-            self.signals.add(signum)
-            victim.signal(signum, is_for_all=is_for_all)
+            self.send(victim, signum, is_for_all=is_for_all)
             if trouble.for_s < 1:
                 self.world.call_in(trouble.for_s, victim.signal, signum)
 
@@ -236,7 +214,7 @@ class Schedule:
         victim = self._choose(trouble)
         if victim is None:
             return
-        self._doubt(trouble._replace(for_s=0.0))
+        self.doubt()
         self.world.note(f"the connections of {victim.host.name} break")
         others = list(self.world.hosts.values())
         if trouble.for_s > 5:
@@ -253,19 +231,19 @@ class Schedule:
         these, those = hosts[:size], hosts[size:]
         if chance.random() < 0.2:
             those = those[: chance.randint(1, len(those))]  # and a third part reaches both
-        self._doubt(trouble)
+        self.doubt(trouble.for_s)
         names = " ".join(host.name for host in these), " ".join(host.name for host in those)
         self.world.note(f"{names[0]} no longer reach {names[1]}")
         self.world.cut(these, those)
         if trouble.for_s < _LONGEST_S:
             self.world.call_in(trouble.for_s, self._heal, these, those)
 
-    def _heal(self, these: list[object], those: list[object]) -> None:
+    def _heal(self, these: list[Host], those: list[Host]) -> None:
         self.world.note("they reach each other again")
-        self.world.heal(these, those)  # type: ignore[arg-type]
+        self.world.heal(these, those)
 
     def _come(self, trouble: Trouble) -> None:
-        self._add_supervisor(0.0)
+        self._add(0.0)
 
     def _come_again(self, trouble: Trouble) -> None:
         """Start a launcher again where there was one, or where one is killed for that."""
@@ -278,18 +256,15 @@ class Schedule:
         if victim is not None and all(
             one.host is not victim.host or one.has_ended for one in self.world.supervisors
         ):
-            self._add_supervisor(min(trouble.for_s, 5.0), of=victim)
-
-    def _doubt(self, trouble: Trouble) -> None:
-        self.doubts.append((self.world.now, self.world.now + trouble.for_s))
+            self._add(min(trouble.for_s, 5.0), victim.host)
 
 
 _LATENCIES = ((0.0002, 0.0002), (0.0001, 0.01), (0.0, 0.1), (0.0, 0.3))
 
 _DEEDS: dict[str, Callable[[Schedule, Trouble], None]] = {
     "crash": Schedule._crash,
-    "power": Schedule._lose_power,
-    "pause": Schedule._pause,
+    "power": Schedule._cut_power,
+    "pause": Schedule._hold,
     "reset": Schedule._reset,
     "cut": Schedule._cut,
     "signal": Schedule._send_signal,

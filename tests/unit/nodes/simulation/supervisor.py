@@ -43,6 +43,7 @@ class Setting(NamedTuple):
     node_rank: int | None = None
     is_host: bool | None = None
     hang_timeout_s: float = 3.0
+    has_hearts: bool = False
 
 
 class SimLoop:
@@ -412,7 +413,13 @@ class Supervisor:
     def _note_hang(self, run: Attempt) -> None:
         """Take note that nothing has moved here for too long, as attempt/watch.py does."""
         if self.state == "running" and run is self.runs[-1] and not run.is_stopping:
-            self.remote.report_still(True)
+            if self.setting.has_hearts:
+                run.hang = Hang((), self.setting.hang_timeout_s)
+                self._is_understood = True
+                self.remote.report_failure(is_hang=True)
+                self._stop_workers()
+            else:
+                self.remote.report_still(True)
 
     def see_end(self, code: int) -> None:
         """Take note that a worker of the last attempt has ended."""

@@ -91,7 +91,7 @@ class World:
         from tests.unit.nodes.simulation.network import Host
 
         number = len(self.hosts)
-        host = Host(self, f"h{number}", f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
+        host = Host(self, number, f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
         self.hosts[host.address] = host
         return host
 
