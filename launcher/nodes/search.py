@@ -68,7 +68,10 @@ class Search:
 
 def _hint_for(why: str) -> str:
     if IS_STRANGER in why:
-        return "Choose another port, the same on all nodes: --rdzv-endpoint HOST:PORT"
+        return (
+            "Choose another port, the same on all nodes: --control-port PORT, or --rdzv-endpoint"
+            " HOST:PORT"
+        )
     if "another run" in why:
         return "Type the same --rdzv-id on all nodes, or choose another endpoint."
     if "refused" in why:
@@ -78,4 +81,7 @@ def _hint_for(why: str) -> str:
         )
     if "timed out" in why or "no route" in why.lower():
         return "A firewall may drop the connection: let nodes reach this port, or choose another."
-    return "Name the first node by an address that all nodes know: --rdzv-endpoint ADDRESS:PORT"
+    return (
+        "Name the first node by an address that all nodes know: --rdzv-endpoint ADDRESS:PORT, or"
+        " --master-addr ADDRESS"
+    )
