@@ -143,7 +143,7 @@ class Endpoint:
             name = f"{host} means {address[0]} here" if host else str(address[0])
             self.doubt = (
                 f"{name}: a loopback address, by which a node meets itself. Name one of them by an"
-                " address that all reach: --rdzv-endpoint ADDRESS:PORT"
+                " address that all reach: --rdzv-endpoint ADDRESS:PORT, or --master-addr ADDRESS"
             )
 
     def _widen(self, address: Address) -> Address:

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 from launcher.errors import EnvironmentMismatch, LauncherError, RendezvousError
 from launcher.nodes.doubts import Doubts
-from launcher.nodes.losses import Loss
 from launcher.nodes.messages import (
     Answer,
     Ask,
@@ -41,15 +40,10 @@ from launcher.nodes.messages import (
     Well,
 )
 from launcher.nodes.rules import PATIENCE_S, Past
+from launcher.nodes.search import Search
+from launcher.nodes.succession import Succession
 
 PING_S = 1.0
-
-# Pauses between two attempts to reach the endpoint: the first, and the longest.
-_FIRST_PAUSE_S = 0.05
-_LONGEST_PAUSE_S = 1.0
-
-# Said of a port that another program serves.
-IS_STRANGER = "does not answer as a launcher does"
 
 # How long a deputy may take to accept a connection and to prove who it is.
 _DEPUTY_S = 2.0
@@ -115,22 +109,13 @@ class Member:
         # Of the run's folder, and of this node for the others, as of the last attempt.
         self.run_name = self.address = ""
         self._node_timeout_s = node_timeout_s
-        self._deadline = now + join_timeout_s
+        self._search = Search(join_timeout_s, now)
+        self._succession = Succession()
         # When the user is to know that nothing has come about yet; None once that is said.
         self._impatient_at: float | None = now + PATIENCE_S
-        self._join_timeout_s = join_timeout_s
-        self._pause_s = _FIRST_PAUSE_S
-        self._retry_at: float | None = None
-        self._why = ""
         self._heard_at = self._pinged_at = now
-        self._deputies: tuple[Deputy, ...] = ()
+        # Until when a deputy is waited for.
         self._candidate_until = 0.0
-        # Who coordinates: node rank and host; and who did before in this attempt, or should have.
-        self._coordinator = (0, "")
-        self._candidate: Deputy | None = None
-        self._losses: dict[int, Loss] = {}
-        # The node ranks of those that are known to have ended.
-        self._dead: set[int] = set()
         self._doubts = Doubts(node_timeout_s, now)
         # In the last attempt.
         self._part: Assigned | None = None
@@ -237,7 +222,7 @@ class Member:
         """Begin to talk: a coordinator has been reached, or is here."""
         self.is_own = is_own
         self._heard_at = self._pinged_at = now
-        self._retry_at = None
+        self._search.pause()
         resumes = self.state == "resuming" and self._node_rank >= 0
         self.state = "joined"
         if resumes:
@@ -258,7 +243,7 @@ class Member:
                 old_rank=self._node_rank,
                 num_nodes=self._part.num_nodes,
                 num_failures=self._num_failures,
-                dead=sorted(self._dead),
+                dead=self._succession.dead,
             )
         )
         if self._stopping:
@@ -269,27 +254,16 @@ class Member:
     def note_obstacle(self, why: str) -> None:
         """Take note of what stands in the way for now, in case that nothing comes of it in time."""
         if self.state == "seeking":
-            self._why = why
+            self._search.note_obstacle(why)
 
     def miss(self, why: str, now: float, *, is_refused: bool = False) -> None:
         """Take note that nobody was reached, and why; is_refused: nobody listens there."""
         if self.state == "seeking":
-            self._why = why
-            self._retry_at = now + self._pause_s
-            self._pause_s = min(_LONGEST_PAUSE_S, self._pause_s * 2)
+            self._search.miss(why, now)
         elif self.state == "resuming":
-            if is_refused and self._candidate is not None and self._knows_end:
-                lost = self._candidate.node_rank, self._candidate.hostname
-                self._note_loss(*lost, "its launcher has ended", now, is_dead=True)
+            if is_refused:
+                self._succession.note_refusal(now)
             self._try_deputy(now)
-
-    @property
-    def _knows_end(self) -> bool:
-        """Whether this node was there when the last coordinator ended.
-
-        Else the others may have gone on without this node since, and ended all well.
-        """
-        return self._coordinator[0] in self._dead
 
     def close(self, why: str, now: float, *, is_dead: bool) -> None:
         """Take note that the connection to the coordinator has ended; is_dead: and so has that."""
@@ -308,9 +282,8 @@ class Member:
             return
         self._doubts.look_at_clock(now)
         self._heard_at = now
-        if self._candidate is not None and not isinstance(message, Well):
-            self._coordinator = self._candidate.node_rank, self._candidate.hostname
-            self._candidate = None
+        if not isinstance(message, Well):
+            self._succession.confirm()
         if isinstance(message, Pong):
             round_trip_s = now - self._pinged_at
             if not self.latency_s or round_trip_s / 2 < self.latency_s:
@@ -337,7 +310,7 @@ class Member:
         elif isinstance(message, Assigned):
             self._take_part(message)
         elif isinstance(message, Waiting):
-            self._deputies = message.deputies
+            self._succession.note_deputies(message.deputies)
             if not self._is_waiting:
                 self.news.append(f"waiting: {message.reason}")
             self._is_waiting = True
@@ -348,7 +321,7 @@ class Member:
         elif isinstance(message, Well):
             self._return(now)
         elif isinstance(message, Leave):
-            self._dead.update(message.dead)
+            self._succession.bury(message.dead)
             self._lose(message.reason, now, is_dead=True, has_left=not message.was_lost)
 
     def tick(self, now: float) -> None:
@@ -358,15 +331,9 @@ class Member:
             self._impatient_at = None
             self._tell_delay()
         if self.state == "seeking":
-            if now >= self._deadline:
-                self._end(
-                    RendezvousError(
-                        f"In {self._join_timeout_s:g} s no coordinator was found: {self._why}.",
-                        hint=_hint_for(self._why),
-                    )
-                )
-            elif self._retry_at is not None and now >= self._retry_at:
-                self._retry_at = None
+            if self._search.has_failed(now):
+                self._end(self._search.make_error())
+            elif self._search.begin_look(now):
                 self.actions.append(Seek())
         elif self.state == "resuming":
             if now >= self._candidate_until:
@@ -383,23 +350,21 @@ class Member:
 
     def _tell_delay(self) -> None:
         """Let the user know for what this node waits before the first attempt, and how long."""
-        limit = f"at most {self._join_timeout_s:g} s (--rdzv-conf join_timeout=SECONDS)"
         if self.state == "seeking":
-            self.news.append(f"no coordinator is found yet: {self._why}; waiting {limit}")
+            self.news.append(self._search.explain_delay())
         elif (
             self.state == "joined"
             and self._generation < 0
             and not (self._is_waiting or self.is_own)
         ):
-            self.news.append(f"waiting for other nodes, {limit}")  # a coordinator says more
+            # A coordinator says more.
+            self.news.append(f"waiting for other nodes, {self._search.limit}")
 
     def _take_part(self, assigned: Assigned) -> None:
         self.assigned = self._part = assigned
         self.stop = self.decided = None
         self._generation, self._node_rank = assigned.generation, assigned.node_rank
-        self._deputies = assigned.deputies
-        self._coordinator = assigned.coordinator_rank, assigned.coordinator_host
-        self._losses, self._dead = {}, set()
+        self._succession.begin(assigned)
         self.run_name, self.address = assigned.run_name, assigned.address
         self._failing, self._stopping, self._account = False, None, None
         self._ready, self._verdict, self._is_waiting = None, None, False
@@ -440,13 +405,8 @@ class Member:
             self.miss(f"the coordinator has gone again: {why}", now)
             return
         self.state = "resuming"
-        lost = self._coordinator
-        if self._candidate is not None:  # it was reached, and has not said that it coordinates
-            lost = self._candidate.node_rank, self._candidate.hostname
-            is_dead = is_dead and self._knows_end
-        self._note_loss(*lost, why, now, is_dead=is_dead, has_left=has_left)
+        self._succession.lose(why, now, is_dead=is_dead, has_left=has_left)
         self._stop_ranks(f"the coordinator was lost: {why}")
-        self._why = why
         if is_there:
             self._return(now)
         else:
@@ -460,54 +420,35 @@ class Member:
     def _return(self, now: float) -> None:
         """Turn to the coordinator again."""
         self.actions.append(LetGo())
-        self.state, self._candidate = "resuming", None
+        self._succession.turn_back()
+        self.state = "resuming"
         self._candidate_until = now + _DEPUTY_S
         self.actions.append(Return())
 
     def _try_deputy(self, now: float) -> None:
         """Turn to the next node that could coordinate; the last hope is to have been one."""
         self.actions.append(LetGo())
-        if self.has_ended and not self._deputies:
-            self._go()
-            return
-        if not self._deputies:
+        if not self._succession.has_deputies:
+            if self.has_ended:
+                self._go()
+                return
+            # Nobody was lost where somebody was reached who only knew of another one.
+            why = self._succession.why or self._search.why
             what = "another node" if self._generation >= 0 else "a node of the run"
             self._end(
                 LauncherError(
-                    f"This node has lost the coordinator of the run ({self._why}), and cannot reach"
+                    f"This node has lost the coordinator of the run ({why}), and cannot reach"
                     f" {what} that takes its place."
                 )
             )
             return
-        deputy, self._deputies = self._deputies[0], self._deputies[1:]
+        deputy = self._succession.choose_next()
         self._candidate_until = now + _DEPUTY_S + self._node_timeout_s
-        self._candidate = deputy
         if deputy.member == self.join.member:
-            self.actions.append(Serve(self._make_past()))
+            assert self._part is not None
+            self.actions.append(Serve(self._succession.make_past(self._part, self._num_failures)))
         else:
             self.actions.append(Reach(deputy))
-
-    def _note_loss(
-        self,
-        node_rank: int,
-        hostname: str,
-        why: str,
-        now: float,
-        *,
-        is_dead: bool,
-        has_left: bool = False,
-    ) -> None:
-        loss = Loss(node_rank, hostname, why, now, is_dead, has_left=has_left)
-        self._losses[node_rank] = loss
-        if is_dead:
-            self._dead.add(node_rank)
-
-    def _make_past(self) -> Past:
-        part, losses = self._part, tuple(self._losses.values())
-        assert part is not None
-        dead = frozenset(self._dead)
-        numbers = part.generation, part.num_nodes, self._num_failures
-        return Past(*numbers, losses, dead, self.address)
 
     def _settled(self) -> Settled:
         assert self._account is not None
@@ -522,18 +463,3 @@ class Member:
         self.error = error
         self.state = "over"
         self.actions.append(LetGo())
-
-
-def _hint_for(why: str) -> str:
-    if IS_STRANGER in why:
-        return "Choose another port, the same on all nodes: --rdzv-endpoint HOST:PORT"
-    if "another run" in why:
-        return "Type the same --rdzv-id on all nodes, or choose another endpoint."
-    if "refused" in why:
-        return (
-            "Is the launcher running on that node, with the same endpoint and port? Type there:"
-            " ss -ltn"
-        )
-    if "timed out" in why or "no route" in why.lower():
-        return "A firewall may drop the connection: let nodes reach this port, or choose another."
-    return "Name the first node by an address that all nodes know: --rdzv-endpoint ADDRESS:PORT"

@@ -11,9 +11,10 @@ from typing import Any
 from launcher.errors import RendezvousError
 from launcher.nodes.endpoint import Address
 from launcher.nodes.link import CONNECT_S, Link, connect
-from launcher.nodes.member import IS_STRANGER, Member
+from launcher.nodes.member import Member
 from launcher.nodes.messages import Message, Pong, Well
 from launcher.nodes.probe import Probe
+from launcher.nodes.search import IS_STRANGER
 from launcher.nodes.wire import Credentials, Moved, Refusal
 from launcher.system.loop import Loop
 from launcher.system.network import resolve
