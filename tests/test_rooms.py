@@ -7,6 +7,7 @@ only one module may name, and what the supervisor must never import, is checked 
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,13 @@ def test_only_commands_print_and_exit(name: str) -> None:
     speakers = {"launcher.worker.context", "launcher.jobs.screen"}
     assert not printed or name in commands | speakers, f"prints: {printed}"
     assert not exits or name in {*commands, "launcher.worker.__main__"}, f"exits: {exits}"
+
+
+def test_tuples_are_made_without_the_compiler() -> None:
+    compiled = [
+        name
+        for name, path in LAUNCHER.sources.items()
+        if LAUNCHER.room_of(name) not in ("jobs", "named")
+        and re.search(r"^from typing import .*\bNamedTuple\b", path.read_text(), re.MULTILINE)
+    ]
+    assert compiled == []

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 from launcher.attached.crew import Crew, Link
 from launcher.attached.engine import check_horovod, engine_name
 from launcher.attached.obstacles import Facts, find_import_obstacle, find_obstacle
 from launcher.errors import UsageError
+from launcher.named import NamedTuple
 from launcher.options.arguments import read_arguments
 from launcher.options.spec import LaunchSpec
 from launcher.plan.program import horovod_use, starts_warm

@@ -7,7 +7,7 @@ last heartbeats came, by the machine's monotonic clock. Pure.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from launcher.named import NamedTuple
 
 # So many of the last moments are kept.
 _NUM_MARKS = 4

@@ -21,12 +21,12 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 from launcher.ctl import messages
 from launcher.ctl.service import make_name_prefix
 from launcher.diagnosis.evidence import format_bytes
 from launcher.errors import LauncherError, UsageError
+from launcher.named import NamedTuple
 from launcher.options.syntax import parse_console_ranks
 from launcher.ranks import format_ranks
 

@@ -9,9 +9,10 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from launcher.errors import LauncherError, UsageError
+from launcher.named import NamedTuple
 from launcher.runs.logs import Line, RunLogs
 
 # How often files that grow are looked at.

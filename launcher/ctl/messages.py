@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from launcher.attempt.worker import WorkerStatus
+from launcher.named import NamedTuple
 from launcher.stats.figures import Sample, decode_sample
 
 

@@ -11,11 +11,11 @@ import os
 import shlex
 import signal
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from launcher.engines.command import make_node_command, make_node_environ
 from launcher.engines.variables import select_variables
 from launcher.errors import UsageError
+from launcher.named import NamedTuple
 from launcher.options.hosts import Host
 from launcher.options.spec import LaunchSpec
 from launcher.plan.nodes import read_secret

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from launcher.engines.ssh_plan import SshPlan, make_command
 from launcher.errors import RendezvousError
+from launcher.named import NamedTuple
 
 # Exit codes of a shell, and of python, when what they are to run is not there; and ssh's own.
 _NOT_FOUND, _NO_FILE, _SSH = 127, 2, 255

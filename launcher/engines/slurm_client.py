@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from launcher.errors import LauncherError
+from launcher.named import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from launcher.engines import remote
 from launcher.engines.command import engine_args, make_node_command
 from launcher.engines.variables import select_variables
 from launcher.errors import RendezvousError, UsageError
+from launcher.named import NamedTuple
 from launcher.options.hosts import Host
 from launcher.options.option import PROG
 from launcher.options.spec import LaunchSpec

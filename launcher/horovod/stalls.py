@@ -8,8 +8,8 @@ are arguments.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
+from launcher.named import NamedTuple
 from launcher.ranks import format_ranks
 
 # What a message names in front, where it waits for whom, and the last line before the ranks.

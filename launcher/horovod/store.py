@@ -15,9 +15,9 @@ import errno
 import os
 import socket
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from launcher.events import Asked, Event
+from launcher.named import NamedTuple
 from launcher.system.loop import Loop
 
 # Where elastic ranks ask for their place, and where all ranks meet first in each hvd.init().

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from launcher.diagnosis.outcome import AttemptOutcome
 from launcher.diagnosis.report import FailureReport, make_report
+from launcher.named import NamedTuple
 from launcher.nodes import restart
 from launcher.nodes.ending import Ending
 from launcher.nodes.messages import Decided, Released

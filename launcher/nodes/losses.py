@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from itertools import islice
-from typing import NamedTuple
 
 from launcher.diagnosis.cause import is_secondary
 from launcher.diagnosis.outcome import AttemptOutcome
+from launcher.named import NamedTuple
 
 # How many lost nodes a report names.
 _MOST_NAMED = 5

@@ -10,9 +10,10 @@ it carries them out, and says how it went. What the supervisor wants to know are
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from launcher.errors import EnvironmentMismatch, LauncherError, RendezvousError
+from launcher.named import NamedTuple
 from launcher.nodes.doubts import Doubts
 from launcher.nodes.messages import (
     Answer,

@@ -7,7 +7,9 @@ know because they have compared their protocol version. How it travels is in wir
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+from launcher.named import NamedTuple
 
 # --- from a node to its coordinator -------------------------------------------------------------
 

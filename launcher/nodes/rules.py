@@ -5,8 +5,7 @@ Values; nothing in them changes.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from launcher.named import NamedTuple
 from launcher.nodes.losses import Loss
 from launcher.nodes.restart import RestartPolicy
 

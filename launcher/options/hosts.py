@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+
+from launcher.named import NamedTuple
 
 # What names a machine or a user to ssh; a dash in front would be taken for an option.
 _NAME = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*")

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import codecs
 import re
-from typing import NamedTuple
+
+from launcher.named import NamedTuple
 
 # What plain lines do not have: escape sequences other than colours, and carriage returns, unless
 # they end a line as on Windows; backspaces.

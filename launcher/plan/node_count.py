@@ -7,9 +7,9 @@ another: which of them it can be follows from the number of workers on a node. P
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from launcher.errors import EnvironmentMismatch
+from launcher.named import NamedTuple
 from launcher.options.option import PROG
 from launcher.options.spec import LaunchSpec
 from launcher.starters.placement import Placement

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from launcher.errors import EnvironmentMismatch, UsageError
+from launcher.named import NamedTuple
 from launcher.options.option import PROG
 from launcher.options.spec import LaunchSpec
 from launcher.plan.node_count import count_nodes

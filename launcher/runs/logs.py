@@ -12,7 +12,9 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
+
+from launcher.named import NamedTuple
 
 _LOG = re.compile(r"rank_(\d+)(?:\.\d+)?\.(out|err)")
 _TIMES = re.compile(r"times(_\d+)?\.txt")

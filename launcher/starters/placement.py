@@ -6,7 +6,8 @@ A value only; which starters say it, and in which variables, stands in nodes.py 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+
+from launcher.named import NamedTuple
 
 
 class Placement(NamedTuple):

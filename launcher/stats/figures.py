@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
+
+from launcher.named import NamedTuple
 
 
 class RankUse(NamedTuple):

@@ -11,10 +11,10 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
 
 from launcher.contract import pace
 from launcher.contract.files import heartbeat_file, pace_file
+from launcher.named import NamedTuple
 from launcher.stats.figures import GpuUse, NodeUse, RankUse, Sample
 from launcher.stats.fullness import Fullness
 from launcher.system import usage

@@ -7,7 +7,9 @@ import signal
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
+
+from launcher.named import NamedTuple
 
 
 class Settings(NamedTuple):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from launcher.named import NamedTuple
 from launcher.system.machine import cgroup_folders, read_text
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
