@@ -56,7 +56,7 @@ def _find_runs(nodes: list[Supervisor]) -> list[list[Parts]]:
     Those that come when all have ended begin another run; so do enough of them, none of which has
     been in the first, at a launcher that is started again at the endpoint.
     """
-    by_key: dict[tuple[int, str, int], Parts] = defaultdict(list)
+    by_key: dict[tuple[object, ...], Parts] = defaultdict(list)
     for node in nodes:
         for run in node.runs:
             by_key[run.key].append((node, run))
