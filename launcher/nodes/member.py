@@ -323,7 +323,7 @@ class Member:
             self._return(now)
         elif isinstance(message, Leave):
             self._succession.bury(message.dead)
-            self._lose(message.reason, now, is_dead=True, has_left=True)
+            self._lose(message.reason, now, is_dead=True, has_left=not message.was_lost)
 
     def tick(self, now: float) -> None:
         """See whether anything is due."""

@@ -97,6 +97,8 @@ class Leave(NamedTuple):
     reason: str
     # From the coordinator: the node ranks of those that have ended in the last attempt.
     dead: Sequence[int] = ()
+    # From who serves where the coordinator was: that one has ended, and has not left.
+    was_lost: bool = False
 
 
 class Forsake(NamedTuple):

@@ -206,6 +206,10 @@ class Rendezvous:
             self._gathering.note_refusal(refusal)
             self.news.append(f"{join.hostname} was refused: {refusal.message}")
             return
+        if resumes and self.generation < 0 and self._phase == "gathering":
+            # Its run had another coordinator here, and goes on at the one that follows that.
+            self._send(key, Leave("another launcher has its place", was_lost=True))
+            return
         node = self._roster.add(key, join, route, now)
         if resumes:
             self._resume(key, node, now)

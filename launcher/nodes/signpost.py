@@ -99,7 +99,7 @@ class Signpost:
                 self._loop, endpoint, self._credentials, tell, _ignore, forget
             )
         except OSError:
-            pass
+            on_end()
 
     def close(self) -> None:
         """Have nobody pointed anywhere any more."""

@@ -35,7 +35,10 @@ def play(kind: str, seed: int) -> str:
     """Play one schedule; return its story where a promise was broken, else ""."""
     schedule = Schedule(kind, seed)
     with simulated(schedule.world) as world:
-        has_ended = world.run(schedule.bound_s)
+        try:
+            has_ended = world.run(schedule.bound_s)
+        except Exception as error:
+            raise AssertionError("\n".join([str(schedule), *world.log])) from error
     broken = broken_promises(schedule, has_ended=has_ended)
     return "\n".join([*broken, str(schedule), *world.log]) if broken else ""
 

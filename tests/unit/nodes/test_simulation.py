@@ -249,3 +249,24 @@ def test_a_signal_does_not_undo_the_success_that_a_lost_coordinator_has_told(see
         nodes[2].signal(signal.SIGTERM, is_for_all=True)
         assert world.run(60)
         assert exit_codes(nodes) == [None, 0, 0]
+
+
+def test_who_comes_back_to_a_launcher_started_again_is_sent_to_those_who_go_on(
+    world: World,
+) -> None:
+    setting = Setting(2, 4, max_restarts=3)
+    nodes = start(world, 4, setting, lasting(6.0))
+    hosts = [node.host for node in nodes]
+    world.run(2)
+    # Two see that nobody is there any more; one looks when there is another launcher.
+    nodes[3].pause()
+    nodes[0].crash()
+    world.run(0.01)
+    world.cut(hosts[:1], hosts[1:3])
+    nodes.append(start_again(hosts[0], setting, lasting(6.0)))
+    world.run(1)
+    nodes[3].proceed()
+    world.call_in(4.0, world.heal, hosts[:1], hosts[1:3])
+    assert world.run(60)
+    assert num_runs_at_once(nodes, 1) == 1
+    assert exit_codes(nodes) == [None, 0, 0, 0, 0]

@@ -50,8 +50,10 @@ class Attempt:
         self.generation = assignment.attempt
         self.node_rank = place.node_rank
         self.num_nodes = place.num_nodes or 0
-        # No two attempts have the same.
-        self.key = (assignment.attempt, assignment.master_addr, assignment.master_port)
+        # No two attempts have the same: where a coordinator has died as it told of one, and the
+        # next one may have the same number and store, there is a node less.
+        store = assignment.master_addr, assignment.master_port
+        self.key = (assignment.attempt, *store, place.world_size, self.num_nodes)
         self._supervisor, self._world = supervisor, supervisor.world
         self._saves = saves
         self.began_at = self._world.now

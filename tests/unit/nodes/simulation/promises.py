@@ -56,7 +56,7 @@ def _find_runs(nodes: list[Supervisor]) -> list[list[Parts]]:
     Those that come when all have ended begin another run; so do enough of them, none of which has
     been in the first, at a launcher that is started again at the endpoint.
     """
-    by_key: dict[tuple[int, str, int], Parts] = defaultdict(list)
+    by_key: dict[tuple[object, ...], Parts] = defaultdict(list)
     for node in nodes:
         for run in node.runs:
             by_key[run.key].append((node, run))
@@ -168,7 +168,8 @@ def _one_end(story: Story, attempts: list[Parts]) -> Iterator[str]:
     if _is_in_doubt(story, decided):
         return
     told_at = _tell_time(story, decided)
-    died_late = any(node.state == "dead" and node.ended_at > told_at for node in nodes)
+    dead = [node for node in nodes if node.state == "dead"]
+    died_late = any(node.ended_at > told_at or _knows_end(node) for node in dead)
     # Where who coordinates has died as it told it, a node that only waits may know more; and where
     # it has died as it told of an attempt, one that has not heard of that has gone on by itself.
     last = {node for node, _ in attempts[-1]}
