@@ -10,6 +10,7 @@ that knows its rank. For comparison, 4,000 hosts took 10 s (pytorch/pytorch pull
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -69,7 +70,7 @@ class _Coordinator:
         self.port = self._listener.port
 
     def _hear(self, link: Link, message: Message) -> None:
-        if link.key == 0:
+        if link.key not in self._links:
             link.key = len(self._links) + 1
             self._links[link.key] = link
         self._rendezvous.handle(link.key, message, self._loop.clock(), Route(*link.ends))
@@ -93,13 +94,14 @@ def _be_nodes(number: int, port: int) -> None:
     allow_open_files(for_children=False)
     ranks: list[int] = []
     links: list[Link] = []
+    numbers = itertools.count(1)
     with Loop(()) as loop:
 
         def begin() -> None:
             links.append(connect(loop, ("127.0.0.1", port), CREDENTIALS, join, hear, lose))
 
         def join(link: Link) -> None:
-            link.send(_make_join(len(links), number + 1))
+            link.send(_make_join(next(numbers), number + 1))
             if len(links) < number:
                 begin()
 
