@@ -40,6 +40,7 @@ with Live('head\\nrow 0', console=console, auto_refresh=False) as live:
         live.update(f'head\\nrow {number}\\nwidth {console.width}', refresh=True)
         if number == 3:
             console.print('printed above')
+    open(f"drawn_{os.environ['RANK']}", 'w').close()
     signal.pause()
 """
 ASK = """
@@ -89,12 +90,16 @@ class Screen:
     def lines(self) -> list[str]:
         return self._run("capture-pane", "-p").rstrip("\n").splitlines()
 
-    def wait_for(self, text: str, count: int = 1) -> list[str]:
-        """Wait until a text stands so often on the screen; return its lines then."""
+    def wait_for(self, text: str, count: int = 1, start: str = "") -> list[str]:
+        """Wait until a text stands so often on the screen; return its lines then.
+
+        start: count only in lines that begin so.
+        """
 
         def is_there() -> bool:
             self._seen = self.lines
-            return "\n".join(self._seen).count(text) >= count
+            counted = [line for line in self._seen if line.startswith(start)]
+            return "\n".join(counted).count(text) >= count
 
         wait_until(is_there, f"{text!r} {count} times on the screen", timeout_s=30)
         return self._seen
@@ -128,9 +133,10 @@ def test_nested_bars_of_one_rank_are_drawn_in_place(
     all_ranks = ("--console-ranks", f"0-{ranks - 1}")
     terminal.launch("--nproc-per-node", str(ranks), *all_ranks, script(NESTED))
     terminal.wait_for(" saved", ranks)
-    terminal.wait_for("| 1/2 [")
+    # Another rank's bars stand there while this one has none, as between a line and its bars.
     prefix = "[0]" if ranks < 10 else "[ 0]"
-    lines = terminal.wait_for("| 5/10 [")
+    terminal.wait_for("| 1/2 [", start=prefix)
+    lines = terminal.wait_for("| 5/10 [", start=prefix)
     live = [line for line in lines if line.startswith(prefix) and "|" in line]
     assert [line.removeprefix(prefix).split()[0] for line in live] == ["epoch:", "step:"]
     assert all(len(line) <= columns for line in live)
@@ -139,11 +145,12 @@ def test_nested_bars_of_one_rank_are_drawn_in_place(
     assert sum(" saved" in line for line in lines) == ranks
 
 
-def test_a_live_table_is_drawn_in_place(screen: Open, script: Script) -> None:
+def test_a_live_table_is_drawn_in_place(screen: Open, script: Script, tmp_path: Path) -> None:
     pytest.importorskip("pip._vendor.rich.live")
     terminal = screen()
     terminal.launch("--nproc-per-node", "2", script(TABLE))
-    lines = terminal.wait_for("row 5")
+    wait_until(lambda: all((tmp_path / f"drawn_{rank}").exists() for rank in (0, 1)), "tables")
+    lines = terminal.wait_for("[0] row 5\n[0] width 76")
     rank_0 = [line.rstrip() for line in lines if line.startswith("[0]")]
     assert rank_0[-3:] == ["[0] head", "[0] row 5", "[0] width 76"]
     assert "[0] row 4" not in rank_0
@@ -220,6 +227,7 @@ def test_a_question_stays_while_others_write(screen: Open, script: Script) -> No
     terminal = screen(80, 10)
     terminal.launch("--nproc-per-node", "2", name)
     terminal.wait_for("name?")
+    terminal.wait_for("[1] line ")
     for typed in ("B", "Bo", "Bob"):
         terminal.type(typed[-1])
         lines = terminal.wait_for(f"[0] name? {typed}")
