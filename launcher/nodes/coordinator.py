@@ -8,7 +8,6 @@ remote one.
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable
 
@@ -17,7 +16,7 @@ from launcher.diagnosis.report import FailureReport, make_report
 from launcher.named import NamedTuple
 from launcher.nodes import restart
 from launcher.ranks import Assignment, Place
-from launcher.system.network import reserve_port
+from launcher.system.network import KeptPort
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ class LocalCoordinator:
         self._history: list[str] = []
         self._master_addr = master_addr
         self._master_port = master_port
-        self._reserved: socket.socket | None = None
+        self._kept_port = KeptPort(_LOOPBACK)
         self._horovod = horovod
         # There is no other node.
         self.peers: None = None
@@ -82,7 +81,7 @@ class LocalCoordinator:
         Nobody is waited for: `turn` is for those who must.
         """
         master_addr = _LOOPBACK if self._master_addr is None else self._master_addr
-        master_port = self._reserve_port() if self._master_port is None else self._master_port
+        master_port = self._kept_port.renew() if self._master_port is None else self._master_port
         horovod_addr, horovod_port = self._horovod.open_store() if self._horovod else ("", 0)
         return Assignment(
             attempt=attempt,
@@ -122,9 +121,7 @@ class LocalCoordinator:
 
     def close(self) -> None:
         """Let go of what the last attempt had: its port, and Horovod's store."""
-        if self._reserved is not None:
-            self._reserved.close()
-            self._reserved = None
+        self._kept_port.close()
         if self._horovod is not None:
             self._horovod.close()
 
@@ -139,10 +136,3 @@ class LocalCoordinator:
 
     def _note(self, report: FailureReport) -> None:
         self._past.append(restart.FailedAttempt(time.monotonic(), report.duration_s))
-
-    def _reserve_port(self) -> int:
-        """Keep a free port for rank 0 while the attempt lasts, another one than before."""
-        before, self._reserved = self._reserved, reserve_port(_LOOPBACK)
-        if before is not None:
-            before.close()
-        return int(self._reserved.getsockname()[1])

@@ -13,9 +13,7 @@ from typing import Any
 from launcher.nodes.link import listen
 from launcher.plan.nodes import NodeGroup
 from launcher.system.loop import Loop
-from launcher.system.network import Lookup, resolve
-
-_LOOPBACK = ("127.", "::1")
+from launcher.system.network import Lookup, is_loopback, resolve
 
 Address = tuple[Any, ...]
 
@@ -138,7 +136,7 @@ class Endpoint:
 
     def _note_loopback(self, address: Address) -> None:
         """Keep a doubt for the case that nobody comes: this may not be where the others look."""
-        if str(address[0]).startswith(_LOOPBACK):
+        if is_loopback(str(address[0])):
             host = self._typed.get(address, "")
             name = f"{host} means {address[0]} here" if host else str(address[0])
             self.doubt = (
@@ -149,6 +147,6 @@ class Endpoint:
     def _widen(self, address: Address) -> Address:
         """Return the address to bind: all of this host where its name means loopback here only."""
         is_named = address[0] not in self._group.host and self._group.host != "localhost"
-        if is_named and str(address[0]).startswith(_LOOPBACK):
+        if is_named and is_loopback(str(address[0])):
             return ("::" if len(address) == 4 else "0.0.0.0", *address[1:])
         return address

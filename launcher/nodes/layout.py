@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from launcher.nodes.messages import Assigned, Deputy
 from launcher.nodes.roster import Entry, Roster
 from launcher.nodes.rules import OWN, Route, Rules
+from launcher.system.network import is_loopback
 
 # How many nodes are told to each as those that can take over.
 _NUM_DEPUTIES = 8
-
-_LOOPBACK = ("127.", "::1")
 
 
 class Layout:
@@ -91,7 +90,7 @@ class Layout:
         if own is not None and own.join.address:
             return own.join.address
         routes = [node.route for node in self._roster.nodes if node.route.of_coordinator]
-        far = [route for route in routes if not route.of_node.startswith(_LOOPBACK)]
+        far = [route for route in routes if not is_loopback(route.of_node)]
         alone = Route("", self._own_address or "127.0.0.1")
         return (far or routes or [alone])[0].of_coordinator
 

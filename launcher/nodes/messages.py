@@ -306,8 +306,7 @@ _CHECKS: Mapping[str, Callable[[Any], bool]] = {
 
 
 def _checks_of(kind: type[Any]) -> tuple[Callable[[Any], bool], ...]:
-    annotations = kind.__annotations__.values()
-    return tuple(_CHECKS[str(getattr(one, "__forward_arg__", one))] for one in annotations)
+    return tuple(_CHECKS[written] for written in kind.__annotations__.values())
 
 
 _FIELDS = {kind: _checks_of(kind) for kind in (*_CLASSES.values(), Deputy)}

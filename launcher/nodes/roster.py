@@ -12,8 +12,7 @@ from launcher.diagnosis.outcome import AttemptOutcome
 from launcher.nodes.doubts import Doubts
 from launcher.nodes.messages import Join
 from launcher.nodes.rules import Route
-
-_LOOPBACK = ("127.", "::1")
+from launcher.system.network import is_loopback
 
 
 class Entry:
@@ -39,7 +38,7 @@ class Entry:
     @property
     def is_near(self) -> bool:
         """Whether it is on the coordinator's host."""
-        return not self.route.of_node or self.route.of_node.startswith(_LOOPBACK)
+        return not self.route.of_node or is_loopback(self.route.of_node)
 
     @property
     def place_in_line(self) -> tuple[bool, int, bool, int, int]:

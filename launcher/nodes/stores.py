@@ -5,7 +5,7 @@ A port for torch's store, which rank 0 opens itself, and the store of Horovod.
 
 from __future__ import annotations
 
-from launcher.system.network import reserve_port
+from launcher.system.network import KeptPort
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,21 +22,18 @@ class Stores:
         """master_port: that the user has chosen; 0 for a free one, another for each attempt."""
         self._master_port = master_port
         self._horovod = horovod
-        self._reserved = None if master_port else reserve_port(_ANY)
+        self._kept_port = KeptPort(_ANY)
+        self.renew()
 
     @property
     def master_port(self) -> int:
         """The port at which rank 0 could serve torch's store."""
-        if self._reserved is None:
-            return self._master_port
-        return int(self._reserved.getsockname()[1])
+        return self._kept_port.number or self._master_port
 
     def renew(self) -> None:
         """Keep a port for the next attempt that the last one did not have."""
         if not self._master_port:
-            before, self._reserved = self._reserved, reserve_port(_ANY)
-            if before is not None:
-                before.close()  # only now: the new one is another
+            self._kept_port.renew()
 
     def open_for_horovod(self) -> str:
         """Open a store for Horovod; return its port and secret path, "" without Horovod."""
@@ -47,8 +44,6 @@ class Stores:
 
     def close(self) -> None:
         """Let go of both: rank 0 is somewhere else, or there is none any more."""
-        if self._reserved is not None:
-            self._reserved.close()
-            self._reserved = None
+        self._kept_port.close()
         if self._horovod is not None:
             self._horovod.close()

@@ -32,6 +32,37 @@ def reserve_port(address: str) -> socket.socket:
     return reserved
 
 
+class KeptPort:
+    """A free port for rank 0, kept from everybody else while an attempt lasts."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._reserved: socket.socket | None = None
+
+    @property
+    def number(self) -> int:
+        """The port that is kept; 0 when none is."""
+        return 0 if self._reserved is None else int(self._reserved.getsockname()[1])
+
+    def renew(self) -> int:
+        """Keep another port than before, and return it."""
+        before, self._reserved = self._reserved, reserve_port(self._address)
+        if before is not None:
+            before.close()  # only now: the new one is another
+        return self.number
+
+    def close(self) -> None:
+        """Keep none any more."""
+        if self._reserved is not None:
+            self._reserved.close()
+            self._reserved = None
+
+
+def is_loopback(address: str) -> bool:
+    """Tell whether an address is one by which a host meets itself."""
+    return address.startswith(("127.", "::1"))
+
+
 def own_address() -> str:
     """Return the address from which this host reaches others; its name where none stands out.
 

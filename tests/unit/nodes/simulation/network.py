@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from launcher.nodes import endpoint, parts, serving, signpost, stores, way
+from launcher.nodes import endpoint, parts, serving, signpost, way
 from launcher.nodes.messages import Message, Ping, Pong, decode, encode
 from launcher.nodes.wire import Credentials, Moved, Refusal
+from launcher.system import network as system_network
 from tests.unit.nodes.simulation.world import AGAIN_S, World
 
 TYPE_CHECKING = False
@@ -351,7 +352,9 @@ def simulated(world: World) -> Iterator[World]:
     """Let `RemoteCoordinator` have the simulated network instead of the kernel's."""
     ports = itertools.count(50000)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stores, "reserve_port", lambda address: SimSocket(address, next(ports)))
+        patch.setattr(
+            system_network, "reserve_port", lambda address: SimSocket(address, next(ports))
+        )
         patch.setattr(parts, "find_interface", lambda address: "")
         patch.setattr(serving, "Listener", SimListener)
         for module in (serving, way):
