@@ -267,7 +267,7 @@ class ComputeStatus:
         from launcher.jobs.history import as_utc
 
         limit = self._limit if self._limit is not None else 1
-        created = as_utc(self._settings.get("created") or 0.0)
+        created = as_utc(self._settings["created"]) if "created" in self._settings else None
         counts = dict.fromkeys(("preparing", "unusable", "leaving", "preempted"), 0)
         counts.update(running=self._busy, idle=max(0, limit - self._busy))
         return {

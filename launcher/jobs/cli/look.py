@@ -12,7 +12,7 @@ from launcher.errors import UsageError
 from launcher.jobs import files, history, index, metrics, repro, state
 from launcher.jobs.cli import search
 from launcher.jobs.cli.answer import Answer
-from launcher.jobs.cli.table import cut, plot, render, show_age, show_bytes, show_number
+from launcher.jobs.cli.table import cut, plot, render, show_age, show_bytes, show_number, show_tags
 from launcher.jobs.follow import follow
 from launcher.jobs.logs import LogReader, as_text
 from launcher.jobs.screen import show
@@ -107,7 +107,7 @@ def show_run(workspace: Workspace, options: argparse.Namespace) -> Answer:
         ("source", record.asked.get("source_directory") or ""),
         ("commit", f"{git.get('commit', '')[:12]} {git.get('branch', '')}".strip()),
         ("target", f"{details['target']} on {(record.asked.get('submitter') or {}).get('host')}"),
-        ("tags", " ".join(f"{key}={value}" for key, value in record.added.tags.items())),
+        ("tags", show_tags(record.added.tags)),
         (
             "metrics",
             "  ".join(f"{name}={show_number(one['last'])}" for name, one in summary.items()),
@@ -140,6 +140,8 @@ def logs(workspace: Workspace, options: argparse.Namespace) -> Answer:
         for text in follow(record.run, rank):
             show(text, end="")
         return Answer("")
+    if options.follow:
+        state.wait(record.run)
     if not os.path.exists(record.run.driver_log):
         return Answer("", "", remark=f"{record.status}: there is no output yet")
     text = as_text(LogReader(record.run, rank).read(is_over=True))
@@ -215,7 +217,7 @@ def list_models(workspace: Workspace, options: argparse.Namespace) -> Answer:
             show_age(time.time() - model.created_time),
             show_bytes(model._found.get("bytes", 0)),
             short_id(model.run_id or ""),
-            " ".join(f"{key}={value}" for key, value in model.tags.items()),
+            show_tags(model.tags),
         ]
         for model in models
     ]
