@@ -24,7 +24,14 @@ def submit_again(old: Record, *, is_resumed: bool = False) -> RunFolder:
     store = Store(os.path.dirname(os.path.dirname(old.run.path)))
     check_target(store, asked["definition"])
     kind = "resume_of" if is_resumed else "retry_of"
-    kept = ("display_name", "launcher_options", "source_directory", "git", "interpreter")
+    kept = (
+        "display_name",
+        "launcher_options",
+        "source_directory",
+        "git",
+        "interpreter",
+        "warnings",
+    )
     return submit_snapshot(
         store,
         asked["experiment"],

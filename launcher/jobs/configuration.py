@@ -253,8 +253,9 @@ def make_definition(config: RunConfiguration) -> dict[str, Any]:
             "processCount": pytorch.process_count if pytorch else None,
         },
         "docker": {
-            "useDocker": docker.use_docker if docker else config.environment.docker.enabled,
+            "useDocker": docker.use_docker if docker else config.environment.docker.enabled or None,
             "sharedVolumes": docker.shared_volumes if docker else None,
+            "arguments": [*docker.arguments] if docker else [],
             "shmSize": docker.shm_size if docker else config.environment.docker.shm_size,
         },
         "environmentVariables": {
@@ -279,6 +280,14 @@ def from_definition(kept: dict[str, Any]) -> RunConfiguration:
     if kept.get("environment"):
         config.environment = environment_from_definition({"name": "default", **kept["environment"]})
     config.environment_variables = dict(kept.get("environmentVariables") or {})
+    docker = kept.get("docker") or {}
+    if any(value not in (None, []) for value in docker.values()):
+        config.docker = DockerConfiguration(
+            docker.get("useDocker"),
+            docker.get("sharedVolumes"),
+            docker.get("arguments"),
+            docker.get("shmSize"),
+        )
     return config
 
 

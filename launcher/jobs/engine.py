@@ -14,9 +14,9 @@ import sys
 from typing import NamedTuple
 
 from launcher import __version__
-from launcher.jobs import secret
 from launcher.jobs.configuration import Shape, shape_of
 from launcher.jobs.store import RunFolder, cache_root
+from launcher.system.secrets import MASK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _make_environ(
             {
                 name: value
                 for name, value in (variables.get("environmentVariables") or {}).items()
-                if value != secret.MASK  # the agent has inherited it
+                if value != MASK  # the agent has inherited it
             }
         )
     made["LAUNCHER_JOBS_RUN"] = run.path

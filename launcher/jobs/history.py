@@ -140,9 +140,7 @@ def details_of(record: Record) -> dict[str, Any]:
     if record.error is not None:
         details["error"] = record.error
     if asked.get("warnings"):
-        details["warnings"] = [
-            {"source": "snapshot", "message": text} for text in asked["warnings"]
-        ]
+        details["warnings"] = [{"source": "submit", "message": text} for text in asked["warnings"]]
     return details
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 
-from launcher.jobs import alive, configuration, repro, screen, secret, slurm, snapshot
+from launcher.jobs import alive, configuration, environment, repro, screen, secret, slurm, snapshot
 from launcher.jobs.engine import PACKAGE_ROOT, without_rank
 from launcher.jobs.errors import ComputeTargetException, RunConfigurationException
 from launcher.jobs.slots import Slots
@@ -48,15 +48,21 @@ def submit(
         kept = snapshot.take(store, source_directory)
     except OSError as error:
         raise cannot_write(store.root, error) from None
-    for note in kept.notes:
-        screen.warn(note)
+    warnings = [*kept.notes]
+    container = environment.container_asked_for(definition)
+    if container:
+        warnings.append(
+            f"no container is started: the run gets a Python of this machine, not {container}"
+        )
+    for warning in warnings:
+        screen.warn(warning)
     return submit_snapshot(
         store,
         experiment,
         definition,
         kept.id,
         source_directory=os.path.abspath(source_directory),
-        warnings=kept.notes,
+        warnings=warnings,
         **more,
     )
 
@@ -67,6 +73,11 @@ def submit_snapshot(
     """Make a run of code that is kept already, and start its agent."""
     definition, secrets = secret.mask_definition(definition)
     environ = {**without_rank(os.environ), **secrets}
+    for name in secret.missing_in(definition, environ):
+        screen.warn(f"{name} is a secret, which no run keeps: this one goes without it")
+    facts = repro.machine_facts()
+    meaning = environment.meaning_of(definition, facts["python"], facts["packages"])
+    properties = {**more.pop("properties", {}), **({"environment": meaning} if meaning else {})}
     target = read_json(store.join("compute", f"{definition.get('target')}.json")) or {}
     is_slurm = target.get("kind") == slurm.KIND
     run, lock = make_run(
@@ -76,10 +87,11 @@ def submit_snapshot(
         is_slurm=is_slurm,
         definition=definition,
         snapshot=snapshot_id,
+        properties=properties,
         **{"interpreter": sys.executable, **more},
     )
     try:
-        write_json(run.join("repro.json"), repro.machine_facts())
+        write_json(run.join("repro.json"), facts)
         if is_slurm:
             slurm.hand_over(run, read_json(run.asked), target, environ)
         else:

@@ -106,6 +106,7 @@ def show_run(workspace: Workspace, options: argparse.Namespace) -> Answer:
         ("command", index.command_of(definition)),
         ("source", record.asked.get("source_directory") or ""),
         ("commit", f"{git.get('commit', '')[:12]} {git.get('branch', '')}".strip()),
+        ("python", _environment_of(record, details["properties"])),
         ("target", f"{details['target']} on {(record.asked.get('submitter') or {}).get('host')}"),
         ("tags", show_tags(record.added.tags)),
         (
@@ -115,12 +116,20 @@ def show_run(workspace: Workspace, options: argparse.Namespace) -> Answer:
         ("files", f"{len(names)}: {', '.join(names[:6])}" + (" ..." if len(names) > 6 else "")),
         ("folder", record.run.path),
         *(("note", text) for _, text in record.added.notes),
+        *(("warning", text) for text in record.asked.get("warnings") or ()),
     ]
     text = "\n".join(f"{name + ':':<9}{value}" for name, value in lines if value)
     report = ((record.error or {}).get("error") or {}).get("details") or {}
     if report.get("traceback"):
         text += f"\n\n{report['traceback'].rstrip()}"
     return Answer(text, data)
+
+
+def _environment_of(record: state.Record, properties: dict[str, str]) -> str:
+    """Return in which Python a run is, where that is not the one that submitted it."""
+    built = read_json(record.run.join("environment.json")) or {}
+    named = properties.get("environment", "")
+    return "; ".join(filter(None, [named, built.get("interpreter"), *built.get("notes", ())]))
 
 
 def _local(seconds: float) -> str:
