@@ -24,6 +24,9 @@ _LONGEST_S = 2_592_000
 # Letters that mean something to a shell; `$` is left to it.
 _SPECIAL = "'\"\\*?;<>|&()`#~"
 
+# Words that stay what they are: `"pip install . && python train.py".split()` is a command, too.
+_JOINING = ("&&", "||")
+
 
 class PyTorchConfiguration:
     """Ranks of torch.distributed: `process_count` in all, spread evenly over the nodes."""
@@ -307,7 +310,7 @@ def make_command(command: list[Any] | str | None) -> str | None:
 def _quote(word: str) -> str:
     """Quote a word for the shell, but leave one in which the shell is to replace something."""
     is_plain = word and not any(letter.isspace() or letter in _SPECIAL for letter in word)
-    return word if is_plain else shlex.quote(word)
+    return word if is_plain or word in _JOINING else shlex.quote(word)
 
 
 def shape_of(definition: dict[str, Any]) -> Shape:

@@ -63,7 +63,7 @@ class Estimator:
         node_count: int = 1,
         process_count_per_node: int = 1,
         distributed_backend: str | None = None,
-        distributed_training: Mpi | Nccl | Gloo | None = None,
+        distributed_training: Mpi | MpiConfiguration | Nccl | Gloo | None = None,
         conda_packages: list[str] | None = None,
         pip_packages: list[str] | None = None,
         conda_dependencies_file: str | None = None,
@@ -161,9 +161,11 @@ def _flatten(script_params: dict[str, Any]) -> list[Any]:
 
 
 def _make_distribution(
-    wanted: Mpi | Nccl | Gloo | str | None, node_count: int, process_count_per_node: int
+    wanted: Mpi | MpiConfiguration | Nccl | Gloo | str | None,
+    node_count: int,
+    process_count_per_node: int,
 ) -> MpiConfiguration | PyTorchConfiguration | None:
-    if isinstance(wanted, Mpi):
+    if isinstance(wanted, (Mpi, MpiConfiguration)):
         return MpiConfiguration(
             max(wanted.process_count_per_node, process_count_per_node), node_count
         )

@@ -48,6 +48,7 @@ def test_arguments_become_texts() -> None:
         ("a  b", "a  b"),
         (["python", "train.py", "--lr", 0.1], "python train.py --lr 0.1"),
         (["echo", "two words", "$NODE_RANK", ""], "echo 'two words' $NODE_RANK ''"),
+        (["a", "&&", "b", "||", "c", "&"], "a && b || c '&'"),
     ],
 )
 def test_a_command_is_one_line_for_a_shell(command: list[object] | str, line: str) -> None:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.jobs import Datastore, Gloo, Mpi, Nccl, PyTorch, RunConfigurationException, Workspace
+from launcher.jobs import (
+    Datastore,
+    Gloo,
+    Mpi,
+    MpiConfiguration,
+    Nccl,
+    PyTorch,
+    RunConfigurationException,
+    Workspace,
+)
 from launcher.jobs.configuration import Shape, make_definition, shape_of
 from launcher.jobs.environment import container_asked_for
 
@@ -35,6 +44,7 @@ def test_parameters_become_arguments_in_their_order() -> None:
     [
         ({}, "None", Shape(1, 1, False)),
         ({"node_count": 2, "distributed_training": Mpi()}, "Mpi", Shape(2, 2, False)),
+        ({"node_count": 2, "distributed_training": MpiConfiguration()}, "Mpi", Shape(2, 2, False)),
         ({"distributed_training": Mpi(4)}, "Mpi", Shape(1, 4, False)),
         (
             {"node_count": 2, "process_count_per_node": 2, "distributed_backend": "mpi"},
