@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import sys
 from typing import NamedTuple
 
 from launcher import __version__
@@ -33,6 +32,10 @@ _OF_A_RANK = re.compile(
     "|MASTER_(ADDR|PORT)|(TORCHELASTIC|OMPI|PMIX?|HYDRA|SLURM|HOROVOD_(RANK|SIZE|LOCAL|CROSS"
     "|GLOO|CONTROLLER|HOSTNAME))_(?!CONF$).*|LAUNCHER_(?!JOBS_SHIM|STORE|HOME|CACHE).*|PET_.*"
 )
+
+# `python` in a command is the run's own, though nobody has activated its virtual environment. Of an
+# interpreter that lies here, the order of the user's path is the better guess.
+_SYSTEM_FOLDERS = ("/bin", "/usr/bin", "/usr/local/bin")
 
 # The prefix of a rank's lines.
 RANK_PREFIX = re.compile(rb"\[(\d+)\] ")
@@ -189,6 +192,6 @@ def _make_environ(
     paths += filter(None, made.get("PYTHONPATH", "").split(os.pathsep))
     made["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     folder = os.path.dirname(interpreter)
-    if folder and interpreter != sys.executable:
+    if folder and folder not in _SYSTEM_FOLDERS:
         made["PATH"] = os.pathsep.join((folder, made.get("PATH", os.defpath)))
     return made

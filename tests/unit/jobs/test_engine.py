@@ -136,3 +136,16 @@ def test_secrets_are_taken_out_of_what_is_kept() -> None:
     assert secrets == {"API_KEY": "x"} and variables["API_KEY"] == "x"
     assert mask_definition(masked) == (masked, {})
     assert missing_in(masked, {}) == ["API_KEY"] and missing_in(masked, {"API_KEY": "y"}) == []
+
+
+@pytest.mark.parametrize(
+    ("interpreter", "path"),
+    [
+        ("/home/ada/venv/bin/python", "/home/ada/venv/bin:/bin"),
+        ("/usr/bin/python3", "/bin"),
+        ("python", "/bin"),
+    ],
+)
+def test_python_in_a_command_is_the_runs_own(interpreter: str, path: str) -> None:
+    made = engine.make_call(RUN, asked(), interpreter, {"PATH": "/bin"})
+    assert made.environ["PATH"] == path
