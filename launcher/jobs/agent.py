@@ -214,8 +214,11 @@ class _Agent:
             file.write(f"launcher.jobs: {text}\n")
 
     def _read_build_log(self) -> str:
-        with open(self._run.build_log, encoding="utf-8", errors="replace") as file:
-            return file.read()
+        try:
+            with open(self._run.build_log, encoding="utf-8", errors="replace") as file:
+                return file.read()
+        except FileNotFoundError:
+            return ""
 
     def _queue(self) -> None:
         slots = Slots(self._store, self._asked["definition"].get("target") or "local")

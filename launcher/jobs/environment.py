@@ -266,6 +266,7 @@ class Needs(NamedTuple):
     interpreter: str  # "" where one has to be built
     python_version: str | None
     conda_packages: list[str]
+    conda_channels: list[str]
     pip_packages: list[str]
     pip_options: list[str]
 
@@ -275,12 +276,19 @@ def needs_of(definition: dict[str, Any], interpreter: str) -> Needs:
     python = definition.get("python") or {}
     path = python.get("interpreterPath") or "python"
     if python.get("userManagedDependencies"):
-        return Needs(interpreter if path == "python" else path, None, [], [], [])
+        return Needs(interpreter if path == "python" else path, None, [], [], [], [])
     packages = CondaDependencies(_underlying_structure=python.get("condaDependencies"))
     wanted = packages.wanted_pip_packages()
     if not wanted and not packages.conda_packages:
-        return Needs(interpreter if path == "python" else path, None, [], [], [])
-    return Needs("", packages.python_version, packages.conda_packages, wanted, packages.pip_options)
+        return Needs(interpreter if path == "python" else path, None, [], [], [], [])
+    return Needs(
+        "",
+        packages.python_version,
+        packages.conda_packages,
+        packages.conda_channels,
+        wanted,
+        packages.pip_options,
+    )
 
 
 def container_asked_for(definition: dict[str, Any]) -> str:

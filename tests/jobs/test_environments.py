@@ -5,11 +5,13 @@ The packages come from a folder, so that no test needs a network.
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from launcher.jobs import CondaDependencies, Environment, packages
+from launcher.jobs import CondaDependencies, Environment, packages, solver
 from tests.jobs.conftest import Submit
 
 pytestmark = pytest.mark.slow
@@ -63,6 +65,90 @@ def test_a_package_that_does_not_exist_is_named(submit: Submit, wheels: Path) ->
     run = submit(_SCRIPT, environment=needing("nothing-like-it"))
     reason = run.wait_for_completion(raise_on_error=False)["statusReason"]
     assert reason == "nothing-like-it cannot be had: there is no such package here."
+
+
+@pytest.fixture
+def conda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for micromamba, which is not here: a solver that knows one package.
+
+    It writes down what it is told, and makes a virtual environment with that package.
+    """
+    folder = tmp_path / "conda"
+    folder.mkdir()
+    program = folder / "micromamba"
+    program.write_text(
+        f"""#!/bin/sh
+echo "$@" >{folder}/told
+case "$*" in *nothing-like-it*)
+    echo "error    libmamba Could not solve for environment specs"
+    echo "    └─ nothing-like-it does not exist (perhaps a typo or a missing channel)."
+    exit 1
+esac
+while [ "$1" != --prefix ]; do shift; done
+{sys.executable} -m venv --without-pip "$2"
+echo "VERSION = 'of conda'" >"$(echo "$2"/lib/python*/site-packages)/tiny.py"
+"""
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    return folder
+
+
+def of_conda(*names: str) -> Environment:
+    environment = Environment("tiny")
+    environment.python.conda_dependencies = CondaDependencies.create(conda_packages=[*names])
+    environment.python.conda_dependencies.add_channel("birds")
+    return environment
+
+
+def test_a_solver_of_conda_makes_what_asks_for_its_packages(submit: Submit, conda: Path) -> None:
+    run = submit(_SCRIPT, environment=of_conda("tiny=1.0"))
+    run.wait_for_completion()
+    version, prefix = Path(run._folder.driver_log).read_text().removeprefix("of ").split()
+    assert version == "conda" and "/cache/envs/" in prefix
+    python = ".".join(map(str, sys.version_info[:2]))
+    assert (conda / "told").read_text() == (
+        f"create --yes --prefix {prefix} --channel birds python={python} pip tiny=1.0\n"
+    )
+
+
+def test_what_a_solver_refuses_is_named(submit: Submit, conda: Path, wheels: Path) -> None:
+    asked = of_conda("nothing-like-it", "tiny==0.5")
+    reason = submit(_SCRIPT, environment=asked).wait_for_completion(raise_on_error=False)
+    assert reason["statusReason"] == (
+        "micromamba cannot make it: nothing-like-it does not exist (perhaps a typo or a missing"
+        " channel)."
+    )
+    # With the nearest, PyPI is asked for the same.
+    asked.python.nearest = True
+    asked.python.conda_dependencies.remove_conda_package("nothing-like-it")
+    asked.python.conda_dependencies.add_conda_package("cudatoolkit=nothing-like-it")
+    run = submit(_SCRIPT, environment=asked)
+    run.wait_for_completion()
+    assert Path(run._folder.driver_log).read_text().startswith("1.0 ")
+    assert "launcher.jobs: micromamba cannot make it: " in Path(run._folder.build_log).read_text()
+
+
+def test_a_python_in_which_no_run_can_begin_is_refused(submit: Submit) -> None:
+    run = submit("pass", environment=needing("tiny", python="3.6.2"))
+    reason = run.wait_for_completion(raise_on_error=False)["statusReason"]
+    assert reason.startswith("python=3.6.2 cannot be had: runs need 3.10; the nearest is 3.")
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        (
+            "PackagesNotFoundError: The following packages are not available:\n\n  - owl=1.0\n\nx",
+            "owl=1.0 is in no channel",
+        ),
+        ("error\n  ├─ owl =1 does not exist (a typo).\nend", "owl =1 does not exist (a typo)."),
+        ("one\nconnection refused\n\n", "connection refused"),
+        ("", "see the log of the build"),
+    ],
+)
+def test_the_line_of_a_solver_that_names_the_cause(said: str, cause: str) -> None:
+    assert solver._refused(said) == cause
 
 
 @pytest.mark.parametrize(

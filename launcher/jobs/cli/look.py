@@ -9,7 +9,7 @@ import sys
 import time
 
 from launcher.errors import UsageError
-from launcher.jobs import files, history, index, metrics, repro, state
+from launcher.jobs import files, history, index, metrics, repro, solver, state
 from launcher.jobs.cli import search
 from launcher.jobs.cli.answer import Answer
 from launcher.jobs.cli.table import cut, plot, render, show_age, show_bytes, show_number, show_tags
@@ -322,6 +322,9 @@ def doctor(workspace: Workspace, options: argparse.Namespace) -> Answer:
                 version or f"missing; {use} need it: pip install 'launcher[jobs]'",
             )
         )
+    conda = solver.find()
+    name = os.path.basename(conda) if conda else "conda"
+    checks.append((name, True, conda or "not there; packages of conda's come from PyPI"))
     for program, use in (
         ("git", "nothing but your own work"),
         ("mpirun", "scripts of mpi4py"),
