@@ -108,6 +108,7 @@ def properties_of(record: Record) -> dict[str, str]:
         "azureml.git.repository_uri": git.get("remote"),
         "azureml.git.branch": git.get("branch"),
         "azureml.git.commit": git.get("commit"),
+        "azureml.git.dirty": "True" if git.get("dirty") else None,
     }
     return {**{key: value for key, value in made.items() if value}, **record.added.properties}
 

@@ -111,6 +111,11 @@ class RunFolder:
         return self.join("build.log")
 
     @property
+    def diff(self) -> str:
+        """What the code has that its commit has not."""
+        return self.join("git.diff")
+
+    @property
     def launcher(self) -> str:
         """The launcher's own run folder; its report is below it."""
         return self.join("launcher")

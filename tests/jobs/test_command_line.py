@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import ClassVar, NamedTuple
 
 import pytest
 
-from launcher.jobs import Experiment, Run, Workspace
+from launcher.jobs import Experiment, Run, ScriptRunConfig, Workspace
 from launcher.jobs.__main__ import _HOMES, main
 from tests.conftest import Running
 from tests.jobs.conftest import Submit, wait_for_text
@@ -363,6 +364,42 @@ def test_every_command_has_data_for_programs(jobs: Jobs, script: Path, tmp_path:
         done = jobs(command, "--json", *words)
         assert done.code == 0 and done.data is not None, (command, done)
     assert jobs("migrate", "--json", "train.py").data == {"lines": 0, "missing": []}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A repository with one commit; the source folder is a part of it."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    source = tmp_path / "checkout" / "source"
+    source.mkdir(parents=True)
+    (source / "train.py").write_text("print('before')\n")
+    who = ("-c", "user.name=ada", "-c", "user.email=ada@example.org")
+    for words in (("init", "-q", "-b", "main"), ("add", "."), (*who, "commit", "-qm", "first")):
+        subprocess.run(["git", *words], cwd=source.parent, check=True)
+    return source
+
+
+def test_what_is_not_committed_is_kept_with_the_run(
+    experiment: Experiment, checkout: Path, workspace: Workspace, jobs: Jobs
+) -> None:
+    config = ScriptRunConfig(str(checkout), "train.py")
+    clean = experiment.submit(config)
+    (checkout / "train.py").write_text("print('now')\n")
+    dirty = experiment.submit(config)
+    for run in (clean, dirty):
+        run.wait_for_completion()
+    assert "azureml.git.dirty" not in clean.get_properties()
+    assert not Path(clean._folder.diff).exists()
+    assert dirty.get_properties()["azureml.git.dirty"] == "True"
+    kept = Path(dirty._folder.diff).read_text()
+    assert kept.startswith("diff --git a/train.py b/train.py\n")
+    assert kept.endswith("-print('before')\n+print('now')\n")
+    assert " main with the changes in git.diff\n" in jobs("show", "@").out
+    again = workspace.get_run(str(jobs("retry", "@").out.strip()))
+    again.wait_for_completion()
+    assert Path(again._folder.diff).read_text() == kept
+    assert "with the changes" in jobs("show", "@").out
 
 
 @pytest.mark.parametrize("command", ["", *sorted(_HOMES)])

@@ -105,7 +105,7 @@ def show_run(workspace: Workspace, options: argparse.Namespace) -> Answer:
         ("took", show_age((record.ended or time.time()) - (record.started or record.created))),
         ("command", index.command_of(definition)),
         ("source", record.asked.get("source_directory") or ""),
-        ("commit", f"{git.get('commit', '')[:12]} {git.get('branch', '')}".strip()),
+        ("commit", _commit_of(git)),
         ("python", _environment_of(record, details["properties"])),
         ("target", f"{details['target']} on {(record.asked.get('submitter') or {}).get('host')}"),
         ("tags", show_tags(record.added.tags)),
@@ -130,6 +130,12 @@ def _environment_of(record: state.Record, properties: dict[str, str]) -> str:
     built = read_json(record.run.join("environment.json")) or {}
     named = properties.get("environment", "")
     return "; ".join(filter(None, [named, built.get("interpreter"), *built.get("notes", ())]))
+
+
+def _commit_of(git: dict[str, Any]) -> str:
+    changed = "with the changes in git.diff" if git.get("dirty") else ""
+    words = (git.get("commit", "")[:12], git.get("branch", ""), changed)
+    return " ".join(word for word in words if word)
 
 
 def _local(seconds: float) -> str:
