@@ -38,7 +38,7 @@ class StreamWriter:
         the reader is slow.
         """
         self.given_fd = fd
-        self._outlet = beside._outlet if beside is not None else _Outlet(fd, loop)
+        self._outlet: _Outlet = beside._outlet if beside is not None else _Outlet(fd, loop)
         self.is_tty = os.isatty(fd)
         # Of the terminal on which somebody else shows what is written here.
         self.far_size: tuple[int, int] | None = None
