@@ -16,7 +16,7 @@ from launcher.output.merged import PART_S, MergedLog
 from launcher.output.streams import RankStream, StreamSettings, make_prefix
 from launcher.output.times import LineTimes
 from launcher.plan.plan import LaunchPlan, WorkerPlan
-from launcher.ranks import format_ranges
+from launcher.ranks import format_short_ranges
 from launcher.system.loop import Loop
 
 TYPE_CHECKING = False
@@ -279,8 +279,8 @@ class WorkerPipes(Intake):
         """Return the prefix of a line that several ranks have written."""
         places = [worker.place for worker in self._plan.workers if worker.rank in ranks]
         names = {
-            "rank": format_ranges(ranks).replace(" ", ""),
-            "local_rank": format_ranges(place.local_rank for place in places).replace(" ", ""),
+            "rank": format_short_ranges(ranks),
+            "local_rank": format_short_ranges(place.local_rank for place in places),
             "node_rank": str(self._plan.assignment.places[0].node_rank),
         }
         return self._make_prefix(names, 0, colour=False)
