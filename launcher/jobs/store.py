@@ -76,6 +76,11 @@ class RunFolder:
         return self.join("end.json")
 
     @property
+    def left(self) -> str:
+        """How its process left a run that Slurm stopped, and may begin anew."""
+        return self.join("left.json")
+
+    @property
     def cancel(self) -> str:
         """Who asked for the run's end, made by whoever asks first."""
         return self.join("cancel.json")
