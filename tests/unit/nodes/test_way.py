@@ -99,6 +99,8 @@ def test_a_coordinator_is_reached_and_both_hear_each_other(place: Place) -> None
     assert walk.wait(2) == [("open",), ("take", Pong())]
     assert server.heard == [Ping()]
     assert walk.way.pong_at > 0 and not walk.way.has_pending
+    walk.way.tick(walk.way.pong_at + 100.0)  # it was reached in time
+    assert len(walk.story) == 2
     walk.way.let_go()
     place.until(lambda: not server.links)
     walk.way.send(Ping())  # nobody is there: no error
