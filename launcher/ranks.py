@@ -86,6 +86,11 @@ def format_ranks(ranks: list[int]) -> str:
     return ("rank " if len(set(ranks)) == 1 else "ranks ") + format_ranges(ranks)
 
 
+def format_short_ranges(numbers: Iterable[int]) -> str:
+    """Return `0-2,5` for the numbers 0, 1, 2 and 5, as an option takes them."""
+    return format_ranges(numbers).replace(" ", "")
+
+
 def format_ranges(numbers: Iterable[int]) -> str:
     """Return `0-2, 5` for the numbers 0, 1, 2 and 5."""
     ordered = sorted(set(numbers))

@@ -53,7 +53,9 @@ class Console:
 
         Where TERMINAL_VARIABLE is set, another launcher shows it on a terminal.
         """
-        out, err = (StreamWriter(fd, loop) for fd in descriptors)
+        self._is_shared = _are_same(*descriptors)
+        out = StreamWriter(descriptors[0], loop)
+        err = StreamWriter(descriptors[1], loop, out if self._is_shared else None)
         self._writers = {"out": out, "err": err}
         far = environ.get(TERMINAL_VARIABLE, "").split()
         for name, writer in self._writers.items():
@@ -70,9 +72,10 @@ class Console:
         # whether these are shown for all ranks at once.
         self.asking_rank = -1
         self.shows_all_bars = False
+        # Makes a question a whole line, because somebody has answered it on a terminal elsewhere.
+        self.end_question: Callable[[], None] = lambda: None
         # Whose unfinished line stands at the end of a stream that is no terminal.
         self._open: dict[str, object] = {}
-        self._is_shared = _are_same(*descriptors)
         # Who is writing a line that is too long to be kept: nobody else should write meanwhile.
         self.claimant: object = None
         # What those had to say who ended meanwhile.
@@ -331,7 +334,7 @@ def _stamp() -> bytes:
 
 
 def _are_same(out: int, err: int) -> bool:
-    """Tell whether two descriptors are of one file or pipe, as with `2>&1`."""
+    """Tell whether two descriptors are of one file, pipe or terminal, as with `2>&1`."""
     try:
         return os.path.sameopenfile(out, err)
     except OSError:

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
 
-from launcher.ranks import format_ranges
+from launcher.ranks import format_short_ranges
 from launcher.system.loop import Loop
 
 # How long a line waits for other ranks.
@@ -38,7 +38,7 @@ def _number_of(line: _Line) -> int:
 
 
 def _make_prefix(ranks: list[int]) -> bytes:
-    return b"[%s] " % format_ranges(ranks).replace(" ", "").encode()
+    return b"[%s] " % format_short_ranges(ranks).encode()
 
 
 class Fold:

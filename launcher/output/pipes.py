@@ -16,7 +16,7 @@ from launcher.output.merged import PART_S, MergedLog
 from launcher.output.streams import RankStream, StreamSettings, make_prefix
 from launcher.output.times import LineTimes
 from launcher.plan.plan import LaunchPlan, WorkerPlan
-from launcher.ranks import format_ranges
+from launcher.ranks import format_short_ranges
 from launcher.system.loop import Loop
 
 TYPE_CHECKING = False
@@ -66,6 +66,7 @@ class WorkerPipes(Intake):
 
             self._terminals = Terminals(loop, console, send, self._resize)
             console.shows_all_bars = plan.bars == "all"
+        console.end_question = self._end_question
         if console.fold is not None:
             console.fold.make_prefix = self._make_shared_prefix
 
@@ -74,6 +75,7 @@ class WorkerPipes(Intake):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+        self._consoles[0].end_question = lambda: None
         if self._terminals is not None:
             self._terminals.close()
         if self._times is not None:
@@ -210,6 +212,13 @@ class WorkerPipes(Intake):
                 if stream.is_asking:
                     self._terminals.note_question(local_rank)
 
+    def _end_question(self) -> None:
+        """Let go of what the rank asks that reads stdin: answered, it stands on the terminal."""
+        ranks = {worker.local_rank: worker.rank for worker in self._plan.workers}
+        for (local_rank, _), stream in self.streams.items():
+            if ranks[local_rank] == self._plan.stdin_rank and stream.is_asking:
+                stream.give_line()
+
     def drain(self, local_rank: int) -> None:
         """Take what an ended worker has left in its pipes."""
         for name in ("out", "err"):
@@ -270,8 +279,8 @@ class WorkerPipes(Intake):
         """Return the prefix of a line that several ranks have written."""
         places = [worker.place for worker in self._plan.workers if worker.rank in ranks]
         names = {
-            "rank": format_ranges(ranks).replace(" ", ""),
-            "local_rank": format_ranges(place.local_rank for place in places).replace(" ", ""),
+            "rank": format_short_ranges(ranks),
+            "local_rank": format_short_ranges(place.local_rank for place in places),
             "node_rank": str(self._plan.assignment.places[0].node_rank),
         }
         return self._make_prefix(names, 0, colour=False)

@@ -131,6 +131,7 @@ class Region:
     """The rows of one stream that are not final."""
 
     def __init__(self, columns: int, rows: int) -> None:
+        self._num_columns = 0
         self.resize(columns, rows)
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._pending = ""  # a sequence that is not whole
@@ -149,8 +150,12 @@ class Region:
         self._now = 0.0
 
     def resize(self, columns: int, rows: int) -> None:
-        """Take on another size; 0 where it is not known."""
-        self._num_columns = columns or _COLUMNS
+        """Take on another size; 0 where it is not known.
+
+        Rows become no narrower: most bars stay as wide as they began, and one that is broken over
+        two rows leaves a new row at each update. What does not fit is not drawn.
+        """
+        self._num_columns = max(columns or _COLUMNS, self._num_columns)
         self._num_rows = rows or _ROWS
 
     def feed(self, data: bytes, now: float) -> bytes:

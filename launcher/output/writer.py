@@ -31,20 +31,17 @@ _COLUMNS, _ROWS = 80, 24
 class StreamWriter:
     """Writes to one descriptor without ever blocking."""
 
-    def __init__(self, fd: int, loop: Loop) -> None:
-        self._loop = loop
+    def __init__(self, fd: int, loop: Loop, beside: StreamWriter | None = None) -> None:
+        """beside: who writes to the same place through another descriptor.
+
+        What both write stays in its order then, and neither breaks a line of the other, also when
+        the reader is slow.
+        """
         self.given_fd = fd
-        self._fd, self._owned, self._piecewise = _open_nonblocking(fd)
+        self._outlet: _Outlet = beside._outlet if beside is not None else _Outlet(fd, loop)
         self.is_tty = os.isatty(fd)
         # Of the terminal on which somebody else shows what is written here.
         self.far_size: tuple[int, int] | None = None
-        self._pending: list[bytes | memoryview] = []
-        self.pending_bytes = 0
-        self._waiting = False
-        self.closed = self._fd < 0
-        # Why it was closed, where the user should know: a full disk, not a reader that has gone.
-        self.failure = ""
-        self.last_progress = time.monotonic()
         # Hears all that is to be written, also when nobody reads it here.
         self.tap: Callable[[bytes], None] | None = None
 
@@ -52,12 +49,7 @@ class StreamWriter:
         """Write now what fits, keep the rest for when the reader is ready."""
         if self.tap is not None:
             self.tap(data)
-        if self.closed or not data:
-            return
-        self._pending.append(data)
-        self.pending_bytes += len(data)
-        if not self._waiting:
-            self._flush()
+        self._outlet.write(data)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -70,6 +62,58 @@ class StreamWriter:
             return _COLUMNS, _ROWS
         # Some terminals, in containers above all, say 0.
         return columns or _COLUMNS, rows or _ROWS
+
+    @property
+    def pending_bytes(self) -> int:
+        """How much waits for the reader."""
+        return self._outlet.pending_bytes
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is written any more."""
+        return self._outlet.closed
+
+    @property
+    def failure(self) -> str:
+        """Why it was closed, where the user should know: a full disk, not a reader that has gone;
+        else "".
+        """
+        return self._outlet.failure
+
+    @property
+    def last_progress(self) -> float:
+        """When the reader has last taken something."""
+        return self._outlet.last_progress
+
+    def drain(self) -> None:
+        """Wait until everything is written, or until the reader has stood still for `DRAIN_S`."""
+        self._outlet.drain()
+
+    def close(self) -> None:
+        """Write no more, and drop what waits."""
+        self._outlet.close()
+
+
+class _Outlet:
+    """An open file, and what is still to be written to it."""
+
+    def __init__(self, fd: int, loop: Loop) -> None:
+        self._loop = loop
+        self._fd, self._owned, self._piecewise = _open_nonblocking(fd)
+        self._pending: list[bytes | memoryview] = []
+        self.pending_bytes = 0
+        self._waiting = False
+        self.closed = self._fd < 0
+        self.failure = ""
+        self.last_progress = time.monotonic()
+
+    def write(self, data: bytes) -> None:
+        if self.closed or not data:
+            return
+        self._pending.append(data)
+        self.pending_bytes += len(data)
+        if not self._waiting:
+            self._flush()
 
     def _flush(self) -> None:
         while self._pending:
@@ -112,7 +156,6 @@ class StreamWriter:
             self._waiting = False
 
     def drain(self) -> None:
-        """Wait until everything is written, or until the reader has stood still for `DRAIN_S`."""
         self.last_progress = time.monotonic()
         while self._pending and not self.closed:
             patience = self.last_progress + DRAIN_S - time.monotonic()

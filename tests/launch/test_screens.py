@@ -203,6 +203,27 @@ def test_bars_follow_a_new_size(screen: Open, script: Script) -> None:
         assert sum("0/10" in line for line in terminal.lines) <= 2
 
 
+def test_bars_that_keep_their_width_do_not_fill_a_narrower_screen(
+    screen: Open, script: Script
+) -> None:
+    name = script(
+        "import os, signal\n"
+        "from tqdm import tqdm\n"
+        "bar = tqdm(total=99, desc='step', mininterval=0)\n"
+        "def draw(*_):\n"
+        "    for _ in range(9): bar.n += 1; bar.refresh()\n"
+        "signal.signal(signal.SIGWINCH, draw)\n"
+        "while True: signal.pause()\n"
+    )
+    terminal = screen(100, 20)
+    terminal.launch("--nproc-per-node", "2", name)
+    terminal.wait_for("0/99")
+    for columns, steps in ((80, 9), (60, 18)):
+        terminal.resize(columns, 20)
+        lines = terminal.wait_for(f"step: {steps:3d}%")
+        assert sum("step:" in line for line in lines) == 1, lines
+
+
 def test_a_terminal_without_escapes_shows_one_row(screen: Open, script: Script) -> None:
     terminal = screen(80, 40, "dumb")
     terminal.launch("--nproc-per-node", "2", script(NESTED))

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,38 @@ def test_a_report_is_the_last_thing_on_the_screen(run: Run, script: Script) -> N
     assert title and "\n   0 " in summary and "\n   1 " in summary
     assert "exit code 1" in report and "the reason" in report
     assert "exit code 1" not in before
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_report_comes_after_the_figures_of_all_nodes_on_one_screen(
+    failing: int, start_command: Start, script: Script, tmp_path: Path, suite_mark: str
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
+    name = script(
+        "import os, sys, time\nopen(os.environ['RANK'], 'w').close()\n"
+        "while not (os.path.exists('0') and os.path.exists('1')): time.sleep(0.01)\n"
+        f"if os.environ['RANK'] == '{failing}': sys.exit('the reason')\n"
+        "time.sleep(100)\n"
+    )
+    where = ("--nnodes", "2", "--rdzv-endpoint", endpoint, "--rdzv-id", suite_mark, "--stats")
+    environ = {"LAUNCHER_SECRET": suite_mark, "LAUNCHER_QUIET": "0"}
+    with (tmp_path / "screen").open("ab") as screen:
+        nodes = [
+            start_command(
+                command(*where, "--node-rank", str(rank), name),
+                env=environ,
+                stdout=screen,
+                stderr=screen,
+            )
+            for rank in range(2)
+        ]
+    assert [node.finish().code for node in nodes] == [1, 1]
+    *tables, report = (tmp_path / "screen").read_text().split(f"FAILED: rank {failing} ")
+    assert len(tables) == 1, tables
+    assert tables[0].count("what the ranks on") == 2
+    assert "the ranks" not in report
 
 
 def test_figures_are_in_the_folder_of_the_run(

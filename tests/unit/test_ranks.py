@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.ranks import format_ranks, make_places
+from launcher.ranks import format_ranks, format_short_ranges, make_places
 
 
 def test_ranks_of_all_nodes_together_count_from_0_without_gaps() -> None:
@@ -29,3 +29,7 @@ def test_ranks_of_all_nodes_together_count_from_0_without_gaps() -> None:
 )
 def test_ranks_are_written_as_a_person_would(ranks: list[int], text: str) -> None:
     assert format_ranks(ranks) == text
+
+
+def test_ranges_are_written_as_an_option_takes_them() -> None:
+    assert format_short_ranges([5, 1, 0, 2, 1]) == "0-2,5"

@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import socket
+import tty
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -83,6 +84,34 @@ def test_half_a_line_on_stdout_is_ended_where_stderr_is_the_same_pipe() -> None:
         assert os.read(read_end, 100) == b"[0] half\n[launcher] word\n"
         console.close()
     for fd in (read_end, write_end):
+        os.close(fd)
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_slow_reader_of_both_streams_gets_whole_lines_in_their_order(is_terminal: bool) -> None:
+    """A terminal and a pipe take a part of a block, and the other stream comes only behind it."""
+    if is_terminal:
+        read_end, write_end = os.openpty()
+        tty.setraw(write_end)
+    else:
+        read_end, write_end = os.pipe()
+    other = os.open(f"/proc/self/fd/{write_end}", os.O_WRONLY | os.O_NOCTTY)
+    expected = b""
+    with Loop([]) as loop:
+        console = Console(loop, {}, (write_end, other))
+        for number in range(100):
+            for stream in ("out", "err"):
+                block = b"".join(b"%s %d %d\n" % (stream.encode(), number, i) for i in range(500))
+                console.show(stream, block)
+                expected += block
+        received = b""
+        while len(received) < len(expected):
+            received += os.read(read_end, 1 << 12)
+            loop.set_timer(tuple, 0.0)  # there may be nothing to wait for
+            loop.turn(lambda event: None)
+        assert received == expected
+        console.close()
+    for fd in (read_end, write_end, other):
         os.close(fd)
 
 

@@ -73,6 +73,17 @@ def test_a_long_line_that_wraps_is_one_line_again_when_it_ends() -> None:
     assert region.feed(b"d\n", 1.0) == b"0123456789abcdefghij-end\n"
 
 
+def test_a_bar_that_ignores_a_narrower_screen_stays_one_row() -> None:
+    region = Region(20, 24)
+    for step in range(3):
+        assert region.feed(b"\r%d/3 |" % step + b"#" * 15, 0.0) == b""
+        region.resize(10, 24)
+    assert shown(region) == [b"2/3 |" + b"#" * 15]
+    region.resize(30, 24)
+    assert region.feed(b"\r3/3 |" + b"#" * 20 + b"\n", 0.0) == b""
+    assert region.finish() == b"3/3 |" + b"#" * 20 + b"\n"
+
+
 def test_ordinary_lines_are_final_at_once_and_leave_nothing_behind() -> None:
     region = Region(80, 24)
     assert region.feed(b"name? Bo\bob\n", 0.0) == b""

@@ -51,7 +51,7 @@ def test_a_reader_that_does_not_read_loses_events_and_learns_how_many(
     data = b""
     while told._writer.pending_bytes:  # the reader is there again
         data += os.read(read_end, 1 << 20)
-        told._writer._flush()
+        told._writer._outlet._flush()
     told.tell({"event": "last"})
     told.close()
     os.close(write_end)
