@@ -9,12 +9,13 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable, Sequence
-from typing import BinaryIO
 
 from launcher.ctl.messages import Attach, Done, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import BinaryIO
+
     from launcher.output.console import Console
     from launcher.system.loop import Loop
 
