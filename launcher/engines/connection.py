@@ -7,10 +7,11 @@ nothing of the other hosts.
 
 from __future__ import annotations
 
+import binascii
 import json
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from launcher.engines.records import RecordReader
 from launcher.output.console import Console
@@ -59,6 +60,8 @@ class Connection:
         self.returncode: int | None = None
         # How ssh has ended, in the same form.
         self.exit_status: int | None = None
+        # Hears how much of our stdin has been read there.
+        self.on_taken: Callable[[int], None] = lambda num_bytes: None
         # Whether ssh has ended, and everything was read.
         self.is_over = False
 
@@ -137,6 +140,8 @@ class Connection:
             self.problem = message["problem"], message["detail"]
         elif "ended" in message:
             self.returncode = message["ended"]
+        elif "taken" in message:
+            self.on_taken(message["taken"])
 
     def ask(self, question: Mapping[str, object]) -> None:
         """Ask the host about itself, and have its supervisor loaded."""
@@ -155,6 +160,15 @@ class Connection:
     def signal(self, signum: int) -> None:
         """Send the supervisor a signal that does not stop it."""
         self._send(b"signal %d" % signum)
+
+    def feed(self, data: bytes, *, is_typed: bool) -> None:
+        """Send a part of our stdin to the rank there that reads it; an empty one is the end.
+
+        is_typed: it stands on the terminal, behind what the rank has asked.
+        """
+        if is_typed:
+            self._send(b"answered")
+        self._send(b"input " + binascii.b2a_base64(data, newline=False))
 
     def beat(self) -> None:
         """Say that we are there, unless we have said something that was not taken yet."""

@@ -13,6 +13,7 @@ import signal
 from collections.abc import Mapping
 
 from launcher.engines.connection import Connection
+from launcher.engines.input import Input
 from launcher.engines.obstacles import Obstacle, explain_end, explain_problem, explain_silence
 from launcher.engines.obstacles import make_error as make_reach_error
 from launcher.engines.ssh_plan import (
@@ -78,6 +79,7 @@ class Connections:
         self._have_asked: set[int] = set()
         self._is_time_up = False
         self._has_begun = False
+        self._input: Input | None = None
         # In the order in which they ended, of those that had been started.
         self._ended: list[Connection] = []
         # The first signal that asks to stop, and how many have come.
@@ -88,6 +90,8 @@ class Connections:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        if self._input is not None:
+            self._input.close()
         for connection in self._all:
             connection.hang_up()
             if connection.answer is None:
@@ -221,6 +225,8 @@ class Connections:
         reached = [each for each in self._all if each.answer is not None]
         for connection in reached:
             connection.go(endpoint, is_host=connection is reached[0])
+            if self._plan.hosts[connection.index].has_reader:
+                self._input = Input(self._loop, connection)
 
     def wait(self) -> None:
         """Wait until all have ended, or have to be given up."""
@@ -291,6 +297,8 @@ class Connections:
 
     def _note_end(self, connection: Connection) -> None:
         self._ended.append(connection)
+        if self._input is not None and self._plan.hosts[connection.index].has_reader:
+            self._input.close()
         if connection.returncode is None:
             self._console.say(f"the connection to {connection.name} is lost")
         if connection.returncode != 0 and not self._plan.is_elastic and self._running():

@@ -5,6 +5,9 @@ its standard input just ends. Or, where a cable was pulled, falls silent, so who
 sends a line now and then. Either asks the supervisor to stop, as SIGTERM does, and later forces it.
 Should this process be killed itself, the kernel asks the supervisor.
 
+What the caller reads on its stdin comes the same way, as much at a time as the rank takes that it
+is for.
+
 It is executed by its file's name, without the launcher's package and before anything of the
 caller's environment is here: it needs Python's standard library only. A connection carries lines
 of JSON in; out go the supervisor's own words, and between them ours, behind a mark.
@@ -12,6 +15,7 @@ of JSON in; out go the supervisor's own words, and between them ours, behind a m
 
 from __future__ import annotations
 
+import binascii
 import json
 import os
 import select
@@ -22,7 +26,7 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
 # Before each message of ours; behind it comes a word that only this run has, a space, and JSON.
@@ -108,10 +112,9 @@ class Voice:
             if self._write(message):
                 return
 
-    def answer(self) -> None:
-        """Say that we are here, if that can be said at once."""
-        if self._poller.poll(0):
-            self._write({})
+    def offer(self, message: Mapping[str, object]) -> bool:
+        """Send a message if the connection takes it at once; return whether it does."""
+        return bool(self._poller.poll(0)) and self._write(message)
 
     def _write(self, message: Mapping[str, object]) -> bool:
         """Write a message, short enough to go whole; return whether there is no more to try."""
@@ -124,10 +127,60 @@ class Voice:
         return True
 
 
+class Input:
+    """The stdin of the supervisor: what the caller has of it, as fast as a rank reads."""
+
+    def __init__(self) -> None:
+        self.read_end, self._fd = os.pipe()
+        os.set_blocking(self._fd, False)
+        self._unread = b""
+        self._has_ended = False
+        # How much has gone since the caller was told.
+        self._num_taken = 0
+
+    def take(self, text: bytes) -> None:
+        """Take a part in base64; an empty one is the end."""
+        self._has_ended = not text
+        self._unread += binascii.a2b_base64(text)
+
+    def flush(self, voice: Voice) -> None:
+        """Write what fits, and tell the caller how much that was."""
+        while self._unread:
+            try:
+                num_bytes = os.write(self._fd, self._unread)
+            except BlockingIOError:
+                break
+            except OSError:
+                num_bytes = len(self._unread)  # nobody will read it
+            self._num_taken += num_bytes
+            self._unread = self._unread[num_bytes:]
+        if self._has_ended and not self._unread:
+            self.close()
+        if self._num_taken and voice.offer({"taken": self._num_taken}):
+            self._num_taken = 0
+
+    def close(self) -> None:
+        """Let the reader read the end."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd, self._unread = -1, b""
+
+    @property
+    def waiting(self) -> list[int]:
+        """The descriptor that is waited for, while the reader takes no more."""
+        return [self._fd] if self._unread else []
+
+
 class Supervisor:
     """The child that runs the host's ranks, once it is told to go."""
 
-    def __init__(self, argv: list[str], environ: Mapping[str, str], patience_s: float) -> None:
+    def __init__(
+        self,
+        argv: list[str],
+        environ: Mapping[str, str],
+        patience_s: float,
+        stdin: Input | None = None,
+    ) -> None:
         """patience_s: how long it may take to stop when it has been asked."""
         self._patience_s = patience_s
         self._was_asked = False
@@ -143,17 +196,20 @@ class Supervisor:
         self._ready, ready = os.pipe()
         for fd in (orders, ready):
             os.set_inheritable(fd, True)
-        nothing = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
+        self._input = stdin
+        given: tuple[object, ...] = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
+        if stdin is not None:
+            given = (os.POSIX_SPAWN_DUP2, stdin.read_end, 0)
         self._pid = os.posix_spawn(
             argv[0],
             argv,
             {**environ, _PARENT: str(os.getpid()), _STANDBY: f"{orders} {ready}"},
-            file_actions=[nothing],
+            file_actions=[given],
             setsid=True,
             setsigdef=_RESTORED,
         )
-        os.close(orders)
-        os.close(ready)
+        for fd in (orders, ready, *([stdin.read_end] if stdin else ())):
+            os.close(fd)
 
     def has_become_ready(self) -> bool:
         """Return whether it has said so since it was asked last."""
@@ -189,7 +245,7 @@ class Supervisor:
         return None
 
     def pass_on(self, order: bytes) -> None:
-        """Pass on `signal N`, or `stop N`, which asks the first time, and forces the second."""
+        """Pass on an order; `stop N` asks the first time, and forces the second."""
         self._tell(order)
         if order.startswith(b"stop"):
             self._limit(_FORCE_S if self._was_asked else self._patience_s)
@@ -213,7 +269,9 @@ class Supervisor:
 
     def wait(self, fds: list[int], timeout_s: float) -> None:
         """Wait until it has changed its state, or one of these descriptors is ready."""
-        _wait([*fds, self._children, *([self._ready] if self._ready >= 0 else ())], timeout_s)
+        unread = self._input.waiting if self._input else []
+        ready = [self._ready] if self._ready >= 0 else []
+        _wait([*fds, self._children, *ready], timeout_s, unread)
         try:
             os.read(self._children, 1 << 10)
         except BlockingIOError:
@@ -236,8 +294,9 @@ def main(mark: str) -> int:
         voice.tell({"problem": obstacle.kind, "detail": obstacle.detail})
         return 1
     own = {name: value for name, value in os.environ.items() if not name.startswith(_OPTIONS)}
-    supervisor = Supervisor(asked["argv"], {**own, **asked["environ"]}, asked["patience_s"])
-    returncode = _stay(caller, supervisor, voice, answer)
+    environ, stdin = {**own, **asked["environ"]}, Input() if asked["has_input"] else None
+    supervisor = Supervisor(asked["argv"], environ, asked["patience_s"], stdin)
+    returncode = _stay(caller, supervisor, voice, answer, stdin)
     voice.tell({"ended": returncode})
     return returncode if returncode >= 0 else 128 - returncode
 
@@ -307,12 +366,22 @@ def _find(name: str) -> str:
         return ""
 
 
-def _stay(caller: Caller, supervisor: Supervisor, voice: Voice, answer: dict[str, object]) -> int:
+def _stay(
+    caller: Caller,
+    supervisor: Supervisor,
+    voice: Voice,
+    answer: dict[str, object],
+    stdin: Input | None,
+) -> int:
     """Pass on what is said until the supervisor has ended, and return how."""
     while (returncode := supervisor.poll()) is None:
         if supervisor.has_become_ready():
             voice.tell({"ready": answer})
+        if stdin is not None:
+            stdin.flush(voice)
         if caller.is_gone:
+            if stdin is not None:
+                stdin.close()
             supervisor.leave()
             supervisor.wait([], supervisor.remaining_s())
             continue
@@ -320,19 +389,23 @@ def _stay(caller: Caller, supervisor: Supervisor, voice: Voice, answer: dict[str
         for line in caller.read():
             word, _, rest = line.partition(b" ")
             if not line:
-                voice.answer()
+                voice.offer({})
             elif word == b"go":
                 supervisor.go(rest)
-            elif word in (b"stop", b"signal"):
+            elif word in (b"stop", b"signal", b"answered"):
                 supervisor.pass_on(line)
+            elif word == b"input" and stdin is not None:
+                stdin.take(rest)
     return returncode
 
 
-def _wait(fds: list[int], timeout_s: float) -> bool:
-    """Wait until one of these can be read; return whether that is so."""
+def _wait(fds: list[int], timeout_s: float, for_writing: Sequence[int] = ()) -> bool:
+    """Wait until one of these can be read, or written to; return whether that is so."""
     poller = select.poll()
     for fd in fds:
         poller.register(fd, select.POLLIN)
+    for fd in for_writing:
+        poller.register(fd, select.POLLOUT)
     return bool(poller.poll(None if timeout_s == float("inf") else timeout_s * 1000))
 
 

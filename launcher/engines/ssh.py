@@ -60,7 +60,8 @@ def dry_run(spec: LaunchSpec, environ: Mapping[str, str]) -> str:
 def _make_plan(spec: LaunchSpec, environ: Mapping[str, str]) -> SshPlan:
     hosts = find_hosts(spec)
     names = frozenset(host.name for host in hosts if is_own(host.name))
-    return make_ssh_plan(spec, environ, hosts, Here(_find_folder(environ), names))
+    here = Here(_find_folder(environ), names, is_typed=os.isatty(0))
+    return make_ssh_plan(spec, environ, hosts, here)
 
 
 def _find_folder(environ: Mapping[str, str]) -> str:

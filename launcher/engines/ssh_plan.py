@@ -51,6 +51,8 @@ class Here(NamedTuple):
     folder: str
     # The names and addresses in the list that are its own.
     names: frozenset[str]
+    # Whether somebody types here: our stdin is a terminal.
+    is_typed: bool = False
 
 
 class HostPlan(NamedTuple):
@@ -61,6 +63,8 @@ class HostPlan(NamedTuple):
     command: tuple[str, ...]
     # Whether it is this machine, for which no ssh is needed.
     is_here: bool = False
+    # Whether one of its ranks reads our stdin.
+    has_reader: bool = False
 
 
 class SshPlan(NamedTuple):
@@ -123,6 +127,10 @@ def _plan_hosts(spec: LaunchSpec, hosts: Sequence[Host], here: Here) -> tuple[Ho
     has_number = _is_given(spec, "nnodes")
     # With more hosts than nodes, who comes first has a rank, and the others wait.
     is_ranked = len(hosts) > 1 and (not has_number or spec.max_nodes == len(hosts))
+    reader = -1
+    # What is read of a pipe or a file here cannot be given back: only where that is asked for.
+    if here.is_typed or _is_given(spec, "stdin_rank"):
+        reader = _find_reader(spec, hosts, is_ranked=is_ranked)
     common = {
         "nnodes": spec.nnodes if has_number else str(len(hosts)),
         "rdzv_id": new_run_id(spec.rdzv_id),
@@ -132,13 +140,36 @@ def _plan_hosts(spec: LaunchSpec, hosts: Sequence[Host], here: Here) -> tuple[Ho
         "control_port": None,
     }
     plans = []
-    for rank, host in enumerate(hosts):
+    for index, host in enumerate(hosts):
         nproc = str(host.num_workers or spec.nproc_per_node)
-        node_rank = rank if is_ranked else None
+        node_rank = index if is_ranked else None
         command = make_node_command(spec, **common, nproc_per_node=nproc, node_rank=node_rank)
         is_here = not host.user and host.name in here.names
-        plans.append(HostPlan(host, tuple(command), is_here))
+        plans.append(HostPlan(host, tuple(command), is_here, index == reader))
     return tuple(plans)
+
+
+def _find_reader(spec: LaunchSpec, hosts: Sequence[Host], *, is_ranked: bool) -> int:
+    """Return the place in the list of the host whose rank reads our stdin; -1 if that is open.
+
+    UsageError for a rank that was asked for and is on none, or on nobody knows which.
+    """
+    remaining = spec.stdin_rank
+    if is_ranked or len(hosts) == 1:
+        for index, host in enumerate(hosts):
+            nproc = str(host.num_workers or spec.nproc_per_node)
+            if remaining == 0 or (nproc.isdecimal() and remaining < int(nproc)):
+                return index
+            if not nproc.isdecimal():
+                break
+            remaining -= int(nproc)
+        else:
+            world_size = spec.stdin_rank - remaining
+            raise spec.error("stdin_rank", f"must be below {world_size}, the world size")
+    if not _is_given(spec, "stdin_rank"):
+        return -1
+    problem = "has no host: which rank is where is known when all have come"
+    raise spec.error("stdin_rank", problem, "Type: --hosts a:2,b:2, and as many as --nnodes says")
 
 
 def _find_conf(spec: LaunchSpec) -> str:
@@ -221,6 +252,7 @@ def make_question(plan: SshPlan, index: int, variables: Mapping[str, str]) -> di
         "find": first if len(plan.hosts) > 1 and not plan.endpoint[0] else "",
         "silence_s": plan.silence_s,
         "patience_s": plan.patience_s,
+        "has_input": plan.hosts[index].has_reader,
         "argv": plan.hosts[index].command,
         "environ": {
             **plan.variables,
@@ -259,6 +291,7 @@ def render_ssh_plan(plan: SshPlan) -> str:
         runs = shlex.join(host.command)
         lines += [f"{host.host.name}{', this machine' if host.is_here else ''}:"]
         lines += [f"  started by: {start}", f"  which runs: {runs}"]
+        lines += ["  a rank of it reads the stdin of this command"] if host.has_reader else []
     lines += ["", "variables taken along, through the connection:"]
     taken = {**plan.variables, "LAUNCHER_SECRET": plan.secret}
     lines += [f"  {name}={hide_secret(name, value)}" for name, value in sorted(taken.items())]

@@ -16,6 +16,7 @@ from launcher.jobs.store import check_name, read_json, write_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import builtins
     from collections.abc import Sequence
     from typing import Any
 
@@ -139,6 +140,14 @@ class ComputeTarget:
         self._settings.update({key: value for key, value in asked.items() if value is not None})
         write_json(self.workspace._store.join("compute", self.name + ".json"), self._settings)
 
+    def list_nodes(self) -> builtins.list[dict[str, Any]]:
+        """Return its slots, each with the run that holds it."""
+        slots = Slots(self.workspace._store, self.name)
+        return [
+            {"nodeId": name, "nodeState": "running" if run else "idle", "runId": run}
+            for name, run in slots.holders().items()
+        ]
+
     def delete(self) -> None:
         """Forget the target; its runs stay."""
         if self.name == _LOCAL:
@@ -152,6 +161,16 @@ class ComputeTarget:
 
 class AmlCompute(ComputeTarget):
     """A queue on this machine, under the name of a cluster."""
+
+    @staticmethod
+    def supported_vmsizes(
+        workspace: Workspace, location: str | None = None
+    ) -> builtins.list[dict[str, Any]]:
+        """Return the only size that there is: that of this machine."""
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return [
+            {"name": os.uname().nodename, "vCPUs": os.cpu_count(), "memoryGB": memory / (1 << 30)}
+        ]
 
     @staticmethod
     def provisioning_configuration(
@@ -267,7 +286,7 @@ class ComputeStatus:
         from launcher.jobs.history import as_utc
 
         limit = self._limit if self._limit is not None else 1
-        created = as_utc(self._settings.get("created") or 0.0)
+        created = as_utc(self._settings["created"]) if "created" in self._settings else None
         counts = dict.fromkeys(("preparing", "unusable", "leaving", "preempted"), 0)
         counts.update(running=self._busy, idle=max(0, limit - self._busy))
         return {

@@ -72,6 +72,8 @@ class Console:
         # whether these are shown for all ranks at once.
         self.asking_rank = -1
         self.shows_all_bars = False
+        # Makes a question a whole line, because somebody has answered it on a terminal elsewhere.
+        self.end_question: Callable[[], None] = lambda: None
         # Whose unfinished line stands at the end of a stream that is no terminal.
         self._open: dict[str, object] = {}
         # Who is writing a line that is too long to be kept: nobody else should write meanwhile.

@@ -21,6 +21,7 @@ from launcher.system.tty import (
     Settings,
     is_in_foreground,
     not_stopped,
+    open_stdin_again,
     read_settings,
     write_settings,
 )
@@ -53,7 +54,7 @@ class Keyboard:
         self.master = master
         self._rank = rank
         self._send = send
-        self._fd = _open_again()
+        self._fd = open_stdin_again()
         # A second descriptor, because the loop watches the first for reading.
         self._writing = os.dup(master)
         os.set_blocking(self._writing, False)
@@ -248,12 +249,3 @@ class Keyboard:
         if self._followed is not None and self._saved is not None and is_in_foreground(0):
             write_settings(self._fd, self._saved)
         self._followed = self._saved = None
-
-
-def _open_again() -> int:
-    """Open our stdin once more, so that reading never waits, whoever else reads it."""
-    try:
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-        return os.open("/proc/self/fd/0", flags)
-    except OSError:
-        return os.dup(0)  # it belongs to another user

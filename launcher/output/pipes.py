@@ -66,6 +66,7 @@ class WorkerPipes(Intake):
 
             self._terminals = Terminals(loop, console, send, self._resize)
             console.shows_all_bars = plan.bars == "all"
+        console.end_question = self._end_question
         if console.fold is not None:
             console.fold.make_prefix = self._make_shared_prefix
 
@@ -74,6 +75,7 @@ class WorkerPipes(Intake):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+        self._consoles[0].end_question = lambda: None
         if self._terminals is not None:
             self._terminals.close()
         if self._times is not None:
@@ -209,6 +211,13 @@ class WorkerPipes(Intake):
             for (local_rank, _), stream in self.streams.items():
                 if stream.is_asking:
                     self._terminals.note_question(local_rank)
+
+    def _end_question(self) -> None:
+        """Let go of what the rank asks that reads stdin: answered, it stands on the terminal."""
+        ranks = {worker.local_rank: worker.rank for worker in self._plan.workers}
+        for (local_rank, _), stream in self.streams.items():
+            if ranks[local_rank] == self._plan.stdin_rank and stream.is_asking:
+                stream.give_line()
 
     def drain(self, local_rank: int) -> None:
         """Take what an ended worker has left in its pipes."""

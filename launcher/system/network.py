@@ -165,6 +165,11 @@ def resolve(host: str, port: int, *, is_numeric: bool = False) -> tuple[list[tup
     return list(dict.fromkeys(entry[4] for entry in found)), ""
 
 
+def is_numeric(address: str) -> bool:
+    """Tell whether an address is none of the names that somebody else would have to explain."""
+    return bool(resolve(address, 0, is_numeric=True)[0])
+
+
 def find_interface(address: str) -> str:
     """Return the name of this host's network interface that has an address; "" if there is none."""
     try:

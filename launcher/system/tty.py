@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,6 +53,17 @@ def is_in_foreground(fd: int) -> bool:
         return os.tcgetpgrp(fd) == os.getpgrp()
     except OSError:
         return True
+
+
+def open_stdin_again() -> int:
+    """Open our stdin once more, so that reading never waits, whoever else reads it."""
+    if not stat.S_ISREG(os.fstat(0).st_mode):  # which would be read from its beginning
+        try:
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            return os.open("/proc/self/fd/0", flags)
+        except OSError:
+            pass  # it belongs to another user, or is a socket
+    return os.dup(0)
 
 
 @contextmanager

@@ -76,6 +76,7 @@ class OtherEnd:
             "find": "",
             "silence_s": 60,
             "patience_s": 60,
+            "has_input": False,
             "argv": [sys.executable, "-c", script],
             "environ": {name: os.environ[name] for name in ("PYTHONPATH",)},
         }

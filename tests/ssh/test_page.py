@@ -47,10 +47,11 @@ def typed(lab: Lab, ssh_config: Path, tmp_path: Path) -> list[Completed]:
 
 def test_the_commands_of_the_page_run(typed: list[Completed]) -> None:
     assert [(each.code, each.err) for each in typed if each.code] == []
-    two_hosts, file, plan, other_ssh, exported, elastic, readme = typed
+    two_hosts, file, plan, other_ssh, exported, with_stdin, elastic, readme = typed
     assert two_hosts.lines == [
         f"[h{1 + i // 2}:{i}] rank {i} of 4 on h{1 + i // 2}" for i in range(4)
     ]
+    assert with_stdin.lines == two_hosts.lines
     assert file.lines[-1] == "[h3:4] rank 4 of 5 on h3"
     assert plan.out.startswith("2 hosts, a launcher on each, started by ssh -F my_ssh_config\n")
     two = ["[h1:0] rank 0 of 2 on h1", "[h2:1] rank 1 of 2 on h2"]

@@ -174,3 +174,33 @@ def test_without_colour_there_is_none_from_anywhere(
     terminal.start("--hosts", "h1,h2", script("print('here')"))
     assert terminal.finish() == 0
     assert sorted(terminal.seen.split("\n")) == ["", "[h1:0] here", "[h2:1] here"]
+
+
+ASK = """
+import os, sys
+if os.environ["RANK"] == "0":
+    print("hello", input("name? "), flush=True)
+    breakpoint()
+    print(f"the rest is {sys.stdin.read()!r}")
+else:
+    print(f"rank 1 reads {sys.stdin.read()!r}")
+"""
+
+
+def test_what_is_typed_goes_to_the_rank_that_asks(terminal: HostTerminal, script: Script) -> None:
+    terminal.start("--hosts", "h2:1,h3:1", script(ASK))
+    terminal.wait_for("rank 1 reads ''")
+    terminal.wait_for("name? ")
+    terminal.type("Bob\n")
+    terminal.wait_for("hello Bob\n")
+    terminal.wait_for("(Pdb) ")
+    terminal.type("p 6 * 7\n")
+    terminal.wait_for("42\n")
+    terminal.wait_for("(Pdb) ", 2)
+    terminal.type("c\n")
+    terminal.type("last\n")
+    terminal.type("\x04")
+    assert terminal.finish() == 0, terminal.seen
+    assert "the rest is 'last\\n'" in terminal.seen
+    # What was answered is not asked again.
+    assert terminal.seen.count("name? ") == 1

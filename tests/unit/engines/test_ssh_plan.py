@@ -46,6 +46,43 @@ def answers(*found: str, address: str = "10.0.0.1") -> dict[int, dict[str, objec
     }
 
 
+def readers_of(*argv: str, here: Here = HERE) -> list[int]:
+    plan = plan_of(*argv, "train.py", here=here)
+    asked = [make_question(plan, index, {})["has_input"] for index in range(len(plan.hosts))]
+    assert asked == [host.has_reader for host in plan.hosts]
+    return [index for index, has_input in enumerate(asked) if has_input]
+
+
+def test_what_is_typed_goes_to_the_host_of_the_rank_that_reads() -> None:
+    typed = HERE._replace(is_typed=True)
+    assert readers_of("--hosts", "h1:2,h2:3", here=typed) == [0]
+    assert readers_of("--hosts", "h1,h2", "--nproc-per-node", "auto", here=typed) == [0]
+    for rank, host in [(1, 0), (2, 1), (4, 1), (5, 2)]:
+        hosts = ("--hosts", "h1:2,h2:3,h3", "--stdin-rank", str(rank))
+        assert readers_of(*hosts, here=typed) == [host]
+    # Who comes first is rank 0, and nobody knows who that is.
+    assert readers_of("--hosts", "h1,h2,h3", "--nnodes", "1:2", here=typed) == []
+
+
+def test_a_pipe_is_read_only_where_a_rank_is_named() -> None:
+    assert readers_of("--hosts", "h1,h2") == []
+    assert readers_of("--hosts", "h1,h2", "--stdin-rank", "1") == [1]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--hosts", "h1:2,h2:2", "--stdin-rank", "4"), "must be below 4, the world size"),
+        (("--hosts", "h1,h2", "--nproc-per-node", "auto", "--stdin-rank", "1"), "has no host"),
+        (("--hosts", "h1,h2,h3", "--nnodes", "1:2", "--stdin-rank", "0"), "has no host"),
+    ],
+)
+def test_a_rank_without_a_host_cannot_read(options: tuple[str, ...], problem: str) -> None:
+    with pytest.raises(UsageError, match=problem) as error:
+        readers_of(*options)
+    assert "--stdin-rank" in str(error.value)
+
+
 def test_each_host_gets_the_users_options_and_its_own() -> None:
     plan = plan_of(
         *("--hosts", "h1:2,ann@h2:3", "--max-restarts", "2", "--rdzv-id", "job"),

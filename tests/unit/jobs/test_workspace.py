@@ -114,7 +114,11 @@ def test_an_environment_is_saved_in_two_files(home: Path) -> None:
     environment = Environment("mine")
     environment.python.conda_dependencies.add_pip_package("torch")
     environment.docker.enabled = True
+    environment.docker.base_image = "hub.example/train:1"
+    environment.docker.base_image_registry.username = "ada"
     environment.docker.base_image_registry.password = "secret"
+    environment.docker.shared_volumes = False
+    environment.docker.shm_size = "8g"
     environment.save_to_directory(str(home / "saved"))
     assert sorted(os.listdir(home / "saved")) == [
         *("azureml_environment.json", "conda_dependencies.yml")

@@ -30,7 +30,7 @@ class Ends(NamedTuple):
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
     (user, ours), (master, rank) = os.openpty(), os.openpty()
-    monkeypatch.setattr(keyboard, "_open_again", lambda: os.dup(ours))
+    monkeypatch.setattr(keyboard, "open_stdin_again", lambda: os.dup(ours))
     monkeypatch.setattr(keyboard, "is_in_foreground", lambda fd: True)
     with Loop([]) as loop:
         made = Keyboard(loop, Console(loop, {}), master, 0, lambda signum: None)

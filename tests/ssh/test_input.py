@@ -1,0 +1,80 @@
+"""A pipe or a file as stdin of a launch over ssh: it is for one rank, where that is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TIMEOUT_S, Script, command
+from tests.lab.lab import Lab
+from tests.ssh.conftest import RunOverSsh, StartOverSsh
+
+pytestmark = pytest.mark.slow
+
+# The ranks say what they have read; the first of them begins late.
+READ = """
+import hashlib, os, sys, time
+if os.environ["RANK"] == "2":
+    time.sleep(0.5)
+print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())
+"""
+EMPTY = hashlib.sha256(b"").hexdigest()
+
+
+def test_a_pipe_goes_to_the_rank_that_is_named(
+    start_over_ssh: StartOverSsh, script: Script
+) -> None:
+    data = bytes(range(256)) * 2000
+    options = ("--hosts", "h1:2,h2:2", "--stdin-rank", "2")
+    running = start_over_ssh(*options, script(READ), stdin=subprocess.PIPE)
+    running.process.stdin.write(data)
+    running.process.stdin.close()
+    done = running.finish()
+    assert done.code == 0, done.err
+    assert sorted(done.lines) == [
+        f"[h1:0] {EMPTY}",
+        f"[h1:1] {EMPTY}",
+        f"[h2:2] {hashlib.sha256(data).hexdigest()}",
+        f"[h2:3] {EMPTY}",
+    ]
+
+
+def test_a_file_is_left_for_who_reads_it_next(
+    lab: Lab, ssh_config: Path, script: Script, tmp_path: Path
+) -> None:
+    (tmp_path / "hosts").write_text("first\nsecond\n")
+    words = shlex.join(map(str, command("--hosts", "h1,h2", script(READ))))
+    env = {"LAUNCHER_SSH": f"ssh -F {ssh_config}"}
+    loop = f"while read -r host; do echo begin $host; {words}; done < hosts"
+    done = lab["h1"].run("sh", "-c", loop, env=env)
+    assert done.code == 0, done.err
+    assert [line for line in done.lines if "begin" in line] == ["begin first", "begin second"]
+    assert done.out.count(EMPTY) == 4
+
+
+def test_a_rank_that_reads_nothing_keeps_nobody(
+    start_over_ssh: StartOverSsh, script: Script
+) -> None:
+    # More than fits anywhere, and no end of it.
+    running = start_over_ssh(
+        "--hosts", "h2:1", "--stdin-rank", "0", script("print('done')"), stdin=subprocess.PIPE
+    )
+    writer = subprocess.Popen(["yes"], stdout=running.process.stdin)
+    try:
+        assert running.finish().code == 0
+        running.process.stdin.close()
+        writer.wait(TIMEOUT_S)
+    finally:
+        writer.kill()
+        writer.wait()
+
+
+def test_a_rank_that_no_host_has_is_an_error(run_over_ssh: RunOverSsh, script: Script) -> None:
+    done = run_over_ssh("--hosts", "h1:2,h2:2", "--stdin-rank", "4", script(READ))
+    assert done.code == 2
+    assert "--stdin-rank 4" in done.err
+    assert "must be below 4, the world size" in done.err
