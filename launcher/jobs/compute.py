@@ -232,8 +232,14 @@ class SlurmCompute(ComputeTarget):
         constraint: str | None = None,
         mem: str | None = None,
         extra: Sequence[str] = (),
+        *,
+        warn_s: int | None = None,
     ) -> ProvisioningConfiguration:
-        """Return what each job asks of Slurm, in the words of sbatch; `extra` are more options."""
+        """Return what each job asks of Slurm, in the words of sbatch; `extra` are more options.
+
+        warn_s: so many seconds before the time limit the ranks get SIGUSR1. It ends those that
+        have no handler for it.
+        """
         settings = {
             "partition": partition,
             "account": account,
@@ -243,6 +249,7 @@ class SlurmCompute(ComputeTarget):
             "constraint": constraint,
             "mem": mem,
             "extra": [*extra],
+            "warn_s": warn_s,
         }
         return ProvisioningConfiguration("Slurm", settings)
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
-from typing import Any
 
 from launcher.nodes.link import listen
 from launcher.plan.nodes import NodeGroup
 from launcher.system.loop import Loop
 from launcher.system.network import Lookup, is_loopback, resolve
 
-Address = tuple[Any, ...]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Address = tuple[Any, ...]
 
 
 class Endpoint:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from launcher.events import Event
 from launcher.nodes.link import family_of
 from launcher.system.loop import Loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # How long it may take to find out.
 _PROBE_S = 1.0

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any
 
 from launcher.nodes.endpoint import Endpoint
 from launcher.nodes.link import Link, Listener
@@ -21,6 +20,10 @@ from launcher.nodes.way import explain_end
 from launcher.nodes.wire import Credentials
 from launcher.system.loop import Loop
 from launcher.system.network import resolve
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # A successor tells those who look at the endpoint where the run goes on: this often, and again so
 # soon where nobody is there yet, before enough have come for a run of their own.

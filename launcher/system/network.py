@@ -159,7 +159,9 @@ def resolve(host: str, port: int, *, is_numeric: bool = False) -> tuple[list[tup
     """Return the socket addresses of a host, or none and the reason in words."""
     flags = socket.AI_NUMERICHOST if is_numeric else 0
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+        # Of a str, Python makes IDNA, for which it loads a codec first.
+        name = host.encode("ascii") if host.isascii() else host
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=flags)
     except (OSError, UnicodeError) as error:
         return [], getattr(error, "strerror", None) or str(error)
     return list(dict.fromkeys(entry[4] for entry in found)), ""

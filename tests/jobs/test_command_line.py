@@ -205,6 +205,15 @@ def test_a_resumed_run_finds_the_outputs_of_the_old_one(jobs: Jobs, tmp_path: Pa
     assert jobs("logs", "@").out == "from step 3\n"
 
 
+def test_many_metrics_are_shown_on_80_columns(jobs: Jobs, experiment: Experiment) -> None:
+    with experiment.start_logging() as run:
+        for number in range(30):
+            run.log(f"accuracy of\nbird {number}", number)
+    shown = jobs("show", "@").out.splitlines()
+    assert sum("bird" in line for line in shown) > 5
+    assert max(len(line) for line in shown if not line.startswith(("folder:", "run:"))) <= 80
+
+
 def test_words_about_a_run(jobs: Jobs, experiment: Experiment) -> None:
     experiment.start_logging().complete()
     assert jobs("tag", "@", "owner=ada", "good").out == "owner=ada good\n"

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 import time
 
 from launcher.errors import UsageError
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
     from launcher.jobs.store import Store
     from launcher.jobs.workspace import Workspace
+
+# Entries that are copied whole.
+_PATHS = ("run", "source", "command", "folder")
 
 _HEAD = ("RUN", "EXPERIMENT", "STATUS", "AGE", "TIME", "N", "WHAT")
 
@@ -118,11 +122,20 @@ def show_run(workspace: Workspace, options: argparse.Namespace) -> Answer:
         *(("note", text) for _, text in record.added.notes),
         *(("warning", text) for text in record.asked.get("warnings") or ()),
     ]
-    text = "\n".join(f"{name + ':':<9}{value}" for name, value in lines if value)
+    text = "\n".join(_labelled(name, value, options.width) for name, value in lines if value)
     report = ((record.error or {}).get("error") or {}).get("details") or {}
     if report.get("traceback"):
         text += f"\n\n{report['traceback'].rstrip()}"
     return Answer(text, data)
+
+
+def _labelled(name: str, value: str, width: int) -> str:
+    """Return one entry; what has many words goes on below them."""
+    label = f"{name + ':':<9}"
+    if name in _PATHS:
+        return label + value
+    lines = textwrap.wrap(value, max(40, width - len(label)), break_long_words=False)
+    return label + f"\n{' ' * len(label)}".join(lines)
 
 
 def _environment_of(record: state.Record, properties: dict[str, str]) -> str:

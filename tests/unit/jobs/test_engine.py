@@ -113,6 +113,10 @@ def test_a_batch_script_can_be_read() -> None:
     assert "\nexec " in script and lines[-1].endswith(RUN.path)
     alone = slurm.make_script(RUN, asked(PyTorchConfiguration(process_count=4)), {})
     assert "#SBATCH --ntasks-per-node=1" in alone and "#SBATCH --cpus-per-task=4" in alone
+    # A signal that most scripts do not handle, and that would end them, is sent on demand only.
+    assert "--signal" not in alone
+    warned = slurm.make_script(RUN, what, {"warn_s": 90})
+    assert "#SBATCH --signal=B:USR1@90\n" in warned
 
 
 @pytest.mark.parametrize(
