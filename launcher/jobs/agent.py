@@ -33,8 +33,10 @@ _NOT_FOUND = 127
 # How long a full disk may keep the end from being written.
 _FULL_DISK_S = 60.0
 
-# How much of the driver log is looked at for the last words of a launcher without a report.
+# How much of a log is looked at for the last words of a launcher without a report, and how it
+# begins what it says.
 _TAIL_BYTES = 4096
+_SAYS = "launcher: "
 
 
 class _Stopped(Exception):
@@ -316,14 +318,30 @@ class _Agent:
         return {"status": "Failed", "reason": reason, "exit_code": code, "error": error}
 
     def _last_words(self) -> str:
-        try:
-            with open(self._run.driver_log, "rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - _TAIL_BYTES))
-                lines = file.read().decode(errors="replace").split("\n")
-        except OSError:
-            return ""
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        """Return what a launcher without a report said last: under mpirun, among a rank's lines."""
+        names = sorted(os.listdir(self._run.ranks)) if os.path.isdir(self._run.ranks) else []
+        for name in names:
+            said = [
+                line
+                for line in _tail(os.path.join(self._run.ranks, name))
+                if line.startswith(_SAYS)
+            ]
+            if said:
+                return said[-1]
+        lines = reversed(_tail(self._run.driver_log))
+        return next((line for line in lines if any(map(str.isalnum, line))), "")
+
+
+def _tail(path: str) -> list[str]:
+    """Return the last lines of a log."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [line.strip() for line in text.split("\n")]
 
 
 def _start(argv: Sequence[str], environ: Mapping[str, str], folder: str, log: int) -> int:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from launcher.jobs import screen
 from launcher.jobs.errors import ComputeTargetException
+from launcher.jobs.meaningless import OF_COMPUTE, refuse_unknown
 from launcher.jobs.slots import Slots
 from launcher.jobs.store import check_name, read_json, write_json
 
@@ -181,12 +182,14 @@ class AmlCompute(ComputeTarget):
         idle_seconds_before_scaledown: int | None = None,
         *,
         devices: Sequence[str] = (),
-        **_: object,
+        **ignored: object,
     ) -> ProvisioningConfiguration:
         """Return what to make; sizes of machines are noted, and mean nothing here.
 
         devices: GPUs of this machine; each is a slot then, and each rank of a run gets one.
         """
+        take = AmlCompute.provisioning_configuration
+        refuse_unknown("provisioning_configuration", ignored, OF_COMPUTE, take)
         return ProvisioningConfiguration(
             "AmlCompute",
             {

@@ -5,8 +5,6 @@ Owns their words; everything that they do is a ScriptRunConfig's.
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import warnings
 
 from launcher.jobs.conda import CondaDependencies
@@ -18,21 +16,11 @@ from launcher.jobs.configuration import (
 )
 from launcher.jobs.environment import Environment
 from launcher.jobs.errors import RunConfigurationException
+from launcher.jobs.meaningless import OF_ESTIMATORS, refuse_unknown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-
-# What concerns the machines and accounts of a cloud, or the framework of an image: nothing here.
-_MEANINGLESS = frozenset(
-    (
-        *("vm_size", "vm_priority", "use_gpu", "use_docker", "user_managed", "inputs"),
-        *("framework_version", "source_directory_data_store", "image_registry_details"),
-        *("parameter_server_count", "worker_count"),
-        *("_enable_optimized_mode", "_disable_validation", "_show_lint_warnings"),
-    )
-)
 
 
 class Mpi:
@@ -88,14 +76,7 @@ class Estimator:
             raise RunConfigurationException(
                 "entry_script is missing.", hint="Give the script's name in source_directory."
             )
-        unknown = sorted(ignored.keys() - _MEANINGLESS)
-        if unknown:
-            known = [*inspect.signature(Estimator).parameters, *_MEANINGLESS]
-            near = difflib.get_close_matches(unknown[0], known, 1)
-            raise RunConfigurationException(
-                f"{type(self).__name__} has no argument {', '.join(unknown)}.",
-                hint=f"Is {near[0]} meant?" if near else "",
-            )
+        refuse_unknown(type(self).__name__, ignored, OF_ESTIMATORS, Estimator)
         self.ignored = sorted(ignored)
         self.source_directory = source_directory
         environment = environment_definition or _make_environment(

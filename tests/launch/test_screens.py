@@ -6,12 +6,13 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Script, command, wait_until
+from tests.conftest import Script, Start, Terminal, command, wait_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -222,6 +223,33 @@ def test_bars_that_keep_their_width_do_not_fill_a_narrower_screen(
         terminal.resize(columns, 20)
         lines = terminal.wait_for(f"step: {steps:3d}%")
         assert sum("step:" in line for line in lines) == 1, lines
+
+
+def test_attached_on_a_narrower_screen_bars_take_one_row_each_and_nothing_else(
+    screen: Open, script: Script, start_command: Start, suite_mark: str, tmp_path: Path
+) -> None:
+    name = script(
+        "import os, time\n"
+        "from tqdm import tqdm\n"
+        "outer = tqdm(total=99, desc='epoch', mininterval=0)\n"
+        "inner = tqdm(total=99, desc='step', mininterval=0)\n"
+        "while not os.path.exists('go'): time.sleep(0.01)\n"
+        "for _ in range(9): inner.n += 1; inner.refresh(); outer.refresh()\n"
+        "while not os.path.exists('end'): time.sleep(0.01)\n"
+        "inner.close(); outer.close()\n"
+    )
+    first = Terminal(start_command, "--rdzv-id", suite_mark, name, size=(100, 30))
+    first.wait_for(b"step:   0%")
+    terminal = screen(60, 12)
+    terminal.type(shlex.join([sys.executable, "-m", "launcher.ctl", "attach", suite_mark]), "Enter")
+    terminal.wait_for("step:   0%")
+    (tmp_path / "go").touch()
+    lines = terminal.wait_for("step:   9%")
+    assert sum("epoch:" in line for line in lines) == 1, lines
+    assert sum("step:" in line for line in lines) == 1, lines
+    assert any("launcher.ctl" in line for line in lines)
+    (tmp_path / "end").touch()
+    assert first.finish() == 0
 
 
 def test_a_terminal_without_escapes_shows_one_row(screen: Open, script: Script) -> None:

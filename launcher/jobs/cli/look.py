@@ -242,7 +242,7 @@ def list_models(workspace: Workspace, options: argparse.Namespace) -> Answer:
         [
             model.name,
             str(model.version),
-            show_age(time.time() - model.created_time),
+            show_age(time.time() - model.created_time.timestamp()),
             show_bytes(model._found.get("bytes", 0)),
             short_id(model.run_id or ""),
             show_tags(model.tags),
@@ -345,7 +345,7 @@ def doctor(workspace: Workspace, options: argparse.Namespace) -> Answer:
     name = os.path.basename(conda) if conda else "conda"
     checks.append((name, True, conda or "not there; packages of conda's come from PyPI"))
     for program, use in (
-        ("git", "nothing but your own work"),
+        ("git", "what a run has beside its commit"),
         ("mpirun", "scripts of mpi4py"),
         ("uv", "faster environments"),
     ):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from launcher.jobs import (
+    AmlCompute,
     Environment,
     EnvironmentException,
     Experiment,
@@ -130,6 +131,13 @@ def test_an_environment_is_saved_in_two_files(home: Path) -> None:
         environment.save_to_directory(str(home / "saved"))
 
 
+def test_a_target_names_an_argument_that_nobody_knows() -> None:
+    make = AmlCompute.provisioning_configuration
+    assert make(vm_size="STANDARD_NC6", max_nodes=4, vnet_name="lan").settings["max_nodes"] == 4
+    with pytest.raises(RunConfigurationException, match=r"no argument max_node\. Is max_nodes m"):
+        make(max_node=4)
+
+
 def test_models_are_numbered_and_never_renumbered(home: Path) -> None:
     workspace = Workspace.create("birds")
     (home / "folder").mkdir()
@@ -137,6 +145,7 @@ def test_models_are_numbered_and_never_renumbered(home: Path) -> None:
     first = Model.register(workspace, str(home / "folder"), "birds", tags={"a": "1"})
     second = Model.register(workspace, str(home / "folder" / "weights"), "birds")
     assert (first.version, second.version) == (1, 2)
+    assert first.created_time.utcoffset() is not None  # whatever the clock of this machine shows
     second.delete()
     assert Model(workspace, "birds").version == 1
     assert Model.register(workspace, str(home / "folder"), "birds").version == 3
