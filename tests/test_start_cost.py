@@ -41,6 +41,15 @@ def test_the_command_line_imports_nothing_heavy(code):
     assert len(set(modules) - set(bare)) <= MOST_MODULES, sorted(set(modules) - set(bare))
 
 
+def test_what_several_nodes_need_is_not_heavy_either():
+    code = (
+        "import launcher.cli, launcher.nodes.remote, launcher.plan.nodes, launcher.system.network;"
+        " launcher.system.network.resolve('localhost', 1)"
+    )
+    modules = modules_after(code)
+    assert [name for name in (*HEAVY, "encodings.idna") if name in modules] == []
+
+
 def test_only_the_help_needs_argparse():
     code = "import launcher.cli; launcher.cli.main(['--nproc-per-node', '2', 'no-such-script.py'])"
     assert "argparse" not in modules_after(code)

@@ -9,17 +9,20 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable, Sequence
-from typing import BinaryIO
 
 from launcher.ctl.messages import Attach, Done, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import BinaryIO
+
     from launcher.output.console import Console
     from launcher.system.loop import Loop
 
 _HEAD = struct.Struct("!cI")
 _STREAMS = {"out": b"o", "err": b"e"}
+# Leaves a terminal to others in the middle of a row: it breaks long lines again.
+_LEAVE = b"\x1b[?7h\n"
 # In place of a stream: nothing follows.
 _END = b"."
 
@@ -39,11 +42,15 @@ class Audience:
         self._callers: list[_Caller] = []
 
     def add(self, connection: socket.socket) -> None:
-        """Let a caller hear everything from now on."""
+        """Let a caller hear everything from now on, and first the rows that are not final."""
+        for console in self._consoles:
+            console.hide_live()  # on its terminal there are none that could be taken away
         caller = _Caller(connection, self._loop, self._remove)
         self._callers.append(caller)
         self._listen()
         caller.send(encode(Done()))
+        for console in self._consoles:
+            console.resize()
 
     def close(self) -> None:
         """Give the callers what is left, and hang up."""
@@ -147,6 +154,7 @@ def _make_note(num_missed: int) -> bytes:
 
 def attach(name: str, timeout_s: float, out: BinaryIO, err: BinaryIO) -> bool:
     """Write what the run at this socket shows until it ends; return whether it has answered."""
+    sink, text = out, b""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout_s)
         try:
@@ -161,8 +169,14 @@ def attach(name: str, timeout_s: float, out: BinaryIO, err: BinaryIO) -> bool:
                     if stream == _END:
                         return True
                     sink = err if stream == b"e" else out
-                    sink.write(source.read(length))
+                    text = source.read(length)
+                    sink.write(text)
                     sink.flush()
+        except KeyboardInterrupt:
+            if sink.isatty() and text and not text.endswith(b"\n"):
+                sink.write(_LEAVE)
+                sink.flush()
+            raise
         except (TimeoutError, ConnectionError):
             return False
     err.write(b"[launcher] the end is missing: this reader was too slow, or the run was killed\n")

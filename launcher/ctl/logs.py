@@ -9,11 +9,14 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable
-from typing import BinaryIO
 
 from launcher.errors import LauncherError, UsageError
 from launcher.named import NamedTuple
 from launcher.runs.logs import Line, RunLogs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import BinaryIO
 
 # How often files that grow are looked at.
 _LOOK_S = 0.2

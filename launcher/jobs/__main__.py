@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from launcher.jobs.cli.answer import Answer
 
 _EPILOG = """\
-RUN is a run's id, its beginning, the letters behind its last `_`, its name, or `@`: the newest
-run, `@2` the one before it, and so on.
+RUN is a run's id, its beginning, the letters behind its last `_`, its name, or
+`@`: the newest run, `@2` the one before it, and so on.
 
-Exit codes: 0 done; 1 the run or file is not there, or something is wrong; 2 a mistake in the
-command; `run`, `wait`: the run's own, 130 when it was canceled, 124 when --timeout was up.
+Exit codes: 0 done; 1 the run or file is not there, or something is wrong; 2 a
+mistake in the command; `run`, `wait`: the run's own, 130 when it was canceled,
+124 when --timeout was up.
 """
 
 # Command -> where it is done. What only one command needs is loaded by that one.
@@ -34,7 +35,8 @@ _HOMES = {
     **dict.fromkeys(("compute", "envs", "du", "doctor"), "look"),
     **dict.fromkeys(("compare", "diff"), "compare"),
     **dict.fromkeys(("download", "restore-code", "delete", "undelete", "purge"), "keep"),
-    **dict.fromkeys(("export", "reindex", "migrate"), "keep"),
+    **dict.fromkeys(("export", "reindex"), "keep"),
+    "migrate": "migrate",
 }
 _FUNCTIONS = {
     "list": "list_runs",
@@ -121,7 +123,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
 def _add_starting(add: _Add) -> None:
     init = add("init", "make a workspace and the config.json that names it")
-    init.add_argument("name", nargs="?", default="default", metavar="NAME")
+    init.add_argument("name", nargs="?", metavar="NAME", help="default: default")
     init.add_argument("--store", metavar="DIR", help="where its runs are kept")
     for name, text in (
         ("submit", "start a run, print its id and return"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from functools import partial
 
 from launcher.jobs.errors import JobsError
 from launcher.jobs.store import RunFolder, Store
@@ -24,12 +26,20 @@ def submit_again(old: Record, *, is_resumed: bool = False) -> RunFolder:
     store = Store(os.path.dirname(os.path.dirname(old.run.path)))
     check_target(store, asked["definition"])
     kind = "resume_of" if is_resumed else "retry_of"
-    kept = ("display_name", "launcher_options", "source_directory", "git", "interpreter")
+    kept = (
+        "display_name",
+        "launcher_options",
+        "source_directory",
+        "git",
+        "interpreter",
+        "warnings",
+    )
     return submit_snapshot(
         store,
         asked["experiment"],
         asked["definition"],
         asked["snapshot"],
+        save_diff=partial(shutil.copyfile, old.run.diff) if os.path.exists(old.run.diff) else None,
         tags=old.added.tags,
         properties={kind: old.run.run_id},
         resume_from=old.run.join("outputs") if is_resumed else asked.get("resume_from"),

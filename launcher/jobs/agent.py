@@ -15,7 +15,7 @@ from launcher.jobs import alive, engine, journal, metrics, state
 from launcher.jobs.configuration import shape_of
 from launcher.jobs.errors import EnvironmentException, StoreException
 from launcher.jobs.slots import Slots
-from launcher.jobs.store import RunFolder, Store, read_json, write_json
+from launcher.jobs.store import RunFolder, Store, discard, read_json, write_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,8 +33,10 @@ _NOT_FOUND = 127
 # How long a full disk may keep the end from being written.
 _FULL_DISK_S = 60.0
 
-# How much of the driver log is looked at for the last words of a launcher without a report.
+# How much of a log is looked at for the last words of a launcher without a report, and how it
+# begins what it says.
 _TAIL_BYTES = 4096
+_SAYS = "launcher: "
 
 
 class _Stopped(Exception):
@@ -52,6 +54,7 @@ def main(path: str, *, is_lock_inherited: bool = True) -> None:
     if not is_lock_inherited or alive.is_free(run):  # not every file system hands locks on
         alive.take_lock(run)
     alive.write_agent(run)
+    discard(run.left)  # Slurm has begun the run anew
     agent = _Agent(run)
     try:
         end = agent.live()
@@ -67,7 +70,12 @@ def main(path: str, *, is_lock_inherited: bool = True) -> None:
         reason = f"{type(error).__name__}: {error}"
         failure = state.make_error("AgentFailed", reason)
         end = {"status": "Failed", "reason": reason, "error": failure}
-    _write_end(run, {**end, "ended": time.time(), **agent.facts()})
+    record = {**end, "ended": time.time(), **agent.facts()}
+    if agent.may_begin_anew():
+        write_json(run.left, record)
+        os.unlink(run.agent)  # from here on, Slurm is asked for the state
+    else:
+        _write_end(run, record)
 
 
 def _write_end(run: RunFolder, end: dict[str, Any]) -> None:
@@ -128,6 +136,11 @@ class _Agent:
             return {"status": "Failed", "reason": reason, "error": error}
         self._say("Finalizing")
         return self._judge(code)
+
+    def may_begin_anew(self) -> bool:
+        """Tell whether Slurm may have stopped the run to begin it anew: it does not say which."""
+        is_slurm = bool(self._asked.get("is_slurm"))
+        return is_slurm and self._signal != 0 and not os.path.exists(self._run.cancel)
 
     def who_stopped(self) -> str:
         """Return who asked for the end."""
@@ -214,8 +227,11 @@ class _Agent:
             file.write(f"launcher.jobs: {text}\n")
 
     def _read_build_log(self) -> str:
-        with open(self._run.build_log, encoding="utf-8", errors="replace") as file:
-            return file.read()
+        try:
+            with open(self._run.build_log, encoding="utf-8", errors="replace") as file:
+                return file.read()
+        except FileNotFoundError:
+            return ""
 
     def _queue(self) -> None:
         slots = Slots(self._store, self._asked["definition"].get("target") or "local")
@@ -302,14 +318,30 @@ class _Agent:
         return {"status": "Failed", "reason": reason, "exit_code": code, "error": error}
 
     def _last_words(self) -> str:
-        try:
-            with open(self._run.driver_log, "rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - _TAIL_BYTES))
-                lines = file.read().decode(errors="replace").split("\n")
-        except OSError:
-            return ""
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        """Return what a launcher without a report said last: under mpirun, among a rank's lines."""
+        names = sorted(os.listdir(self._run.ranks)) if os.path.isdir(self._run.ranks) else []
+        for name in names:
+            said = [
+                line
+                for line in _tail(os.path.join(self._run.ranks, name))
+                if line.startswith(_SAYS)
+            ]
+            if said:
+                return said[-1]
+        lines = reversed(_tail(self._run.driver_log))
+        return next((line for line in lines if any(map(str.isalnum, line))), "")
+
+
+def _tail(path: str) -> list[str]:
+    """Return the last lines of a log."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [line.strip() for line in text.split("\n")]
 
 
 def _start(argv: Sequence[str], environ: Mapping[str, str], folder: str, log: int) -> int:

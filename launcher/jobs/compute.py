@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 from launcher.jobs import screen
 from launcher.jobs.errors import ComputeTargetException
+from launcher.jobs.meaningless import OF_COMPUTE, refuse_unknown
 from launcher.jobs.slots import Slots
 from launcher.jobs.store import check_name, read_json, write_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import builtins
     from collections.abc import Sequence
     from typing import Any
 
@@ -139,6 +141,14 @@ class ComputeTarget:
         self._settings.update({key: value for key, value in asked.items() if value is not None})
         write_json(self.workspace._store.join("compute", self.name + ".json"), self._settings)
 
+    def list_nodes(self) -> builtins.list[dict[str, Any]]:
+        """Return its slots, each with the run that holds it."""
+        slots = Slots(self.workspace._store, self.name)
+        return [
+            {"nodeId": name, "nodeState": "running" if run else "idle", "runId": run}
+            for name, run in slots.holders().items()
+        ]
+
     def delete(self) -> None:
         """Forget the target; its runs stay."""
         if self.name == _LOCAL:
@@ -154,6 +164,16 @@ class AmlCompute(ComputeTarget):
     """A queue on this machine, under the name of a cluster."""
 
     @staticmethod
+    def supported_vmsizes(
+        workspace: Workspace, location: str | None = None
+    ) -> builtins.list[dict[str, Any]]:
+        """Return the only size that there is: that of this machine."""
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return [
+            {"name": os.uname().nodename, "vCPUs": os.cpu_count(), "memoryGB": memory / (1 << 30)}
+        ]
+
+    @staticmethod
     def provisioning_configuration(
         vm_size: str = "",
         vm_priority: str = "dedicated",
@@ -162,12 +182,14 @@ class AmlCompute(ComputeTarget):
         idle_seconds_before_scaledown: int | None = None,
         *,
         devices: Sequence[str] = (),
-        **_: object,
+        **ignored: object,
     ) -> ProvisioningConfiguration:
         """Return what to make; sizes of machines are noted, and mean nothing here.
 
         devices: GPUs of this machine; each is a slot then, and each rank of a run gets one.
         """
+        take = AmlCompute.provisioning_configuration
+        refuse_unknown("provisioning_configuration", ignored, OF_COMPUTE, take)
         return ProvisioningConfiguration(
             "AmlCompute",
             {
@@ -213,8 +235,14 @@ class SlurmCompute(ComputeTarget):
         constraint: str | None = None,
         mem: str | None = None,
         extra: Sequence[str] = (),
+        *,
+        warn_s: int | None = None,
     ) -> ProvisioningConfiguration:
-        """Return what each job asks of Slurm, in the words of sbatch; `extra` are more options."""
+        """Return what each job asks of Slurm, in the words of sbatch; `extra` are more options.
+
+        warn_s: so many seconds before the time limit the ranks get SIGUSR1. It ends those that
+        have no handler for it.
+        """
         settings = {
             "partition": partition,
             "account": account,
@@ -224,6 +252,7 @@ class SlurmCompute(ComputeTarget):
             "constraint": constraint,
             "mem": mem,
             "extra": [*extra],
+            "warn_s": warn_s,
         }
         return ProvisioningConfiguration("Slurm", settings)
 
@@ -267,7 +296,7 @@ class ComputeStatus:
         from launcher.jobs.history import as_utc
 
         limit = self._limit if self._limit is not None else 1
-        created = as_utc(self._settings.get("created") or 0.0)
+        created = as_utc(self._settings["created"]) if "created" in self._settings else None
         counts = dict.fromkeys(("preparing", "unusable", "leaving", "preempted"), 0)
         counts.update(running=self._busy, idle=max(0, limit - self._busy))
         return {

@@ -24,6 +24,9 @@ _LONGEST_S = 2_592_000
 # Letters that mean something to a shell; `$` is left to it.
 _SPECIAL = "'\"\\*?;<>|&()`#~"
 
+# Words that stay what they are: `"pip install . && python train.py".split()` is a command, too.
+_JOINING = ("&&", "||")
+
 
 class PyTorchConfiguration:
     """Ranks of torch.distributed: `process_count` in all, spread evenly over the nodes."""
@@ -253,8 +256,9 @@ def make_definition(config: RunConfiguration) -> dict[str, Any]:
             "processCount": pytorch.process_count if pytorch else None,
         },
         "docker": {
-            "useDocker": docker.use_docker if docker else config.environment.docker.enabled,
+            "useDocker": docker.use_docker if docker else config.environment.docker.enabled or None,
             "sharedVolumes": docker.shared_volumes if docker else None,
+            "arguments": [*docker.arguments] if docker else [],
             "shmSize": docker.shm_size if docker else config.environment.docker.shm_size,
         },
         "environmentVariables": {
@@ -279,6 +283,14 @@ def from_definition(kept: dict[str, Any]) -> RunConfiguration:
     if kept.get("environment"):
         config.environment = environment_from_definition({"name": "default", **kept["environment"]})
     config.environment_variables = dict(kept.get("environmentVariables") or {})
+    docker = kept.get("docker") or {}
+    if any(value not in (None, []) for value in docker.values()):
+        config.docker = DockerConfiguration(
+            docker.get("useDocker"),
+            docker.get("sharedVolumes"),
+            docker.get("arguments"),
+            docker.get("shmSize"),
+        )
     return config
 
 
@@ -298,7 +310,7 @@ def make_command(command: list[Any] | str | None) -> str | None:
 def _quote(word: str) -> str:
     """Quote a word for the shell, but leave one in which the shell is to replace something."""
     is_plain = word and not any(letter.isspace() or letter in _SPECIAL for letter in word)
-    return word if is_plain else shlex.quote(word)
+    return word if is_plain or word in _JOINING else shlex.quote(word)
 
 
 def shape_of(definition: dict[str, Any]) -> Shape:

@@ -268,6 +268,15 @@ class Dataset:
 
     get = get_by_name
 
+    @staticmethod
+    def names_in(workspace: Workspace) -> list[str]:
+        """Return the names of the registered datasets."""
+        try:
+            files = os.listdir(workspace._store.join("datasets"))
+        except OSError:
+            return []
+        return sorted(name[:-5] for name in files if name.endswith(".json"))
+
 
 def _say_nothing(text: str) -> None:
     """Take the place of the progress where none is wanted."""

@@ -10,13 +10,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import sys
 from typing import NamedTuple
 
 from launcher import __version__
-from launcher.jobs import secret
 from launcher.jobs.configuration import Shape, shape_of
 from launcher.jobs.store import RunFolder, cache_root
+from launcher.system.secrets import MASK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +32,10 @@ _OF_A_RANK = re.compile(
     "|MASTER_(ADDR|PORT)|(TORCHELASTIC|OMPI|PMIX?|HYDRA|SLURM|HOROVOD_(RANK|SIZE|LOCAL|CROSS"
     "|GLOO|CONTROLLER|HOSTNAME))_(?!CONF$).*|LAUNCHER_(?!JOBS_SHIM|STORE|HOME|CACHE).*|PET_.*"
 )
+
+# `python` in a command is the run's own, though nobody has activated its virtual environment. Of an
+# interpreter that lies here, the order of the user's path is the better guess.
+_SYSTEM_FOLDERS = ("/bin", "/usr/bin", "/usr/local/bin")
 
 # The prefix of a rank's lines.
 RANK_PREFIX = re.compile(rb"\[(\d+)\] ")
@@ -171,7 +174,7 @@ def _make_environ(
             {
                 name: value
                 for name, value in (variables.get("environmentVariables") or {}).items()
-                if value != secret.MASK  # the agent has inherited it
+                if value != MASK  # the agent has inherited it
             }
         )
     made["LAUNCHER_JOBS_RUN"] = run.path
@@ -189,6 +192,6 @@ def _make_environ(
     paths += filter(None, made.get("PYTHONPATH", "").split(os.pathsep))
     made["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     folder = os.path.dirname(interpreter)
-    if folder and interpreter != sys.executable:
+    if folder and folder not in _SYSTEM_FOLDERS:
         made["PATH"] = os.pathsep.join((folder, made.get("PATH", os.defpath)))
     return made

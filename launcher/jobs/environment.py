@@ -17,6 +17,7 @@ from launcher.jobs.store import Store, check_name, read_json, write_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from launcher.jobs.workspace import Workspace
@@ -30,6 +31,9 @@ _CONDA_FILE = "conda_dependencies.yml"
 # Names that the workspace answers itself.
 _CURATED = ("azureml-", "launcher-current")
 
+# What their names promise.
+_CURATED_PACKAGES = ("torch", "torchvision", "horovod")
+
 
 class Registry:
     """Where an image would be fetched from."""
@@ -41,7 +45,7 @@ class Registry:
 
 
 class DockerSection:
-    """What is asked of a container; kept, and used where there is an engine."""
+    """What is asked of a container: kept with the run; none is started, and the run says so."""
 
     def __init__(self) -> None:
         self.enabled = False
@@ -98,6 +102,40 @@ class Environment:
         packages = [line for line in lines if line and not line.startswith("#")]
         made = Environment(name)
         made.python.conda_dependencies = CondaDependencies.create(pip_packages=packages)
+        return made
+
+    @staticmethod
+    def from_docker_image(
+        name: str,
+        image: str,
+        container_registry: Registry | None = None,
+        conda_specification: str | None = None,
+        pip_requirements: str | None = None,
+    ) -> Environment:
+        """Return an environment with the packages of a specification, which also names an image."""
+        made = Environment(name)
+        if conda_specification:
+            made = Environment.from_conda_specification(name, conda_specification)
+        elif pip_requirements:
+            made = Environment.from_pip_requirements(name, pip_requirements)
+        made.docker.base_image = image
+        made.docker.base_image_registry = container_registry or Registry()
+        return made
+
+    @staticmethod
+    def from_dockerfile(
+        name: str,
+        dockerfile: str,
+        conda_specification: str | None = None,
+        pip_requirements: str | None = None,
+    ) -> Environment:
+        """Return the same with a Dockerfile: its path, or its text."""
+        made = Environment.from_docker_image(name, "", None, conda_specification, pip_requirements)
+        made.docker.base_image = None
+        made.docker.base_dockerfile = dockerfile
+        if os.path.isfile(dockerfile):
+            with open(dockerfile, encoding="utf-8") as file:
+                made.docker.base_dockerfile = file.read()
         return made
 
     @staticmethod
@@ -228,6 +266,7 @@ class Needs(NamedTuple):
     interpreter: str  # "" where one has to be built
     python_version: str | None
     conda_packages: list[str]
+    conda_channels: list[str]
     pip_packages: list[str]
     pip_options: list[str]
 
@@ -237,12 +276,40 @@ def needs_of(definition: dict[str, Any], interpreter: str) -> Needs:
     python = definition.get("python") or {}
     path = python.get("interpreterPath") or "python"
     if python.get("userManagedDependencies"):
-        return Needs(interpreter if path == "python" else path, None, [], [], [])
+        return Needs(interpreter if path == "python" else path, None, [], [], [], [])
     packages = CondaDependencies(_underlying_structure=python.get("condaDependencies"))
     wanted = packages.wanted_pip_packages()
     if not wanted and not packages.conda_packages:
-        return Needs(interpreter if path == "python" else path, None, [], [], [])
-    return Needs("", packages.python_version, packages.conda_packages, wanted, packages.pip_options)
+        return Needs(interpreter if path == "python" else path, None, [], [], [], [])
+    return Needs(
+        "",
+        packages.python_version,
+        packages.conda_packages,
+        packages.conda_channels,
+        wanted,
+        packages.pip_options,
+    )
+
+
+def container_asked_for(definition: dict[str, Any]) -> str:
+    """Return which container a run's definition asks for, in words; "" where it asks for none."""
+    docker = (definition.get("environment") or {}).get("docker") or {}
+    use = (definition.get("docker") or {}).get("useDocker")
+    image = docker.get("baseImage") or ("of a Dockerfile" if docker.get("baseDockerfile") else "")
+    is_wanted = bool(image or docker.get("enabled")) if use is None else use
+    return f"the image {image}" if is_wanted and image else "a container" if is_wanted else ""
+
+
+def meaning_of(definition: dict[str, Any], python: str, packages: Mapping[str, str]) -> str:
+    """Return what a curated name means for a run, where its environment has one; else "".
+
+    python, packages: the versions of the interpreter that submits.
+    """
+    name = (definition.get("environment") or {}).get("name") or ""
+    if not name.lower().startswith(_CURATED):
+        return ""
+    have = [f"{one} {packages[one]}" for one in _CURATED_PACKAGES if one in packages]
+    return f"{name} means Python {python}" + (f" with {', '.join(have)}" if have else "")
 
 
 def _curated(name: str) -> Environment:
@@ -268,9 +335,12 @@ def from_definition(kept: dict[str, Any]) -> Environment:
     made.docker.enabled = bool(docker.get("enabled"))
     made.docker.base_image = docker.get("baseImage")
     made.docker.base_dockerfile = docker.get("baseDockerfile")
-    made.docker.base_image_registry.address = (docker.get("baseImageRegistry") or {}).get("address")
+    registry = docker.get("baseImageRegistry") or {}
+    made.docker.base_image_registry.address = registry.get("address")
+    made.docker.base_image_registry.username = registry.get("username")
     made.docker.shm_size = docker.get("shmSize")
     made.docker.arguments = list(docker.get("arguments") or [])
+    made.docker.shared_volumes = bool(docker.get("sharedVolumes", True))
     made.inferencing_stack_version = kept.get("inferencingStackVersion")
     return made
 

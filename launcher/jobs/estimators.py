@@ -16,6 +16,7 @@ from launcher.jobs.configuration import (
 )
 from launcher.jobs.environment import Environment
 from launcher.jobs.errors import RunConfigurationException
+from launcher.jobs.meaningless import OF_ESTIMATORS, refuse_unknown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Estimator:
         node_count: int = 1,
         process_count_per_node: int = 1,
         distributed_backend: str | None = None,
-        distributed_training: Mpi | Nccl | Gloo | None = None,
+        distributed_training: Mpi | MpiConfiguration | Nccl | Gloo | None = None,
         conda_packages: list[str] | None = None,
         pip_packages: list[str] | None = None,
         conda_dependencies_file: str | None = None,
@@ -61,6 +62,9 @@ class Estimator:
         environment_definition: Environment | None = None,
         resume_from: Any = None,
         max_run_duration_seconds: int | None = None,
+        custom_docker_image: str | None = None,
+        custom_docker_base_image: str | None = None,
+        shm_size: str | None = None,
         **ignored: object,
     ) -> None:
         warnings.warn(
@@ -72,7 +76,7 @@ class Estimator:
             raise RunConfigurationException(
                 "entry_script is missing.", hint="Give the script's name in source_directory."
             )
-        # What concerns machines and images of a cloud means nothing here: vm_size, use_gpu ...
+        refuse_unknown(type(self).__name__, ignored, OF_ESTIMATORS, Estimator)
         self.ignored = sorted(ignored)
         self.source_directory = source_directory
         environment = environment_definition or _make_environment(
@@ -82,6 +86,9 @@ class Estimator:
             pip_packages or [],
         )
         environment.environment_variables.update(environment_variables or {})
+        docker = environment.docker
+        docker.base_image = custom_docker_image or custom_docker_base_image or docker.base_image
+        docker.shm_size = shm_size or docker.shm_size
         self.run_config = RunConfiguration(entry_script, _flatten(script_params or {}))
         self.run_config.environment = environment
         self.run_config.max_run_duration_seconds = max_run_duration_seconds
@@ -135,9 +142,11 @@ def _flatten(script_params: dict[str, Any]) -> list[Any]:
 
 
 def _make_distribution(
-    wanted: Mpi | Nccl | Gloo | str | None, node_count: int, process_count_per_node: int
+    wanted: Mpi | MpiConfiguration | Nccl | Gloo | str | None,
+    node_count: int,
+    process_count_per_node: int,
 ) -> MpiConfiguration | PyTorchConfiguration | None:
-    if isinstance(wanted, Mpi):
+    if isinstance(wanted, (Mpi, MpiConfiguration)):
         return MpiConfiguration(
             max(wanted.process_count_per_node, process_count_per_node), node_count
         )

@@ -108,6 +108,7 @@ def properties_of(record: Record) -> dict[str, str]:
         "azureml.git.repository_uri": git.get("remote"),
         "azureml.git.branch": git.get("branch"),
         "azureml.git.commit": git.get("commit"),
+        "azureml.git.dirty": "True" if git.get("dirty") else None,
     }
     return {**{key: value for key, value in made.items() if value}, **record.added.properties}
 
@@ -140,9 +141,7 @@ def details_of(record: Record) -> dict[str, Any]:
     if record.error is not None:
         details["error"] = record.error
     if asked.get("warnings"):
-        details["warnings"] = [
-            {"source": "snapshot", "message": text} for text in asked["warnings"]
-        ]
+        details["warnings"] = [{"source": "submit", "message": text} for text in asked["warnings"]]
     return details
 
 

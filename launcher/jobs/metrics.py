@@ -129,13 +129,14 @@ class Series:
 
     def plain(self) -> Any:
         """Return them as `get_metrics()` does: one value itself, several as a list."""
-        if self.kind == "row":
+        if self.kind == "row" and all(isinstance(value, dict) for value in self.values):
             columns = _as_columns(self.values)
             if len(self.values) == 1:
                 return {key: value[0] for key, value in columns.items()}
             return columns
         if self.kind == "list":
-            return [item for value in self.values for item in value]
+            lists = [value if isinstance(value, list) else [value] for value in self.values]
+            return [item for value in lists for item in value]
         return self.values[0] if len(self.values) == 1 else list(self.values)
 
 

@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import time
+from datetime import datetime, timezone
 
 from launcher.jobs import files
 from launcher.jobs.errors import JobsError, ModelNotFoundException
@@ -69,7 +70,7 @@ class Model:
         self.run_id: str | None = found.get("run_id")
         self.model_framework: str | None = found.get("framework")
         self.model_framework_version: str | None = found.get("framework_version")
-        self.created_time: float = found["created"]
+        self.created_time = datetime.fromtimestamp(found["created"], timezone.utc)
         self.url = f"aml://asset/{self.id}"
         self.sha256: str = found.get("sha256", "")
 

@@ -19,7 +19,7 @@ import shutil
 import sys
 from typing import NamedTuple
 
-from launcher.jobs import repro
+from launcher.jobs import repro, solver
 from launcher.jobs.conda import package_name
 from launcher.jobs.engine import PACKAGE_ROOT, is_installed, package_copy
 from launcher.jobs.errors import EnvironmentException
@@ -41,6 +41,9 @@ _NO_VERSION = re.compile(
     r"(?: \(from [^)]*\))* \(from versions: ([^)]*)\)"
 )
 _PIN = re.compile(r"([A-Za-z0-9._\-]+(?:\[[^\]]*\])?)\s*==\s*([\w.+!]+)")
+
+# With which Python this package itself can begin.
+_OLDEST = (3, 10)
 
 # How many pins may be replaced before we say that this leads nowhere.
 _MOST_PINS = 50
@@ -77,10 +80,8 @@ def build(
     submitter: the interpreter that submits. run: executes a command with its output in the build
     log, and returns its exit code; `read_log` gives the text of that log.
     """
-    notes: list[str] = []
-    base = _find_python(needs.python_version, submitter, run, is_nearest=is_nearest, notes=notes)
-    wanted = [*_from_conda(needs.conda_packages, notes), *needs.pip_packages]
-    folder = os.path.join(cache_root(), "envs", _hash(base, wanted, needs.pip_options, is_nearest))
+    plan = _plan(needs, submitter, run, is_nearest=is_nearest)
+    folder = os.path.join(cache_root(), "envs", _hash(plan, needs.pip_options, is_nearest))
     os.makedirs(os.path.dirname(folder), exist_ok=True)
     with open(folder + ".lock", "w") as lock:
         _lock(lock.fileno(), say)
@@ -88,19 +89,69 @@ def build(
         if kept is not None:
             os.utime(folder)  # the time of its last use
             return kept
-        for note in notes:
-            say(note)
         shutil.rmtree(folder, ignore_errors=True)
-        if run([base, "-m", "venv", "--without-pip", folder]) != 0:
-            raise EnvironmentException(f"{base} cannot make a virtual environment; see the log.")
-        builder = _Builder(folder, submitter, needs.pip_options, run, say, read_log)
-        notes += builder.install(wanted, is_nearest=is_nearest)
-        return _finish(folder, notes)
+        if plan.solver:
+            try:
+                solver.create(
+                    plan.solver, folder, plan.channels, plan.conda, run=run, read_log=read_log
+                )
+            except EnvironmentException as error:
+                if not is_nearest:
+                    raise
+                shutil.rmtree(folder, ignore_errors=True)
+                plan = _plan(needs, submitter, run, is_nearest=True, has_solver=False)
+                plan.notes.insert(0, error.message)
+        for note in plan.notes:
+            say(note)
+        if not plan.solver and run([plan.base, "-m", "venv", "--without-pip", folder]) != 0:
+            raise EnvironmentException(
+                f"{plan.base} cannot make a virtual environment; see the log."
+            )
+        pip = os.path.join(folder, "bin", "python") if plan.solver else submitter
+        builder = _Builder(folder, pip, needs.pip_options, run, say, read_log)
+        notes = builder.install(plan.pip, is_nearest=is_nearest)
+        return _finish(folder, [*plan.notes, *notes])
 
 
-def _hash(base: str, wanted: list[str], options: list[str], is_nearest: bool) -> str:
+class _Plan(NamedTuple):
+    """How an environment is made: by conda's solver, or a virtual environment of an interpreter."""
+
+    solver: str  # "" where there is none, or nothing for it to do
+    channels: list[str]
+    conda: list[str]
+    base: str
+    pip: list[str]
+    notes: list[str]
+
+
+def _plan(
+    needs: Needs,
+    submitter: str,
+    run: Callable[[Sequence[str]], int],
+    *,
+    is_nearest: bool,
+    has_solver: bool = True,
+) -> _Plan:
+    """Return how the environment is made; what nobody can make is an error that names it."""
+    notes: list[str] = []
+    program = solver.find() if has_solver else None
+    version = _usable_version(needs.python_version, is_nearest=is_nearest, notes=notes)
+    base = _find_python(version, submitter, run)
+    if program and (needs.conda_packages or base is None):
+        python = version or ".".join(platform.python_version_tuple()[:2])
+        conda = [f"python={python}", "pip", *needs.conda_packages]
+        return _Plan(program, needs.conda_channels, conda, "", needs.pip_packages, notes)
+    if base is None:
+        _refuse_python(needs.python_version, "it is not on the PATH", notes, is_nearest=is_nearest)
+        base = submitter
+    pip = [*_from_conda(needs.conda_packages, notes), *needs.pip_packages]
+    return _Plan("", [], [], base, pip, notes)
+
+
+def _hash(plan: _Plan, options: list[str], is_nearest: bool) -> str:
     index_urls = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
-    parts = [base, platform.machine(), sorted(wanted), options, is_nearest, index_urls, sys.version]
+    parts = [plan.base, platform.machine(), sorted(plan.pip), options, is_nearest, index_urls]
+    parts += [sys.version, plan.solver, plan.channels, sorted(plan.conda)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
@@ -140,7 +191,12 @@ def prune(before: float) -> list[str]:
 
 def _site_packages(folder: str) -> str:
     lib = os.path.join(folder, "lib")
-    (version,) = [name for name in os.listdir(lib) if name.startswith("python")]
+    # conda's has links beside it, and libraries of the same name.
+    (version,) = [
+        name
+        for name in os.listdir(lib)
+        if re.fullmatch(r"python\d+\.\d+", name) and not os.path.islink(os.path.join(lib, name))
+    ]
     return os.path.join(lib, version, "site-packages")
 
 
@@ -173,7 +229,7 @@ class _Builder:
     def __init__(
         self,
         folder: str,
-        submitter: str,
+        pip: str,
         options: list[str],
         run: Callable[[Sequence[str]], int],
         say: Callable[[str], None],
@@ -181,7 +237,7 @@ class _Builder:
     ) -> None:
         python = os.path.join(folder, "bin", "python")
         split = [word for line in options for word in line.split()]
-        self._pip = [submitter, "-m", "pip", "--python", python, "--disable-pip-version-check"]
+        self._pip = [pip, "-m", "pip", "--python", python, "--disable-pip-version-check"]
         self._pip += ["install", *split]
         uv = shutil.which("uv")
         self._uv = [uv, "pip", "install", "--python", python, *split] if uv else None
@@ -261,29 +317,38 @@ def _from_conda(packages: list[str], notes: list[str]) -> list[str]:
     return found
 
 
+def _usable_version(wanted: str | None, *, is_nearest: bool, notes: list[str]) -> str | None:
+    """Return a wanted version of Python; None for one with which no run can begin."""
+    if wanted is None:
+        return None
+    numbers = [int(number) for number in re.findall(r"\d+", wanted)[:2]]
+    if numbers < list(_OLDEST[: len(numbers)]):
+        oldest = ".".join(map(str, _OLDEST))
+        _refuse_python(wanted, f"runs need {oldest}", notes, is_nearest=is_nearest)
+        return None
+    return wanted
+
+
 def _find_python(
-    wanted: str | None,
-    submitter: str,
-    run: Callable[[Sequence[str]], int],
-    *,
-    is_nearest: bool,
-    notes: list[str],
-) -> str:
+    wanted: str | None, submitter: str, run: Callable[[Sequence[str]], int]
+) -> str | None:
     """Return an interpreter of the wanted version: the submitting one, or one on the PATH."""
     if wanted is None:
         return submitter
-    numbers = wanted.rstrip(".*").split(".")
-    have = platform.python_version_tuple()
-    if numbers[:2] == list(have[: len(numbers[:2])]):
+    numbers = wanted.rstrip(".*").split(".")[:2]
+    if numbers == list(platform.python_version_tuple()[: len(numbers)]):
         return submitter
-    path = shutil.which("python" + ".".join(numbers[:2]))
+    path = shutil.which("python" + ".".join(numbers))
     if path is not None and run([path, "-c", "import venv"]) == 0:  # pyenv's may be empty shells
         return path
+    return None
+
+
+def _refuse_python(wanted: str | None, why: str, notes: list[str], *, is_nearest: bool) -> None:
+    """Raise for a version that cannot be had, or note which one is taken instead."""
+    have = platform.python_version()
     if not is_nearest:
         raise EnvironmentException(
-            f"python={wanted} cannot be had: there is no python{'.'.join(numbers[:2])} on the"
-            f" PATH; the nearest is {'.'.join(have)}.",
-            hint=_SWITCH,
+            f"python={wanted} cannot be had: {why}; the nearest is {have}.", hint=_SWITCH
         )
-    notes.append(f"python={wanted} cannot be had; {'.'.join(have)} is taken instead")
-    return submitter
+    notes.append(f"python={wanted} cannot be had; {have} is taken instead")

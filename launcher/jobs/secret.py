@@ -1,33 +1,39 @@
-"""Values that belong into no record: variables whose names say that they are secrets. Pure."""
+"""Values that belong into no record of a run, by the names of their variables. Pure."""
 
 from __future__ import annotations
 
 import copy
-import re
+
+from launcher.system.secrets import MASK, is_certainly_secret
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
-
-# What stands in a record in the place of a secret.
-MASK = "***"
-
-_NAMES = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD|PASSWD|PWD|CREDENTIALS?|AUTH)(_|$)", re.I)
-
-
-def is_secret(name: str) -> bool:
-    """Tell whether a variable's name says that its value is a secret."""
-    return bool(_NAMES.search(name))
 
 
 def mask_definition(definition: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Return a definition as it may be kept, and the values that were taken out of it."""
     masked = copy.deepcopy(definition)
     secrets: dict[str, str] = {}
-    for part in (masked.get("environment") or {}, masked):
-        variables: dict[str, str] = part.get("environmentVariables") or {}
+    for variables in _variables_of(masked):
         for name, value in variables.items():
-            if is_secret(name) and value != MASK:
+            if is_certainly_secret(name) and value != MASK:
                 secrets[name] = value
                 variables[name] = MASK
     return masked, secrets
+
+
+def missing_in(definition: dict[str, Any], environ: Mapping[str, str]) -> list[str]:
+    """Return the variables whose values were not kept, and that are not in the environment."""
+    return [
+        name
+        for variables in _variables_of(definition)
+        for name, value in variables.items()
+        if value == MASK and name not in environ
+    ]
+
+
+def _variables_of(definition: dict[str, Any]) -> list[dict[str, str]]:
+    parts = (definition.get("environment") or {}, definition)
+    return [part.get("environmentVariables") or {} for part in parts]

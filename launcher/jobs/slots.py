@@ -117,12 +117,18 @@ class Slots:
 
     def _busy(self) -> list[str]:
         """Return the runs that hold a slot, one entry for each slot."""
-        busy = []
-        for path in self._paths():
+        return [run for run in self.holders().values() if run]
+
+    def holders(self) -> dict[str, str | None]:
+        """Return which run holds each slot, by the slot's device, host or number; None: free."""
+        found: dict[str, str | None] = {}
+        for number, path in enumerate(self._paths()):
+            name = self._names[number] if self._names else str(number)
+            found[name] = None
             if os.path.exists(path) and is_held(path):
                 with open(path, errors="replace") as file:
-                    busy.append(file.read() or "another run")
-        return busy
+                    found[name] = file.read() or "another run"
+        return found
 
     def _paths(self) -> list[str]:
         return [os.path.join(self._folder, f"slot_{k}.lock") for k in range(self.limit or 0)]

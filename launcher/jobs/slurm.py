@@ -35,9 +35,6 @@ _BOOT = (
 # Settings of a target that are options of sbatch by the same name.
 _OPTIONS = ("partition", "account", "qos", "time", "gres", "constraint", "mem")
 
-# A warning before the time limit, which reaches the ranks as SIGUSR1.
-_WARNING = "B:USR1@90"
-
 # How old an answer of Slurm's may be: login nodes are shared, and states are asked for in loops.
 _FRESH_S = 2.0
 
@@ -83,7 +80,7 @@ def make_script(run: RunFolder, asked: dict[str, Any], settings: dict[str, Any])
         f"--output={run.join('agent.log')}",
         "--open-mode=append",
         "--requeue",
-        f"--signal={_WARNING}",
+        *([f"--signal=B:USR1@{settings['warn_s']}"] if settings.get("warn_s") else []),
         *(f"--{name}={settings[name]}" for name in _OPTIONS if settings.get(name)),
         *(settings.get("extra") or []),
     ]

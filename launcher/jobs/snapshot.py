@@ -7,10 +7,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
 import time
 from typing import NamedTuple
 
@@ -95,6 +93,8 @@ def _remarks(tree: list[list[Any]], num_bytes: int) -> list[str]:
 
 
 def _digest(data: bytes) -> str:
+    import hashlib  # the agent, which only restores, has no need for the four megabytes
+
     return hashlib.sha256(data).hexdigest()
 
 
@@ -111,6 +111,8 @@ def _keep(store: Store, path: str) -> str:
     folder = store.join("objects", "tmp")
     temporary = os.path.join(folder, f"{os.getpid()}-{os.urandom(6).hex()}")
     os.makedirs(folder, exist_ok=True)
+    import hashlib
+
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as source, open(temporary, "wb") as copy:
@@ -164,6 +166,8 @@ def _copy(source: str, target: str, mode: int) -> None:
                     break
                 left -= done
     except OSError:
+        import shutil
+
         shutil.copyfile(source, target)
     if mode != 0o644:
         os.chmod(target, mode)

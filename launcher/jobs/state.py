@@ -157,8 +157,16 @@ def make_end(
     what = "agent" if asked.get("type") == "azureml.scriptrun" else "process"
     name = f"the {what} on {who.get('host', '?')} (pid {who.get('pid', '?')})"
     if asked.get("is_slurm"):
-        status, reason = slurm.describe_end(run, slurm.look(run))
-        slurm_end: dict[str, Any] = {"status": status, "reason": reason, "ended": sign}
+        job = slurm.look(run)
+        left: dict[str, Any] | None = read_json(run.left)
+        if left is not None and not job.state:
+            return left  # all that anybody knows
+        status, reason = slurm.describe_end(run, job)
+        slurm_end: dict[str, Any] = {
+            **(left or {"ended": sign}),
+            "status": status,
+            "reason": reason,
+        }
         if status == "Failed":
             slurm_end["error"] = make_error("Slurm", reason, report=find_report(run))
         return slurm_end

@@ -76,6 +76,11 @@ class RunFolder:
         return self.join("end.json")
 
     @property
+    def left(self) -> str:
+        """How its process left a run that Slurm stopped, and may begin anew."""
+        return self.join("left.json")
+
+    @property
     def cancel(self) -> str:
         """Who asked for the run's end, made by whoever asks first."""
         return self.join("cancel.json")
@@ -109,6 +114,11 @@ class RunFolder:
     def build_log(self) -> str:
         """What the building of the environment said."""
         return self.join("build.log")
+
+    @property
+    def diff(self) -> str:
+        """What the code has that its commit has not."""
+        return self.join("git.diff")
 
     @property
     def launcher(self) -> str:

@@ -13,7 +13,8 @@ import subprocess
 import sys
 import time
 
-from launcher.jobs import alive, configuration, repro, screen, secret, slurm, snapshot
+from launcher.jobs import alive, configuration, environment, repro, screen, secret, slurm, snapshot
+from launcher.jobs.changes import Changes
 from launcher.jobs.engine import PACKAGE_ROOT, without_rank
 from launcher.jobs.errors import ComputeTargetException, RunConfigurationException
 from launcher.jobs.slots import Slots
@@ -21,6 +22,7 @@ from launcher.jobs.store import RunFolder, Store, cannot_write, read_json, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 # Forks at once, so that the agent is nobody's child and who submits has no zombie to wait for. The
@@ -44,29 +46,54 @@ def submit(
     configuration.check(definition, source_directory)
     check_target(store, definition)
     store.open_for_writing()
-    try:
-        kept = snapshot.take(store, source_directory)
-    except OSError as error:
-        raise cannot_write(store.root, error) from None
-    for note in kept.notes:
-        screen.warn(note)
-    return submit_snapshot(
-        store,
-        experiment,
-        definition,
-        kept.id,
-        source_directory=os.path.abspath(source_directory),
-        warnings=kept.notes,
-        **more,
-    )
+    with Changes(source_directory) as changes:
+        try:
+            kept = snapshot.take(store, source_directory)
+        except OSError as error:
+            raise cannot_write(store.root, error) from None
+        warnings = [*kept.notes]
+        container = environment.container_asked_for(definition)
+        if container:
+            warnings.append(
+                f"no container is started: the run gets a Python of this machine, not {container}"
+            )
+        for warning in warnings:
+            screen.warn(warning)
+        git = repro.git_facts(source_directory)
+        if changes.wait():
+            git["git"]["dirty"] = True
+        return submit_snapshot(
+            store,
+            experiment,
+            definition,
+            kept.id,
+            save_diff=changes.save if "dirty" in git.get("git", {}) else None,
+            source_directory=os.path.abspath(source_directory),
+            warnings=warnings,
+            **{**git, **more},
+        )
 
 
 def submit_snapshot(
-    store: Store, experiment: str, definition: dict[str, Any], snapshot_id: str, **more: Any
+    store: Store,
+    experiment: str,
+    definition: dict[str, Any],
+    snapshot_id: str,
+    *,
+    save_diff: Callable[[str], object] | None = None,
+    **more: Any,
 ) -> RunFolder:
-    """Make a run of code that is kept already, and start its agent."""
+    """Make a run of code that is kept already, and start its agent.
+
+    save_diff: writes what that code has that its commit has not.
+    """
     definition, secrets = secret.mask_definition(definition)
     environ = {**without_rank(os.environ), **secrets}
+    for name in secret.missing_in(definition, environ):
+        screen.warn(f"{name} is a secret, which no run keeps: this one goes without it")
+    facts = repro.machine_facts()
+    meaning = environment.meaning_of(definition, facts["python"], facts["packages"])
+    properties = {**more.pop("properties", {}), **({"environment": meaning} if meaning else {})}
     target = read_json(store.join("compute", f"{definition.get('target')}.json")) or {}
     is_slurm = target.get("kind") == slurm.KIND
     run, lock = make_run(
@@ -76,10 +103,13 @@ def submit_snapshot(
         is_slurm=is_slurm,
         definition=definition,
         snapshot=snapshot_id,
+        properties=properties,
         **{"interpreter": sys.executable, **more},
     )
     try:
-        write_json(run.join("repro.json"), repro.machine_facts())
+        write_json(run.join("repro.json"), facts)
+        if save_diff is not None:
+            save_diff(run.diff)
         if is_slurm:
             slurm.hand_over(run, read_json(run.asked), target, environ)
         else:

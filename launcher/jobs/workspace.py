@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from launcher.jobs.compute import ComputeTarget
-    from launcher.jobs.data import Datastore
+    from launcher.jobs.data import Datastore, FileDataset
     from launcher.jobs.environment import Environment
     from launcher.jobs.experiment import Experiment
     from launcher.jobs.model import Model
@@ -195,6 +195,12 @@ class Workspace:
     def datastores(self) -> dict[str, Datastore]:
         default = self.get_default_datastore()
         return {default.name: default}
+
+    @property
+    def datasets(self) -> dict[str, FileDataset]:
+        from launcher.jobs.data import Dataset
+
+        return {name: Dataset.get_by_name(self, name) for name in Dataset.names_in(self)}
 
     def get_run(self, run_id: str) -> Any:
         """Return a run by its id."""

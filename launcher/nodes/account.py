@@ -7,12 +7,15 @@ is dated when it comes. What is long is cut, so that a thousand nodes can tell a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from launcher.contract.error_file import WorkerError
 from launcher.diagnosis.hang import Hang
 from launcher.diagnosis.outcome import AttemptOutcome, WorkerOutcome
 from launcher.diagnosis.stacks import Frame, RankStack, odd_rank
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # How much one node tells of its failed workers' words, in characters.
 _MOST_TEXT = 200_000

@@ -11,7 +11,7 @@ from launcher.diagnosis.cause import is_secondary
 from launcher.diagnosis.outcome import AttemptOutcome
 from launcher.nodes.account import merge, read_account
 from launcher.nodes.losses import Loss, Losses
-from launcher.nodes.messages import Decided, Settled
+from launcher.nodes.messages import Decided, Deputy, Settled
 from launcher.nodes.roster import Entry
 
 # What it may take until the end of a connection is heard of: what failed so shortly before may have
@@ -32,6 +32,9 @@ class Ending:
         self._known_generation = generation
         self.losses = losses
         self.is_taken_over = is_taken_over
+        # Those that may have ended with a lost coordinator; until when that can be said of them.
+        self._absent: tuple[Deputy, ...] = ()
+        self._absent_until = 0.0
         # The signal for which it ends; 0 for none.
         self.signum = 0
         # What a lost coordinator had decided, and told some of the nodes.
@@ -100,6 +103,25 @@ class Ending:
         self.losses.add(loss)
         return loss
 
+    def expect(self, absent: tuple[Deputy, ...], until: float) -> None:
+        """Take note of who must come to the successor of a lost coordinator, unless it has ended.
+
+        until: when they could have gone on without that one, and ended well.
+        """
+        self._absent, self._absent_until = absent, until
+
+    def find_absent(self, here: Collection[int], now: float) -> list[Deputy]:
+        """Return who has not come yet: `here` are the node ranks that have."""
+        if now >= self._absent_until:
+            return []
+        known = {*here, *self.losses.dead}
+        absent = [each for each in self._absent if each.node_rank not in known]
+        return [each for each in absent if each.node_rank not in self.losses]
+
+    def bury(self, absent: Deputy, why: str, now: float) -> None:
+        """Take note that somebody will not come, as it has ended."""
+        self.losses.add(Loss(absent.node_rank, absent.hostname, why, now, is_dead=True))
+
     def take_back(self, key: int, node: Entry, *, is_takeover: bool) -> bool:
         """Let a node that has come again tell it once more, if it has a part in it.
 
@@ -109,6 +131,7 @@ class Ending:
         if is_takeover and join.generation > self.generation:
             # The lost coordinator had begun another attempt, but not told all of it.
             self.generation, self.brought = join.generation, None
+            self._absent = ()  # they may have other ranks there
             self.losses.num_nodes = join.num_nodes
             self._unsettled.clear()
         is_same = join.generation == self.generation

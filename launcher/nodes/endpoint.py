@@ -8,14 +8,17 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
-from typing import Any
 
 from launcher.nodes.link import listen
 from launcher.plan.nodes import NodeGroup
 from launcher.system.loop import Loop
 from launcher.system.network import Lookup, is_loopback, resolve
 
-Address = tuple[Any, ...]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Address = tuple[Any, ...]
 
 
 class Endpoint:
@@ -124,6 +127,21 @@ class Endpoint:
         """Return a socket that listens at another port of this host."""
         address = self._widen(taken)
         return listen((address[0], 0, *address[2:]))
+
+    def bind_for_others(self, address: str) -> socket.socket | None:
+        """Return a socket that listens at a free port, at which the others may reach this node.
+
+        address: of this node, by which it has reached the coordinator. None where nothing can be
+        served there.
+        """
+        anywhere = [("::", 0, 0, 0), ("0.0.0.0", 0)] if self._group.local_addr else []
+        addresses, _ = resolve(address, 0, is_numeric=True)
+        for candidate in [*anywhere, *map(self._widen, addresses)]:
+            try:
+                return listen(candidate)
+            except OSError:
+                continue
+        return None
 
     def bind_again(self) -> socket.socket | None:
         """Return a socket that listens where somebody else did; None if that is still so."""

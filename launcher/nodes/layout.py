@@ -77,7 +77,7 @@ class Layout:
             Deputy(
                 node.join.member,
                 node.join.hostname,
-                self._address_of(node),
+                self._launcher_host_of(node),
                 node.join.port,
                 node.rank,
             )
@@ -98,6 +98,10 @@ class Layout:
         if node.join.address:
             return node.join.address
         return self._own_address if node.is_near else node.route.of_node
+
+    def _launcher_host_of(self, node: Entry) -> str:
+        host = node.launcher_host
+        return self._own_address if node.is_near and host == node.route.of_node else host
 
     def _find_master(self, node: Entry, first: Entry) -> tuple[str, int]:
         """Return where a node's workers find rank 0: the way on which the node has come, if so."""

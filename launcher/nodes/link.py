@@ -10,7 +10,6 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from launcher.events import Event
 from launcher.nodes.messages import Message, decode, encode
@@ -23,6 +22,10 @@ from launcher.nodes.wire import (
     WireError,
 )
 from launcher.system.loop import Loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # How long a connection may take to come about.
 CONNECT_S = 5.0

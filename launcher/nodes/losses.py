@@ -60,6 +60,9 @@ class Losses:
         num_more = len(self._losses) - _MOST_NAMED
         return f"{text} and {num_more} more" if num_more > 0 else text
 
+    def __contains__(self, node_rank: int) -> bool:
+        return node_rank in self._losses
+
     @property
     def is_failure(self) -> bool:
         """Whether one of them was lost while its ranks ran."""
@@ -96,10 +99,10 @@ class Losses:
 
     def find(self, node_rank: int) -> bool:
         """Take a node back that was lost, and has come again; False if it was not lost."""
+        self._dead.discard(node_rank)
         if node_rank in self._found or node_rank not in self._losses:
             return False
         self._found.add(node_rank)
-        self._dead.discard(node_rank)
         return True
 
     def count_missing(self, here: Collection[int], now: float) -> None:

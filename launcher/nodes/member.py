@@ -10,8 +10,6 @@ it carries them out, and says how it went. What the supervisor wants to know are
 
 from __future__ import annotations
 
-from typing import Any
-
 from launcher.errors import EnvironmentMismatch, LauncherError, RendezvousError
 from launcher.named import NamedTuple
 from launcher.nodes.doubts import Doubts
@@ -43,6 +41,10 @@ from launcher.nodes.messages import (
 from launcher.nodes.rules import PATIENCE_S, Past
 from launcher.nodes.search import Search
 from launcher.nodes.succession import Succession
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 PING_S = 1.0
 

@@ -7,9 +7,12 @@ know because they have compared their protocol version. How it travels is in wir
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from launcher.named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # --- from a node to its coordinator -------------------------------------------------------------
 

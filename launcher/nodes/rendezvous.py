@@ -27,6 +27,7 @@ from launcher.nodes.messages import (
     Answer,
     Ask,
     Decided,
+    Deputy,
     Failing,
     Farewell,
     Forsake,
@@ -100,7 +101,7 @@ class Rendezvous:
     def door(self, key: int) -> tuple[str, int]:
         """Return the address and port at which a node listens as long as its supervisor lives."""
         node = self._roster[key]
-        return node.join.address or node.route.of_node, node.join.port
+        return node.launcher_host, node.join.port
 
     def handle(self, key: int, message: Message, now: float, route: Route | None = None) -> None:
         """Take a message of the node behind a connection. route: with a `Join`."""
@@ -168,6 +169,21 @@ class Rendezvous:
         if node is not None and not node.is_spare and not is_dead:
             self._roster.expect(node.join.member, now + RESUME_S)
         self._remove(key, why, now, is_dead=is_dead)
+
+    def find_absent(self, now: float) -> list[Deputy]:
+        """Return the nodes that have not come yet to this successor of their coordinator.
+
+        They may have ended with it. None where that cannot be found out any more.
+        """
+        is_open = self._phase == "ending" and self._ending.is_taken_over
+        return self._ending.find_absent(self._roster.active_ranks, now) if is_open else []
+
+    def bury(self, absent: Deputy, why: str, now: float) -> None:
+        """Take note that the supervisor of a node that has not come yet has ended."""
+        self._roster.doubts.look_at_clock(now)
+        if absent in self.find_absent(now) and not self._roster.doubts.last(now):
+            self._ending.bury(absent, why, now)
+            self._decide_if_known(now)
 
     def tick(self, now: float) -> None:
         """See whether anything is due."""
@@ -431,6 +447,7 @@ class Rendezvous:
         """Let those go that leave, between two attempts; who coordinates says so to the others."""
         for key, node in self._roster.leavers:
             self._send(key, self._judge.release(node, self._ending))
+            self._ending.losses.bury([node.rank])
             if key == OWN:
                 self._hand_over(f"it received {signal_name(node.leaves_for)}")
             else:
@@ -489,4 +506,5 @@ def _take_over(past: Past) -> Ending:
     """Return the ending of the attempt in which a coordinator was lost."""
     ending = Ending(past.generation, Losses(past.num_nodes, past.losses), is_taken_over=True)
     ending.losses.bury(past.dead)
+    ending.expect(past.absent, past.absent_until)
     return ending

@@ -12,7 +12,7 @@ from launcher.diagnosis.outcome import AttemptOutcome
 from launcher.nodes.doubts import Doubts
 from launcher.nodes.messages import Join
 from launcher.nodes.rules import Route
-from launcher.system.network import is_loopback
+from launcher.system.network import is_loopback, is_numeric
 
 
 class Entry:
@@ -39,6 +39,11 @@ class Entry:
     def is_near(self) -> bool:
         """Whether it is on the coordinator's host."""
         return not self.route.of_node or is_loopback(self.route.of_node)
+
+    @property
+    def launcher_host(self) -> str:
+        """Where its launcher listens, as the coordinator's host reaches it: never a name."""
+        return self.join.address if is_numeric(self.join.address) else self.route.of_node
 
     @property
     def place_in_line(self) -> tuple[bool, int, bool, int, int]:

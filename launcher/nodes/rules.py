@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from launcher.named import NamedTuple
 from launcher.nodes.losses import Loss
+from launcher.nodes.messages import Deputy
 from launcher.nodes.restart import RestartPolicy
 
 # The key of the coordinator's own node, which is not reached over a connection.
@@ -69,3 +70,7 @@ class Past(NamedTuple):
     dead: frozenset[int] = frozenset()
     # By which address the others know the successor.
     address: str = ""
+    # Those of its last attempt that may have ended with it, and until when nobody of them can have
+    # gone on and ended well: they would have waited for the successor as it waits for them.
+    absent: tuple[Deputy, ...] = ()
+    absent_until: float = 0.0

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any
 
 from launcher.nodes.endpoint import Endpoint
-from launcher.nodes.link import Link, Listener, listen
+from launcher.nodes.link import Link, Listener
 from launcher.nodes.member import Member
-from launcher.nodes.messages import Join, Message, Relocate, Well
+from launcher.nodes.messages import Deputy, Join, Message, Relocate, Well
 from launcher.nodes.probe import Probe
 from launcher.nodes.rendezvous import Rendezvous
 from launcher.nodes.rules import OWN, Past, Route, Rules
@@ -21,6 +20,10 @@ from launcher.nodes.way import explain_end
 from launcher.nodes.wire import Credentials
 from launcher.system.loop import Loop
 from launcher.system.network import resolve
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # A successor tells those who look at the endpoint where the run goes on: this often, and again so
 # soon where nobody is there yet, before enough have come for a run of their own.
@@ -73,6 +76,8 @@ class Serving:
         self._early: list[tuple[Link, Message, float]] = []
         # Whether those have ended whose connections were closed, by key.
         self._probes: dict[int, Probe] = {}
+        # And those that have not come to this node, which has taken over, by node rank.
+        self._absent_probes: dict[int, Probe] = {}
 
     @property
     def coordinates(self) -> bool:
@@ -109,24 +114,23 @@ class Serving:
         """Listen where the others reach this node, for the case that it is to take over."""
         if self._listener is not None:
             return
-        addresses, _ = resolve(address, 0, is_numeric=True)
-        try:
-            self._listener = self._make_listener(listen(addresses[0]))
-        except (OSError, IndexError):
-            return
-        self._member.note_port(self._listener.port)
+        listening = self._endpoint.bind_for_others(address)
+        if listening is not None:
+            self._listener = self._make_listener(listening)
+            self._member.note_port(self._listener.port)
 
     def take_over(self, past: Past) -> None:
         """Coordinate a run that has lost its coordinator."""
         # Rank 0 will be somewhere else.
         self._rules = self._rules._replace(run_name=self._member.run_name, master_addr="")
         self._coordinate(past)
+        self._look_for_absent()
         self._relocate()
 
     def close(self) -> None:
         """Close all connections and the listener, whoever still listens."""
         self._loop.cancel_timer(self._relocate)
-        for probe in self._probes.values():
+        for probe in [*self._probes.values(), *self._absent_probes.values()]:
             probe.cancel()
         self._signpost.close()
         for listener in filter(None, (self._listener, self._left)):
@@ -166,6 +170,7 @@ class Serving:
     def tick(self, now: float) -> None:
         """See whether anything is due."""
         if self._rendezvous is not None:
+            self._look_for_absent()
             self._rendezvous.tick(now)
 
     def answer_early(self, pong_at: float) -> None:
@@ -228,10 +233,41 @@ class Serving:
             rendezvous.lose(link.key, why, self._loop.clock(), is_dead=is_dead)
             self._act()
 
-        if rendezvous.waits_for(link.key):
-            self._probes[link.key] = Probe(self._loop, rendezvous.door(link.key), note)
-        else:
+        if not rendezvous.waits_for(link.key):
             note(is_dead=True)
+            return
+        probe = self._probe(*rendezvous.door(link.key), note)
+        if probe is None:
+            note(is_dead=False)
+        else:
+            self._probes[link.key] = probe
+
+    def _look_for_absent(self) -> None:
+        """Look whether those have ended, too, that do not come to the lost coordinator's place."""
+        if self._rendezvous is None:
+            return
+        for absent in self._rendezvous.find_absent(self._loop.clock()):
+            if absent.node_rank not in self._absent_probes:
+                self._look_whether_it_lives(self._rendezvous, absent)
+
+    def _look_whether_it_lives(self, rendezvous: Rendezvous, absent: Deputy) -> None:
+        def note(is_dead: bool) -> None:
+            del self._absent_probes[absent.node_rank]
+            if is_dead:
+                rendezvous.bury(absent, "its launcher has ended", self._loop.clock())
+                self._act()
+
+        probe = self._probe(absent.host, absent.port, note)
+        if probe is not None:
+            self._absent_probes[absent.node_rank] = probe
+
+    def _probe(self, host: str, port: int, on_done: Callable[[bool], None]) -> Probe | None:
+        """Begin to find out whether nobody listens there any more; None where that is no address.
+
+        on_done: see `Probe`.
+        """
+        addresses, _ = resolve(host, port, is_numeric=True)
+        return Probe(self._loop, addresses[0], on_done) if addresses else None
 
     def _return_to_endpoint(self) -> None:
         """Have the endpoint for this run, too, now that the other one has ended."""

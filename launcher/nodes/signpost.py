@@ -7,13 +7,17 @@ port of the same host. And a run may go on elsewhere than where newcomers look f
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from launcher.nodes.endpoint import Address
 from launcher.nodes.link import Link, connect
 from launcher.nodes.messages import Message, Relocate
 from launcher.nodes.wire import Credentials
 from launcher.system.loop import Loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from launcher.nodes.endpoint import Address
 
 
 class Signpost:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from launcher.nodes.losses import Loss
 from launcher.nodes.messages import Assigned, Deputy
-from launcher.nodes.rules import Past
+from launcher.nodes.rules import RESUME_S, Past
 
 
 class Succession:
@@ -23,6 +23,8 @@ class Succession:
         self._candidate: Deputy | None = None
         # Who coordinated before in this attempt, or should have, by node rank.
         self._losses: dict[int, Loss] = {}
+        # When the coordinator was, who had said that it is.
+        self._lost_at = 0.0
         # The node ranks of those that are known to have ended.
         self._dead: set[int] = set()
         # Why the last coordinator was lost.
@@ -73,6 +75,8 @@ class Succession:
         if self._candidate is not None:  # it was reached, and has not said that it coordinates
             lost = self._candidate.node_rank, self._candidate.hostname
             is_dead = is_dead and self._knows_end
+        else:
+            self._lost_at = now
         self._add(Loss(*lost, why, now, is_dead, has_left=has_left))
         self.why = why
 
@@ -98,4 +102,10 @@ class Succession:
     def make_past(self, part: Assigned, num_failures: int) -> Past:
         """Return what is known of the run, by whoever takes it over; part: its own in it."""
         numbers = part.generation, part.num_nodes, num_failures
-        return Past(*numbers, tuple(self._losses.values()), frozenset(self._dead), part.address)
+        losses, dead = tuple(self._losses.values()), frozenset(self._dead)
+        past = Past(*numbers, losses, dead, part.address)
+        if not self._knows_end:
+            return past
+        known = {part.node_rank, *self._losses, *self._dead}
+        absent = (each for each in part.deputies if each.port and each.node_rank not in known)
+        return past._replace(absent=tuple(absent), absent_until=self._lost_at + RESUME_S)

@@ -6,10 +6,8 @@ Tells the state of this node (member.py) how it goes, in words for the user wher
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from launcher.errors import RendezvousError
-from launcher.nodes.endpoint import Address
 from launcher.nodes.link import CONNECT_S, Link, connect
 from launcher.nodes.member import Member
 from launcher.nodes.messages import Message, Pong, Well
@@ -18,6 +16,12 @@ from launcher.nodes.search import IS_STRANGER
 from launcher.nodes.wire import Credentials, Moved, Refusal
 from launcher.system.loop import Loop
 from launcher.system.network import resolve
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from launcher.nodes.endpoint import Address
 
 # Refusals that another attempt would meet again, and what to do.
 _FINAL_REFUSALS = {

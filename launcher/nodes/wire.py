@@ -15,7 +15,10 @@ import hmac
 import json
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # Compared when two nodes meet: both must have the same.
 PROTOCOL_VERSION = 1

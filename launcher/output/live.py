@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _CLEAR_LINE = b"\r\x1b[K"
 _CLEAR_BELOW = b"\r\x1b[J"
 
+# Between these, what is too long for a row is cut by the terminal.
+_NO_WRAP, _WRAP = b"\x1b[?7l", b"\x1b[?7h"
+
 # Escape sequences that take no room, and what a row consists of.
 _ESCAPE = re.compile(rb"\x1b\[[0-9;:<=>?]*[ -/]*[@-~]")
 _PARTS = re.compile(r"\x1b\[[0-9;:<=>?]*[ -/]*[@-~]|[^\x1b]+|\x1b")
@@ -91,6 +94,8 @@ class LiveRows:
             up = b"\x1b[%dA" % (at - cursor[0]) if at > cursor[0] else b""
             right = b"\x1b[%dC" % cursor[1] if cursor[1] else b""
             text, at = text + up + b"\r" + right, cursor[0]
+        if self._writers[stream].tap is not None:
+            text = _NO_WRAP + text + _WRAP  # it is shown on other terminals, too: narrower ones
         self._writers[stream].write(wipe + text)
         self._drawn = stream, widths, at
 

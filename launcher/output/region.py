@@ -12,6 +12,7 @@ import codecs
 import re
 
 from launcher.named import NamedTuple
+from launcher.output.row import BLANK, Row
 
 # What plain lines do not have: escape sequences other than colours, and carriage returns, unless
 # they end a line as on Windows; backspaces.
@@ -40,10 +41,6 @@ _HOLD_S = 1.0
 _COLUMNS, _ROWS = 80, 24
 
 _MAX_STYLE = 200
-
-# One column: its text, and the colours. The right half of a wide character has no text.
-_Cell = tuple[str, str]
-_BLANK: _Cell = (" ", "")
 
 
 def is_special(data: bytes) -> bool:
@@ -77,56 +74,6 @@ class Picture(NamedTuple):
     cursor_column: int
 
 
-class _Row:
-    """One row of cells."""
-
-    __slots__ = ("cells", "is_plain", "wraps")
-
-    def __init__(self) -> None:
-        self.cells: list[_Cell] = []
-        # Written once from left to right; and: the line goes on in the next row.
-        self.is_plain = True
-        self.wraps = False
-
-    def put(self, column: int, cells: list[_Cell]) -> None:
-        own = self.cells
-        if column > len(own):
-            own.extend([_BLANK] * (column - len(own)))
-        elif column < len(own):
-            self.is_plain = False
-            if not own[column][0] and column:
-                own[column - 1] = _BLANK  # half of a wide character is none
-        end = column + len(cells)
-        if end < len(own) and not own[end][0]:
-            own[end] = _BLANK
-        own[column:end] = cells
-
-    def erase(self, begin: int, end: int | None = None) -> None:
-        """Blank the columns from `begin` up to `end`, or to the end."""
-        self.is_plain = False
-        if end is None:
-            del self.cells[begin:]
-        else:
-            self.cells[begin:end] = [_BLANK] * (min(end, len(self.cells)) - begin)
-
-    def render(self, up_to: int = 0) -> str:
-        """Return its text with the colours, without blanks at the end, but with `up_to` columns."""
-        end = len(self.cells)
-        while end > up_to and self.cells[end - 1] == _BLANK:
-            end -= 1
-        text, style = [], ""
-        for char, wanted in [*self.cells[:end], *[_BLANK] * (up_to - end)]:
-            if wanted != style:
-                text.append(("\x1b[0m" if style else "") + wanted)
-                style = wanted
-            text.append(char)
-        return "".join([*text, "\x1b[0m" if style else ""])
-
-    @property
-    def is_blank(self) -> bool:
-        return all(cell == _BLANK for cell in self.cells)
-
-
 class Region:
     """The rows of one stream that are not final."""
 
@@ -135,7 +82,7 @@ class Region:
         self.resize(columns, rows)
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._pending = ""  # a sequence that is not whole
-        self._rows = [_Row()]
+        self._rows = [Row()]
         self._at = self._column = 0
         self._saved = (0, 0)
         self._has_returned = False  # to the begin of the row, and nothing is written since
@@ -196,7 +143,7 @@ class Region:
         if not self._rows[0].is_blank or len(self._rows) > 1:
             self._finish_rows(len(self._rows))
         final, self._final = self._final, []
-        self._rows, self._at, self._column = [_Row()], 0, 0
+        self._rows, self._at, self._column = [Row()], 0, 0
         return "".join(final).encode("utf-8", "surrogateescape")
 
     def leave(self) -> bytes:
@@ -297,7 +244,7 @@ class Region:
             del row.cells[self._column : self._column + count]
         elif command == "@":
             row.is_plain = False
-            row.cells[self._column : self._column] = [_BLANK] * min(count, self._num_columns)
+            row.cells[self._column : self._column] = [BLANK] * min(count, self._num_columns)
             del row.cells[self._num_columns :]
         elif command in "hl" and parameters.startswith("?") and 25 in numbers:
             self._is_hidden = command == "l"
@@ -338,7 +285,7 @@ class Region:
         if wanted < self._at:
             self._go_up(self._at - wanted)
         while len(self._rows) <= wanted:
-            self._rows.append(_Row())
+            self._rows.append(Row())
         self._at, self._column = wanted, min(max(1, column), self._num_columns) - 1
 
     def _go_down(self) -> None:
@@ -354,7 +301,7 @@ class Region:
     def _move_down(self) -> None:
         self._at += 1
         if self._at == len(self._rows):
-            self._rows.append(_Row())
+            self._rows.append(Row())
         if len(self._rows) > self._num_rows:
             self._finish_rows(1)
 
@@ -414,7 +361,7 @@ class Region:
             self._final.append("\n")
         del self._rows[:count]
         if not self._rows:
-            self._rows.append(_Row())
+            self._rows.append(Row())
         self._at = max(0, self._at - count)
         self._tops = [max(0, top - count) for top in self._tops]
         self._saved = (max(0, self._saved[0] - count), self._saved[1])

@@ -10,11 +10,14 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from typing import Any
 
 from launcher.errors import UsageError
 from launcher.output.writer import StreamWriter
 from launcher.system.loop import Loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # What may wait for a reader that is slow.
 _MOST_PENDING_BYTES = 1 << 20

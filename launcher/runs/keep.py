@@ -12,9 +12,12 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
 
 from launcher.system.identity import has_certainly_gone
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # Files of a run in a folder of --log-dir: nothing else there is removed.
 _LOG_NAMES = ("rank_", "filtered_std", "times")

@@ -12,9 +12,12 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import BinaryIO
 
 from launcher.named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import BinaryIO
 
 _LOG = re.compile(r"rank_(\d+)(?:\.\d+)?\.(out|err)")
 _TIMES = re.compile(r"times(_\d+)?\.txt")

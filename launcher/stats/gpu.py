@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from launcher.stats.figures import GpuUse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 
 class Gpus:

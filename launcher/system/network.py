@@ -159,10 +159,17 @@ def resolve(host: str, port: int, *, is_numeric: bool = False) -> tuple[list[tup
     """Return the socket addresses of a host, or none and the reason in words."""
     flags = socket.AI_NUMERICHOST if is_numeric else 0
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+        # Of a str, Python makes IDNA, for which it loads a codec first.
+        name = host.encode("ascii") if host.isascii() else host
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=flags)
     except (OSError, UnicodeError) as error:
         return [], getattr(error, "strerror", None) or str(error)
     return list(dict.fromkeys(entry[4] for entry in found)), ""
+
+
+def is_numeric(address: str) -> bool:
+    """Tell whether an address is none of the names that somebody else would have to explain."""
+    return bool(resolve(address, 0, is_numeric=True)[0])
 
 
 def find_interface(address: str) -> str:

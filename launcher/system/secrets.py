@@ -9,12 +9,15 @@ from collections.abc import Iterable, Mapping
 MASK = "***"
 
 # The words of a name that say so; compiled as a pattern they would cost each start a millisecond.
-_WORDS = frozenset(
-    f"{kind}{word}{plural}"
+_SINGLE = frozenset(
+    f"{kind}{word}"
     for kind in ("", "API", "ACCESS", "PRIVATE")
     for word in ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PWD", "CREDENTIAL", "AUTH")
-    for plural in ("", "S")
 )
+_WORDS = frozenset((*_SINGLE, *(f"{word}S" for word in _SINGLE)))
+
+# Without the plurals, but for that of which nobody says one.
+_CERTAIN = frozenset((*_SINGLE, "CREDENTIALS"))
 
 # The shell's folders, which look as if they were passwords.
 _HARMLESS = frozenset(("PWD", "OLDPWD"))
@@ -26,6 +29,14 @@ _IN_ADDRESS = r"(://[^/@:\s]*):[^/@\s]+@"
 def is_secret(name: str) -> bool:
     """Tell whether a variable's name says that its value is a secret."""
     return name not in _HARMLESS and not _WORDS.isdisjoint(name.upper().split("_"))
+
+
+def is_certainly_secret(name: str) -> bool:
+    """Tell the same of a variable that somebody has set for a run, whose value is needed again.
+
+    MAX_TOKENS is a number there, and PWD is no folder.
+    """
+    return not _CERTAIN.isdisjoint(name.upper().split("_"))
 
 
 def mask_variables(variables: Mapping[str, str]) -> dict[str, str]:

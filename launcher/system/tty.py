@@ -8,9 +8,12 @@ import stat
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from launcher.named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Settings(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,8 @@ from typing import ClassVar, NamedTuple
 
 import pytest
 
-from launcher.jobs import Experiment, Run, Workspace
-from launcher.jobs.__main__ import main
+from launcher.jobs import Experiment, Run, ScriptRunConfig, Workspace
+from launcher.jobs.__main__ import _HOMES, main
 from tests.conftest import Running
 from tests.jobs.conftest import Submit, wait_for_text
 
@@ -150,6 +151,8 @@ def test_a_run_has_many_names(jobs: Jobs, experiment: Experiment) -> None:
     several = jobs("show", "birds")
     assert several.code == 2 and "2 runs begin with birds" in several.err
     assert jobs("show", "@9").code == 1 and jobs("show", "nothing").code == 1
+    assert "There are 2 runs in " in jobs("show", "@9").err
+    assert jobs("show", "@0").code == 2
 
 
 def test_metrics_are_shown_plotted_and_written(jobs: Jobs, experiment: Experiment) -> None:
@@ -202,9 +205,18 @@ def test_a_resumed_run_finds_the_outputs_of_the_old_one(jobs: Jobs, tmp_path: Pa
     assert jobs("logs", "@").out == "from step 3\n"
 
 
+def test_many_metrics_are_shown_on_80_columns(jobs: Jobs, experiment: Experiment) -> None:
+    with experiment.start_logging() as run:
+        for number in range(30):
+            run.log(f"accuracy of\nbird {number}", number)
+    shown = jobs("show", "@").out.splitlines()
+    assert sum("bird" in line for line in shown) > 5
+    assert max(len(line) for line in shown if not line.startswith(("folder:", "run:"))) <= 80
+
+
 def test_words_about_a_run(jobs: Jobs, experiment: Experiment) -> None:
     experiment.start_logging().complete()
-    assert jobs("tag", "@", "owner=ada", "good").out == "owner=ada good=None\n"
+    assert jobs("tag", "@", "owner=ada", "good").out == "owner=ada good\n"
     assert jobs("tag", "@", "good-").out == "owner=ada\n"
     assert jobs("note", "@", "worth", "a", "look").code == 0
     shown = jobs("show", "@").out
@@ -218,7 +230,7 @@ def test_what_is_deleted_can_come_back_until_it_is_purged(
     run.wait_for_completion()
     assert jobs("delete", "@").out == f"{run.id}\n"
     assert jobs("list").out == "no runs\n"
-    assert jobs("undelete", run.id).code == 0
+    assert jobs("undelete", "@").out == f"{run.id}\n"
     assert run.get_status() == "Completed" and jobs("list", "--json").data
     jobs("delete", "@")
     assert jobs("purge", "--older-than", "1d").out.startswith("0 runs removed")
@@ -310,7 +322,11 @@ def test_a_notebook_is_migrated(jobs: Jobs, tmp_path: Path) -> None:
     assert "no counterpart: azureml.train.hyperdrive.HyperDriveConfig" in done.out
     (cell,) = json.loads(path.read_text())["cells"]
     assert cell["source"][0] == "from launcher.jobs.core import Workspace, Experiment\n"
-    assert cell["source"][2] == "import launcher.jobs.core\n"
+    assert cell["source"][2] == "import launcher.jobs.core, launcher.jobs as azureml\n"
+    path.write_text("[]")
+    assert jobs("migrate", "train.ipynb").err == (
+        "launcher.jobs: error: train.ipynb is no notebook: it holds no JSON object.\n"
+    )
 
 
 def test_a_workspace_is_made_and_found(
@@ -325,6 +341,86 @@ def test_a_workspace_is_made_and_found(
     monkeypatch.chdir(tmp_path / "deep" / "er")
     found = Workspace.from_config()
     assert found.name == "birds" and found._store.root == str(tmp_path / "kept")
+
+
+def test_a_workspace_that_a_folder_has_stays_its_workspace(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LAUNCHER_STORE")
+    config = tmp_path / "config.json"
+    text = f'{{"workspace_name": "birds", "store": "{tmp_path}/s", "environments": "nearest"}}'
+    config.write_text(text)
+    assert jobs("init").out == f"config.json: runs are kept in {tmp_path}/s\n"
+    assert jobs("init", "birds").code == 0 and config.read_text() == text
+    done = jobs("init", "cats")
+    assert done.code == 2 and f"names the workspace birds in {tmp_path}/s" in done.err
+    assert jobs("init", "birds", "--store", "elsewhere").code == 2
+    assert not (tmp_path / ".azureml").exists()
+
+
+def test_every_command_has_data_for_programs(jobs: Jobs, script: Path, tmp_path: Path) -> None:
+    """In an order in which each finds something; `cancel` of what has ended changes nothing."""
+    lines = """
+        init; submit train.py --lr 0.1; wait @; run train.py --lr 0.2; cancel @; retry @; resume @
+        wait @; wait @2; reproduce @4; tag @ a=b; note @ words; register @ outputs/model.pt birds
+        list; show @; logs @; logs @ -f; metrics @; metrics @ loss --plot; metrics @ --csv; files @
+        models; compare @ @2; diff @; compute; envs; du; doctor; download @ outputs --to here
+        restore-code @ code; delete @; undelete @; purge; export @; export --to csv; reindex
+    """.replace("\n", ";")
+    asked = [line.split() for line in lines.split(";") if line.strip()]
+    assert {words[0] for words in asked} == set(_HOMES) - {"migrate"}
+    for command, *words in asked:
+        done = jobs(command, "--json", *words)
+        assert done.code == 0 and done.data is not None, (command, done)
+    assert jobs("migrate", "--json", "train.py").data == {"lines": 0, "missing": []}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A repository with one commit; the source folder is a part of it."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    source = tmp_path / "checkout" / "source"
+    source.mkdir(parents=True)
+    (source / "train.py").write_text("print('before')\n")
+    who = ("-c", "user.name=ada", "-c", "user.email=ada@example.org")
+    for words in (("init", "-q", "-b", "main"), ("add", "."), (*who, "commit", "-qm", "first")):
+        subprocess.run(["git", *words], cwd=source.parent, check=True)
+    return source
+
+
+def test_what_is_not_committed_is_kept_with_the_run(
+    experiment: Experiment, checkout: Path, workspace: Workspace, jobs: Jobs
+) -> None:
+    config = ScriptRunConfig(str(checkout), "train.py")
+    clean = experiment.submit(config)
+    (checkout / "train.py").write_text("print('now')\n")
+    dirty = experiment.submit(config)
+    for run in (clean, dirty):
+        run.wait_for_completion()
+    assert "azureml.git.dirty" not in clean.get_properties()
+    assert not Path(clean._folder.diff).exists()
+    assert dirty.get_properties()["azureml.git.dirty"] == "True"
+    kept = Path(dirty._folder.diff).read_text()
+    assert kept.startswith("diff --git a/train.py b/train.py\n")
+    assert kept.endswith("-print('before')\n+print('now')\n")
+    assert " main with the changes in git.diff\n" in jobs("show", "@").out
+    again = workspace.get_run(str(jobs("retry", "@").out.strip()))
+    again.wait_for_completion()
+    assert Path(again._folder.diff).read_text() == kept
+    assert "with the changes" in jobs("show", "@").out
+
+
+@pytest.mark.parametrize("command", ["", *sorted(_HOMES)])
+def test_the_help_fits_80_columns(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as end:
+        main([*command.split(), "--help"])
+    shown = capsys.readouterr().out
+    assert end.value.code == 0 and shown.startswith("usage: python -m launcher.jobs")
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_the_command_itself_starts_and_says_what_it_can(tmp_path: Path) -> None:

@@ -5,38 +5,18 @@ The packages come from a folder, so that no test needs a network.
 
 from __future__ import annotations
 
-import zipfile
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from launcher.jobs import CondaDependencies, Environment, packages
+from launcher.jobs import CondaDependencies, Environment, packages, solver
 from tests.jobs.conftest import Submit
 
 pytestmark = pytest.mark.slow
 
 _SCRIPT = "import tiny, sys\nprint(tiny.VERSION, sys.prefix)\n"
-
-
-@pytest.fixture
-def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with versions 1.0 and 2.0 of a package, the only place where pip looks."""
-    folder = tmp_path / "wheels"
-    folder.mkdir()
-    for version in ("1.0", "2.0"):
-        info = f"tiny-{version}.dist-info"
-        with zipfile.ZipFile(folder / f"tiny-{version}-py3-none-any.whl", "w") as wheel:
-            wheel.writestr("tiny.py", f"VERSION = {version!r}\n")
-            wheel.writestr(
-                f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tiny\nVersion: {version}\n"
-            )
-            wheel.writestr(
-                f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-            )
-            wheel.writestr(f"{info}/RECORD", "")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    return folder
 
 
 def needing(*names: str, python: str | None = None) -> Environment:
@@ -85,6 +65,93 @@ def test_a_package_that_does_not_exist_is_named(submit: Submit, wheels: Path) ->
     run = submit(_SCRIPT, environment=needing("nothing-like-it"))
     reason = run.wait_for_completion(raise_on_error=False)["statusReason"]
     assert reason == "nothing-like-it cannot be had: there is no such package here."
+
+
+@pytest.fixture
+def conda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for micromamba, which is not here: a solver that knows one package.
+
+    It writes down what it is told, and makes a virtual environment with that package.
+    """
+    folder = tmp_path / "conda"
+    folder.mkdir()
+    program = folder / "micromamba"
+    program.write_text(
+        f"""#!/bin/sh
+echo "$@" >{folder}/told
+case "$*" in *nothing-like-it*)
+    echo "error    libmamba Could not solve for environment specs"
+    echo "    └─ nothing-like-it does not exist (perhaps a typo or a missing channel)."
+    exit 1
+esac
+while [ "$1" != --prefix ]; do shift; done
+{sys.executable} -m venv --without-pip "$2"
+echo "VERSION = 'of conda'" >"$(echo "$2"/lib/python*/site-packages)/tiny.py"
+"""
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    return folder
+
+
+def of_conda(*names: str) -> Environment:
+    environment = Environment("tiny")
+    environment.python.conda_dependencies = CondaDependencies.create(conda_packages=[*names])
+    environment.python.conda_dependencies.add_channel("birds")
+    return environment
+
+
+def test_a_solver_of_conda_makes_what_asks_for_its_packages(submit: Submit, conda: Path) -> None:
+    run = submit(_SCRIPT, environment=of_conda("tiny=1.0"))
+    run.wait_for_completion()
+    version, prefix = Path(run._folder.driver_log).read_text().removeprefix("of ").split()
+    assert version == "conda" and "/cache/envs/" in prefix
+    python = ".".join(map(str, sys.version_info[:2]))
+    assert (conda / "told").read_text() == (
+        f"create --yes --prefix {prefix} --channel birds python={python} pip tiny=1.0\n"
+    )
+
+
+def test_what_a_solver_refuses_is_named(submit: Submit, conda: Path) -> None:
+    asked = of_conda("nothing-like-it")
+    refused = submit("pass", environment=asked).wait_for_completion(raise_on_error=False)
+    assert refused["statusReason"] == (
+        "micromamba cannot make it: nothing-like-it does not exist (perhaps a typo or a missing"
+        " channel)."
+    )
+
+
+def test_what_a_solver_refuses_may_come_from_elsewhere(submit: Submit, conda: Path) -> None:
+    asked = of_conda("cudatoolkit=nothing-like-it")
+    asked.python.nearest = True
+    run = submit("print('there')", environment=asked)
+    run.wait_for_completion()
+    assert Path(run._folder.driver_log).read_text() == "there\n"
+    log = Path(run._folder.build_log).read_text()
+    assert "launcher.jobs: micromamba cannot make it: " in log
+    assert "cudatoolkit=nothing-like-it is no package of PyPI's and was left out" in log
+
+
+def test_a_python_in_which_no_run_can_begin_is_refused(submit: Submit) -> None:
+    run = submit("pass", environment=needing("tiny", python="3.6.2"))
+    reason = run.wait_for_completion(raise_on_error=False)["statusReason"]
+    assert reason.startswith("python=3.6.2 cannot be had: runs need 3.10; the nearest is 3.")
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        (
+            "PackagesNotFoundError: The following packages are not available:\n\n  - owl=1.0\n\nx",
+            "owl=1.0 is in no channel",
+        ),
+        ("error\n  ├─ owl =1 does not exist (a typo).\nend", "owl =1 does not exist (a typo)."),
+        ("one\nconnection refused\n\n", "connection refused"),
+        ("", "see the log of the build"),
+    ],
+)
+def test_the_line_of_a_solver_that_names_the_cause(said: str, cause: str) -> None:
+    assert solver._refused(said) == cause
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_the_agent_is_small(running: Run) -> None:
     kib = int(status.partition("VmRSS:")[2].split()[0])
     running.cancel()
     running.wait_for_completion()
-    assert kib < 20 * 1024
+    assert kib < 15 * 1024
 
 
 def test_the_end_of_who_submits_is_not_the_end_of_the_run(

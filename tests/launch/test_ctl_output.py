@@ -96,6 +96,8 @@ def test_logs_can_be_chosen_by_rank_text_and_time(talk: Talk, ctl: Ctl, suite_ma
     assert ctl("logs", name, "--rank", "1").out == "[1] ready\n[1] loss 3\n[1] other\n"
     assert ctl("logs", name, "--grep", "loss").out == "[1] loss 3\n[0] loss 2\n"
     assert len(ctl("logs", name, "--since", "1h").out.splitlines()) == 5
+    together = ctl("logs", name, "--since", "1h", "--rank", "0-1", "--grep", "loss 3")
+    assert together.out == "[1] loss 3\n"
     assert ctl("logs", name, "--since", "0s").out == ""
     talk.end()
 

@@ -26,9 +26,11 @@ workspace = Workspace.create("test")
 given = json.loads(sys.argv[1])
 config = MpiHosts.attach_configuration(["h1", "h2"], extra=given["extra"])
 target = ComputeTarget.attach(workspace, "hosts", config)
+kinds = {"pytorch": PyTorchConfiguration, "mpi": MpiConfiguration}
+wanted = kinds[given["kind"]](**given["shape"])
 config = ScriptRunConfig(
     given["source"], "train.py", compute_target=target,
-    distributed_job_config=eval(given["wanted"]),
+    distributed_job_config=wanted,
 )
 run = Experiment(workspace, "birds").submit(config)
 details = run.wait_for_completion(raise_on_error=False)
@@ -52,10 +54,11 @@ def submit(lab: Lab, tmp_path: Path) -> Submit:
     source = tmp_path / "source"
     source.mkdir()
 
-    def begin(text: str, wanted: str, ranks: int) -> Ended:
+    def begin(text: str, kind: str, ranks: int, **shape: int) -> Ended:
         (source / "train.py").write_text(text)
         extra = ["--mca", "plm_rsh_args", f"-F {config}"]
-        given = {"extra": extra, "wanted": wanted, "ranks": ranks, "source": str(source)}
+        given: dict[str, Any] = {"extra": extra, "kind": kind, "shape": shape, "ranks": ranks}
+        given["source"] = str(source)
         places = {"LAUNCHER_STORE": str(tmp_path / "s"), "LAUNCHER_CACHE": str(tmp_path / "c")}
         argv = [sys.executable, "-c", SUBMIT, json.dumps(given)]
         done = lab["h1"].run(*argv, env=places, cwd=tmp_path, timeout_s=60.0)
@@ -74,7 +77,7 @@ def test_a_run_spreads_over_its_hosts(submit: Submit) -> None:
         "print(os.uname().nodename, *(os.environ[name] for name in names))\n"
         "Run.get_context().log('rank', int(os.environ['RANK']))\n"
     )
-    ended = submit(text, "PyTorchConfiguration('Gloo', process_count=4, node_count=2)", 4)
+    ended = submit(text, "pytorch", 4, process_count=4, node_count=2)
     status, _, logs, metrics = ended
     assert status == "Completed", ended
     for rank, host in enumerate(("h1", "h1", "h2", "h2")):
@@ -85,9 +88,7 @@ def test_a_run_spreads_over_its_hosts(submit: Submit) -> None:
 
 def test_a_failure_on_a_host_names_rank_and_cause(submit: Submit) -> None:
     text = "import os\nif os.environ['RANK'] == '1': raise ValueError('image 17 is empty')\n"
-    status, reason, _, _ = submit(
-        text, "PyTorchConfiguration('Gloo', process_count=2, node_count=2)", 2
-    )
+    status, reason, _, _ = submit(text, "pytorch", 2, process_count=2, node_count=2)
     assert (status, reason) == ("Failed", "rank 1: ValueError: image 17 is empty")
 
 
@@ -99,6 +100,6 @@ def test_ranks_that_need_mpi_have_it_on_all_hosts(submit: Submit) -> None:
         "world = MPI.COMM_WORLD\n"
         "print(os.uname().nodename, world.allreduce(world.rank), os.environ['NODE_RANK'])\n"
     )
-    ended = submit(text, "MpiConfiguration(process_count_per_node=2, node_count=2)", 4)
+    ended = submit(text, "mpi", 4, process_count_per_node=2, node_count=2)
     assert ended[0] == "Completed", ended
     assert [log.splitlines()[-1] for log in ended[2]] == ["h1 6 0", "h1 6 0", "h2 6 1", "h2 6 1"]

@@ -119,6 +119,17 @@ def test_when_a_launcher_dies_the_others_go_on_without_it_and_take_it_back(
     end_well(job, ALL)
 
 
+def test_the_last_one_goes_on_when_all_others_die_at_one_moment(start_nodes: StartNodes) -> None:
+    """It has their word for it that they have ended: their hosts refuse connections."""
+    job = start_elastic(start_nodes, "1:3", ALL)
+    last = next(host for host, rank in places(job, 0, ALL).items() if rank == 1)
+    for host in ALL:
+        if host != last:
+            kill(job[host])
+    job.wait_for_ranks(1, attempt=1, hosts=(last,))
+    end_well(job, (last,))
+
+
 @pytest.mark.parametrize("lost", ["h1", "h2"])
 def test_a_node_that_falls_silent_means_a_restart_of_the_others(
     lab: Lab, start_nodes: StartNodes, lost: str

@@ -21,10 +21,12 @@ BY_RANK = {host: ("--node-rank", str(number)) for number, host in enumerate(HOST
 NODE_TIMEOUT_S = 2
 
 
-@pytest.mark.parametrize("lost", ["h1", "h2"])
+@pytest.mark.parametrize(("lost", "has_ipv4"), [("h1", True), ("h2", False)])
 def test_when_a_launcher_is_killed_the_others_end_at_once_and_no_rank_is_orphaned(
-    lab: Lab, start_nodes: StartNodes, lost: str
+    lab: Lab, start_nodes: StartNodes, lost: str, has_ipv4: bool
 ) -> None:
+    if not has_ipv4:
+        lab.use_ipv6()
     others = [name for name in HOSTS if name != lost]
     job = start_nodes(WAITING, "--nproc-per-node", "2", hosts=HOSTS, only=BY_RANK)
     job.wait_for_ranks(6)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from launcher.jobs import slurm as slurm_of_jobs
 from tests.conftest import wait_until
 from tests.jobs import conftest as jobs
 from tests.jobs.conftest import Submit, agent_pid, wait_for_text
+from tests.slurm.conftest import restart
 
 # Fixtures of the run layer's own tests.
 workspace, experiment, submit = jobs.workspace, jobs.experiment, jobs.submit
@@ -112,3 +114,34 @@ def test_what_sbatch_refuses_leaves_no_run(submit: Submit, cluster: ComputeTarge
     with pytest.raises(ComputeTargetException, match="sbatch refused the run"):
         submit("pass", compute_target=cluster)
     assert cluster.workspace._store.run_ids() == []
+
+
+def test_a_requeued_run_is_the_same_run(submit: Submit, cluster: ComputeTarget, slurm: Any) -> None:
+    text = (
+        "import os, signal\n"
+        "time = len(os.listdir('outputs'))\n"
+        "open(f'outputs/{time}', 'x').close()\n"
+        "print('time', time, flush=True)\n"
+        "if not time: signal.pause()\n"
+    )
+    run = submit(text, compute_target=one_node(cluster))
+    wait_for_text(run, "time 0")
+    job = slurm_of_jobs.read_json(slurm_of_jobs.job_path(run._folder))["job"]
+    assert slurm("scontrol", "requeue", job).code == 0
+    seen = set()
+    wait_until(lambda: seen.add(run.get_status()) or "Queued" in seen, "queued again")
+    restart(job, slurm)
+    details = run.wait_for_completion()
+    assert details["status"] == "Completed" and not seen & {"Canceled", "Failed"}, seen
+    wait_for_text(run, "time 1")
+
+
+def test_a_run_whose_job_somebody_canceled(
+    submit: Submit, cluster: ComputeTarget, slurm: Any
+) -> None:
+    run = waiting(submit, one_node(cluster))
+    job = slurm_of_jobs.read_json(slurm_of_jobs.job_path(run._folder))["job"]
+    assert slurm("scancel", job).code == 0
+    details = run.wait_for_completion()
+    assert details["statusReason"] == f"Slurm's job {job} was canceled"
+    assert details["status"] == "Canceled"

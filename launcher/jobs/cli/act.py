@@ -11,12 +11,14 @@ from launcher.jobs import again, history, journal, state
 from launcher.jobs.cli import compare, search
 from launcher.jobs.cli.answer import Answer
 from launcher.jobs.cli.look import look_at
+from launcher.jobs.cli.table import show_tags
 from launcher.jobs.configuration import PyTorchConfiguration, ScriptRunConfig
 from launcher.jobs.environment import Environment
 from launcher.jobs.experiment import Experiment
 from launcher.jobs.follow import follow
 from launcher.jobs.run import Run
 from launcher.jobs.screen import show
+from launcher.jobs.store import find_config
 from launcher.jobs.workspace import Workspace
 
 TYPE_CHECKING = False
@@ -32,11 +34,24 @@ TIMED_OUT = 124
 
 
 def init(options: argparse.Namespace) -> Answer:
-    """Make a workspace and the config.json that names it."""
-    made = Workspace.create(options.name, exist_ok=True, store=options.store)
-    made.write_config(".")
-    text = f"{os.path.join('.azureml', 'config.json')}: runs are kept in {made._store.root}"
-    return Answer(text, made.get_details())
+    """Make a workspace and the config.json that names it; one that is here already stays."""
+    found = find_config()
+    here = found and os.path.relpath(found)
+    if here and not here.startswith(os.pardir):
+        made = Workspace._find()[0]
+        wanted = options.name or made.name
+        root = os.path.abspath(os.path.expanduser(options.store or made._store.root))
+        if (wanted, root) != (made.name, made._store.root):
+            raise UsageError(
+                f"{here} names the workspace {made.name} in {made._store.root}.",
+                hint="Remove that file first, or take another folder.",
+            )
+        made._store.open_for_writing(made.name)
+    else:
+        here = os.path.join(".azureml", "config.json")
+        made = Workspace.create(options.name or "default", exist_ok=True, store=options.store)
+        made.write_config(".")
+    return Answer(f"{here}: runs are kept in {made._store.root}", made.get_details())
 
 
 def submit(workspace: Workspace, options: argparse.Namespace) -> Answer:
@@ -177,7 +192,7 @@ def tag(workspace: Workspace, options: argparse.Namespace) -> Answer:
         else:
             marked.tag(*_pair(text))
     tags: dict[str, Any] = marked.get_tags()
-    return Answer(" ".join(f"{key}={value}" for key, value in tags.items()), tags)
+    return Answer(show_tags(tags), tags)
 
 
 def note(workspace: Workspace, options: argparse.Namespace) -> Answer:

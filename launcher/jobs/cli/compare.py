@@ -58,7 +58,11 @@ def _arguments(record: Record) -> dict[str, Any]:
 
 
 def _packages(record: Record) -> dict[str, Any]:
-    return (read_json(record.run.join("repro.json")) or {}).get("packages") or {}
+    for name in ("environment.json", "repro.json"):  # what was built for it, or what was there
+        kept = read_json(record.run.join(name))
+        if kept is not None:
+            return kept.get("packages") or {}
+    return {}
 
 
 def _code(record: Record) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Commands about what is kept: download, delete, undelete, purge, export, reindex, migrate."""
+"""Commands about what is kept: download, delete, undelete, purge, export, reindex."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import csv
 import io
 import json
 import os
-import re
 import shutil
 import time
 
 from launcher.errors import UsageError
-from launcher.jobs import files, index, names, snapshot
+from launcher.jobs import files, index, snapshot
 from launcher.jobs.cli import search
 from launcher.jobs.cli.answer import Answer
 from launcher.jobs.cli.look import look_at
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
 
     from launcher.jobs.store import Store
     from launcher.jobs.workspace import Workspace
-
-_IMPORT = re.compile(r"^(\s*(?:from|import)\s+)azureml\b(\.?[\w.]*)", re.MULTILINE)
-_NAMES_OF = re.compile(r"^\s*from\s+azureml\.?([\w.]*)\s+import\s+\(?([\w, ]+)", re.MULTILINE)
 
 
 def download(workspace: Workspace, options: argparse.Namespace) -> Answer:
@@ -81,10 +77,12 @@ def delete(workspace: Workspace, options: argparse.Namespace) -> Answer:
 def undelete(workspace: Workspace, options: argparse.Namespace) -> Answer:
     """Bring runs back from the trash."""
     store = workspace._store
-    there = _trash(store)
+    there = sorted(_trash(store), key=lambda name: -os.stat(store.join("trash", name)).st_mtime_ns)
     moved = []
     for wanted in options.runs:
         fitting = [name for name in there if name.startswith(wanted) or f"_{wanted}" in name]
+        if wanted == "@":
+            fitting = there[:1]  # the last one that was deleted
         if len(fitting) != 1:
             raise UsageError(
                 f"{len(fitting)} runs in the trash are meant by {wanted}.",
@@ -225,51 +223,3 @@ def reindex(workspace: Workspace, options: argparse.Namespace) -> Answer:
     rows += search.select(workspace, [], None)
     place = index.place(workspace._store)
     return Answer(f"{len(rows)} runs in {place}", {"runs": len(rows), "path": place})
-
-
-def migrate(options: argparse.Namespace) -> Answer:
-    """Rewrite the import lines of a script or notebook, and name what has no counterpart."""
-    try:
-        with open(options.file, encoding="utf-8") as file:
-            text = file.read()
-    except OSError as error:
-        raise UsageError(f"{options.file} cannot be read: {error.strerror}.") from None
-    if options.file.endswith(".ipynb"):
-        new, count, missing = _migrate_notebook(text)
-    else:
-        new, count, missing = _migrate_text(text)
-    if options.write:
-        with open(options.file, "w", encoding="utf-8") as file:
-            file.write(new)
-    lines = [
-        f"{count} import lines of {options.file} "
-        + ("rewritten" if options.write else "would be rewritten; --write does it")
-    ]
-    lines += [f"no counterpart: {name}" for name in missing]
-    return Answer("\n".join(lines), {"lines": count, "missing": missing}, 1 if missing else 0)
-
-
-def _migrate_text(text: str) -> tuple[str, int, list[str]]:
-    new, count = _IMPORT.subn(r"\1launcher.jobs\2", text)
-    missing = []
-    for module, imported in _NAMES_OF.findall(text):
-        for word in imported.split(","):
-            name = word.split(" as ")[0].strip()
-            if name and not names.has(module, name):
-                missing.append(f"azureml.{module}.{name}".replace("..", "."))
-    return new, count, missing
-
-
-def _migrate_notebook(text: str) -> tuple[str, int, list[str]]:
-    notebook = json.loads(text)
-    total, missing = 0, []
-    for cell in notebook.get("cells", []):
-        if cell.get("cell_type") != "code":
-            continue
-        source = cell.get("source", "")
-        new, count, more = _migrate_text("".join(source))
-        total += count
-        missing += more
-        if count:
-            cell["source"] = new.splitlines(keepends=True) if isinstance(source, list) else new
-    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", total, missing

@@ -6,13 +6,14 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 import time
 
 from launcher.errors import UsageError
-from launcher.jobs import files, history, index, metrics, repro, state
+from launcher.jobs import files, history, index, metrics, repro, solver, state
 from launcher.jobs.cli import search
 from launcher.jobs.cli.answer import Answer
-from launcher.jobs.cli.table import cut, plot, render, show_age, show_bytes, show_number
+from launcher.jobs.cli.table import cut, plot, render, show_age, show_bytes, show_number, show_tags
 from launcher.jobs.follow import follow
 from launcher.jobs.logs import LogReader, as_text
 from launcher.jobs.screen import show
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
     from launcher.jobs.store import Store
     from launcher.jobs.workspace import Workspace
+
+# Entries that are copied whole.
+_PATHS = ("run", "source", "command", "folder")
 
 _HEAD = ("RUN", "EXPERIMENT", "STATUS", "AGE", "TIME", "N", "WHAT")
 
@@ -105,9 +109,10 @@ def show_run(workspace: Workspace, options: argparse.Namespace) -> Answer:
         ("took", show_age((record.ended or time.time()) - (record.started or record.created))),
         ("command", index.command_of(definition)),
         ("source", record.asked.get("source_directory") or ""),
-        ("commit", f"{git.get('commit', '')[:12]} {git.get('branch', '')}".strip()),
+        ("commit", _commit_of(git)),
+        ("python", _environment_of(record, details["properties"])),
         ("target", f"{details['target']} on {(record.asked.get('submitter') or {}).get('host')}"),
-        ("tags", " ".join(f"{key}={value}" for key, value in record.added.tags.items())),
+        ("tags", show_tags(record.added.tags)),
         (
             "metrics",
             "  ".join(f"{name}={show_number(one['last'])}" for name, one in summary.items()),
@@ -115,12 +120,35 @@ def show_run(workspace: Workspace, options: argparse.Namespace) -> Answer:
         ("files", f"{len(names)}: {', '.join(names[:6])}" + (" ..." if len(names) > 6 else "")),
         ("folder", record.run.path),
         *(("note", text) for _, text in record.added.notes),
+        *(("warning", text) for text in record.asked.get("warnings") or ()),
     ]
-    text = "\n".join(f"{name + ':':<9}{value}" for name, value in lines if value)
+    text = "\n".join(_labelled(name, value, options.width) for name, value in lines if value)
     report = ((record.error or {}).get("error") or {}).get("details") or {}
     if report.get("traceback"):
         text += f"\n\n{report['traceback'].rstrip()}"
     return Answer(text, data)
+
+
+def _labelled(name: str, value: str, width: int) -> str:
+    """Return one entry; what has many words goes on below them."""
+    label = f"{name + ':':<9}"
+    if name in _PATHS:
+        return label + value
+    lines = textwrap.wrap(value, max(40, width - len(label)), break_long_words=False)
+    return label + f"\n{' ' * len(label)}".join(lines)
+
+
+def _environment_of(record: state.Record, properties: dict[str, str]) -> str:
+    """Return in which Python a run is, where that is not the one that submitted it."""
+    built = read_json(record.run.join("environment.json")) or {}
+    named = properties.get("environment", "")
+    return "; ".join(filter(None, [named, built.get("interpreter"), *built.get("notes", ())]))
+
+
+def _commit_of(git: dict[str, Any]) -> str:
+    changed = "with the changes in git.diff" if git.get("dirty") else ""
+    words = (git.get("commit", "")[:12], git.get("branch", ""), changed)
+    return " ".join(word for word in words if word)
 
 
 def _local(seconds: float) -> str:
@@ -140,6 +168,8 @@ def logs(workspace: Workspace, options: argparse.Namespace) -> Answer:
         for text in follow(record.run, rank):
             show(text, end="")
         return Answer("")
+    if options.follow:
+        state.wait(record.run)
     if not os.path.exists(record.run.driver_log):
         return Answer("", "", remark=f"{record.status}: there is no output yet")
     text = as_text(LogReader(record.run, rank).read(is_over=True))
@@ -212,10 +242,10 @@ def list_models(workspace: Workspace, options: argparse.Namespace) -> Answer:
         [
             model.name,
             str(model.version),
-            show_age(time.time() - model.created_time),
+            show_age(time.time() - model.created_time.timestamp()),
             show_bytes(model._found.get("bytes", 0)),
             short_id(model.run_id or ""),
-            " ".join(f"{key}={value}" for key, value in model.tags.items()),
+            show_tags(model.tags),
         ]
         for model in models
     ]
@@ -311,8 +341,11 @@ def doctor(workspace: Workspace, options: argparse.Namespace) -> Answer:
                 version or f"missing; {use} need it: pip install 'launcher[jobs]'",
             )
         )
+    conda = solver.find()
+    name = os.path.basename(conda) if conda else "conda"
+    checks.append((name, True, conda or "not there; packages of conda's come from PyPI"))
     for program, use in (
-        ("git", "nothing but your own work"),
+        ("git", "what a run has beside its commit"),
         ("mpirun", "scripts of mpi4py"),
         ("uv", "faster environments"),
     ):

@@ -150,20 +150,22 @@ def find_one(workspace: Workspace, wanted: str) -> RunFolder:
 
 
 def _newest(workspace: Workspace, number: int) -> RunFolder:
-    def ask(connection: sqlite3.Connection) -> list[str]:
-        sql = (
-            "SELECT id FROM run WHERE parent IS NULL ORDER BY created DESC, id DESC LIMIT 1"
-            " OFFSET ?"
-        )
-        return [run_id for (run_id,) in connection.execute(sql, (number - 1,))]
+    if number == 0:
+        raise UsageError("@0 is no run: `@` is the newest, `@2` the one before it.")
 
-    found = index.read(workspace._store, ask) if number > 0 else []
-    if not found:
+    def ask(connection: sqlite3.Connection) -> list[str]:
+        sql = "SELECT id FROM run WHERE parent IS NULL ORDER BY created DESC, id DESC LIMIT ?"
+        return [run_id for (run_id,) in connection.execute(sql, (number,))]
+
+    found = index.read(workspace._store, ask)
+    if len(found) < number:
+        many = f"{len(found)} run" + ("s" if len(found) > 1 else "")
         raise JobsError(
-            f"There are no {number} runs in {workspace._store.root}.",
-            hint="Type: python -m launcher.jobs submit SCRIPT",
+            f"There {'are' if len(found) > 1 else 'is'} {many if found else 'no run'} in"
+            f" {workspace._store.root}.",
+            hint="Type: python -m launcher.jobs " + ("list" if found else "run SCRIPT"),
         )
-    return workspace._store.run(found[0])
+    return workspace._store.run(found[-1])
 
 
 def _exists(folder: RunFolder) -> bool:

@@ -6,7 +6,7 @@ import math
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _GAP = "  "
 _COLOURS = {
@@ -82,6 +82,11 @@ def show_number(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value)
+
+
+def show_tags(tags: Mapping[str, object]) -> str:
+    """Return tags as they are typed; one without a value is its name alone."""
+    return " ".join(name if value is None else f"{name}={value}" for name, value in tags.items())
 
 
 def plot(name: str, values: Sequence[float], width: int) -> str:

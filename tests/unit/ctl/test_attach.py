@@ -24,12 +24,19 @@ class FakeConsole:
 
     def __init__(self) -> None:
         self.tap: Callable[[str, bytes], None] | None = None
+        self.rows = b""
+
+    def hide_live(self) -> None:
+        self.show("out", b"hidden" if self.rows else b"")
+
+    def resize(self) -> None:
+        self.show("out", self.rows)
 
     def set_tap(self, tap: Callable[[str, bytes], None] | None) -> None:
         self.tap = tap
 
     def show(self, stream: str, data: bytes) -> None:
-        if self.tap is not None:
+        if self.tap is not None and data:
             self.tap(stream, data)
 
 
@@ -91,6 +98,17 @@ def test_every_caller_hears_both_streams_from_then_on(
     assert frames(read_all(first)) == [(b"o", b"[0] one\n"), (b"e", b"[0] two\n")]
     assert frames(read_all(second)) == [(b"e", b"[0] two\n")]
     assert console.tap is None
+
+
+def test_a_caller_hears_of_live_rows_as_if_nobody_had_drawn_them(
+    audience: Audience, console: FakeConsole
+) -> None:
+    first = join(audience)
+    console.rows = b"50%"
+    second = join(audience)
+    audience.close()
+    assert frames(read_all(first)) == [(b"o", b"hidden"), (b"o", b"50%")]
+    assert frames(read_all(second)) == [(b"o", b"50%")]
 
 
 def test_a_caller_that_has_gone_is_forgotten(

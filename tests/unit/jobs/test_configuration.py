@@ -8,6 +8,7 @@ import pytest
 
 from launcher.jobs import (
     CondaDependencies,
+    DockerConfiguration,
     Environment,
     MpiConfiguration,
     PyTorchConfiguration,
@@ -16,6 +17,7 @@ from launcher.jobs import (
     ScriptRunConfig,
 )
 from launcher.jobs.configuration import Shape, make_command, make_definition, shape_of
+from launcher.jobs.environment import container_asked_for, meaning_of
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,7 @@ def test_arguments_become_texts() -> None:
         ("a  b", "a  b"),
         (["python", "train.py", "--lr", 0.1], "python train.py --lr 0.1"),
         (["echo", "two words", "$NODE_RANK", ""], "echo 'two words' $NODE_RANK ''"),
+        (["a", "&&", "b", "||", "c", "&"], "a && b || c '&'"),
     ],
 )
 def test_a_command_is_one_line_for_a_shell(command: list[object] | str, line: str) -> None:
@@ -76,6 +79,40 @@ def test_a_configuration_is_saved_and_loaded(tmp_path: Path) -> None:
     saved, again = make_definition(config), make_definition(loaded)
     assert {**saved, "framework": again["framework"]} == {**again, "pyTorch": saved["pyTorch"]}
     assert shape_of(again) == Shape(2, 4, False)
+
+
+def test_what_is_asked_of_a_container_is_saved_and_loaded(tmp_path: Path) -> None:
+    pytest.importorskip("yaml")
+    config = RunConfiguration("train.py")
+    config.docker = DockerConfiguration(True, False, ["--cpus", "2"], "8g")
+    config.save(str(tmp_path), "gpu")
+    docker = RunConfiguration.load(str(tmp_path), "gpu").docker
+    assert docker is not None and vars(docker) == vars(config.docker)
+
+
+def test_which_container_a_run_asks_for() -> None:
+    config = RunConfiguration("train.py")
+    assert container_asked_for(make_definition(config)) == ""
+    config.environment.docker.enabled = True
+    assert container_asked_for(make_definition(config)) == "a container"
+    config.environment = Environment.from_docker_image("mine", "hub.example/train:1")
+    assert container_asked_for(make_definition(config)) == "the image hub.example/train:1"
+    config.environment = Environment.from_dockerfile("mine", "FROM scratch\n")
+    assert container_asked_for(make_definition(config)) == "the image of a Dockerfile"
+    config.docker = DockerConfiguration(use_docker=False)
+    assert container_asked_for(make_definition(config)) == ""
+    config.docker, config.environment = DockerConfiguration(use_docker=True), Environment("plain")
+    assert container_asked_for(make_definition(config)) == "a container"
+
+
+def test_what_a_curated_name_means_is_said() -> None:
+    config = RunConfiguration("train.py")
+    packages = {"torch": "2.14.1", "numpy": "2.4"}
+    assert meaning_of(make_definition(config), "3.11.2", packages) == ""
+    config.environment = Environment("AzureML-PyTorch-1.6-GPU")
+    assert meaning_of(make_definition(config), "3.11.2", packages) == (
+        "AzureML-PyTorch-1.6-GPU means Python 3.11.2 with torch 2.14.1"
+    )
 
 
 _CONDA = """\

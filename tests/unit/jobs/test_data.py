@@ -52,6 +52,7 @@ def test_a_dataset_is_registered_by_name(workspace: Workspace) -> None:
     with pytest.raises(Exception, match="a dataset birds already"):
         other.register(workspace, "birds")
     assert other.register(workspace, "birds", create_new_version=True).version == 2
+    assert {name: found.version for name, found in workspace.datasets.items()} == {"birds": 2}
     first = Dataset.get_by_name(workspace, "birds", version=1)
     assert first.sources == [os.path.abspath("pictures")]
 

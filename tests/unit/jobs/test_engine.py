@@ -10,7 +10,7 @@ import pytest
 
 from launcher.jobs import MpiConfiguration, PyTorchConfiguration, ScriptRunConfig, engine, slurm
 from launcher.jobs.configuration import make_definition
-from launcher.jobs.secret import is_secret, mask_definition
+from launcher.jobs.secret import mask_definition, missing_in
 from launcher.jobs.store import RunFolder
 
 RUN = RunFolder("/store/runs/birds_1_2")
@@ -113,6 +113,10 @@ def test_a_batch_script_can_be_read() -> None:
     assert "\nexec " in script and lines[-1].endswith(RUN.path)
     alone = slurm.make_script(RUN, asked(PyTorchConfiguration(process_count=4)), {})
     assert "#SBATCH --ntasks-per-node=1" in alone and "#SBATCH --cpus-per-task=4" in alone
+    # A signal that most scripts do not handle, and that would end them, is sent on demand only.
+    assert "--signal" not in alone
+    warned = slurm.make_script(RUN, what, {"warn_s": 90})
+    assert "#SBATCH --signal=B:USR1@90\n" in warned
 
 
 @pytest.mark.parametrize(
@@ -129,10 +133,23 @@ def test_how_slurm_ends_a_job_is_how_the_run_ends(state: str, status: str, tmp_p
     assert found == status and "job ?" in reason
 
 
-def test_what_is_secret_is_said_by_its_name() -> None:
-    assert all(map(is_secret, ("WANDB_API_KEY", "TOKEN", "db_password", "HF_TOKEN", "KEY_ID")))
-    assert not any(map(is_secret, ("MONKEY", "TOKENIZERS_PARALLELISM", "AUTHOR", "PATH")))
+def test_secrets_are_taken_out_of_what_is_kept() -> None:
     variables = {"API_KEY": "x", "COLOUR": "red"}
     masked, secrets = mask_definition({"environmentVariables": variables})
     assert masked == {"environmentVariables": {"API_KEY": "***", "COLOUR": "red"}}
     assert secrets == {"API_KEY": "x"} and variables["API_KEY"] == "x"
+    assert mask_definition(masked) == (masked, {})
+    assert missing_in(masked, {}) == ["API_KEY"] and missing_in(masked, {"API_KEY": "y"}) == []
+
+
+@pytest.mark.parametrize(
+    ("interpreter", "path"),
+    [
+        ("/home/ada/venv/bin/python", "/home/ada/venv/bin:/bin"),
+        ("/usr/bin/python3", "/bin"),
+        ("python", "/bin"),
+    ],
+)
+def test_python_in_a_command_is_the_runs_own(interpreter: str, path: str) -> None:
+    made = engine.make_call(RUN, asked(), interpreter, {"PATH": "/bin"})
+    assert made.environ["PATH"] == path

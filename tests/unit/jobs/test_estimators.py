@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.jobs import Datastore, Gloo, Mpi, Nccl, PyTorch, RunConfigurationException, Workspace
+from launcher.jobs import (
+    Datastore,
+    Gloo,
+    Mpi,
+    MpiConfiguration,
+    Nccl,
+    PyTorch,
+    RunConfigurationException,
+    Workspace,
+)
 from launcher.jobs.configuration import Shape, make_definition, shape_of
+from launcher.jobs.environment import container_asked_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:PyTorch has been replaced:DeprecationWarning")
 
@@ -34,6 +44,7 @@ def test_parameters_become_arguments_in_their_order() -> None:
     [
         ({}, "None", Shape(1, 1, False)),
         ({"node_count": 2, "distributed_training": Mpi()}, "Mpi", Shape(2, 2, False)),
+        ({"node_count": 2, "distributed_training": MpiConfiguration()}, "Mpi", Shape(2, 2, False)),
         ({"distributed_training": Mpi(4)}, "Mpi", Shape(1, 4, False)),
         (
             {"node_count": 2, "process_count_per_node": 2, "distributed_backend": "mpi"},
@@ -67,3 +78,14 @@ def test_an_estimator_says_that_it_is_old_and_wants_a_script() -> None:
         PyTorch(".", entry_script="train.py")
     with pytest.raises(RunConfigurationException, match="entry_script is missing"):
         PyTorch(".")
+
+
+def test_an_estimator_names_an_argument_that_nobody_knows() -> None:
+    with pytest.raises(RunConfigurationException, match=r"no argument node_counts\. Is node_count"):
+        definition_of(node_counts=2)
+
+
+def test_an_estimators_image_is_kept_with_the_run() -> None:
+    found = definition_of(custom_docker_image="hub.example/train:1", use_gpu=True, shm_size="8g")
+    assert container_asked_for(found) == "the image hub.example/train:1"
+    assert found["docker"]["shmSize"] == "8g"  # type: ignore[index]

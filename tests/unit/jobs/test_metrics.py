@@ -60,6 +60,16 @@ def test_rows_and_tables_have_columns(writer: metrics.Writer, tmp_path: Path) ->
     }
 
 
+def test_what_is_no_list_and_no_row_is_read_all_the_same(
+    writer: metrics.Writer, tmp_path: Path
+) -> None:
+    for value in ([1, 2], None, 3):
+        writer.log_object("list", "list", value)
+    writer.log_object("mixed", "row", {"a": 1})
+    writer.log("mixed", 2)
+    assert read(tmp_path) == {"list": [1, 2, None, 3], "mixed": [{"a": 1}, 2]}
+
+
 def test_a_line_that_was_cut_off_hides_no_other(writer: metrics.Writer, tmp_path: Path) -> None:
     writer.log("a", 1)
     with open(tmp_path / "metrics" / "rank_0.jsonl", "a") as file:

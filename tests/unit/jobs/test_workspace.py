@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from launcher.jobs import (
+    AmlCompute,
     Environment,
     EnvironmentException,
     Experiment,
@@ -114,7 +115,11 @@ def test_an_environment_is_saved_in_two_files(home: Path) -> None:
     environment = Environment("mine")
     environment.python.conda_dependencies.add_pip_package("torch")
     environment.docker.enabled = True
+    environment.docker.base_image = "hub.example/train:1"
+    environment.docker.base_image_registry.username = "ada"
     environment.docker.base_image_registry.password = "secret"
+    environment.docker.shared_volumes = False
+    environment.docker.shm_size = "8g"
     environment.save_to_directory(str(home / "saved"))
     assert sorted(os.listdir(home / "saved")) == [
         *("azureml_environment.json", "conda_dependencies.yml")
@@ -126,6 +131,13 @@ def test_an_environment_is_saved_in_two_files(home: Path) -> None:
         environment.save_to_directory(str(home / "saved"))
 
 
+def test_a_target_names_an_argument_that_nobody_knows() -> None:
+    make = AmlCompute.provisioning_configuration
+    assert make(vm_size="STANDARD_NC6", max_nodes=4, vnet_name="lan").settings["max_nodes"] == 4
+    with pytest.raises(RunConfigurationException, match=r"no argument max_node\. Is max_nodes m"):
+        make(max_node=4)
+
+
 def test_models_are_numbered_and_never_renumbered(home: Path) -> None:
     workspace = Workspace.create("birds")
     (home / "folder").mkdir()
@@ -133,6 +145,7 @@ def test_models_are_numbered_and_never_renumbered(home: Path) -> None:
     first = Model.register(workspace, str(home / "folder"), "birds", tags={"a": "1"})
     second = Model.register(workspace, str(home / "folder" / "weights"), "birds")
     assert (first.version, second.version) == (1, 2)
+    assert first.created_time.utcoffset() is not None  # whatever the clock of this machine shows
     second.delete()
     assert Model(workspace, "birds").version == 1
     assert Model.register(workspace, str(home / "folder"), "birds").version == 3

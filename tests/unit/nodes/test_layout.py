@@ -114,6 +114,13 @@ def test_deputies_are_the_others_of_the_attempt_by_rank() -> None:
     assert {part.deputies for part in parts.values()} == {layout.deputies}
 
 
+def test_a_name_for_the_workers_is_no_address_at_which_a_launcher_is_reached() -> None:
+    joins = {1: {"address": "node-b.example"}, 2: {"address": "192.168.0.2"}}
+    layout, roster = lay_out(FAR_1, FAR_2, joins=joins)
+    roster.seat(roster.rank_next(), 0)
+    assert [one.host for one in layout.deputies] == ["10.0.0.1", "192.168.0.2"]
+
+
 def test_not_all_of_a_thousand_nodes_are_deputies() -> None:
     layout, roster = lay_out(*[FAR_1] * 1000)
     roster.seat(roster.rank_next(), 0)

@@ -6,6 +6,7 @@ from launcher.nodes.losses import Loss
 from launcher.nodes.messages import (
     Assigned,
     Decided,
+    Deputy,
     Failing,
     Farewell,
     Forsake,
@@ -23,7 +24,7 @@ from launcher.nodes.messages import (
     Stopping,
     Waiting,
 )
-from launcher.nodes.rules import Past
+from launcher.nodes.rules import RESUME_S, Past
 from tests.unit.nodes.coming import Story, make_account, make_rules
 
 
@@ -423,12 +424,22 @@ def test_a_spare_that_is_stopped_stops_nobody() -> None:
 # --- a coordinator was lost ---------------------------------------------------------------------
 
 
-def take_over(num_nodes: int = 3, min_nodes: int = 1, *, is_dead: bool = True) -> Story:
+ABSENT = Deputy("member h2", "h2", "10.0.0.2", 4002, 2)
+
+
+def take_over(
+    num_nodes: int = 3,
+    min_nodes: int = 1,
+    *,
+    is_dead: bool = True,
+    absent: tuple[Deputy, ...] = (),
+    **rules: object,
+) -> Story:
     """Return the story of a successor, which was node 1: node 0 had coordinated, under it."""
     dead = frozenset((0,)) if is_dead else frozenset()
     loss = Loss(0, "h0", "its launcher has ended", 99.0, is_dead)
-    past = Past(0, num_nodes, 0, (loss,), dead)
-    story = Story(make_rules(min_nodes, num_nodes, hostname="h1"), past)
+    past = Past(0, num_nodes, 0, (loss,), dead, "10.0.0.1", absent, 99.0 + RESUME_S)
+    story = Story(make_rules(min_nodes, num_nodes, hostname="h1", **rules), past)
     resume(story, 0, 1)
     return story
 
@@ -457,6 +468,41 @@ def test_who_does_not_come_to_a_successor_may_go_on_elsewhere() -> None:
     [decided] = story.heard(Decided).values()
     assert decided.action == "give_up"
     assert "no more than half" in decided.reason
+
+
+def test_who_has_ended_with_the_coordinator_is_not_waited_for() -> None:
+    story = take_over(absent=(ABSENT,))
+    story.settle(0, code=-15, asked=True)
+    assert story.run.find_absent(story.now) == [ABSENT]
+    story.run.bury(ABSENT, "its launcher has ended", story.now)
+    assert story.run.find_absent(story.now) == []
+    assert actions(story) == {0: "restart"}
+    story.ready(0)
+    assert story.ranks() == {0: 0}
+
+
+def test_who_has_come_to_a_successor_has_not_ended_with_the_coordinator() -> None:
+    story = take_over(absent=(ABSENT,))
+    resume(story, 4, 2)
+    assert story.run.find_absent(story.now) == []
+    story.run.bury(ABSENT, "its launcher has ended", story.now)
+    story.settle(0, code=-15, asked=True)
+    assert actions(story) == {}
+
+
+def test_who_ends_later_may_have_gone_on_without_this_node() -> None:
+    story = take_over(absent=(ABSENT,))
+    story.now = 99.0 + RESUME_S
+    assert story.run.find_absent(story.now) == []
+
+
+def test_a_successor_that_was_stopped_itself_does_not_believe_that_others_have_ended() -> None:
+    story = take_over(absent=(ABSENT,), node_timeout_s=3.0)
+    story.settle(0, code=-15, asked=True)
+    story.now += 1.6
+    assert story.run.find_absent(story.now) == [ABSENT]
+    story.run.bury(ABSENT, "its launcher has ended", story.now)
+    assert actions(story) == {}
 
 
 def test_what_the_lost_coordinator_had_decided_holds() -> None:

@@ -270,3 +270,27 @@ def test_who_comes_back_to_a_launcher_started_again_is_sent_to_those_who_go_on(
     assert world.run(60)
     assert num_runs_at_once(nodes, 1) == 1
     assert exit_codes(nodes) == [None, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("num_left", [1, 2, 3])
+@pytest.mark.parametrize("apart_s", [0.0, 0.0003, 0.05, 0.5])
+def test_whoever_is_left_goes_on_when_several_launchers_are_killed_with_the_coordinators(
+    world: World, num_left: int, apart_s: float
+) -> None:
+    nodes = start(world, 5, Setting(1, 5, max_restarts=5), lasting(4.0))
+    world.run(1)
+    staying = nodes[1 : 1 + num_left]
+    for number, node in enumerate(node for node in nodes if node not in staying):
+        world.call_in(number * apart_s, node.crash)
+    assert world.run(60)
+    assert [node.exit_code for node in staying] == [0] * num_left
+    assert {node.runs[-1].num_nodes for node in staying} == {num_left}
+
+
+def test_nodes_that_have_left_are_no_other_part_of_the_run(world: World) -> None:
+    nodes = start(world, 5, Setting(1, 5, max_restarts=3), lasting(4.0))
+    nodes[4].stop_s = lambda: 1.0  # and so there is time to look before the restart
+    for node in nodes[1:4]:
+        world.call_in(1.0, node.signal, signal.SIGTERM)
+    assert world.run(60)
+    assert exit_codes(nodes) == [0, 143, 143, 143, 0]

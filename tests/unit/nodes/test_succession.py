@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from launcher.nodes.losses import Loss
 from launcher.nodes.messages import Assigned, Deputy
+from launcher.nodes.rules import RESUME_S
 from launcher.nodes.succession import Succession
 
 DEPUTIES = tuple(Deputy(f"m{rank}", f"h{rank}", f"10.0.0.{rank}", 4000, rank) for rank in (1, 2))
@@ -66,6 +67,31 @@ def test_a_deputy_that_does_not_listen_may_have_ended_well_while_nobody_was_hear
     lose(succession, 102.0)
     assert losses(succession) == [(0, "h0", False), (1, "h1", False)]
     assert succession.dead == []
+
+
+def test_who_takes_over_knows_who_may_have_ended_with_the_coordinator() -> None:
+    succession = begin()
+    lose(succession)
+    succession.choose_next()
+    past = succession.make_past(PART, 0)
+    # The deputy that was missed, too: it may have ended as this node turned to it.
+    assert past.absent == DEPUTIES[:1]  # the other one is this node
+    assert past.absent_until == 100.0 + RESUME_S
+    succession.note_refusal(101.0)
+    assert succession.make_past(PART, 0).absent == ()
+
+
+def test_nobody_is_said_to_have_ended_with_a_coordinator_that_may_live() -> None:
+    succession = begin()
+    lose(succession, is_dead=False)
+    assert succession.make_past(PART, 0).absent == ()
+
+
+def test_a_deputy_without_a_port_cannot_be_asked() -> None:
+    succession = begin()
+    lose(succession)
+    part = PART._replace(deputies=tuple(each._replace(port=0) for each in DEPUTIES))
+    assert succession.make_past(part, 0).absent == ()
 
 
 def test_nobody_is_blamed_for_a_refusal_on_the_way_back() -> None:

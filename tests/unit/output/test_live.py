@@ -12,6 +12,7 @@ class Writer:
 
     pending_bytes = 0
     size = (40, 10)
+    tap: Any = None
 
     def __init__(self) -> None:
         self.sent = b""
@@ -39,3 +40,10 @@ def test_of_all_ranks_the_bars_that_move_are_shown() -> None:
     rows, writer = make_rows()
     rows.draw(-1, each_rank=True)
     assert writer.sent == b"[0] step 5/9\n[1] step 5/9"
+
+
+def test_on_other_terminals_too_no_row_is_broken() -> None:
+    rows, writer = make_rows()
+    writer.tap = print
+    rows.draw(-1, each_rank=False)
+    assert writer.sent == b"\x1b[?7l[0] epoch 1/3\n[0] step 5/9\x1b[1A\r\x1b[13C\x1b[?7h"

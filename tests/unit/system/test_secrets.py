@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.system.secrets import is_secret, mask_arguments, mask_variables
+from launcher.system.secrets import is_certainly_secret, is_secret, mask_arguments, mask_variables
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,24 @@ def test_names_that_say_so_are_secrets(name: str) -> None:
 )
 def test_other_names_are_none(name: str) -> None:
     assert not is_secret(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("WANDB_API_KEY", "TOKEN", "db_password", "HF_TOKEN", "KEY_ID", "PWD", "MYSQL_PWD"),
+        *("GOOGLE_APPLICATION_CREDENTIALS", "BASIC_AUTH", "apikey", "ACCESSTOKEN"),
+    ],
+)
+def test_a_run_keeps_no_value_of_such_a_name(name: str) -> None:
+    assert is_certainly_secret(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["MAX_TOKENS", "NUM_KEYS", "OLDPWD", "MONKEY", "TOKENIZERS_PARALLELISM", "AUTHOR"]
+)
+def test_a_run_keeps_what_may_be_a_number(name: str) -> None:
+    assert not is_certainly_secret(name)
 
 
 def test_values_are_masked_and_empty_ones_say_so() -> None:

@@ -361,8 +361,7 @@ def simulated(world: World) -> Iterator[World]:
             patch.setattr(module, "Probe", SimProbe)
         for module in (signpost, way):
             patch.setattr(module, "connect", _connect)
-        for module in (endpoint, serving):
-            patch.setattr(module, "listen", lambda address: _listen(world, address))
+        patch.setattr(endpoint, "listen", lambda address: _listen(world, address))
         for module in (endpoint, serving, way):
             patch.setattr(module, "resolve", lambda host, port, **_: ([(host, port)], ""))
         yield world

@@ -46,7 +46,9 @@ def broken_promises(story: Story, *, has_ended: bool) -> list[str]:
     # Who has lost one run may wait for a place in another, and end with it.
     if len(runs) == 1:
         broken += _one_end(story, runs[0])
-    broken += _truth(story, list(itertools.chain.from_iterable(runs)))
+    all_attempts = list(itertools.chain.from_iterable(runs))
+    broken += _sight(story, all_attempts)
+    broken += _truth(story, all_attempts)
     return broken
 
 
@@ -205,6 +207,15 @@ def _is_in_doubt(story: Story, decided: list[Supervisor]) -> bool:
     since = _tell_time(story, decided) - story.setting.node_timeout_s
     until = max(node.ended_at for node in decided)
     return any(begin < until and since < end for begin, end in story.doubts)
+
+
+def _sight(story: Story, attempts: list[Parts]) -> Iterator[str]:
+    """See that nobody takes nodes that have ended for a part of the run that goes on."""
+    if story.doubts or any(map(_was_told_to_some, attempts)):
+        return
+    for node in story.world.supervisors:
+        if node.verdict.reason.startswith(_CUT_OFF):
+            yield f"{node} gives up for the sake of others, and there are none"
 
 
 def _truth(story: Story, attempts: list[Parts]) -> Iterator[str]:
