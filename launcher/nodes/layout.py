@@ -101,7 +101,7 @@ class Layout:
 
     def _launcher_host_of(self, node: Entry) -> str:
         host = node.launcher_host
-        return host if host == node.join.address or not node.is_near else self._own_address
+        return self._own_address if node.is_near and host == node.route.of_node else host
 
     def _find_master(self, node: Entry, first: Entry) -> tuple[str, int]:
         """Return where a node's workers find rank 0: the way on which the node has come, if so."""

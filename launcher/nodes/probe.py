@@ -57,6 +57,9 @@ class Probe:
         if self._socket.fileno() < 0:
             return ()  # cancelled by somebody who was ready in the same turn
         self._code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if self._code == errno.ECONNRESET:
+            self._look_again()
+            return ()
         if self._code:
             self._end()
             return ()
@@ -76,11 +79,15 @@ class Probe:
         except BlockingIOError:
             return ()
         except OSError:
-            self._hang_up()
-            self._connect()  # what listened there has stopped to
+            self._look_again()
             return ()
         self._end()
         return ()
+
+    def _look_again(self) -> None:
+        """Look whether what had listened there, and was about to end, has ended now."""
+        self._hang_up()
+        self._connect()
 
     def _hang_up(self) -> None:
         self._loop.unwatch(self._socket.fileno())

@@ -6,12 +6,13 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Script, command, wait_until
+from tests.conftest import Script, Start, Terminal, command, wait_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -103,6 +104,16 @@ class Screen:
 
         wait_until(is_there, f"{text!r} {count} times on the screen", timeout_s=30)
         return self._seen
+
+    def wait_for_rows(self, *texts: str) -> None:
+        """Wait until there is nothing on the screen but a row with each of these texts."""
+
+        def is_so() -> bool:
+            self._seen = [line for line in self.lines if line]
+            rows = zip(self._seen, texts, strict=False)
+            return len(self._seen) == len(texts) and all(text in line for line, text in rows)
+
+        wait_until(is_so, f"rows with {texts} and no other", timeout_s=30)
 
     def close(self) -> None:
         self._run("kill-server")
@@ -220,8 +231,32 @@ def test_bars_that_keep_their_width_do_not_fill_a_narrower_screen(
     terminal.wait_for("0/99")
     for columns, steps in ((80, 9), (60, 18)):
         terminal.resize(columns, 20)
-        lines = terminal.wait_for(f"step: {steps:3d}%")
-        assert sum("step:" in line for line in lines) == 1, lines
+        terminal.wait_for_rows(f"step: {steps:3d}%")
+
+
+def test_attached_on_a_narrower_screen_bars_take_one_row_each_and_nothing_else(
+    screen: Open, script: Script, start_command: Start, suite_mark: str, tmp_path: Path
+) -> None:
+    name = script(
+        "import os, time\n"
+        "from tqdm import tqdm\n"
+        "outer = tqdm(total=99, desc='epoch', mininterval=0)\n"
+        "inner = tqdm(total=99, desc='step', mininterval=0)\n"
+        "while not os.path.exists('go'): time.sleep(0.01)\n"
+        "for _ in range(9): inner.n += 1; inner.refresh(); outer.refresh()\n"
+        "while not os.path.exists('end'): time.sleep(0.01)\n"
+        "inner.close(); outer.close()\n"
+    )
+    first = Terminal(start_command, "--rdzv-id", suite_mark, name, size=(100, 30))
+    first.wait_for(b"step:   0%")
+    terminal = screen(60, 12)
+    attach = shlex.join([sys.executable, "-m", "launcher.ctl", "attach", suite_mark])
+    terminal.type(f"clear; echo mine; {attach}", "Enter")
+    terminal.wait_for("step:   0%")
+    (tmp_path / "go").touch()
+    terminal.wait_for_rows("mine", "epoch:   0%", "step:   9%")
+    (tmp_path / "end").touch()
+    assert first.finish() == 0
 
 
 def test_a_terminal_without_escapes_shows_one_row(screen: Open, script: Script) -> None:

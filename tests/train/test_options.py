@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -169,3 +170,32 @@ def test_the_trainer_uses_public_names_of_the_launcher_only() -> None:
                 assert names <= public.get(str(node.module), set()), file.name
             if isinstance(node, ast.Import):
                 assert not any(a.name.startswith("launcher.") for a in node.names), file.name
+
+
+FAULTS = """
+import argparse, ctypes, resource
+from train.command import begin
+begin(argparse.ArgumentParser(), ())
+libc, size = ctypes.CDLL(None), ctypes.c_size_t(64 << 20)
+libc.malloc.restype = ctypes.c_void_p
+def use_once():
+    block = ctypes.c_void_p(libc.malloc(size))
+    libc.memset(block, 1, size)
+    libc.free(block)
+use_once()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+use_once()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_kept"), [({}, True), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, False)]
+)
+def test_freed_memory_is_used_again_unless_malloc_is_set_by_a_variable(
+    run_command: Callable[..., object], variables: dict[str, str], is_kept: bool
+) -> None:
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_TUN"))}
+    done = run_command([sys.executable, "-c", FAULTS], env={**env, **variables})
+    assert done.code == 0, done.err
+    assert (int(done.out) < 100) is is_kept, done.out

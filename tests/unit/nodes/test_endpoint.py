@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 
 from launcher.nodes import endpoint as endpoint_module
-from launcher.nodes.endpoint import Address, Endpoint
+from launcher.nodes.endpoint import Endpoint
 from launcher.nodes.link import listen
 from launcher.system.loop import Loop
 from tests.unit.nodes.meeting import find_free_port, make_group
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.nodes.endpoint import Address
 
 
 class NameServer:

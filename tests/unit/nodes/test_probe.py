@@ -57,6 +57,16 @@ def test_a_probe_that_comes_while_a_launcher_dies_sees_it_dead(loop: Loop) -> No
     assert _probe(loop, listening.getsockname(), listening.close) is True
 
 
+def test_a_probe_that_is_reset_before_it_looks_sees_it_dead_too(loop: Loop) -> None:
+    listening = listen(("127.0.0.1", 0))
+    answers: list[bool] = []
+    Probe(loop, listening.getsockname(), answers.append)
+    listening.close()  # the kernel had accepted it already
+    while not answers:
+        loop.turn(lambda event: None)
+    assert answers == [True]
+
+
 def test_a_probe_of_a_launcher_that_stands_still_proves_nothing(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

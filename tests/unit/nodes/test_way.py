@@ -9,12 +9,15 @@ import pytest
 
 from launcher.errors import LauncherError
 from launcher.nodes import way as way_module
-from launcher.nodes.endpoint import Address
 from launcher.nodes.link import listen
 from launcher.nodes.messages import Message, Ping, Pong, Stop, Well
 from launcher.nodes.way import Way
 from launcher.nodes.wire import Credentials
 from tests.unit.nodes.meeting import CREDENTIALS, OTHER_RUN, Place, Server, find_free_port
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.nodes.endpoint import Address
 
 
 class Told:
