@@ -23,6 +23,7 @@ from launcher.jobs import (
     ScriptRunConfig,
     Workspace,
 )
+from launcher.jobs.again import submit_again
 from tests.jobs.conftest import Submit
 
 _TRAIN = """
@@ -144,7 +145,9 @@ def test_the_environments_variables_reach_the_script(submit: Submit) -> None:
     assert run.get_environment().environment_variables == {"COLOUR": "red"}
 
 
-def test_a_secret_reaches_the_script_and_no_record(submit: Submit) -> None:
+def test_a_secret_reaches_the_script_and_no_record(
+    submit: Submit, capsys: pytest.CaptureFixture[str]
+) -> None:
     environment = Environment("mine")
     environment.environment_variables = {"WANDB_API_KEY": "very-secret", "MONKEY": "ape"}
     run = submit(
@@ -155,6 +158,11 @@ def test_a_secret_reaches_the_script_and_no_record(submit: Submit) -> None:
     assert Path(run._folder.driver_log).read_text() == "11 ape\n"
     for path in Path(run._folder.path).rglob("*"):
         assert not path.is_file() or b"very-secret" not in path.read_bytes(), path
+    again = submit_again(run._look())
+    assert "WANDB_API_KEY is a secret, which no run keeps: this" in capsys.readouterr().err
+    assert Run._at(again.path).wait_for_completion(raise_on_error=False)["statusReason"] == (
+        "rank 0: KeyError: 'WANDB_API_KEY'"
+    )
 
 
 def test_a_script_for_the_sdk_runs_unchanged(submit: Submit) -> None:
