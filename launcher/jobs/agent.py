@@ -12,7 +12,7 @@ import sys
 import time
 
 from launcher.jobs import alive, engine, journal, metrics, state
-from launcher.jobs.configuration import shape_of
+from launcher.jobs.configuration import main_file, shape_of
 from launcher.jobs.errors import EnvironmentException, StoreException
 from launcher.jobs.slots import Slots
 from launcher.jobs.store import RunFolder, Store, discard, read_json, write_json
@@ -191,7 +191,7 @@ class _Agent:
         script = self._asked["definition"].get("script")
         if not script:
             return b""
-        with open(os.path.join(self._run.code, script), "rb") as file:
+        with open(main_file(os.path.join(self._run.code, script)), "rb") as file:
             return file.read()
 
     def _prepare_environment(self) -> str:

@@ -329,6 +329,11 @@ def shape_of(definition: dict[str, Any]) -> Shape:
     return Shape(nodes, nodes, False)
 
 
+def main_file(script: str) -> str:
+    """Return the file that is executed for a script: of a folder, which is a package, its main."""
+    return os.path.join(script, "__main__.py") if os.path.isdir(script) else script
+
+
 def check(definition: dict[str, Any], source_directory: str) -> None:
     """Raise what can be known to be wrong before there is a run."""
     script, command = definition.get("script"), definition.get("command")
@@ -346,7 +351,7 @@ def check(definition: dict[str, Any], source_directory: str) -> None:
         raise RunConfigurationException(
             "Both a command and a script were given.", hint="Leave one of them out."
         )
-    if script and not os.path.isfile(os.path.join(source_directory, script)):
+    if script and not os.path.isfile(main_file(os.path.join(source_directory, script))):
         scripts = [name for name in sorted(os.listdir(source_directory)) if name.endswith(".py")]
         raise RunConfigurationException(
             f"There is no {script} in {os.path.abspath(source_directory)}.",

@@ -117,10 +117,17 @@ def make_call(
     if shape.is_command:
         launch += ["--no-python", "/bin/sh", "-c", _PER_NODE]
     else:
-        launch += [str(definition["script"]), *definition["arguments"]]
+        launch += [*_program(run, str(definition["script"])), *definition["arguments"]]
     # Who submits as root knows that: mpirun would refuse it twice.
     made.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
     return Call(launch, made, notes)
+
+
+def _program(run: RunFolder, script: str) -> list[str]:
+    """Return what is executed: a file, or a folder as the package that it is."""
+    if not os.path.isdir(os.path.join(run.code, script)):
+        return [script]
+    return ["-m", os.path.normpath(script).replace(os.sep, ".")]
 
 
 def _name_hosts(names: Sequence[str], per_node: int) -> str:

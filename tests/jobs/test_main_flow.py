@@ -203,10 +203,23 @@ def test_the_code_of_a_run_is_that_of_its_submission(submit: Submit, tmp_path: P
     assert (tmp_path / "code" / "train.py").read_text() == "print('first')"
 
 
+def test_a_script_may_be_a_package(experiment: Experiment, tmp_path: Path) -> None:
+    package = tmp_path / "source" / "tools" / "train"
+    package.mkdir(parents=True)
+    (package / "recipe.py").write_text("LR = 0.1\n")
+    (package / "__main__.py").write_text(
+        "import sys\nfrom tools.train.recipe import LR\nprint(LR, sys.argv[1:])\n"
+    )
+    run = experiment.submit(ScriptRunConfig("source", script="tools/train", arguments=["--fast"]))
+    run.wait_for_completion()
+    assert Path(run._folder.driver_log).read_text() == "0.1 ['--fast']\n"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"script": "no.py"}, r"There is no no\.py in .*source\. The folder has: train\.py\."),
+        ({"script": "."}, r"There is no \. in .*source"),
         ({}, "Neither a script nor a command"),
         ({"script": "train.py", "command": ["ls"]}, "Both a command and a script"),
         ({"script": "train.py", "compute_target": "gpu"}, "no compute target gpu"),
