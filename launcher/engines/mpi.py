@@ -14,6 +14,7 @@ from launcher.engines.hosts import find_hosts
 from launcher.engines.mpi_command import PASSED_ON, MpiRun, guess_kind, make_command, read_version
 from launcher.errors import LauncherError
 from launcher.options.spec import LaunchSpec
+from launcher.plan.program import search_path
 
 # The variable that names another mpirun, with arguments of its own.
 MPIRUN_VARIABLE = "LAUNCHER_MPIRUN"
@@ -52,10 +53,8 @@ def _plan(spec: LaunchSpec, environ: Mapping[str, str]) -> MpiRun:
 
 def _find(program: str) -> str:
     """Return the file that is executed, behind all links; LauncherError where there is none."""
-    import shutil
-
-    path = shutil.which(program)
-    if path is None:
+    path = search_path(program)
+    if path is None or not os.access(path, os.X_OK):
         raise LauncherError(
             f"--engine mpi needs {program}, and there is none here.",
             hint="Type: apt-get install openmpi-bin, load your cluster's module, or: --engine ssh",

@@ -18,7 +18,7 @@ from launcher.errors import UsageError
 from launcher.named import NamedTuple
 from launcher.options.hosts import Host
 from launcher.options.spec import LaunchSpec
-from launcher.plan.nodes import read_secret
+from launcher.plan.secret import read_secret
 from launcher.runs.folder import new_run_id
 
 _SECRET = "LAUNCHER_SECRET"

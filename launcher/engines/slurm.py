@@ -23,7 +23,7 @@ from launcher.engines.slurm_request import (
 from launcher.errors import LauncherError, UsageError
 from launcher.options.option import PROG
 from launcher.options.spec import LaunchSpec
-from launcher.plan.nodes import read_secret
+from launcher.plan.secret import read_secret
 from launcher.runs.folder import new_run_id
 
 # Slurm's words for what it refuses, and what helps.

@@ -20,7 +20,7 @@ from launcher.options.hosts import Host
 from launcher.options.option import PROG
 from launcher.options.spec import LaunchSpec
 from launcher.plan.dry_run import hide_secret
-from launcher.plan.nodes import read_secret
+from launcher.plan.secret import read_secret
 from launcher.runs.folder import new_run_id
 
 # The variable that names another ssh, with arguments of its own.

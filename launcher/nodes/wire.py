@@ -10,11 +10,11 @@ Pure: bytes in, values and bytes out. Sockets are in link.py.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import os
 from collections.abc import Callable, Iterator
+
+from launcher.system.digest import compare_digest, hmac_sha256, sha256
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,12 +60,12 @@ class Credentials:
 
     def __init__(self, run_id: str, secret: bytes) -> None:
         name = run_id.encode("utf-8", "surrogateescape")
-        self.tag = hashlib.sha256(b"launcher run " + name).hexdigest()[:32]
-        self._key = hashlib.sha256(b"launcher key " + len(name).to_bytes(4, "big") + name + secret)
+        self.tag = sha256(b"launcher run " + name).hexdigest()[:32]
+        self._key = sha256(b"launcher key " + len(name).to_bytes(4, "big") + name + secret)
 
     def make_code(self, purpose: str, nonces: bytes) -> bytes:
         """Return what only those can make who know the secret."""
-        return hmac.digest(self._key.digest(), purpose.encode() + b"\0" + nonces, "sha256")
+        return hmac_sha256(self._key.digest(), purpose.encode() + b"\0" + nonces)
 
 
 class Channel:
@@ -123,7 +123,7 @@ class Channel:
     def _open_body(self, body: bytes) -> Any:
         code, body = body[:_CODE_BYTES], body[_CODE_BYTES:]
         expected = _make_code(self._receiving_key, self._num_received, body)
-        if not hmac.compare_digest(code, expected):
+        if not compare_digest(code, expected):
             raise WireError("a frame that nobody of this run has made")
         self._num_received += 1
         try:
@@ -141,7 +141,7 @@ class Channel:
         return self._credentials.make_code(purpose, nonces).hex()
 
     def _check(self, proof: object, purpose: str, nonces: bytes) -> bool:
-        return isinstance(proof, str) and hmac.compare_digest(
+        return isinstance(proof, str) and compare_digest(
             proof.encode(), self._prove(purpose, nonces).encode()
         )
 
@@ -220,7 +220,7 @@ class ServerChannel(Channel):
 
 
 def _make_code(key: bytes, number: int, body: bytes) -> bytes:
-    return hmac.digest(key, number.to_bytes(8, "big") + body, "sha256")[:_CODE_BYTES]
+    return hmac_sha256(key, number.to_bytes(8, "big") + body)[:_CODE_BYTES]
 
 
 def _read_object(body: bytes) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def look_at_member(spec: LaunchSpec, facts: NodeFacts) -> Node:
 
 def _look_at_program(spec: LaunchSpec) -> dict[str, str]:
     """Return what all nodes must have alike: the program, and the version of torch."""
-    from hashlib import sha256
+    from launcher.system.digest import sha256
 
     text = os.path.basename(spec.script)
     try:

@@ -15,6 +15,7 @@ from launcher.named import NamedTuple
 from launcher.options.option import PROG
 from launcher.options.spec import LaunchSpec
 from launcher.plan.node_count import count_nodes
+from launcher.plan.secret import read_secret
 from launcher.ranks import Assignment, Place, make_places
 from launcher.starters import hydra
 from launcher.starters.meeting import derive_port
@@ -286,27 +287,3 @@ def _is_host(spec: LaunchSpec, node_rank: int | None, conf: Mapping[str, float])
         return bool(conf["is_host"])
     # With fixed ranks it is node 0; where one was named, it is whoever has the address.
     return None if node_rank is None or spec.rdzv_endpoint else node_rank == 0
-
-
-def read_secret(spec: LaunchSpec, environ: Mapping[str, str]) -> bytes:
-    """Return the secret of the run's nodes; empty without one.
-
-    UsageError for a file that cannot be read, that is empty, or that others may read.
-    """
-    if spec.secret_file is None:
-        return os.fsencode(environ.get("LAUNCHER_SECRET", ""))
-    path = os.path.expanduser(spec.secret_file)
-    try:
-        with open(path, "rb") as file:
-            mode, secret = os.fstat(file.fileno()).st_mode, file.read(4096).strip()
-    except OSError as error:
-        raise spec.error("secret_file", f"cannot be read: {error.strerror}") from None
-    if mode & 0o077:
-        raise UsageError(
-            f"{spec.find_source('secret_file')} {spec.secret_file}: others may read it.",
-            hint=f"Type: chmod 600 {spec.secret_file}",
-        )
-    if not secret:
-        make = f"head -c 24 /dev/urandom | base64 > {spec.secret_file}"
-        raise spec.error("secret_file", "is empty", f"Type: {make}")
-    return secret

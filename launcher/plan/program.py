@@ -75,7 +75,7 @@ def starts_warm(spec: LaunchSpec, num_workers: int | None = None) -> bool:
 
 def _is_python_wrapped() -> bool:
     """Tell whether PYTHON_EXEC names a script: it may bind each worker by its $LOCAL_RANK, say."""
-    path = _search_path(os.environ.get("PYTHON_EXEC", ""))
+    path = search_path(os.environ.get("PYTHON_EXEC", ""))
     if path is None:
         return False
     try:
@@ -128,7 +128,7 @@ def check_python(spec: LaunchSpec, environ: Mapping[str, str]) -> None:
     python = environ.get("PYTHON_EXEC", "")
     if not python or spec.no_python:
         return
-    path = _search_path(python)
+    path = search_path(python)
     if path is None:
         where = "" if os.path.dirname(python) else " in the folders of PATH"
         problem, code = f"was not found{where}", _NOT_FOUND
@@ -203,7 +203,7 @@ def _make_hint(script: str) -> str:
         return f"Did you mean {os.path.join(folder, near)}?"
     if not folder and name.rstrip("0123456789.") == "python":
         return f"Python is started anyway: leave {name} out."
-    if not folder and _search_path(name):
+    if not folder and search_path(name):
         return f"Did you mean the command? Type: {PROG} --no-python {name}"
     if folder and not os.path.isdir(folder):
         return f"There is no folder {folder} either; the current folder is {os.getcwd()}."
@@ -287,7 +287,7 @@ def _changes_its_path(package: ModuleSpec) -> bool:
 
 
 def _check_executable(command: str) -> None:
-    path = _search_path(command)
+    path = search_path(command)
     if path is None:
         problem, hint = f"The command {command or repr(command)} was not found", ""
         if os.path.isfile(command):
@@ -307,7 +307,7 @@ def _check_executable(command: str) -> None:
     _check_interpreter(path)
 
 
-def _search_path(command: str) -> str | None:
+def search_path(command: str) -> str | None:
     """Return the file that would be executed, as execvp searches it; None when there is none."""
     if os.path.dirname(command):
         return command if os.path.exists(command) else None
