@@ -10,15 +10,12 @@ import os
 
 from launcher.engines.connection import Connection
 from launcher.system.loop import Loop
-from launcher.system.tty import is_in_foreground, not_stopped, open_stdin_again
+from launcher.system.tty import FOREGROUND_LOOK_S, is_in_foreground, not_stopped, open_stdin_again
 
 # As much as a pipe holds.
 _MOST_UNREAD_BYTES = 64 << 10
 
 _PART_BYTES = 16 << 10
-
-# A shell does not tell when it takes a running job to the foreground.
-_LOOK_S = 1.0
 
 
 class Input:
@@ -44,7 +41,7 @@ class Input:
         """Read if we may; look again later while a shell has us in the background."""
         self._pause()
         if self._is_terminal and not is_in_foreground(self._fd):
-            self._loop.set_timer(self._begin, _LOOK_S)
+            self._loop.set_timer(self._begin, FOREGROUND_LOOK_S)
             return
         try:
             self._loop.watch(self._fd, self._read)
@@ -76,14 +73,18 @@ class Input:
         self._num_unread += len(data)
         if not data:
             self.close()
-        elif self._num_unread + _PART_BYTES > _MOST_UNREAD_BYTES:
+        elif self._is_full:
             self._pause()
         else:
             self._begin()
 
+    @property
+    def _is_full(self) -> bool:
+        return self._num_unread + _PART_BYTES > _MOST_UNREAD_BYTES
+
     def _note_taken(self, num_bytes: int) -> None:
         """Go on when the rank has read."""
-        was_full = self._num_unread + _PART_BYTES > _MOST_UNREAD_BYTES
+        was_full = self._is_full
         self._num_unread -= num_bytes
         if was_full and self._fd >= 0:
             self._begin()

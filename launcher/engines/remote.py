@@ -130,9 +130,12 @@ class Voice:
 class Input:
     """The stdin of the supervisor: what the caller has of it, as fast as a rank reads."""
 
-    def __init__(self) -> None:
-        self.read_end, self._fd = os.pipe()
-        os.set_blocking(self._fd, False)
+    def __init__(self, *, is_wanted: bool = True) -> None:
+        """is_wanted: whether anything will come; else the supervisor has an empty file."""
+        self.read_end, self._fd = -1, -1
+        if is_wanted:
+            self.read_end, self._fd = os.pipe()
+            os.set_blocking(self._fd, False)
         self._unread = b""
         self._has_ended = False
         # How much has gone since the caller was told.
@@ -175,11 +178,7 @@ class Supervisor:
     """The child that runs the host's ranks, once it is told to go."""
 
     def __init__(
-        self,
-        argv: list[str],
-        environ: Mapping[str, str],
-        patience_s: float,
-        stdin: Input | None = None,
+        self, argv: list[str], environ: Mapping[str, str], patience_s: float, stdin: Input
     ) -> None:
         """patience_s: how long it may take to stop when it has been asked."""
         self._patience_s = patience_s
@@ -196,9 +195,9 @@ class Supervisor:
         self._ready, ready = os.pipe()
         for fd in (orders, ready):
             os.set_inheritable(fd, True)
-        self._input = stdin
+        self._stdin = stdin
         given: tuple[object, ...] = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
-        if stdin is not None:
+        if stdin.read_end >= 0:
             given = (os.POSIX_SPAWN_DUP2, stdin.read_end, 0)
         self._pid = os.posix_spawn(
             argv[0],
@@ -208,8 +207,9 @@ class Supervisor:
             setsid=True,
             setsigdef=_RESTORED,
         )
-        for fd in (orders, ready, *([stdin.read_end] if stdin else ())):
-            os.close(fd)
+        for fd in (orders, ready, stdin.read_end):
+            if fd >= 0:
+                os.close(fd)
 
     def has_become_ready(self) -> bool:
         """Return whether it has said so since it was asked last."""
@@ -269,9 +269,8 @@ class Supervisor:
 
     def wait(self, fds: list[int], timeout_s: float) -> None:
         """Wait until it has changed its state, or one of these descriptors is ready."""
-        unread = self._input.waiting if self._input else []
         ready = [self._ready] if self._ready >= 0 else []
-        _wait([*fds, self._children, *ready], timeout_s, unread)
+        _wait([*fds, self._children, *ready], timeout_s, self._stdin.waiting)
         try:
             os.read(self._children, 1 << 10)
         except BlockingIOError:
@@ -294,7 +293,7 @@ def main(mark: str) -> int:
         voice.tell({"problem": obstacle.kind, "detail": obstacle.detail})
         return 1
     own = {name: value for name, value in os.environ.items() if not name.startswith(_OPTIONS)}
-    environ, stdin = {**own, **asked["environ"]}, Input() if asked["has_input"] else None
+    environ, stdin = {**own, **asked["environ"]}, Input(is_wanted=asked["has_input"])
     supervisor = Supervisor(asked["argv"], environ, asked["patience_s"], stdin)
     returncode = _stay(caller, supervisor, voice, answer, stdin)
     voice.tell({"ended": returncode})
@@ -367,21 +366,15 @@ def _find(name: str) -> str:
 
 
 def _stay(
-    caller: Caller,
-    supervisor: Supervisor,
-    voice: Voice,
-    answer: dict[str, object],
-    stdin: Input | None,
+    caller: Caller, supervisor: Supervisor, voice: Voice, answer: dict[str, object], stdin: Input
 ) -> int:
     """Pass on what is said until the supervisor has ended, and return how."""
     while (returncode := supervisor.poll()) is None:
         if supervisor.has_become_ready():
             voice.tell({"ready": answer})
-        if stdin is not None:
-            stdin.flush(voice)
+        stdin.flush(voice)
         if caller.is_gone:
-            if stdin is not None:
-                stdin.close()
+            stdin.close()
             supervisor.leave()
             supervisor.wait([], supervisor.remaining_s())
             continue
@@ -394,7 +387,7 @@ def _stay(
                 supervisor.go(rest)
             elif word in (b"stop", b"signal", b"answered"):
                 supervisor.pass_on(line)
-            elif word == b"input" and stdin is not None:
+            elif word == b"input":
                 stdin.take(rest)
     return returncode
 

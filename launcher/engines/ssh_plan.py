@@ -22,6 +22,7 @@ from launcher.options.spec import LaunchSpec
 from launcher.plan.dry_run import hide_secret
 from launcher.plan.secret import read_secret
 from launcher.runs.folder import new_run_id
+from launcher.system.network import is_loopback
 
 # The variable that names another ssh, with arguments of its own.
 SSH_VARIABLE = "LAUNCHER_SSH"
@@ -141,12 +142,17 @@ def _plan_hosts(spec: LaunchSpec, hosts: Sequence[Host], here: Here) -> tuple[Ho
     }
     plans = []
     for index, host in enumerate(hosts):
-        nproc = str(host.num_workers or spec.nproc_per_node)
+        nproc = _count_workers(spec, host)
         node_rank = index if is_ranked else None
         command = make_node_command(spec, **common, nproc_per_node=nproc, node_rank=node_rank)
         is_here = not host.user and host.name in here.names
         plans.append(HostPlan(host, tuple(command), is_here, index == reader))
     return tuple(plans)
+
+
+def _count_workers(spec: LaunchSpec, host: Host) -> str:
+    """Return how many a host has, as --nproc-per-node takes it: also `auto` and the like."""
+    return str(host.num_workers or spec.nproc_per_node)
 
 
 def _find_reader(spec: LaunchSpec, hosts: Sequence[Host], *, is_ranked: bool) -> int:
@@ -157,7 +163,7 @@ def _find_reader(spec: LaunchSpec, hosts: Sequence[Host], *, is_ranked: bool) ->
     remaining = spec.stdin_rank
     if is_ranked or len(hosts) == 1:
         for index, host in enumerate(hosts):
-            nproc = str(host.num_workers or spec.nproc_per_node)
+            nproc = _count_workers(spec, host)
             if remaining == 0 or (nproc.isdecimal() and remaining < int(nproc)):
                 return index
             if not nproc.isdecimal():
@@ -224,7 +230,7 @@ def choose_endpoint(plan: SshPlan, answers: Mapping[int, Mapping[str, object]]) 
 
 def _can_be_reached(address: str) -> bool:
     """Tell whether an address is one that other machines can connect to."""
-    return bool(address) and not address.startswith("127.") and address != "::1"
+    return bool(address) and not is_loopback(address)
 
 
 def make_command(plan: SshPlan, index: int, *, may_ask: bool = False) -> list[str]:

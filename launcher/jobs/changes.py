@@ -26,11 +26,13 @@ class Changes:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
+        # Commit, branch and remote; {} without a repository.
+        self.facts = repro.git_facts(folder)
         self._process: subprocess.Popen[bytes] | None = None
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> Changes:
-        if repro.git_facts(self._folder):
+        if self.facts:
             self._file = tempfile.TemporaryFile()
             try:
                 self._process = subprocess.Popen(

@@ -59,18 +59,18 @@ def submit(
             )
         for warning in warnings:
             screen.warn(warning)
-        git = repro.git_facts(source_directory)
-        if changes.wait():
-            git["git"]["dirty"] = True
+        is_dirty = changes.wait()
+        if is_dirty:
+            changes.facts["git"]["dirty"] = True
         return submit_snapshot(
             store,
             experiment,
             definition,
             kept.id,
-            save_diff=changes.save if "dirty" in git.get("git", {}) else None,
+            save_diff=changes.save if is_dirty else None,
             source_directory=os.path.abspath(source_directory),
             warnings=warnings,
-            **{**git, **more},
+            **{**changes.facts, **more},
         )
 
 
@@ -152,6 +152,8 @@ def make_run(
     """Make the folder of a new run; return it and the descriptor that holds its lock."""
     store.open_for_writing()
     now = time.time()
+    source_directory = more.get("source_directory") or os.getcwd()
+    git = {} if "git" in more else repro.git_facts(source_directory)
     try:
         while True:
             run = store.run(run_id or f"{experiment}_{int(now)}_{os.urandom(4).hex()}")
@@ -169,7 +171,7 @@ def make_run(
                 "created": now,
                 "user": user_name(),
                 "submitter": alive.whoami(),
-                **repro.git_facts(more.get("source_directory") or os.getcwd()),
+                **git,
                 **more,
             }
             write_json(making.asked, asked, is_lasting=True)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from launcher.output.console import Console
 from launcher.system.loop import Loop
 from launcher.system.tty import (
+    FOREGROUND_LOOK_S,
     Settings,
     is_in_foreground,
     not_stopped,
@@ -25,9 +26,6 @@ from launcher.system.tty import (
     read_settings,
     write_settings,
 )
-
-# A shell does not tell when it takes a running job to the foreground.
-_LOOK_S = 1.0
 
 # Ctrl-C twice within so long is for the launcher, also where a rank edits its lines itself.
 _TWICE_S = 1.0
@@ -109,7 +107,7 @@ class Keyboard:
     def _begin(self) -> None:
         """Read keys if we are in the foreground; else look again."""
         if not is_in_foreground(0):
-            self._loop.set_timer(self._begin, _LOOK_S)
+            self._loop.set_timer(self._begin, FOREGROUND_LOOK_S)
             return
         if not self._unsent:
             self._loop.unwatch(self._fd)
@@ -149,7 +147,7 @@ class Keyboard:
     def _step_back(self) -> None:
         self._loop.unwatch(self._fd)
         self._followed = None
-        self._loop.set_timer(self._begin, _LOOK_S)
+        self._loop.set_timer(self._begin, FOREGROUND_LOOK_S)
 
     def _end_of_input(self) -> bytes:
         """Return what means the end of the input; a terminal that has gone gives no more."""

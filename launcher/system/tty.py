@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+# How often to see whether a job has come to the foreground: a shell does not tell.
+FOREGROUND_LOOK_S = 1.0
+
+
 class Settings(NamedTuple):
     """The settings of a terminal, in the order of the list that `termios` has for them."""
 
