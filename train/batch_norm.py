@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from launcher import Context
 
 
-
 def _local_statistics(x: Tensor) -> tuple[Tensor, Tensor, int]:
     """Mean, biased variance and number of values per channel of this rank's part, in double
     precision.

@@ -1,8 +1,9 @@
 """torch.distributed below the context: process group, device, collectives, tear-down.
 
 Owns every use of torch in this package; torch is imported inside the functions, so that loading
-this file costs nothing and works without it, and handed to exchange.py and gradients.py. Knows where this rank stands from a Place; knows
-nothing of signals, of the launcher's own variables or of how the ranks were started.
+this file costs nothing and works without it, and handed to exchange.py and gradients.py. Knows
+where this rank stands from a Place; knows nothing of signals, of the launcher's own variables or of
+how the ranks were started.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def make_group(
         device,
         backend,
         owned=place.world_size > 1,
-        shares_node=_shares_node(place, environ),
+        shares_node=place.local_world_size == place.world_size,
     )
 
 
@@ -96,7 +97,7 @@ class TorchGroup:
         owned: bool,
         shares_node: bool = False,
     ) -> None:
-        """`owned`: the process group is ours to end. `shares_node`: all ranks may share memory."""
+        """`owned`: the process group is ours to end. `shares_node`: all ranks seem to be here."""
         self.rank, self.world_size, self.device, self.backend = rank, world_size, device, backend
         self._torch = torch
         self._dist = torch.distributed
@@ -126,11 +127,8 @@ class TorchGroup:
         if self.device.type == "cuda":
             options.setdefault("device_ids", [self.device])
         wrapped = ddp(model, **options)
-        if self.device.type == "cpu":
-            if self._until_exchange is not None:
-                self._open_exchange()
-            if self._exchange is not None:
-                self._gradients.serve(wrapped, options)
+        if self.device.type == "cpu" and self._find_exchange(at_once=True) is not None:
+            self._gradients.serve(wrapped, options)
         return wrapped
 
     def unwrap(self, model: Module) -> Module:
@@ -250,13 +248,9 @@ class TorchGroup:
         The tensor may be overwritten.
         """
         op = "sum" if op == "mean" else op
-        if tensor.device.type == "cpu" and self._until_exchange is not None:
-            if self._until_exchange == 0:
-                self._open_exchange()
-            else:
-                self._until_exchange -= 1
-        if self._exchange is not None and self._exchange.takes(tensor):
-            self._exchange.all_reduce(tensor, op)
+        exchange = None if tensor.is_cuda else self._find_exchange()
+        if exchange is not None and exchange.takes(tensor):
+            exchange.all_reduce(tensor, op)
             return tensor
         is_small = tensor.numel() * tensor.element_size() <= _DIRECT_BYTES
         if self.backend == "gloo" and is_small and self.world_size <= _DIRECT_RANKS:
@@ -291,8 +285,13 @@ class TorchGroup:
         else:
             self._dist.all_reduce(gradients.mul_(1 / self.world_size))
 
-    def _open_exchange(self) -> None:
-        """Ask all ranks for shared memory, once. Collective."""
+    def _find_exchange(self, *, at_once: bool = False) -> Exchange | None:
+        """Return the shared memory, opened when it is worth it, or None without. Collective."""
+        if self._until_exchange is None:
+            return self._exchange
+        if self._until_exchange > 0 and not at_once:
+            self._until_exchange -= 1
+            return None
         self._until_exchange = None
         group = self._group_for(None)
         default = self._dist.distributed_c10d._get_default_group()
@@ -302,6 +301,7 @@ class TorchGroup:
         self._exchange = open_exchange(
             self._torch, self.rank, self.world_size, timeout.total_seconds(), group
         )
+        return self._exchange
 
     def _all_shapes(self, value: Tensor) -> list[Any]:
         """Exchange the shapes (torch.Size) of all tensors by one small message of fixed size."""
@@ -355,14 +355,8 @@ def _adopt(torch: Any, place: Place, backend: str, environ: Mapping[str, str]) -
         # The script took its rank from elsewhere: then the process group is right.
         place = Place("script", rank, rank, world_size, world_size)
     device = choose_device(torch, place, "nccl" if "nccl" in name else "gloo", environ)
-    shares_node = _shares_node(place, environ)
+    shares_node = place.local_world_size == world_size
     return TorchGroup(torch, rank, world_size, device, name, owned=False, shares_node=shares_node)
-
-
-def _shares_node(place: Place, environ: Mapping[str, str]) -> bool:
-    """Tell whether the ranks seem to be on one node, and nobody has forbidden shared memory."""
-    is_allowed = environ.get("LAUNCHER_SHARED_MEMORY", "1") != "0"
-    return is_allowed and place.local_world_size == place.world_size
 
 
 def choose_device(torch: Any, place: Place, backend: str, environ: Mapping[str, str]) -> Device:

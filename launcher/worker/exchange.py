@@ -338,7 +338,12 @@ class _Timespec(ctypes.Structure):
 
 
 def _semaphores() -> Any:
-    """Return the C library if it has semaphores with a clock that nobody sets; else None."""
+    """Return the C library if it has semaphores with a clock that nobody sets; else None.
+
+    None, too, where the user wants no shared memory.
+    """
+    if os.environ.get("LAUNCHER_SHARED_MEMORY") == "0":
+        return None
     if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
         return None
     libc = ctypes.CDLL(None, use_errno=True)

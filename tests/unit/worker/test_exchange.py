@@ -90,8 +90,8 @@ def test_all_ranks_get_the_same_bits_of_the_right_result(exchanges: list[Exchang
             (torch.bfloat16, "min"),
         )
     ]
-    wide = {"sum": lambda all: all.sum(0), "max": lambda all: all.amax(0)}
-    wide["min"] = lambda all: all.amin(0)
+    wide = {"sum": lambda values: values.sum(0), "max": lambda values: values.amax(0)}
+    wide["min"] = lambda values: values.amin(0)
 
     def act(rank: int, mine: Exchange) -> list[Any]:
         results = []
