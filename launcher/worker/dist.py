@@ -1,7 +1,7 @@
 """torch.distributed below the context: process group, device, collectives, tear-down.
 
 Owns every use of torch in this package; torch is imported inside the functions, so that loading
-this file costs nothing and works without it, and handed to exchange.py and gradients.py. Knows
+this file costs nothing and works without it, and handed to reductions.py. Knows
 where this rank stands from a Place; knows nothing of signals, of the launcher's own variables or of
 how the ranks were started.
 """
@@ -16,8 +16,7 @@ from launcher.ranks import Place
 from launcher.starters.meeting import find_job_id, find_master
 from launcher.worker import mpi_world
 from launcher.worker.devices import choose_gpu
-from launcher.worker.exchange import MOST_RANKS, open_exchange
-from launcher.worker.gradients import GradientAverage
+from launcher.worker.reductions import Reductions
 from launcher.worker.threads import wait_until_idle
 
 TYPE_CHECKING = False
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from torch import device as Device  # noqa: N812
     from torch.nn import Module
     from torch.optim import Optimizer
-
-    from launcher.worker.exchange import Exchange
 
     __all__ = [
         "Device",
@@ -44,11 +41,6 @@ if TYPE_CHECKING:
 
 # For so many dimensions the message in which all_gather exchanges shapes, of fixed size, has room.
 _MAX_DIMS = 15
-# A script that reduces no more often than this is not worth the opening of an exchange.
-_REDUCTIONS_WITHOUT_EXCHANGE = 3
-# Over Gloo, messages of up to so many bytes go from each of up to so many ranks to each other.
-_DIRECT_BYTES, _DIRECT_RANKS = 1 << 16, 8
-_DIRECT_TAG = 0x1A7  # apart from the messages that a script sends
 
 
 def make_group(
@@ -103,11 +95,9 @@ class TorchGroup:
         self._dist = torch.distributed
         self._owned = owned
         self._cpu_group: Any = None
-        self._exchange: Exchange | None = None
-        self._gradients = GradientAverage(torch, self._average)
-        # Reductions until shared memory is asked for; None where it is not, or has been.
-        may_share = shares_node and 1 < world_size <= MOST_RANKS and backend != "mpi"
-        self._until_exchange = _REDUCTIONS_WITHOUT_EXCHANGE if may_share else None
+        self._reductions = Reductions(
+            torch, rank, world_size, backend, self._group_for, shares_node=shares_node
+        )
 
     def wrap(self, model: Module, ddp_kwargs: Mapping[str, Any]) -> Module:
         """Move a model to this rank's device; with several ranks, into DistributedDataParallel."""
@@ -127,8 +117,8 @@ class TorchGroup:
         if self.device.type == "cuda":
             options.setdefault("device_ids", [self.device])
         wrapped = ddp(model, **options)
-        if self.device.type == "cpu" and self._find_exchange(at_once=True) is not None:
-            self._gradients.serve(wrapped, options)
+        if self.device.type == "cpu":
+            self._reductions.serve_gradients(wrapped, options)
         return wrapped
 
     def unwrap(self, model: Module) -> Module:
@@ -212,8 +202,7 @@ class TorchGroup:
     def close(self) -> None:
         """Finish what is under way in the process group, and destroy it, if it is ours."""
         self._cpu_group = None
-        if self._exchange is not None:
-            self._exchange.close()
+        self._reductions.close()
         if self._owned and self._dist.is_initialized():
             self._owned = False
             try:
@@ -231,7 +220,7 @@ class TorchGroup:
         """
         import ctypes
 
-        self._exchange = None  # who waits there hears of our end from the kernel, if still there
+        self._reductions.abandon()
         if self._owned:
             self._owned = False
             for group in self._dist.distributed_c10d._world.pg_map:
@@ -247,61 +236,7 @@ class TorchGroup:
 
         The tensor may be overwritten.
         """
-        op = "sum" if op == "mean" else op
-        exchange = None if tensor.is_cuda else self._find_exchange()
-        if exchange is not None and exchange.takes(tensor):
-            exchange.all_reduce(tensor, op)
-            return tensor
-        is_small = tensor.numel() * tensor.element_size() <= _DIRECT_BYTES
-        if self.backend == "gloo" and is_small and self.world_size <= _DIRECT_RANKS:
-            return self._reduce_directly(tensor, op)
-        reduce_op = getattr(self._dist.ReduceOp, op.upper())
-        self._dist.all_reduce(tensor, reduce_op, group=self._group_for(tensor))
-        return tensor
-
-    def _reduce_directly(self, tensor: Tensor, op: str) -> Tensor:
-        """Combine what each rank sends to each other; all-reduce would pass it round twice."""
-        combine = {"sum": self._torch.add, "min": self._torch.minimum, "max": self._torch.maximum}
-        parts = [tensor] * self.world_size
-        under_way = []
-        for rank in range(self.world_size):
-            if rank != self.rank:
-                parts[rank] = self._torch.empty_like(tensor)
-                under_way.append(self._dist.irecv(parts[rank], rank, tag=_DIRECT_TAG))
-        for rank in range(self.world_size):
-            if rank != self.rank:
-                under_way.append(self._dist.isend(tensor, rank, tag=_DIRECT_TAG))
-        for work in under_way:
-            work.wait()
-        result, *others = parts
-        for other in others:
-            result = combine[op](result, other)
-        return result
-
-    def _average(self, gradients: Tensor) -> None:
-        """Replace gradients by their mean over all ranks, computed as torch does it."""
-        if self._exchange is not None and self._exchange.takes(gradients):
-            self._exchange.all_reduce(gradients, factor=1 / self.world_size)
-        else:
-            self._dist.all_reduce(gradients.mul_(1 / self.world_size))
-
-    def _find_exchange(self, *, at_once: bool = False) -> Exchange | None:
-        """Return the shared memory, opened when it is worth it, or None without. Collective."""
-        if self._until_exchange is None:
-            return self._exchange
-        if self._until_exchange > 0 and not at_once:
-            self._until_exchange -= 1
-            return None
-        self._until_exchange = None
-        group = self._group_for(None)
-        default = self._dist.distributed_c10d._get_default_group()
-        backend = (group or default)._get_backend(self._torch.device("cpu"))
-        options = getattr(backend, "options", None)  # older versions of torch show none
-        timeout = options._timeout if options else self._dist.distributed_c10d.default_pg_timeout
-        self._exchange = open_exchange(
-            self._torch, self.rank, self.world_size, timeout.total_seconds(), group
-        )
-        return self._exchange
+        return self._reductions.reduce(tensor, "sum" if op == "mean" else op)
 
     def _all_shapes(self, value: Tensor) -> list[Any]:
         """Exchange the shapes (torch.Size) of all tensors by one small message of fixed size."""

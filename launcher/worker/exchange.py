@@ -89,6 +89,11 @@ def open_exchange(
     return None
 
 
+def combinations(torch: Any) -> dict[str, Callable[..., Tensor]]:
+    """Return for each operation the function that combines two tensors."""
+    return {"sum": torch.add, "min": torch.minimum, "max": torch.maximum}
+
+
 class Exchange:
     """What the ranks of one node sum through shared memory. To be used by one thread."""
 
@@ -116,14 +121,10 @@ class Exchange:
         self._sets = [
             _Slots(torch, memory, space, first, num_ranks) for first in _set_offsets(num_ranks)
         ]
-        self._combine: dict[str, Callable[..., Tensor]] = {
-            "sum": torch.add,
-            "min": torch.minimum,
-            "max": torch.maximum,
-        }
+        self._combine = combinations(torch)
         self._ops = list(self._combine)
-        sizes = (torch.float32, torch.float64, torch.int64, torch.int32, torch.int16, torch.int8)
-        self._types = (*sizes, torch.uint8, torch.bfloat16, torch.float16)
+        integers = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+        self._types = (torch.float32, torch.float64, torch.bfloat16, torch.float16, *integers)
         self._count = self._num_meetings = 0
 
     def takes(self, tensor: Tensor) -> bool:
