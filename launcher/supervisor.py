@@ -26,7 +26,7 @@ from launcher.errors import LauncherError
 from launcher.nodes.coordinator import LocalCoordinator
 from launcher.nodes.restart import RestartPolicy, Verdict
 from launcher.options.spec import LaunchSpec
-from launcher.output.console import Console, make_consoles
+from launcher.output.console import Console, heed_answers, make_consoles
 from launcher.plan.node import NodeFacts, look_at_member, look_at_node
 from launcher.plan.plan import LaunchPlan, choice_note, make_plan
 from launcher.plan.program import horovod_use, starts_warm
@@ -195,7 +195,10 @@ def _open_services(
             crew.open(loop)
         record = Record(loop, spec.events)
         try:
-            with ControlSocket(loop, facts, spec) as control:
+            with (
+                ControlSocket(loop, facts, spec) as control,
+                heed_answers(loop, console, facts.environ),
+            ):
                 request = StopRequest(
                     console.say,
                     comes_twice=bool(facts.environ.get("SLURM_JOB_ID")),
