@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -161,6 +162,13 @@ def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 20.0)
     answer = ask_until(condition, timeout_s)
     assert answer, f"never happened: {what}"
     return answer
+
+
+def find_free_port(host: str = "127.0.0.1") -> int:
+    """Return a TCP port at which nobody listens; `host` is an address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as server:
+        return int(server.getsockname()[1])
 
 
 def is_alive(pid: int) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import find_free_port
 from tests.engines import MPI_SETTINGS, needs_mpirun
 
 pytest.importorskip("torch")
@@ -122,10 +123,11 @@ def run_ranks(
 
 
 def contract(num_ranks: int = 2) -> list[dict[str, str]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    common = {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    common = {
+        "WORLD_SIZE": str(num_ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(find_free_port()),
+    }
     return [{**common, "RANK": str(rank)} for rank in range(num_ranks)]
 
 

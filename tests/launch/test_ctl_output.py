@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Completed, Run, Running, Script, Start, Terminal
+from tests.conftest import Completed, Run, Running, Script, Start, Terminal, find_free_port
 
 pytestmark = pytest.mark.slow
 
@@ -228,9 +227,7 @@ def test_ps_shows_memory_and_steps(start: Start, ctl: Ctl, script: Script, suite
 def test_figures_and_logs_of_a_run_on_two_nodes_are_those_of_all_ranks(
     start: Start, ctl: Ctl, script: Script, suite_mark: str, tmp_path: Path
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
+    endpoint = f"127.0.0.1:{find_free_port()}"
     name = script(
         "import os, time\nprint('ready', flush=True)\n"
         "while not os.path.exists('go'): time.sleep(0.01)\n"

@@ -6,14 +6,13 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run, Script, Start, command, wait_until
+from tests.conftest import Run, Script, Start, command, find_free_port, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -84,9 +83,7 @@ def test_a_report_comes_after_the_figures_of_all_nodes_on_one_screen(
     tmp_path: Path,
     suite_mark: str,
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
+    endpoint = f"127.0.0.1:{find_free_port()}"
     name = script(
         "import os, sys, time\nopen(os.environ['RANK'], 'w').close()\n"
         "while not (os.path.exists('0') and os.path.exists('1')): time.sleep(0.01)\n"

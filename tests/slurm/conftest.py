@@ -146,6 +146,7 @@ def _write_conf(folder: Path) -> Path:
 
 
 def _free_ports(count: int) -> list[int]:
+    """Return ports that are free all at once, so no two are the same."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [item.getsockname()[1] for item in sockets]
     for item in sockets:

@@ -23,13 +23,6 @@ def make_group(host: str = "127.0.0.1", port: int = 0, **fields: Any) -> NodeGro
     return NodeGroup(run_id="run", host=host, port=port, **{**numbers, **fields})
 
 
-def find_free_port(host: str = "127.0.0.1") -> int:
-    """Return a port at which nobody listens."""
-    address = (host, 0, 0, 0) if ":" in host else (host, 0)
-    with listen(address) as listening:
-        return int(listening.getsockname()[1])
-
-
 class Server:
     """Somebody who listens: what it has heard, and from whom."""
 

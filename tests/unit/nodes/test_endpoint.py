@@ -13,7 +13,8 @@ from launcher.nodes import endpoint as endpoint_module
 from launcher.nodes.endpoint import Endpoint
 from launcher.nodes.link import listen
 from launcher.system.loop import Loop
-from tests.unit.nodes.meeting import find_free_port, make_group
+from tests.conftest import find_free_port
+from tests.unit.nodes.meeting import make_group
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -24,15 +24,9 @@ from launcher.nodes.messages import (
 from launcher.nodes.rules import RESUME_S, Past
 from launcher.nodes.serving import Serving
 from launcher.nodes.wire import Credentials, Moved
+from tests.conftest import find_free_port
 from tests.unit.nodes.coming import make_account, make_join, make_rules
-from tests.unit.nodes.meeting import (
-    CREDENTIALS,
-    OTHER_RUN,
-    Caller,
-    Place,
-    find_free_port,
-    make_group,
-)
+from tests.unit.nodes.meeting import CREDENTIALS, OTHER_RUN, Caller, Place, make_group
 
 
 class OwnNode:

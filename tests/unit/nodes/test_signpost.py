@@ -7,7 +7,8 @@ import pytest
 from launcher.nodes.messages import Relocate
 from launcher.nodes.signpost import Signpost
 from launcher.nodes.wire import Credentials, Moved, Refusal
-from tests.unit.nodes.meeting import CREDENTIALS, OTHER_RUN, Place, Server, find_free_port
+from tests.conftest import find_free_port
+from tests.unit.nodes.meeting import CREDENTIALS, OTHER_RUN, Place, Server
 
 
 def make_post(place: Place, credentials: Credentials = CREDENTIALS) -> Signpost:

@@ -11,7 +11,7 @@ import pytest
 from launcher.horovod.service import HorovodService
 from launcher.nodes.stores import Stores
 from launcher.system.loop import Loop
-from tests.unit.nodes.meeting import find_free_port
+from tests.conftest import find_free_port
 
 
 def is_free(port: int) -> bool:

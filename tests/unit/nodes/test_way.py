@@ -13,7 +13,8 @@ from launcher.nodes.link import listen
 from launcher.nodes.messages import Message, Ping, Pong, Stop, Well
 from launcher.nodes.way import Way
 from launcher.nodes.wire import Credentials
-from tests.unit.nodes.meeting import CREDENTIALS, OTHER_RUN, Place, Server, find_free_port
+from tests.conftest import find_free_port
+from tests.unit.nodes.meeting import CREDENTIALS, OTHER_RUN, Place, Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
