@@ -47,7 +47,7 @@ _SHARED_OUT_BYTES = 1 << 14
 _LINE_BYTES = 64
 _PAGE_BYTES = mmap.PAGESIZE
 # How often a rank asks for a post before it sleeps. Each time lets another process run.
-_SPINS = 100
+_SPINS = 20
 _LOOK_S = 0.5
 _FIELDS = ("count", "op", "type", "numel")
 
