@@ -37,18 +37,13 @@ from launcher.start.server import ServerProcess
 from launcher.start.spawn import SpawnStarter
 from launcher.start.warm import WarmStarter
 from launcher.starters.detect import find_mpi_engine
-from launcher.system.bare import fill_standard_descriptors
+from launcher.system.bare import become_subreaper, die_with_parent, fill_standard_descriptors
 from launcher.system.files import write_whole
 from launcher.system.keeper import Keeper
 from launcher.system.loop import Loop
 from launcher.system.machine import visible_gpus
 from launcher.system.parent import watch_parent
-from launcher.system.processes import (
-    allow_open_files,
-    become_subreaper,
-    die_with_parent,
-    keep_freed_memory,
-)
+from launcher.system.processes import allow_open_files, keep_freed_memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
