@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import itertools
 import os
-import shlex
 import signal
 from collections.abc import Mapping, Sequence
 
-from launcher.engines.command import make_node_command, make_node_environ
+from launcher.engines.command import engine_args, make_node_command, make_node_environ
 from launcher.engines.variables import select_variables
 from launcher.errors import UsageError
 from launcher.named import NamedTuple
@@ -90,7 +89,7 @@ def make_command(
     node = spec.replace(rdzv_id=new_run_id(spec.rdzv_id))
     make = _for_open_mpi if kind.is_open_mpi else _for_hydra
     head, parts = make(node, kind, groups, sorted(variables))
-    extra = shlex.split(spec.engine_args)
+    extra = engine_args(spec)
     others = {
         name: value
         for name, value in make_node_environ(spec, environ).items()
