@@ -47,9 +47,11 @@ _SHARED_OUT_BYTES = 1 << 14
 _LINE_BYTES = 64
 _PAGE_BYTES = mmap.PAGESIZE
 # How often a rank asks for a post before it sleeps. Each time lets another process run.
-_SPINS = 100
+_SPINS = 20
 _LOOK_S = 0.5
 _FIELDS = ("count", "op", "type", "numel")
+# Of the kernel's headers. Pythons that are built for old systems, as conda's, lack both calls.
+_PIDFD_OPEN, _MFD_CLOEXEC = 434, 1
 
 
 def open_exchange(
@@ -77,7 +79,7 @@ def open_exchange(
             memory = _Memory.join(f"/proc/{pids[0]}/fd/{fd}", world_size, word)
         for peer, pid in enumerate(pids):
             if peer != rank and memory is not None:
-                lives[peer] = os.pidfd_open(pid)
+                lives[peer] = _checked(libc.syscall(_PIDFD_OPEN, pid, 0))
     is_open = torch.tensor(int(len(lives) == world_size - 1))
     torch.distributed.all_reduce(is_open, torch.distributed.ReduceOp.MIN, group=group)
     if memory is not None:
@@ -294,7 +296,7 @@ class _Memory:
     @classmethod
     def create(cls, libc: Any, num_ranks: int, word: int) -> _Memory:
         """Make the memory, with all its pages. Raises OSError."""
-        fd = os.memfd_create("launcher-exchange", os.MFD_CLOEXEC)
+        fd = _checked(libc.memfd_create(b"launcher-exchange", _MFD_CLOEXEC))
         try:
             os.posix_fallocate(fd, 0, _num_bytes(num_ranks))
             memory = cls(fd, _num_bytes(num_ranks))
@@ -345,16 +347,25 @@ def _semaphores() -> Any:
     """
     if os.environ.get("LAUNCHER_SHARED_MEMORY") == "0":
         return None
-    if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
+    if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None, use_errno=True)
     try:
         libc.sem_init.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_uint)
         libc.sem_post.argtypes = libc.sem_trywait.argtypes = (ctypes.c_void_p,)
         libc.sem_clockwait.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+        libc.memfd_create.argtypes = (ctypes.c_char_p, ctypes.c_uint)
+        libc.syscall.argtypes = (ctypes.c_long,) * 3
     except AttributeError:
         return None
     return libc
+
+
+def _checked(result: int) -> int:
+    """Return what a call of the C library has returned; raise OSError if that says so."""
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
 
 
 def _semaphore(poster: int, waiter: int, num_ranks: int) -> int:
