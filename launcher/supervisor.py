@@ -26,7 +26,7 @@ from launcher.errors import LauncherError
 from launcher.nodes.coordinator import LocalCoordinator
 from launcher.nodes.restart import RestartPolicy, Verdict
 from launcher.options.spec import LaunchSpec
-from launcher.output.console import Console, make_consoles
+from launcher.output.console import Console, heed_answers, make_consoles
 from launcher.plan.node import NodeFacts, look_at_member, look_at_node
 from launcher.plan.plan import LaunchPlan, choice_note, make_plan
 from launcher.plan.program import horovod_use, starts_warm
@@ -105,7 +105,7 @@ def launch(
                 if node.stop_request.signum is not None:
                     break
                 with Group(plan, starter, node, coordinator.elastic) as control.group:
-                    verdict = coordinator.settle(_run(control.group, node), control.group.turn)
+                    verdict = coordinator.settle(control.group.run(), control.group.turn)
                     verdict = _announce(verdict, facts, node)
                 _tell_survivors(control.group.outcome(), node.console)
                 num_attempts = assignment.attempt + 1
@@ -189,7 +189,10 @@ def _open_services(
             crew.open(loop)
         record = Record(loop, spec.events)
         try:
-            with ControlSocket(loop, facts, spec) as control:
+            with (
+                ControlSocket(loop, facts, spec) as control,
+                heed_answers(loop, console, facts.environ),
+            ):
                 request = StopRequest(
                     console.say,
                     comes_twice=bool(facts.environ.get("SLURM_JOB_ID")),
@@ -227,7 +230,7 @@ def _make_coordinator(
         node.console.say(text)
         node.record.note("nodes", text=text)
 
-    return open_remote(
+    remote = open_remote(
         facts.nodes,
         look_at_member(spec, facts),
         _make_policy(spec),
@@ -236,6 +239,9 @@ def _make_coordinator(
         folder.claim,
         _make_horovod(spec, facts, node.loop),
     )
+    if spec.stats and node.sampling:
+        remote.last_words = node.sampling.show_summary
+    return remote
 
 
 def _make_policy(spec: LaunchSpec) -> RestartPolicy:
@@ -333,18 +339,6 @@ def _take_folder(
     if folder.paths is None:
         return facts
     return facts._replace(paths=folder.paths._replace(world_size=assignment.world_size))
-
-
-def _run(group: Group, node: NodeServices) -> AttemptOutcome:
-    """Run an attempt, and return what is known when it has ended or has failed.
-
-    What the ranks have used is shown before the other nodes hear how it ended here, if no attempt
-    follows: one of them shows the report, perhaps on the same terminal, and that is to be the last.
-    """
-    outcome = group.run()
-    if node.sampling and group.plan.is_last and not outcome.succeeded:
-        node.sampling.show_summary()
-    return outcome
 
 
 def _announce(verdict: Verdict, facts: NodeFacts, node: NodeServices) -> Verdict:

@@ -87,7 +87,7 @@ class ControlSocket:
             self._socket.close()
 
     def take_orders(self, descriptor: int) -> None:
-        """Hear also of whoever has started all nodes: `stop N`, `signal N`, and `answered`."""
+        """Hear also of whoever has started all nodes: `stop N` and `signal N`."""
         os.set_blocking(descriptor, False)
         self._loop.watch(descriptor, lambda: self._read_orders(descriptor))
 
@@ -98,10 +98,6 @@ class ControlSocket:
         events: list[Event] = []
         for line in lines:
             word, _, number = line.partition(b" ")
-            if word == b"answered":
-                # Now, and not as an event: what the rank says next may be there already.
-                self.consoles[0].end_question()
-                continue
             if word == b"stop" and self.peers is not None:
                 self.peers.report_signal(int(number), is_for_all=True)
             events.append(Signalled(int(number)))

@@ -162,13 +162,8 @@ class Connection:
         """Send the supervisor a signal that does not stop it."""
         self._send(b"signal %d" % signum)
 
-    def feed(self, data: bytes, *, is_typed: bool) -> None:
-        """Send a part of our stdin to the rank there that reads it; an empty one is the end.
-
-        is_typed: it stands on the terminal, behind what the rank has asked.
-        """
-        if is_typed:
-            self._send(b"answered")
+    def feed(self, data: bytes) -> None:
+        """Send a part of our stdin to the rank there that reads it; an empty one is the end."""
         self._send(b"input " + binascii.b2a_base64(data, newline=False))
 
     def beat(self) -> None:

@@ -13,7 +13,6 @@ import signal
 from collections.abc import Mapping
 
 from launcher.engines.connection import Connection
-from launcher.engines.input import Input
 from launcher.engines.obstacles import Obstacle, explain_end, explain_problem, explain_silence
 from launcher.engines.obstacles import make_error as make_reach_error
 from launcher.engines.ssh_plan import (
@@ -26,6 +25,7 @@ from launcher.engines.ssh_plan import (
 from launcher.events import Event, Signalled
 from launcher.exits import signal_name
 from launcher.output.console import TERMINAL_VARIABLE, Console
+from launcher.output.input import Input
 from launcher.output.intake import Intake
 from launcher.system.loop import Loop
 
@@ -167,7 +167,8 @@ class Connections:
             why = f"cannot be reached: {command[0]}: {error.strerror}"
             self._exclude(connection, Obstacle(why, f"{SSH_VARIABLE} can name another ssh."))
             return
-        variables = {TERMINAL_VARIABLE: self._console.describe_terminal()}
+        terminal = self._console.describe_terminal(is_typed=self._plan.is_typed)
+        variables = {TERMINAL_VARIABLE: terminal}
         connection.ask(make_question(self._plan, connection.index, variables))
 
     def _look_for_obstacle(self, connection: Connection) -> None:

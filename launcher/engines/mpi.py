@@ -14,6 +14,7 @@ from launcher.engines.mpi_command import PASSED_ON, MpiRun, guess_kind, make_com
 from launcher.errors import LauncherError
 from launcher.options.spec import LaunchSpec
 from launcher.plan.program import search_path
+from launcher.system.bare import fill_standard_descriptors
 
 # The variable that names another mpirun, with arguments of its own.
 MPIRUN_VARIABLE = "LAUNCHER_MPIRUN"
@@ -40,6 +41,7 @@ def launch(spec: LaunchSpec, environ: Mapping[str, str], say: Callable[[str], No
     from launcher.engines.mpi_process import Mpirun
     from launcher.system.loop import Loop
 
+    fill_standard_descriptors()
     run = _plan(spec, environ)
     with Loop((*spec.signals, *PASSED_ON)) as loop, Mpirun(loop, run, say) as mpirun:
         return mpirun.wait()
@@ -53,7 +55,7 @@ def _plan(spec: LaunchSpec, environ: Mapping[str, str]) -> MpiRun:
 
         command = shlex.split(environ[MPIRUN_VARIABLE]) or command
     kind = guess_kind(_find(command[0])) or read_version(_ask_version(command[0]))
-    return make_command(spec, environ, hosts, kind, command)
+    return make_command(spec, environ, hosts, kind, command, is_typed=os.isatty(0))
 
 
 def _find(program: str) -> str:

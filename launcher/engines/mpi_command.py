@@ -12,11 +12,13 @@ import signal
 from collections.abc import Mapping, Sequence
 
 from launcher.engines.command import engine_args, make_node_command, make_node_environ
+from launcher.engines.reader import find_reader
 from launcher.engines.variables import select_variables
 from launcher.errors import UsageError
 from launcher.named import NamedTuple
 from launcher.options.hosts import Host
 from launcher.options.spec import LaunchSpec
+from launcher.output.console import ONLY_TYPED, TERMINAL_VARIABLE
 from launcher.plan.secret import read_secret
 from launcher.runs.folder import new_run_id
 
@@ -50,6 +52,8 @@ class MpiRun(NamedTuple):
     environ: Mapping[str, str]
     # Whether its exit code can be trusted also after a signal; hydra's is then mostly 0.
     is_exact: bool = True
+    # Whether one of the launchers reads our stdin.
+    has_input: bool = False
 
 
 def guess_kind(path: str) -> Kind | None:
@@ -79,16 +83,28 @@ def make_command(
     hosts: Sequence[Host],
     kind: Kind,
     command: Sequence[str],
+    *,
+    is_typed: bool = False,
 ) -> MpiRun:
-    """Return what starts a launcher on each of these hosts. command: mpirun, and its arguments."""
+    """Return what starts a launcher on each of these hosts.
+
+    command: mpirun, and its arguments. is_typed: our stdin is a terminal.
+    """
     _check_users(spec, hosts)
+    groups = _group(hosts, spec)
+    counts = [group.nproc_per_node for group in groups for _ in group.names]
+    hint = "Type: --hosts a:2,b:2, with the number of workers on each"
+    reader = find_reader(spec, counts, is_typed=is_typed, hint=hint)
     variables = select_variables(spec, environ)
     secret = os.fsdecode(read_secret(spec, environ)) or os.urandom(24).hex()
     variables[_SECRET] = secret
-    groups = _group(hosts, spec)
+    if reader >= 0 and is_typed:
+        variables[TERMINAL_VARIABLE] = ONLY_TYPED
     node = spec.replace(rdzv_id=new_run_id(spec.rdzv_id))
     make = _for_open_mpi if kind.is_open_mpi else _for_hydra
     head, parts = make(node, kind, groups, sorted(variables))
+    if reader >= 0:
+        head += _hand_stdin(spec, kind, reader, is_typed=is_typed)
     extra = engine_args(spec)
     others = {
         name: value
@@ -99,8 +115,23 @@ def make_command(
         (*command, *head, *extra, *itertools.chain(*_join(parts))),
         # In this order: hydra forgets to take along what stands last.
         {**variables, **others},
-        kind.is_open_mpi,
+        is_exact=kind.is_open_mpi,
+        has_input=reader >= 0,
     )
+
+
+def _hand_stdin(spec: LaunchSpec, kind: Kind, reader: int, *, is_typed: bool) -> list[str]:
+    """Return the arguments with which a launcher gets mpirun's stdin; the first does without."""
+    if kind.is_open_mpi:
+        return ["--stdin", str(reader)] if reader else []
+    if not is_typed:
+        # hydra ends everything when a rank does not read as fast as it does itself.
+        problem = "this mpirun has a way for what is typed, and none for a pipe or a file"
+    elif reader:
+        problem = "is not on the first host, and this mpirun hands its stdin to nobody else"
+    else:
+        return []
+    raise spec.error("stdin_rank", problem, "Type: --engine ssh")
 
 
 def _check_users(spec: LaunchSpec, hosts: Sequence[Host]) -> None:

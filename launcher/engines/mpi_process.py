@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable
 
 from launcher.engines.mpi_command import PASSED_ON, STOP_SIGNAL, MpiRun
+from launcher.engines.stdin import CommandInput
 from launcher.errors import LauncherError
 from launcher.events import ChildrenChanged, Event, Signalled
 from launcher.exits import shell_code, signal_name
@@ -40,19 +41,20 @@ class Mpirun:
             # Should we be killed, it ends its processes.
             die_with_parent(signal.SIGTERM, ours)
 
-        null = os.open(os.devnull, os.O_RDONLY)
+        self._stdin = CommandInput(loop, is_wanted=run.has_input)
         try:
-            descriptors = {0: null, 1: 1, 2: 2}
+            descriptors = {0: self._stdin.fd, 1: 1, 2: 2}
             self._pid = launch_process(run.argv, run.environ, descriptors, prepare)
         except OSError as error:
+            self._stdin.close()
             raise LauncherError(f"{run.argv[0]} cannot be executed: {error.strerror}.") from None
-        finally:
-            os.close(null)
+        self._stdin.begin()
 
     def __enter__(self) -> Mpirun:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self._stdin.close()
         if self._status is None:
             send_signal(self._pid, signal.SIGTERM)
             os.waitpid(self._pid, 0)

@@ -385,7 +385,7 @@ def _stay(
                 voice.offer({})
             elif word == b"go":
                 supervisor.go(rest)
-            elif word in (b"stop", b"signal", b"answered"):
+            elif word in (b"stop", b"signal"):
                 supervisor.pass_on(line)
             elif word == b"input":
                 stdin.take(rest)

@@ -14,6 +14,7 @@ from launcher.engines.command import PARENT_VARIABLE, make_node_environ
 from launcher.engines.slurm_request import (
     check_request,
     drop_shares,
+    find_task,
     in_allocation,
     job_name,
     make_script,
@@ -23,8 +24,10 @@ from launcher.engines.slurm_request import (
 from launcher.errors import LauncherError, UsageError
 from launcher.options.option import PROG
 from launcher.options.spec import LaunchSpec
+from launcher.output.console import ONLY_TYPED, TERMINAL_VARIABLE
 from launcher.plan.secret import read_secret
 from launcher.runs.folder import new_run_id
+from launcher.system.bare import fill_standard_descriptors
 
 # Slurm's words for what it refuses, and what helps.
 _HELP = {
@@ -46,7 +49,8 @@ def dry_run(spec: LaunchSpec, environ: Mapping[str, str]) -> str:
     if spec.submit:
         run_id = new_run_id(spec.rdzv_id)
         return make_script(spec, run_id, _output_of(spec, run_id), os.getcwd()).rstrip("\n")
-    return shlex.join(make_srun(spec, environ, job_name(spec)))
+    reader = find_task(spec, environ, is_typed=os.isatty(0))
+    return shlex.join(make_srun(spec, environ, job_name(spec), reader))
 
 
 def start(
@@ -70,17 +74,22 @@ def _run(spec: LaunchSpec, environ: Mapping[str, str], say: Callable[[str], None
     from launcher.system.loop import Loop
     from launcher.system.parent import watch_parent
 
+    fill_standard_descriptors()
     name = f"{job_name(spec)}.{os.urandom(3).hex()}"
-    argv = make_srun(spec, environ, name)
+    is_typed = os.isatty(0)
+    reader = find_task(spec, environ, is_typed=is_typed)
+    argv = make_srun(spec, environ, name, reader)
     variables = drop_shares(make_node_environ(spec, environ))
     secret = read_secret(spec, environ) or os.urandom(24).hex().encode()
     # All that is said comes to one screen: there, one node speaks for all.
     variables.update(LAUNCHER_SECRET=os.fsdecode(secret), LAUNCHER_QUIET="0")
+    if reader >= 0 and is_typed:
+        variables[TERMINAL_VARIABLE] = f"{ONLY_TYPED} lines"  # srun passes on whole ones
     parent = _find_parent(spec, environ)
     with Loop((*spec.signals, *PASSED_ON)) as loop:
         if parent:
             watch_parent(parent, loop, say)
-        with Srun(loop, name, argv, variables) as srun:
+        with Srun(loop, name, argv, variables, has_input=reader >= 0) as srun:
             code = srun.wait()
     if srun.refusal and not srun.signum:
         nodes = nodes_of(spec, environ)

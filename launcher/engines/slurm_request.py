@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Mapping
 
 from launcher.engines.command import engine_args, make_node_command, read_exports
+from launcher.engines.reader import find_reader
 from launcher.errors import EnvironmentMismatch
 from launcher.options.option import PROG
 from launcher.options.spec import LaunchSpec
@@ -19,14 +20,7 @@ from launcher.starters.detect import detect_engine, in_slurm_step, read_number
 
 # Of every step. A site's settings may be others: they would end the launchers when the first of
 # them ends, or give them a share of the node that is meant for one rank.
-_STEP = (
-    "--kill-on-bad-exit=0",
-    "--wait=0",
-    "--cpu-bind=none",
-    "--mpi=none",
-    "--input=none",
-    "--export=ALL",
-)
+_STEP = ("--kill-on-bad-exit=0", "--wait=0", "--cpu-bind=none", "--mpi=none", "--export=ALL")
 
 # What srun takes from its environment as if it were an option, and what an allocation with a task
 # for each rank leaves there: a launcher would get the share of one rank.
@@ -78,8 +72,21 @@ def nodes_of(spec: LaunchSpec, environ: Mapping[str, str]) -> str:
     return spec.nnodes
 
 
-def make_srun(spec: LaunchSpec, environ: Mapping[str, str], name: str) -> list[str]:
-    """Return the whole srun command. name: of the step, and of the job that srun makes for it."""
+def find_task(spec: LaunchSpec, environ: Mapping[str, str], *, is_typed: bool) -> int:
+    """Return the number of the task whose rank reads our stdin; -1 for none. See `find_reader`."""
+    least, _ = parse_nodes(nodes_of(spec, environ))
+    counts = [spec.nproc_per_node] * least
+    hint = "Type the number of workers: --nproc-per-node 4"
+    return find_reader(spec, counts, is_typed=is_typed, hint=hint)
+
+
+def make_srun(
+    spec: LaunchSpec, environ: Mapping[str, str], name: str, reader: int = -1
+) -> list[str]:
+    """Return the whole srun command.
+
+    name: of the step, and of the job that srun makes for it. reader: the task that gets its stdin.
+    """
     resources = _step_resources(spec, environ)
     if not in_allocation(environ):
         resources += _job_resources(spec)
@@ -87,7 +94,14 @@ def make_srun(spec: LaunchSpec, environ: Mapping[str, str], name: str) -> list[s
         # A shell that srun has started holds the CPUs of its node.
         resources.append("--overlap")
     node = make_node_command(spec, nnodes=nodes_of(spec, environ))
-    return ["srun", f"--job-name={name}", *resources, *_STEP, *engine_args(spec), *node]
+    return [
+        "srun",
+        f"--job-name={name}",
+        *resources,
+        *_make_step(reader),
+        *engine_args(spec),
+        *node,
+    ]
 
 
 def drop_shares(environ: Mapping[str, str]) -> dict[str, str]:
@@ -136,7 +150,7 @@ def make_script(spec: LaunchSpec, run_id: str, output: str, folder: str) -> str:
         ]
     lines += [
         "",
-        shlex.join(["srun", "--ntasks-per-node=1", *_no_kill(spec), *_STEP]) + " \\",
+        shlex.join(["srun", "--ntasks-per-node=1", *_no_kill(spec), *_make_step()]) + " \\",
         f"  {shlex.join(node)}",
     ]
     return "\n".join(lines) + "\n"
@@ -164,6 +178,10 @@ def _step_resources(spec: LaunchSpec, environ: Mapping[str, str]) -> list[str]:
         # One task on each is the default. Beside --ntasks-per-node, Slurm would give the least.
         counts = [f"--nodes={least}-{most}"]
     return [*counts, *_no_kill(spec)]
+
+
+def _make_step(reader: int = -1) -> list[str]:
+    return [*_STEP, f"--input={reader if reader >= 0 else 'none'}"]
 
 
 def _no_kill(spec: LaunchSpec) -> list[str]:

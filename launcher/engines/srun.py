@@ -13,6 +13,7 @@ import signal
 from collections.abc import Mapping, Sequence
 
 from launcher.engines import slurm_client
+from launcher.engines.stdin import CommandInput
 from launcher.events import ChildrenChanged, Event, Signalled
 from launcher.exits import shell_code
 from launcher.output.writer import StreamWriter
@@ -51,9 +52,18 @@ class Srun:
     """A running srun. Use as a context manager: leaving it ends what still runs."""
 
     def __init__(
-        self, loop: Loop, name: str, argv: Sequence[str], environ: Mapping[str, str]
+        self,
+        loop: Loop,
+        name: str,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        *,
+        has_input: bool = False,
     ) -> None:
-        """Start it; LauncherError where there is no Slurm. name: of its step, and of no other."""
+        """Start it; LauncherError where there is no Slurm.
+
+        name: of its step, and of no other. has_input: one of its tasks reads our stdin.
+        """
         self._loop = loop
         self._name = name
         self._status: int | None = None
@@ -64,7 +74,7 @@ class Srun:
         # The signal that has asked to stop.
         self.signum = 0
         self._stderr, theirs = os.pipe()
-        null = os.open(os.devnull, os.O_RDONLY)
+        self._stdin = CommandInput(loop, is_wanted=has_input)
         ours = os.getpid()
 
         def prepare() -> None:
@@ -72,14 +82,15 @@ class Srun:
             die_with_parent(signal.SIGTERM, ours)
 
         try:
-            descriptors = {0: null, 1: 1, 2: theirs}
+            descriptors = {0: self._stdin.fd, 1: 1, 2: theirs}
             self._pid = launch_process(argv, environ, descriptors, prepare)
         except FileNotFoundError:
             os.close(self._stderr)
+            self._stdin.close()
             raise slurm_client.missing(argv[0]) from None
         finally:
-            os.close(null)
             os.close(theirs)
+        self._stdin.begin()
         loop.watch(self._stderr, self._read)
 
     def __enter__(self) -> Srun:
@@ -89,6 +100,7 @@ class Srun:
         for timer in (self._tell, self._stop_reading):
             self._loop.cancel_timer(timer)
         self._stop_reading()
+        self._stdin.close()
         if self._status is None:
             send_signal(self._pid, signal.SIGTERM)
             os.waitpid(self._pid, 0)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from launcher.engines import remote
 from launcher.engines.command import engine_args, make_node_command
+from launcher.engines.reader import find_reader
 from launcher.engines.variables import select_variables
 from launcher.errors import RendezvousError, UsageError
 from launcher.named import NamedTuple
@@ -75,6 +76,8 @@ class SshPlan(NamedTuple):
     # How the others reach the first host, where that was typed; and the port, 0 for a free one.
     endpoint: tuple[str, int]
     folder: str
+    # Whether what the reader's rank reads is typed.
+    is_typed: bool
     variables: Mapping[str, str]
     secret: str
     # The command of ssh, with the user's arguments.
@@ -112,6 +115,7 @@ def make_ssh_plan(
         hosts=_plan_hosts(spec, hosts, here),
         endpoint=_find_endpoint(spec),
         folder=here.folder,
+        is_typed=here.is_typed,
         variables=select_variables(spec, environ),
         secret=secret,
         ssh=(*_find_ssh(environ), *engine_args(spec)),
@@ -128,10 +132,13 @@ def _plan_hosts(spec: LaunchSpec, hosts: Sequence[Host], here: Here) -> tuple[Ho
     has_number = _is_given(spec, "nnodes")
     # With more hosts than nodes, who comes first has a rank, and the others wait.
     is_ranked = len(hosts) > 1 and (not has_number or spec.max_nodes == len(hosts))
-    reader = -1
-    # What is read of a pipe or a file here cannot be given back: only where that is asked for.
-    if here.is_typed or _is_given(spec, "stdin_rank"):
-        reader = _find_reader(spec, hosts, is_ranked=is_ranked)
+    counts = [_count_workers(spec, host) for host in hosts]
+    reader = find_reader(
+        spec,
+        counts if is_ranked or len(hosts) == 1 else [],
+        is_typed=here.is_typed,
+        hint="Type: --hosts a:2,b:2, and as many as --nnodes says",
+    )
     common = {
         "nnodes": spec.nnodes if has_number else str(len(hosts)),
         "rdzv_id": new_run_id(spec.rdzv_id),
@@ -153,29 +160,6 @@ def _plan_hosts(spec: LaunchSpec, hosts: Sequence[Host], here: Here) -> tuple[Ho
 def _count_workers(spec: LaunchSpec, host: Host) -> str:
     """Return how many a host has, as --nproc-per-node takes it: also `auto` and the like."""
     return str(host.num_workers or spec.nproc_per_node)
-
-
-def _find_reader(spec: LaunchSpec, hosts: Sequence[Host], *, is_ranked: bool) -> int:
-    """Return the place in the list of the host whose rank reads our stdin; -1 if that is open.
-
-    UsageError for a rank that was asked for and is on none, or on nobody knows which.
-    """
-    remaining = spec.stdin_rank
-    if is_ranked or len(hosts) == 1:
-        for index, host in enumerate(hosts):
-            nproc = _count_workers(spec, host)
-            if remaining == 0 or (nproc.isdecimal() and remaining < int(nproc)):
-                return index
-            if not nproc.isdecimal():
-                break
-            remaining -= int(nproc)
-        else:
-            world_size = spec.stdin_rank - remaining
-            raise spec.error("stdin_rank", f"must be below {world_size}, the world size")
-    if not _is_given(spec, "stdin_rank"):
-        return -1
-    problem = "has no host: which rank is where is known when all have come"
-    raise spec.error("stdin_rank", problem, "Type: --hosts a:2,b:2, and as many as --nnodes says")
 
 
 def _find_conf(spec: LaunchSpec) -> str:

@@ -15,7 +15,7 @@ from launcher.nodes.account import make_account
 from launcher.nodes.coordinator import Elastic
 from launcher.nodes.endpoint import Endpoint
 from launcher.nodes.member import LetGo, Member, Reach, Return, Say, Seek, Serve
-from launcher.nodes.messages import Join, Message, Relocate
+from launcher.nodes.messages import Heard, Join, Message, Relocate
 from launcher.nodes.parts import make_assignment, make_event, make_verdict
 from launcher.nodes.questions import Inquiry
 from launcher.nodes.restart import RestartPolicy, Verdict
@@ -40,8 +40,10 @@ _BUSY_TICK_S, _TICK_S = 0.05, 0.25
 # which a silent coordinator is lost, and another node may ask for it.
 _FAREWELL_S = 3.0
 
-# How long the report of a failed run waits, so that it is the last on the screen.
+# How long the report of a failed run waits, so that it is the last on the screen; and longer where
+# others are known to have something to say in front of it.
 _LAST_WORD_S = 0.5
+_LAST_WORDS_S = 3.0
 
 # The variable with the names that Slurm has for the nodes.
 _SLURM_NAMES = "SLURM_STEP_NODELIST"
@@ -134,6 +136,8 @@ class RemoteCoordinator:
         self._told_stop: object = None
         # How a question of another node is answered; set by whoever can.
         self.answer_peer: Callable[[str], str] = lambda text: ""
+        # Says what is to stand in front of the report of a failed run, wherever that is shown.
+        self.last_words: Callable[[], None] | None = None
 
     # --- what the supervisor asks ---------------------------------------------------------------
 
@@ -189,17 +193,24 @@ class RemoteCoordinator:
         return verdict
 
     def _let_others_speak(self, turn: Callable[[], object]) -> None:
-        """Wait a moment until the other nodes have shown their lines: the report comes last.
-
-        They go when they have; only where the coordinator is here is that known.
-        """
-        ends_at = self._loop.clock() + _LAST_WORD_S
-        while self._serving.has_listeners:
+        """Wait a moment until the other nodes have shown their lines: the report comes last."""
+        limit_s = _LAST_WORD_S if self.last_words is None else _LAST_WORDS_S
+        ends_at = self._loop.clock() + limit_s
+        while self.has_speakers:
             if self._loop.clock() >= ends_at:
                 break
             self._loop.set_timer(_nothing, 0.05)
             turn()
         self._loop.cancel_timer(_nothing)
+
+    @property
+    def has_speakers(self) -> bool:
+        """Whether other nodes may have something to show that belongs in front of the report.
+
+        They go when they have shown it; only where the coordinator is here is that known. Elsewhere
+        it is known that all have said their last words, when this node may go.
+        """
+        return self._serving.has_listeners or self._member.state != "over"
 
     def begin_to_settle(self, outcome: AttemptOutcome) -> None:
         """Tell how the attempt has ended here, unless it is decided already what follows."""
@@ -306,6 +317,8 @@ class RemoteCoordinator:
             actions, member.actions = member.actions, []
             for action in actions:
                 if isinstance(action, Say):
+                    if isinstance(action.message, Heard):
+                        self._say_last_words()
                     self._tell_coordinator(action.message)
                 elif isinstance(action, Seek):
                     self._endpoint.look_up(self._serve_or_ask)
@@ -329,6 +342,12 @@ class RemoteCoordinator:
             self._set_tick(_BUSY_TICK_S if is_busy else _TICK_S)
         if member.next_look_at is not None:
             self._set_tick(max(0.0, member.next_look_at - self._loop.clock()))
+
+    def _say_last_words(self) -> None:
+        """Speak before the coordinator hears that this node is ready for the report."""
+        verdict = self._member.decided
+        if self.last_words is not None and verdict is not None and verdict.report is not None:
+            self.last_words()
 
     def _tell_coordinator(self, message: Message) -> None:
         if self._serving.coordinates and self._member.is_own:

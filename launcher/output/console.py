@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 from launcher.output.writer import StreamWriter
@@ -30,9 +31,13 @@ LOW_WATER_BYTES = 1 << 20
 # How long a reader may stand still with a full buffer before lines are skipped.
 STALL_S = 1.0
 
-# Tells a launcher whose streams lead to another one which of them that shows on a terminal, behind
-# the numbers of columns and rows: `80 24 out err`.
+# Tells a launcher whose streams lead to another one which of them are a terminal's there, behind
+# the numbers of columns and rows: `80 24 out err`. `in` is there where somebody types, and `lines`
+# where that one sees no line before it has its end.
 TERMINAL_VARIABLE = "LAUNCHER_TERMINAL"
+
+# Its value where stdin alone is a terminal's.
+ONLY_TYPED = "0 0 in"
 
 # Rows of all ranks are drawn again at most so often.
 _FRAME_S = 0.05
@@ -59,12 +64,13 @@ class Console:
         self._writers = {"out": out, "err": err}
         far = environ.get(TERMINAL_VARIABLE, "").split()
         for name, writer in self._writers.items():
-            if name in far:
-                writer.is_tty, writer.far_size = True, (int(far[0]), int(far[1]))
+            if far:
+                writer.is_tty, writer.far_size = name in far, (int(far[0]), int(far[1]))
             writer.is_tty = writer.is_tty and not is_plain
         self.colour = _wants_colour(environ, out.is_tty and err.is_tty)
         self._loop = loop
         self._is_redrawing = False
+        self.takes_lines_only = "lines" in far
         self._is_dumb = environ.get("TERM") == "dumb"
         # The rows at the bottom of a terminal that are not final.
         self._live: LiveRows | None = None
@@ -168,6 +174,12 @@ class Console:
         """Tell whether what `owner` writes next stands behind the part that it wrote before."""
         return self._open.get(stream) is owner
 
+    def leave_part(self, stream: str) -> None:
+        """Take the unfinished line at the end of a stream for a whole one."""
+        if self.takes_lines_only:
+            self._break_lines(stream)
+        self._open.pop(stream, None)
+
     def is_busy(self, stream: str) -> bool:
         """Tell whether a stream has not taken all that was written, or is kept for a long line."""
         return self.claimant is not None or self._writers[stream].pending_bytes > 0
@@ -185,10 +197,15 @@ class Console:
         """Return columns and rows of a terminal."""
         return self._writers[stream].size
 
-    def describe_terminal(self) -> str:
-        """Return what TERMINAL_VARIABLE is to say to those whose output comes here; or ""."""
+    def describe_terminal(self, *, is_typed: bool = False) -> str:
+        """Return what TERMINAL_VARIABLE is to say to those whose output comes here; or "".
+
+        is_typed: our stdin goes there, and is a terminal.
+        """
         names = [name for name, writer in self._writers.items() if writer.is_tty]
-        return " ".join([*map(str, self.size(names[0])), *names]) if names else ""
+        if not names:
+            return ONLY_TYPED if is_typed else ""
+        return " ".join([*map(str, self.size(names[0])), *names, *(["in"] if is_typed else [])])
 
     def fd(self, stream: str) -> int:
         """Return the descriptor that we were given for a stream."""
@@ -312,7 +329,9 @@ def make_consoles(
     Of these, that of the first local rank has our own words, too.
     """
     if not facts.tasks:
-        console = Console(loop, facts.environ)
+        # Open MPI gives its processes terminals whatever its own output goes to, and several nodes
+        # cannot each draw on one.
+        console = Console(loop, facts.environ, is_plain=facts.is_gathered)
         if fold:
             from launcher.output.fold import Fold
 
@@ -325,6 +344,21 @@ def make_consoles(
     for each in consoles:
         each.is_quiet, each.has_timestamps = quiet, timestamps
     return consoles
+
+
+@contextmanager
+def heed_answers(loop: Loop, console: Console, environ: Mapping[str, str]) -> Iterator[None]:
+    """Let what a rank asks end where a line is typed that comes over our stdin from elsewhere."""
+    if "in" not in environ.get(TERMINAL_VARIABLE, "").split():
+        yield
+        return
+    from launcher.output.input import Answers
+
+    answers = Answers(loop, lambda: console.end_question())
+    try:
+        yield
+    finally:
+        answers.close()
 
 
 def _stamp() -> bytes:

@@ -206,18 +206,20 @@ class WorkerPipes(Intake):
         return self._consoles[local_rank % len(self._consoles)]
 
     def look_at_prompts(self) -> None:
-        """Let the terminals know who may be asking something."""
+        """Let whoever shows it know who may be asking something."""
         if self._terminals is not None:
             for (local_rank, _), stream in self.streams.items():
                 if stream.is_asking:
                     self._terminals.note_question(local_rank)
+        elif self._consoles[0].takes_lines_only:
+            self._end_question()
 
     def _end_question(self) -> None:
         """Let go of what the rank asks that reads stdin: answered, it stands on the terminal."""
         ranks = {worker.local_rank: worker.rank for worker in self._plan.workers}
         for (local_rank, _), stream in self.streams.items():
-            if ranks[local_rank] == self._plan.stdin_rank and stream.is_asking:
-                stream.give_line()
+            if ranks[local_rank] == self._plan.stdin_rank:
+                stream.end_question()
 
     def drain(self, local_rank: int) -> None:
         """Take what an ended worker has left in its pipes."""

@@ -185,6 +185,14 @@ class RankStream:
         self._console.end_live(self._settings.rank, self._settings.stream)
         return begun[:-1]
 
+    def end_question(self) -> None:
+        """Let go of the beginning of a line: somebody has answered it, where it is shown."""
+        if self.is_asking:
+            self.give_line()
+        elif self._bytes_shown and self._console.goes_on(self, self._settings.stream):
+            self._console.leave_part(self._settings.stream)
+            self._bytes_shown = 0
+
     def take_line(self, begun: bytes) -> None:
         """Show what follows behind the line that another stream has begun."""
         block = self._feed_live(begun)

@@ -61,6 +61,11 @@ class NodeFacts(NamedTuple):
     # None when no folder has been made, or could be: then there are no log files.
     paths: RunPaths | None = None
 
+    @property
+    def is_gathered(self) -> bool:
+        """Whether an engine takes what all nodes write to one place."""
+        return self.nodes is not None and self.nodes.gathers_output
+
 
 def look_at_node(
     spec: LaunchSpec, mark: str = "", tasks: Sequence[Task] = (), run_id: str = ""
@@ -100,7 +105,7 @@ def look_at_node(
         cpus=_bind(spec, local_world_size, gpus),
         tasks=tuple(tasks),
         nodes=nodes,
-        is_terminal=not tasks and _shows_on_terminal(os.environ),
+        is_terminal=not tasks and _shows_on_terminal(os.environ, nodes),
         job=job,
     )
 
@@ -117,9 +122,15 @@ def _find_slurm_job(environ: Mapping[str, str]) -> SlurmJob:
     return SlurmJob(name_slurm_step(environ), count_requeues(environ))
 
 
-def _shows_on_terminal(environ: Mapping[str, str]) -> bool:
-    """Tell whether stdout comes to a terminal, here or through another launcher."""
-    return os.isatty(1) or "out" in environ.get("LAUNCHER_TERMINAL", "").split()
+def _shows_on_terminal(environ: Mapping[str, str], nodes: NodeGroup | None) -> bool:
+    """Tell whether stdout comes to a terminal, here or through another launcher.
+
+    One that an engine has given us, for what all nodes write, is no sign of it.
+    """
+    if nodes is not None and nodes.gathers_output:
+        return False
+    far = environ.get("LAUNCHER_TERMINAL", "").split()
+    return "out" in far if far else os.isatty(1)
 
 
 def _find_nodes(spec: LaunchSpec) -> NodeGroup | None:

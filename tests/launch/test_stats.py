@@ -69,9 +69,19 @@ def test_a_report_is_the_last_thing_on_the_screen(run: Run, script: Script) -> N
     assert "exit code 1" not in before
 
 
-@pytest.mark.parametrize("failing", [0, 1])
+@pytest.mark.parametrize(
+    ("failing", "host", "options"),
+    [(0, 0, ()), (1, 1, ("--max-restarts", "2", "--no-restart-codes", "1"))],
+    ids=["the last attempt", "given up early, where another node decides"],
+)
 def test_a_report_comes_after_the_figures_of_all_nodes_on_one_screen(
-    failing: int, start_command: Start, script: Script, tmp_path: Path, suite_mark: str
+    failing: int,
+    host: int,
+    options: tuple[str, ...],
+    start_command: Start,
+    script: Script,
+    tmp_path: Path,
+    suite_mark: str,
 ) -> None:
     endpoint = f"127.0.0.1:{find_free_port()}"
     name = script(
@@ -81,11 +91,12 @@ def test_a_report_comes_after_the_figures_of_all_nodes_on_one_screen(
         "time.sleep(100)\n"
     )
     where = ("--nnodes", "2", "--rdzv-endpoint", endpoint, "--rdzv-id", suite_mark, "--stats")
+    is_host = [f"--rdzv-conf=is_host={int(rank == host)}" for rank in range(2)]
     environ = {"LAUNCHER_SECRET": suite_mark, "LAUNCHER_QUIET": "0"}
     with (tmp_path / "screen").open("ab") as screen:
         nodes = [
             start_command(
-                command(*where, "--node-rank", str(rank), name),
+                command(*where, *options, is_host[rank], "--node-rank", str(rank), name),
                 env=environ,
                 stdout=screen,
                 stderr=screen,

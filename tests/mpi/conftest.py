@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,8 +13,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from launcher.attached.proxy import DAEMONS
-from tests.conftest import Running, marked_processes, wait_until
+from tests.conftest import Running, command, marked_processes, wait_until
 from tests.engines import MPI_SETTINGS, MPICH, make_mpich_settings, needs_mpich, needs_mpirun
+from tests.lab.lab import Lab
 
 # How long everything may take to go when one of a run's processes has been killed.
 GONE_S = 10.0
@@ -174,3 +177,30 @@ def _number_of(pid: int) -> tuple[bytes, int]:
     environ = dict(entry.split(b"=", 1) for entry in entries if b"=" in entry)
     rank = environ.get(b"OMPI_COMM_WORLD_RANK") or environ.get(b"PMI_RANK", b"-1")
     return environ.get(b"PMIX_NAMESPACE", b""), int(rank)  # -1: a program of the engine's own
+
+
+@pytest.fixture(
+    params=[pytest.param("openmpi", marks=needs_mpirun), pytest.param("mpich", marks=needs_mpich)]
+)
+def engine_settings(request: pytest.FixtureRequest, lab: Lab, tmp_path: Path) -> dict[str, str]:
+    """Variables with which `--engine mpi` on a host of the lab reaches the others."""
+    config = lab.start_sshd()
+    if request.param == "openmpi":
+        return {**MPI_SETTINGS, "OMPI_MCA_plm_rsh_args": f"-F {config}"}
+    agent = tmp_path / "agent"
+    agent.write_text(f'#!/bin/sh\nexec ssh -F {shlex.quote(str(config))} "$@"\n')
+    agent.chmod(0o755)
+    return {"LAUNCHER_MPIRUN": f"{MPICH} -launcher ssh -launcher-exec {agent}"}
+
+
+@pytest.fixture
+def start_engine(lab: Lab, engine_settings: dict[str, str], script: Any) -> Callable[..., Running]:
+    """Start a script's text with the engine, from h1."""
+
+    def start(
+        text: str, *options: str, stdin: Any = subprocess.DEVNULL, **variables: str
+    ) -> Running:
+        argv = command("--engine", "mpi", *options, script(text))
+        return lab["h1"].start(*argv, env={**engine_settings, **variables}, stdin=stdin)
+
+    return start

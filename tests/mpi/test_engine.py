@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Run, Running, Script, command
-from tests.engines import MPI_SETTINGS, MPICH, needs_mpich, needs_mpirun
+from tests.engines import MPI_SETTINGS, needs_mpirun
 from tests.lab.lab import Lab
 from tests.mpi.conftest import find_report, without_warning
 
@@ -34,28 +34,6 @@ signal.signal(signal.SIGTERM, save)
 print("waits", os.environ["RANK"], flush=True)
 while True: signal.pause()
 """
-
-
-@pytest.fixture(
-    params=[pytest.param("openmpi", marks=needs_mpirun), pytest.param("mpich", marks=needs_mpich)]
-)
-def start_engine(
-    request: pytest.FixtureRequest, lab: Lab, script: Script, tmp_path: Path
-) -> StartEngine:
-    """Start a script's text with the engine, from h1."""
-    config = lab.start_sshd()
-    env = {**MPI_SETTINGS, "OMPI_MCA_plm_rsh_args": f"-F {config}"}
-    if request.param == "mpich":
-        agent = tmp_path / "agent"
-        agent.write_text(f'#!/bin/sh\nexec ssh -F {shlex.quote(str(config))} "$@"\n')
-        agent.chmod(0o755)
-        env = {"LAUNCHER_MPIRUN": f"{MPICH} -launcher ssh -launcher-exec {agent}"}
-
-    def start(text: str, *options: str, **variables: str) -> Running:
-        argv = command("--engine", "mpi", *options, script(text))
-        return lab["h1"].start(*argv, env={**env, **variables})
-
-    return start
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,7 @@ class FakeConsole:
     full = False
     has_room = True
     claimant: object = None
+    takes_lines_only = False
     fold: Any = None
 
     def __init__(self) -> None:

@@ -24,11 +24,11 @@ ENVIRON = {
 }
 
 
-def _make(kind: Kind, hosts: str, /, **options: object) -> MpiRun:
+def _make(kind: Kind, hosts: str, /, *, is_typed: bool = False, **options: object) -> MpiRun:
     provenance = {name: "--" + name.replace("_", "-") for name in options}
     values = {"rdzv_id": "fox", **options}
     spec = LaunchSpec(script="train.py", **values, provenance=provenance)
-    return make_command(spec, ENVIRON, parse_hosts(hosts), kind, ["mpirun"])
+    return make_command(spec, ENVIRON, parse_hosts(hosts), kind, ["mpirun"], is_typed=is_typed)
 
 
 def _launcher(*options: str) -> list[str]:
@@ -168,3 +168,32 @@ def test_some_need_not_be_asked() -> None:
     assert guess_kind("/usr/bin/orterun") == OPEN_MPI
     assert guess_kind("/usr/bin/mpiexec.hydra") == HYDRA
     assert guess_kind("/opt/openmpi/bin/mpirun") is None
+
+
+@pytest.mark.parametrize("kind", [OPEN_MPI, OPEN_MPI_5, HYDRA])
+def test_what_is_typed_goes_to_the_first_launcher(kind: Kind) -> None:
+    run = _make(kind, "h1:2,h2:2", is_typed=True)
+    assert run.has_input
+    assert "--stdin" not in run.argv
+    assert run.environ["LAUNCHER_TERMINAL"] == "0 0 in"
+    assert "LAUNCHER_TERMINAL" in " ".join(run.argv)  # it is taken along
+    piped = _make(kind, "h1:2,h2:2")
+    assert not piped.has_input
+    assert "LAUNCHER_TERMINAL" not in piped.environ
+
+
+@pytest.mark.parametrize(("rank", "task"), [(1, 0), (2, 1), (4, 1), (5, 2)])
+def test_the_launcher_whose_rank_is_named_reads(rank: int, task: int) -> None:
+    run = _make(OPEN_MPI, "h1:2,h2:3,h3:1", stdin_rank=rank)
+    assert run.has_input
+    assert ("--stdin" in run.argv) == (task > 0)
+    if task:
+        assert run.argv[run.argv.index("--stdin") + 1] == str(task)
+
+
+def test_mpich_hands_what_is_typed_to_the_first_host_only() -> None:
+    assert _make(HYDRA, "h1:2,h2:2", stdin_rank=1, is_typed=True).has_input
+    with pytest.raises(UsageError, match="is not on the first host"):
+        _make(HYDRA, "h1:2,h2:2", stdin_rank=2, is_typed=True)
+    with pytest.raises(UsageError, match="none for a pipe or a file"):
+        _make(HYDRA, "h1:2,h2:2", stdin_rank=0)

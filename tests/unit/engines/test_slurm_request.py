@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from launcher.engines import slurm
-from launcher.engines.slurm_request import check_request, drop_shares, make_script, make_srun
+from launcher.engines.slurm_request import (
+    check_request,
+    drop_shares,
+    find_task,
+    make_script,
+    make_srun,
+)
 from launcher.errors import EnvironmentMismatch, UsageError
 from launcher.options.arguments import read_arguments
 from launcher.options.spec import LaunchSpec
@@ -18,8 +24,8 @@ from launcher.options.spec import LaunchSpec
 JOB = {"SLURM_JOB_ID": "12", "SLURM_JOB_NUM_NODES": "3", "SLURM_NTASKS": "12"}
 
 STEP = [
-    *("--kill-on-bad-exit=0", "--wait=0", "--cpu-bind=none", "--mpi=none", "--input=none"),
-    "--export=ALL",
+    *("--kill-on-bad-exit=0", "--wait=0", "--cpu-bind=none", "--mpi=none", "--export=ALL"),
+    "--input=none",
 ]
 
 
@@ -42,6 +48,31 @@ def srun(text: str, environ: dict[str, str] | None = None, **more: Any) -> tuple
     inner = argv[argv.index("-m", at) :]
     assert inner[:2] == ["-m", "launcher"]
     return options[:start] + options[start + len(STEP) :], " ".join(inner[2:])
+
+
+@pytest.mark.parametrize(
+    ("text", "is_typed", "task"),
+    [
+        ("--nnodes 2 --nproc-per-node 2", False, -1),
+        ("--nnodes 2 --nproc-per-node 2", True, 0),
+        ("--nnodes 2 --nproc-per-node 2 --stdin-rank 2", False, 1),
+        ("--nnodes 2 --nproc-per-node 2 --stdin-rank 3", True, 1),
+        ("--nproc-per-node auto", True, 0),
+    ],
+)
+def test_the_task_of_the_rank_that_reads_gets_what_is_typed(
+    text: str, is_typed: bool, task: int
+) -> None:
+    spec = spec_of(text)
+    assert find_task(spec, {}, is_typed=is_typed) == task
+    argv = make_srun(spec, {}, "name", task)
+    assert (f"--input={task}" in argv) == (task >= 0)
+    assert ("--input=none" in argv) == (task < 0)
+
+
+def test_a_rank_of_a_task_that_may_not_come_cannot_read() -> None:
+    with pytest.raises(UsageError, match="must be below 4"):
+        find_task(spec_of("--nnodes 2:4 --nproc-per-node 2 --stdin-rank 4"), {}, is_typed=True)
 
 
 TWO = ["--nodes=2", "--ntasks=2", "--ntasks-per-node=1"]

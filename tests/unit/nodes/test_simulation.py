@@ -91,6 +91,27 @@ def test_messages_that_come_often_do_not_keep_the_coordinator_from_its_clock(wor
     assert [node.reports for node in nodes] == [1] + 39 * [0]
 
 
+@pytest.mark.parametrize("reporter", range(3))
+def test_a_report_comes_after_the_last_words_of_all_nodes(world: World, reporter: int) -> None:
+    world.latency_s = (0.0, 0.3)
+    hosts = [world.add_host() for _ in range(3)]
+    # The first host coordinates; the report is shown where rank 0 is.
+    nodes = [
+        Supervisor(
+            host,
+            Setting(3, 3, node_rank=(number - reporter) % 3),
+            failing_first(1, 1.0, 5.0),
+            hosts[0].address,
+        )
+        for number, host in enumerate(hosts)
+    ]
+    for node in nodes:
+        node.begin()
+    assert world.run(30)
+    assert [node.reports for node in nodes] == [int(number == reporter) for number in range(3)]
+    assert nodes[reporter].silent == []
+
+
 def test_a_signal_while_ranks_of_a_failed_attempt_still_end_stops_all_nodes(world: World) -> None:
     nodes = start(world, 3, Setting(3, 3, max_restarts=3), failing_first(1, 1.0, 5.0))
     nodes[0].stop_s = lambda: 3.0

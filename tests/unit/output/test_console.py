@@ -203,6 +203,32 @@ def test_a_pipe_that_leads_to_a_terminal_of_another_launcher_is_as_good_as_one()
         os.close(fd)
 
 
+@pytest.mark.parametrize(
+    ("terminal", "end"), [("0 0 in", b""), ("0 0 in lines", b"\n")], ids=["parts", "whole lines"]
+)
+def test_a_question_that_is_answered_has_ended(terminal: str, end: bytes) -> None:
+    (out, out_write), owner = os.pipe(), object()
+    with Loop([]) as loop:
+        console = Console(loop, {"LAUNCHER_TERMINAL": terminal}, (out_write, 2))
+        console.show_part(owner, "out", b"[0] name? ")
+        console.leave_part("out")
+        assert not console.goes_on(owner, "out")
+        console.show("out", b"[1] next\n")
+        console.close()
+    assert os.read(out, 1000) == b"[0] name? " + end + b"[1] next\n"
+    for fd in (out, out_write):
+        os.close(fd)
+
+
+def test_a_terminal_of_an_engine_is_none_where_it_is_known_who_reads() -> None:
+    master, slave = os.openpty()
+    with Loop([]) as loop:
+        assert not Console(loop, {"LAUNCHER_TERMINAL": "0 0 in"}, (slave, slave)).is_tty("out")
+        assert Console(loop, {}, (slave, slave)).is_tty("out")
+    for fd in (master, slave):
+        os.close(fd)
+
+
 @pytest.mark.parametrize("variable", ["", "30 10 out err"])
 def test_both_streams_on_a_terminal_have_colours(variable: str) -> None:
     read_end, write_end = os.pipe()
@@ -210,6 +236,7 @@ def test_both_streams_on_a_terminal_have_colours(variable: str) -> None:
         console = Console(loop, {"LAUNCHER_TERMINAL": variable}, (write_end, write_end))
         assert console.colour == bool(variable)
         assert console.describe_terminal() == variable
+        assert console.describe_terminal(is_typed=True) == f"{variable or '0 0'} in"
         console.close()
     for fd in (read_end, write_end):
         os.close(fd)

@@ -73,6 +73,9 @@ class FakeConsole:
     def goes_on(self, owner: object, stream: str) -> bool:
         return self.open is owner
 
+    def leave_part(self, stream: str) -> None:
+        self.open = None
+
     def is_busy(self, stream: str) -> bool:
         return False
 
@@ -122,6 +125,22 @@ def test_half_a_line_is_shown_soon_and_goes_on_where_it_stands(
     assert console.text == b"[0] one\n[0] loading... "
     output.take(b"done\nnext\n")
     assert console.text == b"[0] one\n[0] loading... done\n[0] next\n"
+
+
+def test_what_is_said_behind_an_answer_is_a_line_of_its_own(tmp_path: Path, clock: Clock) -> None:
+    console = FakeConsole()
+    output = stream(tmp_path, console)
+    output.take(b"name? ")
+    output.end_question()  # typed ahead: nobody has seen the question yet
+    clock.now += 0.3
+    output.show_prompt()
+    output.end_question()
+    console.blocks.append(("out", b"Bob\n"))  # as the terminal shows it
+    output.take(b"hello\n")
+    output.end_question()
+    output.close()
+    assert console.text == b"[0] name? Bob\n[0] hello\n"
+    assert (tmp_path / "log").read_bytes() == b"name? hello\n"
 
 
 def test_half_a_line_that_others_have_torn_goes_on_as_a_line_of_its_own(

@@ -22,7 +22,7 @@ ENDPOINT_PORT = 29400
 
 # As in attempt/group.py, and in nodes/remote.py.
 _GATHER_S = 0.25
-_LAST_WORD_S = 0.5
+_LAST_WORDS_S = 3.0
 
 _WITH_WORKERS = ("running", "settling", "speaking", "finishing")
 
@@ -113,6 +113,9 @@ class Supervisor:
         self.ended_at = 0.0
         self.said: list[str] = []
         self.reports = 0
+        # Whether it has said what belongs in front of the report; and who had not at the report.
+        self.has_spoken = False
+        self.silent: list[Supervisor] = []
         self.runs: list[Attempt] = []
         self._is_understood = self._is_pausing = self._is_closing = self._is_speaking = False
         self._stopped_by: int | None = None
@@ -155,11 +158,15 @@ class Supervisor:
             lambda: f"run-of-{self.host.name}",
         )
         self.state = "joining"
+        self.remote.last_words = self._speak
         self.note("begins")
         self.run(self.remote.begin_to_join)
 
     def note(self, text: str) -> None:
         self.world.note(f"{self.host.name} {text}")
+
+    def _speak(self) -> None:
+        self.has_spoken = True
 
     def _say(self, line: str) -> None:
         self.said.append(line)
@@ -308,14 +315,14 @@ class Supervisor:
         self.state = "speaking"
         self._is_speaking = action == "give_up" and not self.verdict.reporter
         if self._is_speaking:
-            self.loop.set_timer(self._end_speaking, _LAST_WORD_S)
+            self.loop.set_timer(self._end_speaking, _LAST_WORDS_S)
         return True
 
     def _end_speaking(self) -> None:
         self._is_speaking = False
 
     def _is_done_speaking(self) -> bool:
-        if self._is_speaking and self.remote._serving.has_listeners:
+        if self._is_speaking and self.remote.has_speakers:
             return False
         self.loop.cancel_timer(self._end_speaking)
         self._note_report()
@@ -326,6 +333,8 @@ class Supervisor:
     def _note_report(self) -> None:
         if self.verdict.report is not None and self.verdict.action != "restart":
             self.reports += not self.verdict.reporter
+            if not self.verdict.reporter:
+                self.silent = [node for node in self.world.supervisors if not node.has_spoken]
 
     def _is_done_finishing(self) -> bool:
         if not self.runs[-1].have_all_ended:
