@@ -264,6 +264,11 @@ class Member:
         if self.state == "seeking":
             self._search.note_obstacle(why)
 
+    @property
+    def knows_obstacle(self) -> bool:
+        """Whether there is something to say of why no coordinator is found."""
+        return bool(self._search.why)
+
     def miss(self, why: str, now: float, *, is_refused: bool = False) -> None:
         """Take note that nobody was reached, and why; is_refused: nobody listens there."""
         if self.state == "seeking":
