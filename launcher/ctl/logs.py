@@ -104,7 +104,7 @@ def show(
 
     mirror: has the files of other hosts.
     """
-    logs = RunLogs(folder, choice.ranks)
+    logs = RunLogs(folder, choice.ranks, without=mirror.wanted if mirror else ())
     is_last, fetch_at = False, 0.0
     while not is_last:
         # Asked before the files are read: then nothing comes behind the last look.

@@ -34,7 +34,9 @@ class Mirror:
     def __init__(self, folder: str, ranks: Iterable[int], num_hosts: int, ask: Ask) -> None:
         """folder: an empty one, for the copies. num_hosts: of those that have the ranks."""
         self._folder = folder
-        wanted = sorted(ranks)
+        # All that these ranks write is here, also what is written on this host.
+        self.wanted = frozenset(ranks)
+        wanted = sorted(self.wanted)
         self._batches = [wanted[at : at + _MOST_RANKS] for at in range(0, len(wanted), _MOST_RANKS)]
         self._most_bytes = max(1, MOST_LOGS_BYTES // max(1, min(num_hosts, _MOST_RANKS)))
         self._ask = ask
@@ -47,7 +49,7 @@ class Mirror:
         self._ended: set[str] = set()
         # The ranks of which not everything is here, because it is much.
         self.cut_ranks: set[int] = set()
-        self._logs = RunLogs(folder, frozenset(wanted), self._begins)
+        self._logs = RunLogs(folder, self.wanted, self._begins)
         # Whether the run has answered the last question.
         self.is_answered = True
 

@@ -10,7 +10,7 @@ import heapq
 import os
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
 
 from launcher.named import NamedTuple
@@ -45,13 +45,14 @@ class RunLogs:
         folder: str,
         ranks: frozenset[int] | None = None,
         begins: Mapping[str, int] | None = None,
+        without: Collection[int] = (),
     ) -> None:
-        """ranks: the only ones that are wanted; None for all.
+        """ranks: the only ones that are wanted; None for all. without: these are not.
 
         begins: file -> where it begins, if that is known to be behind its beginning.
         """
         self._folder = folder
-        self._wanted = ranks
+        self._wanted, self._unwanted = ranks, without
         self._begins = {} if begins is None else begins
         self._files: dict[str, _LogFile] = {}
         self._notes: dict[str, _Notes] = {}
@@ -74,7 +75,7 @@ class RunLogs:
             for name in sorted(os.listdir(folder)):
                 match = _LOG.fullmatch(name)
                 path = os.path.join(folder, name)
-                if match is None or path in self._files:
+                if match is None or path in self._files or int(match[1]) in self._unwanted:
                     continue
                 if self._wanted is None or int(match[1]) in self._wanted:
                     begin = self._begins.get(path, 0)
