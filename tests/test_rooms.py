@@ -59,7 +59,9 @@ NEVER_IN_THE_SUPERVISOR = {
 
 # Third-party packages, and the modules that may name them.
 THIRD_PARTY = {
-    "torch": {"launcher.worker.dist"},
+    "torch": {
+        f"launcher.worker.{name}" for name in ("dist", "exchange", "gradients", "reductions")
+    },
     "horovod": {"launcher.worker.horovod_group"},
     "mpi4py": {
         *("launcher.attached.in_place", "launcher.worker.agreement", "launcher.worker.mpi_world")

@@ -35,7 +35,15 @@ _SECONDARY_TEXTS = (
 )
 # Who lost its peer in a collective names one of these, in the message or the traceback; a web
 # service that is away does not.
-_COLLECTIVE_TEXTS = ("torch/distributed", "c10d", "gloo", "nccl", "horovod", "mpi4py")
+_COLLECTIVE_TEXTS = (
+    "torch/distributed",
+    "c10d",
+    "gloo",
+    "nccl",
+    "horovod",
+    "mpi4py",
+    "waited in a collective",
+)
 
 # How we ask workers to stop, and for how long after that an end may have nothing to do with it.
 _OUR_SIGNALS = (signal.SIGTERM, signal.SIGINT)

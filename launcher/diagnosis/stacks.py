@@ -16,8 +16,16 @@ _WRAPPERS = frozenset(
     ("wrapper", "inner", "_call_impl", "_wrapped_call_impl", "decorate_context", "_fn", "__call__")
 )
 
-# How a worker came to run the script says nothing about where it is.
+# How a worker came to run the script says nothing about where it is; in which of the Context's
+# collectives it waits does, and that it waits for gradients.
 _OUR_FRAMES = "/launcher/worker/"
+_OUR_COLLECTIVES = {
+    "/launcher/worker/context.py": frozenset(
+        ("all_gather", "all_reduce", "barrier", "broadcast_object", "gather_object", "stopping")
+    ),
+    "/launcher/worker/exchange.py": frozenset(("all_reduce",)),
+}
+_COLLECTIVE_FILES = ("torch/distributed", "horovod", *_OUR_COLLECTIVES)
 
 # How what one rank does is said of several, by its beginning; the longer first.
 _OF_SEVERAL = (
@@ -32,7 +40,7 @@ _OF_SEVERAL = (
     ("sleeps ", "sleep "),
 )
 
-_LIBRARY_MARKS = ("site-packages", "dist-packages", "/lib/python3", "<frozen")
+_LIBRARY_MARKS = ("site-packages", "dist-packages", "/lib/python3", "<frozen", _OUR_FRAMES)
 
 
 class Frame(NamedTuple):
@@ -69,9 +77,17 @@ def parse_dump(text: str) -> tuple[Frame, ...]:
         elif line.startswith('  File "'):
             path, _, rest = line[8:].partition('", line ')
             number, _, function = rest.partition(" in ")
-            if number.isdigit() and _OUR_FRAMES not in path:
+            if number.isdigit() and (_OUR_FRAMES not in path or _is_collective(path, function)):
                 frames.append(Frame(path, int(number), function))
     return tuple(frames)
+
+
+def _is_collective(path: str, function: str) -> bool:
+    """Tell whether a function of ours waits for other ranks."""
+    return any(
+        path.endswith(file) and function in functions
+        for file, functions in _OUR_COLLECTIVES.items()
+    )
 
 
 def shorten_crash(lines: tuple[str, ...], most: int = 20) -> tuple[str, ...]:
@@ -141,9 +157,7 @@ def odd_rank(stacks: Sequence[RankStack]) -> int | None:
 
 
 def _is_waiting(stack: RankStack) -> bool:
-    return any(
-        "torch/distributed" in frame.file or "horovod" in frame.file for frame in stack.frames
-    )
+    return any(name in frame.file for frame in stack.frames for name in _COLLECTIVE_FILES)
 
 
 def render(stacks: Sequence[RankStack]) -> str:

@@ -172,6 +172,9 @@ class Context:
 
         All ranks start from rank 0's weights. A model without trainable parameters is not wrapped,
         and neither is one with Horovod, whose averaging is in the optimizer: wrap_optimizer().
+
+        On the CPUs of one node, gradients are averaged through memory that the ranks share, as in
+        all_reduce(), unless the script calls register_comm_hook() before the first forward pass.
         """
         return self._group.wrap(model, ddp_kwargs)
 
@@ -202,6 +205,11 @@ class Context:
         A tensor gives a new tensor of the same shape, on the same device, without gradient; it goes
         element by element. A number gives a number, exact up to 2**53. A mean of integers is a
         float. Half precision is summed in float32, and returned in the type that was given.
+
+        Numbers and tensors of the CPU go through memory that the ranks share, where all of them are
+        on one node and can see each other's files under /proc; else, or with
+        LAUNCHER_SHARED_MEMORY=0 in the environment, through sockets. Up to 34 MB of memory are
+        taken for that, from the first calls on.
         """
         if op not in _OPS:
             raise UsageError(f"all_reduce(op={op!r}): use one of {', '.join(map(repr, _OPS))}.")

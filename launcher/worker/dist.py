@@ -1,8 +1,9 @@
 """torch.distributed below the context: process group, device, collectives, tear-down.
 
 Owns every use of torch in this package; torch is imported inside the functions, so that loading
-this file costs nothing and works without it. Knows where this rank stands from a Place; knows
-nothing of signals, of the launcher's own variables or of how the ranks were started.
+this file costs nothing and works without it, and handed to reductions.py. Knows
+where this rank stands from a Place; knows nothing of signals, of the launcher's own variables or of
+how the ranks were started.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from launcher.ranks import Place
 from launcher.starters.meeting import find_job_id, find_master
 from launcher.worker import mpi_world
 from launcher.worker.devices import choose_gpu
+from launcher.worker.reductions import Reductions
 from launcher.worker.threads import wait_until_idle
 
 TYPE_CHECKING = False
@@ -59,7 +61,13 @@ def make_group(
     if place.world_size > 1:
         _init_process_group(torch, place, environ, backend, device, timeout_s)
     return TorchGroup(
-        torch, place.rank, place.world_size, device, backend, owned=place.world_size > 1
+        torch,
+        place.rank,
+        place.world_size,
+        device,
+        backend,
+        owned=place.world_size > 1,
+        shares_node=place.local_world_size == place.world_size,
     )
 
 
@@ -71,13 +79,25 @@ class TorchGroup:
     """
 
     def __init__(
-        self, torch: Any, rank: int, world_size: int, device: Device, backend: str, *, owned: bool
+        self,
+        torch: Any,
+        rank: int,
+        world_size: int,
+        device: Device,
+        backend: str,
+        *,
+        owned: bool,
+        shares_node: bool = False,
     ) -> None:
+        """`owned`: the process group is ours to end. `shares_node`: all ranks seem to be here."""
         self.rank, self.world_size, self.device, self.backend = rank, world_size, device, backend
         self._torch = torch
         self._dist = torch.distributed
         self._owned = owned
         self._cpu_group: Any = None
+        self._reductions = Reductions(
+            torch, rank, world_size, backend, self._group_for, shares_node=shares_node
+        )
 
     def wrap(self, model: Module, ddp_kwargs: Mapping[str, Any]) -> Module:
         """Move a model to this rank's device; with several ranks, into DistributedDataParallel."""
@@ -96,7 +116,10 @@ class TorchGroup:
         options = {"gradient_as_bucket_view": True, **ddp_kwargs}
         if self.device.type == "cuda":
             options.setdefault("device_ids", [self.device])
-        return ddp(model, **options)
+        wrapped = ddp(model, **options)
+        if self.device.type == "cpu":
+            self._reductions.serve_gradients(wrapped, options)
+        return wrapped
 
     def unwrap(self, model: Module) -> Module:
         """Return the script's own model inside DistributedDataParallel and torch.compile."""
@@ -179,6 +202,7 @@ class TorchGroup:
     def close(self) -> None:
         """Finish what is under way in the process group, and destroy it, if it is ours."""
         self._cpu_group = None
+        self._reductions.close()
         if self._owned and self._dist.is_initialized():
             self._owned = False
             try:
@@ -196,6 +220,7 @@ class TorchGroup:
         """
         import ctypes
 
+        self._reductions.abandon()
         if self._owned:
             self._owned = False
             for group in self._dist.distributed_c10d._world.pg_map:
@@ -211,10 +236,7 @@ class TorchGroup:
 
         The tensor may be overwritten.
         """
-        ops = self._dist.ReduceOp
-        op = {"mean": ops.SUM, "sum": ops.SUM, "min": ops.MIN, "max": ops.MAX}[op]
-        self._dist.all_reduce(tensor, op, group=self._group_for(tensor))
-        return tensor
+        return self._reductions.reduce(tensor, "sum" if op == "mean" else op)
 
     def _all_shapes(self, value: Tensor) -> list[Any]:
         """Exchange the shapes (torch.Size) of all tensors by one small message of fixed size."""
@@ -268,7 +290,8 @@ def _adopt(torch: Any, place: Place, backend: str, environ: Mapping[str, str]) -
         # The script took its rank from elsewhere: then the process group is right.
         place = Place("script", rank, rank, world_size, world_size)
     device = choose_device(torch, place, "nccl" if "nccl" in name else "gloo", environ)
-    return TorchGroup(torch, rank, world_size, device, name, owned=False)
+    shares_node = place.local_world_size == world_size
+    return TorchGroup(torch, rank, world_size, device, name, owned=False, shares_node=shares_node)
 
 
 def choose_device(torch: Any, place: Place, backend: str, environ: Mapping[str, str]) -> Device:

@@ -88,6 +88,17 @@ def test_predict_answers_from_it_as_from_model_pt(
         assert answer["probability"] == pytest.approx(other["probability"], abs=2e-4)
 
 
+@pytest.mark.slow
+def test_two_ranks_answer_from_it_as_one_does(
+    predict: Predict, run: Alone, exported: Path, drawn_birds: Path
+) -> None:
+    args = [str(exported), str(drawn_birds / "val"), "--json"]
+    command = ["--nproc-per-node", "2", "--log-line-prefix-template", "", "-m", "train.predict"]
+    done = run(*command, *args, timeout_s=120.0)
+    assert (done.code, done.err) == (0, "")
+    assert done.out == predict(*args).out
+
+
 def test_the_scoring_service_takes_it_too(
     exported: Path, trained: Path, tmp_path: Path, drawn_birds: Path
 ) -> None:

@@ -79,6 +79,35 @@ def test_the_curves_need_the_metrics_only(
     assert sorted(p.name for p in outputs.iterdir()) == ["curves.png", "metrics.jsonl"]
 
 
+def test_all_is_readable_at_600_pixels_and_without_colours(
+    outputs: Path, drawn_birds: Path
+) -> None:
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+    import train.drawing
+    from train.plot import read_metrics, read_predictions
+
+    predictions(outputs, ["crow", "robin"], drawn_birds)
+    assert main([str(outputs)]) == 0
+    for name in ("curves.png", "confusion.png"):
+        with Image.open(outputs / name) as picture:
+            red, green, blue = picture.convert("RGB").split()
+            assert red.tobytes() == green.tobytes() == blue.tobytes(), name
+    curves, matrix, pictures = Figure(), Figure(), Figure()
+    content = read_predictions(str(outputs / "predictions.json"))
+    train.drawing.draw_curves(curves, read_metrics(str(outputs / "metrics.jsonl")))
+    train.drawing.draw_confusion(matrix, content)
+    train.drawing.draw_predictions(pictures, content)
+    for figure in (curves, matrix, pictures):
+        pixels = 600 / figure.get_size_inches()[0] / 72
+        texts = [text for text in figure.findobj(Text) if text.get_text()]
+        assert texts and min(text.get_fontsize() for text in texts) * pixels >= 9
+    trained, validated = curves.axes[0].lines[:2]
+    assert trained.get_linestyle() != validated.get_linestyle()
+    assert trained.get_marker() != validated.get_marker()
+
+
 @pytest.mark.parametrize(
     "classes",
     [

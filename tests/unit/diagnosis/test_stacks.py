@@ -40,6 +40,24 @@ def test_dump_gives_the_main_threads_frames_without_ours() -> None:
     assert frames[2] == Frame("/home/ada/my code/train.py", 91, "step")
 
 
+OUR_DUMP = """\
+Current thread 0x00007f0002 (most recent call first):
+  File "/opt/launcher/worker/exchange.py", line 221 in _wait
+  File "/opt/launcher/worker/exchange.py", line 144 in all_reduce
+  File "/opt/launcher/worker/dist.py", line 250 in _reduce
+  File "/opt/launcher/worker/context.py", line 331 in stopping
+  File "/home/ada/train.py", line 91 in step
+"""
+
+
+def test_a_collective_of_the_context_is_named_as_the_script_names_it() -> None:
+    frames = parse_dump(OUR_DUMP)
+    assert [frame.function for frame in frames] == ["all_reduce", "stopping", "step"]
+    waiting = RankStack(0, frames)
+    assert in_words(waiting) == "is in stopping (train.py:91)"
+    assert odd_rank([waiting, RankStack(1, (LOAD, TRAIN))]) == 1
+
+
 @pytest.mark.parametrize(
     "text", ["", "nonsense", '  File "x', "Thread 1 (most recent call first):\n  <no Python frame>"]
 )
