@@ -172,8 +172,9 @@ def _logs(options: argparse.Namespace) -> str:
     far = logs.Far(hosts, folder, run.id if run and _is_going_on(run) else "")
     if mirror is not None and mirror.cut_ranks:
         _note(far.explain(mirror.cut_ranks, "has more of the output"))
-    if mirror is not None and (options.follow or not mirror.is_answered):
-        _note(far.explain(mirror.ranks, "may have more of the output"))
+    unsure = mirror.ranks - mirror.cut_ranks if mirror else set()
+    if unsure and mirror is not None and (options.follow or not mirror.is_answered):
+        _note(far.explain(unsure, "may have more of the output"))
     if shown.ranks and not shown.has_times:
         _note("it is not known when these lines came")
     if missing and ranks is not None:

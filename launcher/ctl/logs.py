@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 # How often files that grow are looked at.
 _LOOK_S = 0.2
 
-# How often the run is asked for what ranks of other hosts have written.
-_FETCH_S = 1.0
-
 # So many hosts are named in one line.
 _MOST_HOSTS = 8
 
@@ -111,7 +108,7 @@ def show(
         is_last = is_going_on is None or not is_going_on()
         if mirror is not None and time.monotonic() >= fetch_at:
             mirror.fetch()
-            fetch_at = time.monotonic() + _FETCH_S
+            fetch_at = time.monotonic() + mirror.interval_s
         logs.look()
         ranks, lines = logs.ranks, logs.lines(choice.since, is_last=is_last)
         if mirror is not None:

@@ -18,6 +18,12 @@ from launcher.runs.parts import Part
 # The ranks of one question: their files' names go along.
 _MOST_RANKS = 64
 
+# How often the run is asked for more: so often where few hosts have to answer, and more seldom by
+# the number of hosts.
+_LEAST_INTERVAL_S = 0.2
+_INTERVAL_S = 1.0
+_PER_HOST_S = 0.02
+
 # The pause between two questions, while there is more.
 _PAUSE_S = 0.02
 
@@ -40,6 +46,8 @@ class Mirror:
         self._batches = [wanted[at : at + _MOST_RANKS] for at in range(0, len(wanted), _MOST_RANKS)]
         self._most_bytes = max(1, MOST_LOGS_BYTES // max(1, min(num_hosts, _MOST_RANKS)))
         self._ask = ask
+        # How long to wait between two looks.
+        self.interval_s = min(_INTERVAL_S, max(_LEAST_INTERVAL_S, num_hosts * _PER_HOST_S))
         # Inner folder -> file -> how much of it is known; and of a path, where our copy begins.
         self._known: dict[str, dict[str, int]] = {".": {}}
         self._begins: dict[str, int] = {}
