@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import struct
+import sys
 import time
 from collections.abc import Iterable
 
@@ -228,8 +228,9 @@ class ControlSocket:
 
 def _is_allowed(connection: socket.socket) -> bool:
     """Tell whether the caller is the same user or root, who alone may call."""
-    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, uid, _ = struct.unpack("3i", data)
+    # Three ints: the process, its user, its group.
+    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    uid = int.from_bytes(data[4:8], sys.byteorder)
     return uid in (os.getuid(), 0)
 
 
