@@ -6,7 +6,12 @@ Return codes are in subprocess form: an exit code, or minus the number of the si
 from __future__ import annotations
 
 import os
-import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal  # `signal` makes enumerations of it, which takes a rank 2 ms
 
 # What the usual reason for a signal is, in a training job. Said as a possibility, never as a fact.
 _SIGNAL_HINTS = {
@@ -25,8 +30,10 @@ _CODE_HINTS = {2: "often a usage error", 126: "cannot be executed", 127: "comman
 
 def signal_name(signum: int) -> str:
     """Return `SIGTERM` for 15; a number without a name is shown as it is."""
+    from signal import Signals
+
     try:
-        return signal.Signals(signum).name
+        return Signals(signum).name
     except ValueError:
         return f"signal {signum}"
 

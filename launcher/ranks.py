@@ -47,6 +47,8 @@ class Assignment(NamedTuple):
     interface: str = ""
     # The length of the longest hostname in the run; 0 where there is one node.
     hostname_width: int = 0
+    # Host and number of ranks of each node, in the order of rank, where that is known.
+    hosts: tuple[tuple[str, int], ...] = ()
 
     @property
     def num_nodes(self) -> int | None:

@@ -33,28 +33,22 @@ from launcher.plan.program import horovod_use, starts_warm
 from launcher.ranks import Assignment, format_ranks, make_places
 from launcher.record.record import Record
 from launcher.runs import folder as run_folder
-from launcher.start.server import ServerProcess
 from launcher.start.spawn import SpawnStarter
-from launcher.start.warm import WarmStarter
 from launcher.starters.detect import find_mpi_engine
-from launcher.system.bare import fill_standard_descriptors
+from launcher.system.bare import become_subreaper, die_with_parent, fill_standard_descriptors
 from launcher.system.files import write_whole
 from launcher.system.keeper import Keeper
 from launcher.system.loop import Loop
 from launcher.system.machine import visible_gpus
 from launcher.system.parent import watch_parent
-from launcher.system.processes import (
-    allow_open_files,
-    become_subreaper,
-    die_with_parent,
-    keep_freed_memory,
-)
+from launcher.system.processes import allow_open_files, keep_freed_memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.attached.host import Together
     from launcher.horovod.service import HorovodService
     from launcher.nodes.remote import RemoteCoordinator
+    from launcher.start.server import ServerProcess
     from launcher.start.starter import Starter
 
 # Taken over besides the signals that stop: the forwarded ones, and Ctrl-Z.
@@ -297,7 +291,10 @@ def _open_attempt(plan: LaunchPlan, starter: Starter, spec: LaunchSpec) -> None:
     if plan.paths is not None:
         run_folder.prepare_attempt(plan.paths, plan.attempt)
     starter.collect_exits()  # a fork server that died between two attempts is replaced
-    if isinstance(starter, WarmStarter) and not starter.is_ready:
+    if not starter.is_ready:
+        from launcher.start.warm import WarmStarter
+
+        assert isinstance(starter, WarmStarter)
         starter.open(plan.workers[0], spec.preload, forced=spec.start == "warm")
 
 
@@ -322,6 +319,8 @@ def _make_starter(
         # Its parent was bound to what one rank may use; by now it may use what all may.
         os.sched_setaffinity(server.pid, os.sched_getaffinity(0))
     if _is_warm(spec, facts):
+        from launcher.start.warm import WarmStarter
+
         return WarmStarter(node.loop, facts.mark, node.console.say, server)
     return SpawnStarter()
 

@@ -153,7 +153,7 @@ def test_only_commands_print_and_exit(name: str) -> None:
     # in a notebook reads it there.
     speakers = {"launcher.worker.context", "launcher.jobs.screen"}
     assert not printed or name in commands | speakers, f"prints: {printed}"
-    assert not exits or name in {*commands, "launcher.worker.__main__"}, f"exits: {exits}"
+    assert not exits or name in {*commands, "launcher.worker.entry"}, f"exits: {exits}"
 
 
 def test_tuples_are_made_without_the_compiler() -> None:

@@ -51,6 +51,27 @@ def test_what_several_nodes_need_is_not_heavy_either():
     assert [name for name in heavy if name in modules] == []
 
 
+def test_a_rank_with_an_interpreter_of_its_own_loads_hardly_more_than_python(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import sys; print(*sys.modules)")
+    entry = os.path.join(ROOT, "launcher", "worker", "__main__.py")
+    worker = [entry, "run", "script", str(os.getpid()), "[rank 0/1] script.py"]
+    rank, plain = (
+        set(
+            subprocess.run(
+                [sys.executable, "-I", *command, str(script)],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=60,
+            ).stdout.split()
+        )
+        for command in (worker, [])
+    )
+    of_python = {"_collections", "_ctypes", "atexit", "faulthandler", "fcntl", "__future__"}
+    assert {name for name in rank - plain if not name.startswith("launcher")} <= of_python
+
+
 def test_only_the_help_needs_argparse():
     code = "import launcher.cli; launcher.cli.main(['--nproc-per-node', '2', 'no-such-script.py'])"
     assert "argparse" not in modules_after(code)

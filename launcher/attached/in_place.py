@@ -22,9 +22,10 @@ from launcher.options.spec import LaunchSpec
 from launcher.plan.program import program_kind
 from launcher.ranks import Place
 from launcher.starters.meeting import find_job_id, find_master, find_nodes
+from launcher.system.bare import die_with_parent
 from launcher.system.machine import usable_cpus
 from launcher.system.network import check_name
-from launcher.system.processes import die_with_parent, process_info
+from launcher.system.processes import process_info
 
 # Options that need a supervisor.
 _WITHOUT_EFFECT = (

@@ -17,7 +17,7 @@ import os
 import select
 import signal
 
-from launcher.system.bare import fill_standard_descriptors, stat_fields
+from launcher.system.bare import die_with_parent, fill_standard_descriptors, stat_fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -373,8 +373,6 @@ def _watch_daemon() -> int | None:
     try:
         return os.pidfd_open(parent)
     except OSError:  # it has just ended, or the kernel is older than 5.3
-        from launcher.system.processes import die_with_parent
-
         if not die_with_parent(signal.SIGKILL, parent):
             os.kill(os.getpid(), signal.SIGKILL)
         return None

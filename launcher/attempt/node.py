@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from launcher.attached.crew import Crew
 from launcher.attempt.sampling import Sampling
 from launcher.attempt.stop import Kernel, StopRequest
 from launcher.diagnosis.evidence import Evidence
@@ -17,6 +16,7 @@ from launcher.system.loop import Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from launcher.attached.crew import Crew
     from launcher.nodes.remote import RemoteCoordinator
     from launcher.plan.node import NodeFacts
     from launcher.start.starter import Starter

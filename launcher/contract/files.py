@@ -27,9 +27,14 @@ touches nothing.
 from __future__ import annotations
 
 import os.path
-import signal
 
 from launcher.named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal  # `signal` makes enumerations of it, which takes a rank 2 ms
 
 
 class RunPaths(NamedTuple):

@@ -20,7 +20,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 
 from launcher.ctl import messages
 from launcher.ctl.service import make_name_prefix
@@ -28,7 +30,10 @@ from launcher.diagnosis.evidence import format_bytes
 from launcher.errors import LauncherError, UsageError
 from launcher.named import NamedTuple
 from launcher.options.syntax import parse_console_ranks
-from launcher.ranks import format_ranks
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.ctl.mirror import Mirror
 
 # How long a run may take to answer. Ranks that are stuck need time to say where.
 _ANSWER_S = 3.0
@@ -153,20 +158,38 @@ def _logs(options: argparse.Namespace) -> str:
     since = logs.parse_since(options.since, time.time())
     choice = logs.Choice(ranks, since, os.fsencode(options.grep))
     allow_open_files()
-    folder, is_going_on = _find_logs(options.run, options.run_dir)
-    out = sys.stdout.buffer
-    shown = logs.show(folder, choice, out, is_going_on if options.follow else None)
-    missing = sorted((ranks or set()) - shown.ranks)
-    if missing:
-        where = "they may have run on other hosts, with a folder of their own"
-        raise LauncherError(f"{folder} has nothing of {format_ranks(missing)}: {where}.")
+    folder, run = _find_logs(options.run, options.run_dir)
+    if run is not None and run.status is not None:
+        hosts, all_ranks = run.status.hosts, {worker.rank for worker in run.status.workers}
+    else:
+        layout = logs.read_layout(folder)
+        hosts, all_ranks = layout.hosts, set(range(layout.num_ranks))
+    wanted = all_ranks if ranks is None else set(ranks)
+    with _open_mirror(run, folder, wanted) as mirror:
+        is_going_on = partial(_is_going_on, run) if run and options.follow else None
+        shown = logs.show(folder, choice, sys.stdout.buffer, is_going_on, mirror)
+    missing = wanted - shown.ranks - (mirror.ranks if mirror else set())
+    far = logs.Far(hosts, folder, run.id if run and _is_going_on(run) else "")
+    if mirror is not None and mirror.cut_ranks:
+        _note(far.explain(mirror.cut_ranks, "has more of the output"))
+    unsure = mirror.ranks - mirror.cut_ranks if mirror else set()
+    if unsure and mirror is not None and (options.follow or not mirror.is_answered):
+        _note(far.explain(unsure, "may have more of the output"))
     if shown.ranks and not shown.has_times:
-        print("launcher.ctl: it is not known when these lines came", file=sys.stderr)
+        _note("it is not known when these lines came")
+    if missing and ranks is not None:
+        raise LauncherError(far.explain(missing, "has the output"))
+    if missing and (hosts or run is None):
+        _note(far.explain(missing, "has the output"))
     return ""
 
 
-def _find_logs(wanted: str, run_dir: str) -> tuple[str, Callable[[], bool] | None]:
-    """Return the folder with a run's log files, and what tells whether it goes on."""
+def _note(text: str) -> None:
+    print(f"launcher.ctl: {text}", file=sys.stderr)
+
+
+def _find_logs(wanted: str, run_dir: str) -> tuple[str, _Run | None]:
+    """Return the folder with a run's log files, and the run if it goes on."""
     from launcher.ctl import logs
 
     runs = [] if os.sep in wanted else _matching(wanted, _find_runs())
@@ -177,7 +200,36 @@ def _find_logs(wanted: str, run_dir: str) -> tuple[str, Callable[[], bool] | Non
     (run,) = runs
     if run.status is None or not run.status.logs:
         raise LauncherError(f"{run.id} does not answer, or keeps no log files.")
-    return run.status.logs, lambda: _is_going_on(run)
+    return run.status.logs, run
+
+
+@contextmanager
+def _open_mirror(run: _Run | None, folder: str, wanted: set[int]) -> Iterator[Mirror | None]:
+    """Have copies of those files that are on other hosts of a run that goes on; None for none."""
+    from launcher.runs.logs import RunLogs
+
+    here = RunLogs(folder)
+    here.look()
+    hosts = run.status.hosts if run and run.status else {}
+    far = wanted - here.ranks
+    num_hosts = sum(not far.isdisjoint(ranks) for ranks in hosts.values())
+    if run is None or not num_hosts:
+        yield None
+        return
+    from tempfile import TemporaryDirectory
+
+    from launcher.ctl.mirror import Mirror
+
+    with TemporaryDirectory(prefix="launcher-logs-") as copies:
+        yield Mirror(copies, far, num_hosts, lambda question: _ask_logs(run, question))
+
+
+def _ask_logs(run: _Run, question: messages.AskLogs) -> messages.Logs | None:
+    try:
+        answer = _call(run.socket, question)
+    except LauncherError:
+        return None
+    return answer if isinstance(answer, messages.Logs) else None
 
 
 def _is_going_on(run: _Run) -> bool:

@@ -1,25 +1,37 @@
 """`ctl logs`: what the ranks of a run have written, in the order in which it came.
 
-It reads the run's log files, and asks the run for nothing but where these are.
+It reads the run's log files, and asks the run where these are; and for those of other hosts, if
+they are not here.
 """
 
 from __future__ import annotations
 
+import heapq
+import json
 import os
 import re
+import shlex
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from launcher.errors import LauncherError, UsageError
 from launcher.named import NamedTuple
+from launcher.ranks import format_ranks
 from launcher.runs.logs import Line, RunLogs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import BinaryIO
+    from typing import Any, BinaryIO
+
+    from launcher.ctl.mirror import Mirror
 
 # How often files that grow are looked at.
 _LOOK_S = 0.2
+
+# So many hosts are named in one line.
+_MOST_HOSTS = 8
+
+_CTL = "python -m launcher.ctl"
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "": 1}
 
@@ -79,20 +91,100 @@ def write_lines(lines: Iterable[Line], choice: Choice, out: BinaryIO, width: int
 
 
 def show(
-    folder: str, choice: Choice, out: BinaryIO, is_going_on: Callable[[], bool] | None = None
+    folder: str,
+    choice: Choice,
+    out: BinaryIO,
+    is_going_on: Callable[[], bool] | None = None,
+    mirror: Mirror | None = None,
 ) -> RunLogs:
-    """Write all lines; with `is_going_on`, also those that come until the run has ended."""
-    logs = RunLogs(folder, choice.ranks)
-    is_last = False
+    """Write all lines; with `is_going_on`, also those that come until the run has ended.
+
+    mirror: has the files of other hosts.
+    """
+    logs = RunLogs(folder, choice.ranks, without=mirror.wanted if mirror else ())
+    is_last, fetch_at = False, 0.0
     while not is_last:
         # Asked before the files are read: then nothing comes behind the last look.
         is_last = is_going_on is None or not is_going_on()
+        if mirror is not None and time.monotonic() >= fetch_at:
+            mirror.fetch()
+            fetch_at = time.monotonic() + mirror.interval_s
         logs.look()
-        width = len(str(max(logs.ranks, default=0)))
-        write_lines(logs.lines(choice.since, is_last=is_last), choice, out, width)
+        ranks, lines = logs.ranks, logs.lines(choice.since, is_last=is_last)
+        if mirror is not None:
+            far = mirror.lines(choice.since, is_last=is_last)
+            ranks, lines = ranks | mirror.ranks, heapq.merge(lines, far, key=lambda one: one[:2])
+        write_lines(lines, choice, out, len(str(max(ranks, default=0))))
+        if mirror is not None:
+            mirror.let_go()
         if not is_last:
             time.sleep(_LOOK_S)
     return logs
+
+
+class Layout(NamedTuple):
+    """Which ranks a run had, and where."""
+
+    attempt: int = -1
+    num_ranks: int = 0
+    # Host -> its ranks; {} for one host, and where that is not known.
+    hosts: Mapping[str, Sequence[int]] = {}
+
+
+def read_layout(folder: str) -> Layout:
+    """Return what the newest plan beside the log files says of a run on several nodes."""
+    newest = Layout()
+    for plan in _read_plans(os.path.dirname(os.path.abspath(folder))):
+        hosts: dict[str, list[int]] = {}
+        try:
+            layout, first = plan["layout"], 0
+            for entry in layout.get("hosts", ()):
+                ranks = range(first, first + entry["ranks"])
+                hosts.setdefault(entry["host"], []).extend(ranks)
+                first = ranks.stop
+            if layout["nodes"] > 1 and layout["attempt"] > newest.attempt:
+                newest = Layout(layout["attempt"], layout["world_size"], hosts)
+        except (LookupError, TypeError, AttributeError):
+            continue  # of another version
+    return newest
+
+
+def _read_plans(run_dir: str) -> Iterator[Any]:
+    try:
+        names = os.listdir(run_dir)
+    except OSError:
+        return
+    for name in names:
+        if re.fullmatch(r"plan(_\d+)?\.json", name):
+            try:
+                with open(os.path.join(run_dir, name), "rb") as file:
+                    yield json.loads(file.read())
+            except (OSError, ValueError):
+                continue
+
+
+class Far(NamedTuple):
+    """Where on other hosts the output of ranks is."""
+
+    # Host -> its ranks; {} where nobody knows.
+    hosts: Mapping[str, Iterable[int]]
+    # That of the log files here, which is mostly theirs, too; and the id of a run that goes on.
+    folder: str
+    run_id: str
+
+    def explain(self, ranks: set[int], what: str) -> str:
+        """Return in one line which hosts have these ranks' output, and how it is read there."""
+        found = [(host, sorted(ranks.intersection(some))) for host, some in self.hosts.items()]
+        named = [f"{host} {what} of {format_ranks(some)}" for host, some in found if some]
+        if len(named) > _MOST_HOSTS:
+            named = [*named[:_MOST_HOSTS], f"and {len(named) - _MOST_HOSTS} more hosts"]
+        unknown = ranks - {rank for _, some in found for rank in some}
+        if unknown:
+            named.append(f"another host, perhaps, {what} of {format_ranks(sorted(unknown))}")
+        folder = os.path.abspath(self.folder)
+        inside = os.path.basename(folder) == "logs"
+        run = self.run_id or (os.path.dirname(folder) if inside else folder)
+        return f"{', '.join(named)}; type there: {_CTL} logs {shlex.quote(run)}"
 
 
 def _names_in(parent: str) -> list[str]:

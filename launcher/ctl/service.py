@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import struct
+import sys
 import time
 from collections.abc import Iterable
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from launcher.attempt.sampling import Sampling
     from launcher.attempt.waiting import WaitingRoom
     from launcher.ctl.attach import Audience
-    from launcher.ctl.messages import Answer, Request
+    from launcher.ctl.messages import Answer, AskLogs, Request
     from launcher.nodes.remote import RemoteCoordinator
     from launcher.options.spec import LaunchSpec
     from launcher.output.console import Console
@@ -35,6 +35,10 @@ _MAX_REQUEST_BYTES = 1 << 16
 # How long other nodes may take to answer, in seconds, and to say where their ranks are.
 PEERS_S = 2.0
 STACKS_S = 15.0
+
+# How much of log files one answer has: it fits into the socket, so that nobody waits for who reads
+# it.
+MOST_LOGS_BYTES = 96 << 10
 
 
 def make_socket_name(uid: int, mark: str) -> str:
@@ -174,6 +178,8 @@ class ControlSocket:
         if isinstance(request, messages.AskUse):
             sample = self.sampling.latest() if self.sampling else None
             return messages.Use((sample,) if sample else ()), []
+        if isinstance(request, messages.AskLogs):
+            return self._read_logs(request), []
         if isinstance(request, messages.AskStacks):
             return messages.Done(group.stacks() if group else ""), []
         if isinstance(request, messages.Stop):
@@ -184,6 +190,21 @@ class ControlSocket:
             return messages.Refused("there are no ranks yet"), []
         group.signal_all(request.signum)
         return messages.Done(), []
+
+    def _read_logs(self, request: AskLogs) -> Answer:
+        """Return a part of what some ranks of this node have written: never more than a little."""
+        from launcher.ctl.messages import Logs
+        from launcher.runs.parts import list_inner, read_parts
+
+        paths = self.group.plan.paths if self.group else None
+        if paths is None:
+            return Logs()
+        most_bytes = min(request.most_bytes, MOST_LOGS_BYTES)
+        try:
+            parts = read_parts(paths.logs, request.folder, request.ranks, request.known, most_bytes)
+            return Logs(tuple(list_inner(paths.logs)), tuple(parts))
+        except OSError:  # a file that has just gone
+            return Logs()
 
     def _status(self) -> Answer:
         from launcher.ctl.messages import RunStatus
@@ -207,8 +228,9 @@ class ControlSocket:
 
 def _is_allowed(connection: socket.socket) -> bool:
     """Tell whether the caller is the same user or root, who alone may call."""
-    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, uid, _ = struct.unpack("3i", data)
+    # Three ints: the process, its user, its group.
+    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    uid = int.from_bytes(data[4:8], sys.byteorder)
     return uid in (os.getuid(), 0)
 
 

@@ -6,7 +6,6 @@ variables that it inherits. Pure.
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Mapping
 
@@ -70,6 +69,10 @@ def read_exports(spec: LaunchSpec) -> list[tuple[str, str]]:
 
 def engine_args(spec: LaunchSpec) -> list[str]:
     """Return the arguments of --engine-args; UsageError where a quote is not closed."""
+    if not spec.engine_args:
+        return []
+    import shlex  # and with it `re`: a launch with nothing to split starts sooner
+
     try:
         return shlex.split(spec.engine_args)
     except ValueError as problem:

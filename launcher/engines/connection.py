@@ -18,8 +18,9 @@ from launcher.output.console import Console
 from launcher.output.intake import Intake
 from launcher.output.streams import RankStream, StreamSettings
 from launcher.output.writer import StreamWriter
+from launcher.system.bare import die_with_parent
 from launcher.system.loop import Loop
-from launcher.system.processes import die_with_parent, launch_process, send_signal
+from launcher.system.processes import launch_process, send_signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

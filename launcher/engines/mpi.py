@@ -7,7 +7,6 @@ stops this process stops the launchers, gently. What they print comes out of mpi
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable, Mapping
 
 from launcher.engines.hosts import find_hosts
@@ -29,6 +28,8 @@ def dry_run(spec: LaunchSpec, environ: Mapping[str, str]) -> str:
 
     Nothing is started but `mpirun --version`.
     """
+    import shlex
+
     return shlex.join(_plan(spec, environ).argv)
 
 
@@ -48,7 +49,11 @@ def launch(spec: LaunchSpec, environ: Mapping[str, str], say: Callable[[str], No
 
 def _plan(spec: LaunchSpec, environ: Mapping[str, str]) -> MpiRun:
     hosts = find_hosts(spec)
-    command = shlex.split(environ.get(MPIRUN_VARIABLE, "")) or ["mpirun"]
+    command = ["mpirun"]
+    if environ.get(MPIRUN_VARIABLE):
+        import shlex
+
+        command = shlex.split(environ[MPIRUN_VARIABLE]) or command
     kind = guess_kind(_find(command[0])) or read_version(_ask_version(command[0]))
     return make_command(spec, environ, hosts, kind, command, is_typed=os.isatty(0))
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import itertools
 import os
-import shlex
 import signal
 from collections.abc import Mapping, Sequence
 
-from launcher.engines.command import make_node_command, make_node_environ
+from launcher.engines.command import engine_args, make_node_command, make_node_environ
 from launcher.engines.reader import find_reader
 from launcher.engines.variables import select_variables
 from launcher.errors import UsageError
@@ -106,7 +105,7 @@ def make_command(
     head, parts = make(node, kind, groups, sorted(variables))
     if reader >= 0:
         head += _hand_stdin(spec, kind, reader, is_typed=is_typed)
-    extra = shlex.split(spec.engine_args)
+    extra = engine_args(spec)
     others = {
         name: value
         for name, value in make_node_environ(spec, environ).items()

@@ -16,8 +16,9 @@ from launcher.engines.stdin import CommandInput
 from launcher.errors import LauncherError
 from launcher.events import ChildrenChanged, Event, Signalled
 from launcher.exits import shell_code, signal_name
+from launcher.system.bare import die_with_parent
 from launcher.system.loop import Loop
-from launcher.system.processes import die_with_parent, launch_process, send_signal
+from launcher.system.processes import launch_process, send_signal
 
 # The signal that stops, the one that forces, and then mpirun ends what is left.
 _LAST = 3

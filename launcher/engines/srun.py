@@ -17,8 +17,9 @@ from launcher.engines.stdin import CommandInput
 from launcher.events import ChildrenChanged, Event, Signalled
 from launcher.exits import shell_code
 from launcher.output.writer import StreamWriter
+from launcher.system.bare import die_with_parent
 from launcher.system.loop import Loop
-from launcher.system.processes import die_with_parent, launch_process, send_signal
+from launcher.system.processes import launch_process, send_signal
 
 # They do not stop; srun takes them to every task.
 PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)

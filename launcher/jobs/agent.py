@@ -351,7 +351,7 @@ def _start(argv: Sequence[str], environ: Mapping[str, str], folder: str, log: in
     if pid:
         return pid
     try:
-        from launcher.system.processes import die_with_parent
+        from launcher.system.bare import die_with_parent
 
         os.setsid()
         if not die_with_parent(signal.SIGTERM, parent):

@@ -15,6 +15,9 @@ from launcher.system.network import is_loopback
 # How many nodes are told to each as those that can take over.
 _NUM_DEPUTIES = 8
 
+# Up to so many nodes all are told where the ranks of all are.
+_MOST_TOLD = 256
+
 
 class Layout:
     """The addresses of the nodes on a roster, as they reach each other."""
@@ -38,6 +41,7 @@ class Layout:
         deputies = self.deputies
         own_rank = self._roster[OWN].rank
         hostname_width = max(len(node.join.hostname) for _, node in chosen)
+        hosts = ",".join(f"{node.join.hostname} {node.join.num_workers}" for _, node in chosen)
         first_rank = 0
         parts = []
         for key, node in chosen:
@@ -58,6 +62,7 @@ class Layout:
                 hostname_width=hostname_width,
                 coordinator_host=self._rules.hostname,
                 horovod=chosen[0][1].join.horovod,
+                hosts=hosts if len(chosen) <= _MOST_TOLD else "",
             )
             parts.append((key, assigned))
             first_rank += node.join.num_workers

@@ -155,6 +155,11 @@ class Member:
         """How many other nodes take part in the attempt."""
         return self._part.num_nodes - 1 if self._part and self.state == "joined" else 0
 
+    @property
+    def next_look_at(self) -> float | None:
+        """When this node looks for the coordinator again; None where it does not."""
+        return self._search.next_at if self.state == "seeking" else None
+
     def make_ready(self, master_port: int, horovod: str = "") -> None:
         """Take part in the next attempt: all ranks of the last one have ended here."""
         if self.has_ended:
@@ -258,6 +263,11 @@ class Member:
         """Take note of what stands in the way for now, in case that nothing comes of it in time."""
         if self.state == "seeking":
             self._search.note_obstacle(why)
+
+    @property
+    def knows_obstacle(self) -> bool:
+        """Whether there is something to say of why no coordinator is found."""
+        return bool(self._search.why)
 
     def miss(self, why: str, now: float, *, is_refused: bool = False) -> None:
         """Take note that nobody was reached, and why; is_refused: nobody listens there."""

@@ -174,6 +174,8 @@ class Assigned(NamedTuple):
     horovod: str = ""
     # The length of the longest name among the hosts: their lines are aligned by it.
     hostname_width: int = 0
+    # Each node's host and number of workers, in the order of rank: `h1 8,h2 8`; "" for very many.
+    hosts: str = ""
 
 
 class Waiting(NamedTuple):

@@ -24,7 +24,17 @@ def make_assignment(assigned: Assigned, node: Node) -> Assignment:
         run_name=assigned.run_name,
         interface=find_interface(assigned.address),
         hostname_width=assigned.hostname_width,
+        # An engine's ranks need not be in a row.
+        hosts=() if node.places else _read_hosts(assigned.hosts),
     )
+
+
+def _read_hosts(text: str) -> tuple[tuple[str, int], ...]:
+    """Return host and number of ranks of each node; nothing for a text of another form."""
+    pairs = [item.rpartition(" ") for item in text.split(",")]
+    if not all(host and count.isdecimal() for host, _, count in pairs):
+        return ()
+    return tuple((host, int(count)) for host, _, count in pairs)
 
 
 def _make_places(assigned: Assigned, node: Node) -> tuple[Place, ...]:

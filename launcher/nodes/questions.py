@@ -37,41 +37,63 @@ class Questions:
 
 
 class Inquiry:
-    """What somebody on this host asks all nodes: one question at a time."""
+    """What is asked on this host of all nodes."""
 
     def __init__(self, loop: Loop, member: Member) -> None:
         self._loop = loop
         self._member = member
         self._number = 0
-        self._expected = 0
-        # Host and text of each answer that has come.
-        self._answers: list[tuple[str, str]] = []
-        # Who is to have them; None while nothing is asked.
-        self._on_done: Callable[[list[tuple[str, str]]], None] | None = None
+        # Those that wait for answers, by number.
+        self._open: dict[int, _Question] = {}
 
     def begin(
         self, text: str, timeout_s: float, on_done: Callable[[list[tuple[str, str]]], None]
     ) -> None:
         """Ask; `on_done` gets what has come once all have answered, or the time is over."""
-        self._end()
         self._number += 1
-        self._expected, self._answers, self._on_done = self._member.num_peers, [], on_done
-        if self._expected:
-            self._loop.set_timer(self._end, timeout_s)
-            self._member.ask(self._number, text)
-        else:
-            self._end()
+        self._forget_ended()
+        question = _Question(self._loop, self._member.num_peers, on_done)
+        if not question.num_expected:
+            question.end()
+            return
+        self._open[self._number] = question
+        self._loop.set_timer(question.end, timeout_s)
+        self._member.ask(self._number, text)
 
     def take(self, answers: Iterable[Answer]) -> None:
         """Take what other nodes have answered, be it too late."""
-        if self._on_done is None:
-            return
-        self._answers += [(one.hostname, one.text) for one in answers if one.number == self._number]
-        if len(self._answers) >= self._expected:
-            self._end()
+        for answer in answers:
+            question = self._open.get(answer.number)
+            if question is not None:
+                question.take(answer)
+        self._forget_ended()
 
-    def _end(self) -> None:
-        self._loop.cancel_timer(self._end)
-        on_done, self._on_done = self._on_done, None
-        if on_done is not None:
-            on_done(self._answers)
+    def _forget_ended(self) -> None:
+        self._open = {number: one for number, one in self._open.items() if not one.has_ended}
+
+
+class _Question:
+    """One of them, until all have answered, or its time is over."""
+
+    def __init__(
+        self, loop: Loop, num_expected: int, on_done: Callable[[list[tuple[str, str]]], None]
+    ) -> None:
+        self._loop = loop
+        self.num_expected = num_expected
+        self._on_done = on_done
+        # Host and text of each answer that has come.
+        self._answers: list[tuple[str, str]] = []
+        self.has_ended = False
+
+    def take(self, answer: Answer) -> None:
+        """Take one answer; the last one ends the question."""
+        self._answers.append((answer.hostname, answer.text))
+        if len(self._answers) >= self.num_expected:
+            self.end()
+
+    def end(self) -> None:
+        """Hand over what has come, once."""
+        self._loop.cancel_timer(self.end)
+        if not self.has_ended:
+            self.has_ended = True
+            self._on_done(self._answers)

@@ -340,6 +340,8 @@ class RemoteCoordinator:
         is_busy = member.state in ("seeking", "resuming")
         if member.state != "over" or self._serving.coordinates:
             self._set_tick(_BUSY_TICK_S if is_busy else _TICK_S)
+        if member.next_look_at is not None:
+            self._set_tick(max(0.0, member.next_look_at - self._loop.clock()))
 
     def _say_last_words(self) -> None:
         """Speak before the coordinator hears that this node is ready for the report."""

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from launcher.errors import RendezvousError
 
-# Pauses between two attempts to reach the endpoint: the first, and the longest.
-_FIRST_PAUSE_S = 0.05
+# Pauses between two attempts to reach the endpoint: the first, and the longest. Nodes that are
+# started at once are a few milliseconds apart.
+_FIRST_PAUSE_S = 0.005
 _LONGEST_PAUSE_S = 1.0
 
 # Said of a port that another program serves.
@@ -22,7 +23,8 @@ class Search:
         self._timeout_s = timeout_s
         self._ends_at = now + timeout_s
         self._pause_s = _FIRST_PAUSE_S
-        self._next_at: float | None = None
+        # When the next look is due; None while one is under way, and when somebody was reached.
+        self.next_at: float | None = None
         # What stands in the way, as the last look has shown.
         self.why = ""
 
@@ -33,12 +35,12 @@ class Search:
     def miss(self, why: str, now: float) -> None:
         """Take note that nobody was reached, and why; the next look is after a pause."""
         self.why = why
-        self._next_at = now + self._pause_s
+        self.next_at = now + self._pause_s
         self._pause_s = min(_LONGEST_PAUSE_S, self._pause_s * 2)
 
     def pause(self) -> None:
         """Look no more for now: somebody was reached."""
-        self._next_at = None
+        self.next_at = None
 
     def has_failed(self, now: float) -> bool:
         """Tell whether the time is over in which a coordinator was to be found."""
@@ -46,9 +48,9 @@ class Search:
 
     def begin_look(self, now: float) -> bool:
         """Tell whether it is time for the next look, once."""
-        is_time = self._next_at is not None and now >= self._next_at
+        is_time = self.next_at is not None and now >= self.next_at
         if is_time:
-            self._next_at = None
+            self.next_at = None
         return is_time
 
     @property

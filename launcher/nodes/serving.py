@@ -13,7 +13,6 @@ from launcher.nodes.link import Link, Listener
 from launcher.nodes.member import Member
 from launcher.nodes.messages import Deputy, Join, Message, Relocate, Well
 from launcher.nodes.probe import Probe
-from launcher.nodes.rendezvous import Rendezvous
 from launcher.nodes.rules import OWN, Past, Route, Rules
 from launcher.nodes.signpost import Signpost
 from launcher.nodes.way import explain_end
@@ -24,6 +23,8 @@ from launcher.system.network import resolve
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from launcher.nodes.rendezvous import Rendezvous
 
 # A successor tells those who look at the endpoint where the run goes on: this often, and again so
 # soon where nobody is there yet, before enough have come for a run of their own.
@@ -195,6 +196,8 @@ class Serving:
         return listener
 
     def _coordinate(self, past: Past | None) -> None:
+        from launcher.nodes.rendezvous import Rendezvous  # most nodes have none
+
         now = self._loop.clock()
         if not self._rules.run_name:
             self._rules = self._rules._replace(run_name=self._claim_name())

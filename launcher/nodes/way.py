@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
     from launcher.nodes.endpoint import Address
 
+# So long without an answer is silence. A firewall's kernel refuses six times, then once a second,
+# whatever else it is asked; and TCP asks again after a second.
+_SILENCE_S = 1.2
+
 # Refusals that another attempt would meet again, and what to do.
 _FINAL_REFUSALS = {
     "secret": "Give all nodes the same: LAUNCHER_SECRET or --secret-file",
@@ -60,6 +64,7 @@ class Way:
         # Of the address that is tried: in words, and until when.
         self._where = ""
         self._ends_at: float | None = None
+        self._silent_at = 0.0
         # What has failed last, and whether nobody listened there.
         self._why = ""
         self._was_refused = False
@@ -123,6 +128,8 @@ class Way:
             return
         if self._link is not None and self._link.is_connected:
             self._note_obstacle(f"what is at {self._where} {IS_STRANGER}")
+        elif now >= self._silent_at:
+            self._note_silence()
         if now < self._ends_at:
             return
         self._ends_at = None
@@ -157,8 +164,13 @@ class Way:
             self._try_next()
             return
         self._link = link
-        self._ends_at = self._loop.clock() + CONNECT_S
-        self._note_obstacle(f"{where} does not answer (the connection timed out)")
+        now = self._loop.clock()
+        self._ends_at, self._silent_at = now + CONNECT_S, now + _SILENCE_S
+        if not self._member.knows_obstacle:
+            self._note_silence()
+
+    def _note_silence(self) -> None:
+        self._note_obstacle(f"{self._where} does not answer (the connection timed out)")
 
     def _note_obstacle(self, why: str) -> None:
         self._why = why

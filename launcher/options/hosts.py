@@ -6,14 +6,13 @@ and looks up no name.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from launcher.named import NamedTuple
 
 # What names a machine or a user to ssh; a dash in front would be taken for an option.
-_NAME = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*")
-_IPV6 = re.compile(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?")
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+_IPV6_LETTERS = frozenset("0123456789abcdefABCDEF:.")
 
 _ENTRY_SYNTAX = "must be HOST or HOST:N, an address of IPv6 as [ADDRESS]:N"
 _LINE_SYNTAX = "must be HOST, HOST:N or HOST slots=N, one host in a line"
@@ -62,7 +61,7 @@ def parse_hostfile(text: str) -> tuple[Host, ...]:
 
 
 def _parse_line(line: str) -> Host:
-    entry, *words = re.sub(r"\s*=\s*", "=", line).split()
+    entry, *words = "=".join(map(str.strip, line.split("="))).split()
     host = _parse_entry(entry, _LINE_SYNTAX)
     most = None
     for word in words:
@@ -84,17 +83,27 @@ def _parse_entry(entry: str, syntax: str) -> Host:
     user, at, rest = entry.rpartition("@")
     if rest.startswith("["):
         name, bracket, count = rest[1:].partition("]")
-        is_valid = bool(bracket and _IPV6.fullmatch(name)) and count[:1] in ("", ":")
+        is_valid = bool(bracket) and _is_ipv6(name) and count[:1] in ("", ":")
         colon, count = count[:1], count[1:]
     elif rest.count(":") > 1:  # an address of IPv6 alone
         name, colon, count = rest, "", ""
-        is_valid = bool(_IPV6.fullmatch(name))
+        is_valid = _is_ipv6(name)
     else:
         name, colon, count = rest.partition(":")
-        is_valid = bool(_NAME.fullmatch(name))
-    if not is_valid or (at and not _NAME.fullmatch(user)):
+        is_valid = _is_name(name)
+    if not is_valid or (at and not _is_name(user)):
         raise ValueError(syntax)
     return Host(name, _parse_count(f"{name}:", count) if colon else None, user)
+
+
+def _is_name(text: str) -> bool:
+    return text[:1] not in ("", "-") and _LETTERS.issuperset(text)
+
+
+def _is_ipv6(text: str) -> bool:
+    address, percent, zone = text.partition("%")
+    is_zone = bool(zone) and _LETTERS.issuperset(zone)
+    return bool(address) and _IPV6_LETTERS.issuperset(address) and (is_zone or not percent)
 
 
 def _parse_count(name: str, text: str) -> int:

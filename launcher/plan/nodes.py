@@ -17,11 +17,9 @@ from launcher.options.spec import LaunchSpec
 from launcher.plan.node_count import count_nodes
 from launcher.plan.secret import read_secret
 from launcher.ranks import Assignment, Place, make_places
-from launcher.starters import hydra
 from launcher.starters.meeting import derive_port
 from launcher.starters.nodes import find_placement, is_below_a_rank
 from launcher.starters.placement import Placement
-from launcher.starters.rank_nodes import place_ranks
 from launcher.system.machine import usable_cpus, visible_gpus
 from launcher.system.network import check_name, own_address, read_full_name
 
@@ -133,8 +131,11 @@ def find_nodes(spec: LaunchSpec, environ: Mapping[str, str]) -> NodeGroup | None
     conf = spec.rendezvous_settings
     join_timeout_s = conf.get("join_timeout", conf.get("timeout", _JOIN_TIMEOUT_S))
     node_rank = _find_rank(spec, placement)
-    if not _find_meeting(spec, placement).host and hydra.can_exchange(environ):
-        placement = _meet_over_hydra(placement, environ, join_timeout_s)
+    if not _find_meeting(spec, placement).host:
+        from launcher.starters import hydra
+
+        if hydra.can_exchange(environ):
+            placement = _meet_over_hydra(placement, environ, join_timeout_s)
     meeting = _find_meeting(spec, placement)
     if not meeting.host:
         raise _ask_for_endpoint(spec, placement)
@@ -170,6 +171,8 @@ def find_nodes_of_ranks(
     first: the first rank of this host. Its number takes the place of the host's: only the order
     counts. Raises RendezvousError where this host does not know the name of the first one.
     """
+    from launcher.starters.rank_nodes import place_ranks
+
     placement = place_ranks(first, environ)
     if placement is None or placement.num_nodes in (None, 1):
         return None
@@ -231,6 +234,8 @@ def _find_rank(spec: LaunchSpec, placement: Placement) -> int | None:
 
 def _meet_over_hydra(placement: Placement, environ: Mapping[str, str], wait_s: float) -> Placement:
     """Return the placement with what the launcher of rank 0 says of itself, and a secret."""
+    from launcher.starters import hydra
+
     names = (environ.get(_HYDRA_NAME, ""), own_address(), os.uname().nodename)
     hosts = ",".join(dict.fromkeys(name for name in names if name not in ("", "localhost")))
     job, word = hydra.exchange(environ, f"{hosts};{os.urandom(16).hex()}", wait_s)

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 
 from launcher.named import NamedTuple
 from launcher.ranks import Place
-from launcher.system.inheritance import Inheritance
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.system.inheritance import Inheritance
 
 
 class Task(NamedTuple):

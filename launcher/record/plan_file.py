@@ -40,6 +40,7 @@ def make_plan_file(
             "world_size": plan.assignment.world_size,
             "nodes": plan.assignment.num_nodes or 1,
             "node": plan.assignment.places[0].node_rank,
+            "hosts": [{"host": host, "ranks": count} for host, count in plan.assignment.hosts],
             "master_addr": plan.assignment.master_addr,
             "master_port": plan.assignment.master_port,
             "variables": _mask(first.common_env),

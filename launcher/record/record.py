@@ -58,8 +58,8 @@ class Record:
         self._plan: LaunchPlan | None = None
         self._spec: LaunchSpec | None = None
         self._facts: NodeFacts | None = None
-        # World size, nodes and our number among them, as plan.json has them.
-        self._layout = (0, 0, 0)
+        # World size, nodes, our number among them, and their hosts, as plan.json has them.
+        self._layout: tuple[object, ...] = ()
         self._has_plan = False
         # Of the ranks in the last attempt, in bytes.
         self._peaks: dict[int, int] = {}
@@ -80,12 +80,13 @@ class Record:
             self.note("run", version=VERSION, **_describe_run(plan, facts))
         self._plan, self._spec, self._facts = plan, spec, facts
         self._peaks.clear()
-        layout = (assignment.world_size, assignment.num_nodes or 1, self.node)
+        num_nodes = assignment.num_nodes or 1
+        layout = (assignment.world_size, num_nodes, self.node, assignment.hosts)
         self.note(
             "attempt",
             attempt=plan.attempt,
-            world_size=layout[0],
-            nodes=layout[1],
+            world_size=assignment.world_size,
+            nodes=num_nodes,
             node=assignment.places[0].node_rank,
             ranks=[place.rank for place in assignment.places],
         )

@@ -10,7 +10,7 @@ import heapq
 import os
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
 
 from launcher.named import NamedTuple
@@ -40,10 +40,20 @@ class Line(NamedTuple):
 class RunLogs:
     """The log files of one run, which may still grow."""
 
-    def __init__(self, folder: str, ranks: frozenset[int] | None = None) -> None:
-        """ranks: the only ones that are wanted; None for all."""
+    def __init__(
+        self,
+        folder: str,
+        ranks: frozenset[int] | None = None,
+        begins: Mapping[str, int] | None = None,
+        without: Collection[int] = (),
+    ) -> None:
+        """ranks: the only ones that are wanted; None for all. without: these are not.
+
+        begins: file -> where it begins, if that is known to be behind its beginning.
+        """
         self._folder = folder
-        self._wanted = ranks
+        self._wanted, self._unwanted = ranks, without
+        self._begins = {} if begins is None else begins
         self._files: dict[str, _LogFile] = {}
         self._notes: dict[str, _Notes] = {}
 
@@ -59,16 +69,17 @@ class RunLogs:
 
     def look(self) -> None:
         """Find files that are new, and read the notes that are."""
-        for folder in self._folders():
-            notes = self._notes.setdefault(folder, _Notes(folder))
+        for folder in list_folders(self._folder):
+            notes = self._notes.setdefault(folder, _Notes(folder, self._begins))
             notes.read()
             for name in sorted(os.listdir(folder)):
                 match = _LOG.fullmatch(name)
                 path = os.path.join(folder, name)
-                if match is None or path in self._files:
+                if match is None or path in self._files or int(match[1]) in self._unwanted:
                     continue
                 if self._wanted is None or int(match[1]) in self._wanted:
-                    self._files[path] = _LogFile(path, int(match[1]), match[2], notes)
+                    begin = self._begins.get(path, 0)
+                    self._files[path] = _LogFile(path, int(match[1]), match[2], notes, begin)
 
     def lines(self, since: float = 0.0, *, is_last: bool = True) -> Iterator[Line]:
         """Return the lines that have not been returned, in their order.
@@ -81,13 +92,32 @@ class RunLogs:
         ]
         return heapq.merge(*streams, key=lambda line: line[:2])
 
-    def _folders(self) -> list[str]:
-        """Return the folders of all attempts, in their order, a requeued job's behind the first."""
-        first = _numbered(self._folder, "attempt_")
-        requeues = _numbered(self._folder, "requeue_")
-        later = [[folder, *_numbered(folder, "attempt_")] for folder in requeues]
-        is_there = os.path.isdir(self._folder)
-        return [self._folder, *first, *chain(*later)] if is_there else []
+    def skip(self, path: str, offset: int) -> None:
+        """Read a file from an offset on: what stands before that will not come."""
+        if path in self._files:
+            self._files[path].read_to = offset
+
+    def read_to(self, path: str) -> int:
+        """Return how far a file has been read."""
+        return self._files[path].read_to if path in self._files else 0
+
+
+def list_folders(logs: str) -> list[str]:
+    """Return the folders of all attempts, in their order, a requeued job's behind the first."""
+    first = _numbered(logs, "attempt_")
+    later = [[folder, *_numbered(folder, "attempt_")] for folder in _numbered(logs, "requeue_")]
+    return [logs, *first, *chain(*later)] if os.path.isdir(logs) else []
+
+
+def read_log_name(name: str) -> int | None:
+    """Return the rank whose log file has this name; None where it is no such file."""
+    match = _LOG.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def is_notes_name(name: str) -> bool:
+    """Tell whether a file has this name in which it is noted when lines came."""
+    return _TIMES.fullmatch(name) is not None
 
 
 def _numbered(folder: str, beginning: str) -> list[str]:
@@ -107,8 +137,9 @@ def _numbered(folder: str, beginning: str) -> list[str]:
 class _Notes:
     """When the lines of an attempt came: for each file, offsets and times."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, begins: Mapping[str, int]) -> None:
         self._folder = folder
+        self._begins = begins
         self._read_to: dict[str, int] = {}
         self._count = 0
         # Log file -> of each note the offset, and time and number.
@@ -126,11 +157,13 @@ class _Notes:
         for name in os.listdir(self._folder):
             if not _TIMES.fullmatch(name):
                 continue
-            with open(os.path.join(self._folder, name), "rb") as file:
-                file.seek(self._read_to.get(name, 0))
+            path = os.path.join(self._folder, name)
+            begin = self._read_to.get(name, self._begins.get(path, 0))
+            with open(path, "rb") as file:
+                file.seek(begin)
                 text = file.read()
             cut = text.rfind(b"\n") + 1
-            self._read_to[name] = self._read_to.get(name, 0) + cut
+            self._read_to[name] = begin + cut
             for note in text[:cut].split(b"\n"):
                 self._take(note)
 
@@ -149,13 +182,13 @@ class _Notes:
 class _LogFile:
     """One log file, and how far it has been read."""
 
-    def __init__(self, path: str, rank: int, stream: str, notes: _Notes) -> None:
+    def __init__(self, path: str, rank: int, stream: str, notes: _Notes, begin: int) -> None:
         self.rank = rank
         self._path = path
         self._name = os.path.basename(path)
         self._stream = stream
         self._notes = notes
-        self._read_to = 0
+        self._begin = self.read_to = begin
 
     def lines(self, since: float, *, is_last: bool) -> Iterator[Line]:
         try:
@@ -164,15 +197,16 @@ class _LogFile:
             return
         with file:
             offsets, times = self._notes.of(self._name)
-            if since and not self._read_to:
-                self._read_to = _line_begin(file, _offset_at(offsets, times, since))
+            if since and self.read_to == self._begin:
+                offset = _offset_at(offsets, times, since)
+                self.read_to = max(self._begin, _line_begin(file, offset))
             fallback = os.fstat(file.fileno()).st_mtime, 0
-            file.seek(self._read_to)
+            file.seek(self.read_to)
             for text in file:
                 if not (is_last or text.endswith(b"\n")):
                     return
-                self._read_to += len(text)
-                number = bisect_right(offsets, self._read_to - 1) - 1
+                self.read_to += len(text)
+                number = bisect_right(offsets, self.read_to - 1) - 1
                 moment = times[max(number, 0)] if times else fallback
                 if moment[0] >= since:
                     yield Line(*moment, self.rank, self._stream, _shown(text))

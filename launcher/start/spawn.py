@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from launcher.events import Event, Exited, Started, StartFailed
 from launcher.exits import from_wait_status
 from launcher.plan.interpreter import make_command_line
-from launcher.system.inheritance import assume
 from launcher.system.processes import launch_process, merged_environ, start_problem
 
 TYPE_CHECKING = False
@@ -75,6 +74,8 @@ class SpawnStarter:
 
 def _assume_task(task: Task) -> Callable[[], None]:
     """Return what makes a new process one that the task's own process could have started."""
+
+    from launcher.system.inheritance import assume
 
     def prepare() -> None:
         # The numbers of what is handed over are ours, and stay so for a restart.

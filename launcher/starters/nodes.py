@@ -10,8 +10,6 @@ from collections.abc import Callable
 from launcher.starters.detect import Environ
 from launcher.starters.mpi_nodes import place_mpi
 from launcher.starters.placement import Placement
-from launcher.starters.service_nodes import place_by_service
-from launcher.starters.slurm_nodes import place_slurm
 
 # What the workers of a launcher and of torchrun have. A launcher below one of them makes a run of
 # its own, whatever has started the one above.
@@ -27,7 +25,13 @@ def find_placement(environ: Environ, read_full_name: Callable[[], str]) -> Place
     """
     if is_below_a_rank(environ):
         return None
-    return place_mpi(environ) or place_slurm(environ) or place_by_service(environ, read_full_name)
+    placement = place_mpi(environ)
+    if placement is not None:
+        return placement
+    from launcher.starters.service_nodes import place_by_service
+    from launcher.starters.slurm_nodes import place_slurm
+
+    return place_slurm(environ) or place_by_service(environ, read_full_name)
 
 
 def is_below_a_rank(environ: Environ) -> bool:

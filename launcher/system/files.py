@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import suppress
 
 # Below it are descriptors that scripts number by hand, `3<file` in a shell, say.
 _LOWEST_FD = 50
@@ -21,8 +20,10 @@ def write_whole(path: str, text: str) -> bool:
             file.write(text)
         os.replace(temporary, path)
     except OSError:
-        with suppress(OSError):
+        try:
             os.unlink(temporary)
+        except OSError:
+            pass
         return False
     return True
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from collections.abc import Callable
 
 from launcher.errors import RendezvousError
@@ -174,6 +173,8 @@ def is_numeric(address: str) -> bool:
 
 def find_interface(address: str) -> str:
     """Return the name of this host's network interface that has an address; "" if there is none."""
+    import struct
+
     try:
         wanted = socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as kernel:
@@ -192,6 +193,8 @@ def find_interface(address: str) -> str:
 
 def _find_index(answer: bytes, wanted: bytes) -> tuple[int, bool]:
     """Return the number of the interface with an address, or 0; and whether nothing follows."""
+    import struct
+
     while len(answer) >= 16:
         length, kind = struct.unpack_from("=IH", answer)
         if kind != _RTM_NEWADDR:

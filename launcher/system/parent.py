@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from launcher.errors import LauncherError
 from launcher.events import Event, Signalled
+from launcher.system.bare import die_with_parent, is_below
 from launcher.system.loop import Loop
-from launcher.system.processes import die_with_parent, is_below
 
 
 def watch_parent(pid: int, loop: Loop, say: Callable[[str], None]) -> None:

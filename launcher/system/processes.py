@@ -1,7 +1,6 @@
 """Processes: what the kernel says of them, how they are signalled, and how one of ours is started.
 
-Also what a process asks of the kernel for itself: to die with its parent, to inherit orphans. Knows
-nothing of ranks or workers.
+Knows nothing of ranks or workers.
 """
 
 from __future__ import annotations
@@ -15,10 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from launcher.named import NamedTuple
-from launcher.system.bare import stat_fields
-
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
+from launcher.system.bare import call_c, stat_fields
 
 # Settings of glibc's malloc.
 _M_TRIM_THRESHOLD = -1
@@ -78,30 +74,6 @@ def _take_limit_of_children() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, _files_of_children)
 
 
-def die_with_parent(signum: int, parent_pid: int) -> bool:
-    """Ask the kernel to send `signum` to this process when its parent dies.
-
-    Returns False when `parent_pid` had gone before, in which case nobody would ever send it. It may
-    be further above: a wrapper can have started this process, and wait for it.
-    """
-    _prctl(_PR_SET_PDEATHSIG, signum)
-    return is_below(parent_pid)
-
-
-def is_below(pid: int) -> bool:
-    """Tell whether a process is our parent, or further above."""
-    above = os.getppid()
-    while above not in (0, 1, pid):
-        info = process_info(above)
-        above = info.parent_pid if info is not None else 0
-    return above == pid
-
-
-def become_subreaper() -> None:
-    """Make orphaned descendants our children instead of those of pid 1."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-
-
 def keep_freed_memory() -> None:
     """Let freed blocks of up to `_KEPT_BYTES` be used again instead of going back to the system.
 
@@ -109,18 +81,11 @@ def keep_freed_memory() -> None:
     filled with zeros by the kernel page by page, and unmapped: that took most of the time. Where
     the C library has no such setting, nothing changes.
     """
-    import ctypes
-
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
+    try:
         for setting in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
-            mallopt(setting, _KEPT_BYTES)
-
-
-def _prctl(option: int, value: int) -> None:
-    import ctypes  # a millisecond, which a fork server need not wait for to be started
-
-    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+            call_c("mallopt", setting, _KEPT_BYTES)
+    except OSError:
+        return
 
 
 def num_threads() -> int:

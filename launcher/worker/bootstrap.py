@@ -8,14 +8,13 @@ supervisor.
 
 from __future__ import annotations
 
+import _frozen_importlib_external as loaders
 import _imp
 import atexit
 import io
 import os
 import sys
 import time
-from importlib import _bootstrap_external as loaders
-from types import ModuleType, TracebackType
 
 # Imported before the user's folder is on sys.path: its json.py must not become ours.
 from launcher.contract.error_file import WorkerError, encode
@@ -25,7 +24,10 @@ from launcher.worker.threads import wait_until_idle as _wait_until_idle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import ModuleType, TracebackType
     from typing import Any
+else:
+    ModuleType = type(sys)  # what `types` calls so
 
 _OUR_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _PACKAGE_PARENT = os.path.dirname(_OUR_DIRECTORY)

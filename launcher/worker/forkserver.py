@@ -18,8 +18,9 @@ import sys
 from collections.abc import Iterable
 
 from launcher.contract import messages
+from launcher.system.bare import die_with_parent
 from launcher.system.inheritance import Inheritance, assume
-from launcher.system.processes import die_with_parent, num_threads
+from launcher.system.processes import num_threads
 from launcher.worker import bootstrap, diagnose, openblas, quick_exit, title
 
 # Slurm and systemd send these to every process of a job. The server's end would be that of the

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Script, Start, Terminal, command, wait_until
+from tests.conftest import Script, Start, Terminal, ask_until, command, wait_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -113,7 +113,8 @@ class Screen:
             rows = zip(self._seen, texts, strict=False)
             return len(self._seen) == len(texts) and all(text in line for line, text in rows)
 
-        wait_until(is_so, f"rows with {texts} and no other", timeout_s=30)
+        is_shown = ask_until(is_so, 30)
+        assert is_shown, f"not rows with {texts} and no other: {self._seen}"
 
     def close(self) -> None:
         self._run("kill-server")
@@ -220,11 +221,12 @@ def test_bars_that_keep_their_width_do_not_fill_a_narrower_screen(
     name = script(
         "import os, signal\n"
         "from tqdm import tqdm\n"
+        # Blocked, a signal also waits for one who is not there yet.
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGWINCH})\n"
         "bar = tqdm(total=99, desc='step', mininterval=0)\n"
-        "def draw(*_):\n"
+        "while True:\n"
+        "    signal.sigwait({signal.SIGWINCH})\n"
         "    for _ in range(9): bar.n += 1; bar.refresh()\n"
-        "signal.signal(signal.SIGWINCH, draw)\n"
-        "while True: signal.pause()\n"
     )
     terminal = screen(100, 20)
     terminal.launch("--nproc-per-node", "2", name)

@@ -25,7 +25,7 @@ MARK = "0123456789abcdef"
 READY = """
 import os, signal, sys, time
 from pathlib import Path
-from launcher.system.processes import die_with_parent
+from launcher.system.bare import die_with_parent
 
 go, ready = map(int, os.environ["LAUNCHER_STANDBY"].split())
 os.write(ready, b"ready\\n")

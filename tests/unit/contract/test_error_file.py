@@ -16,6 +16,19 @@ def test_a_note_is_read_as_it_was_written() -> None:
     assert decode(encode(error)) == error
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", 'a "quoted" \\n', "".join(map(chr, range(0x20))), "\x7f\x80\u2028\uffff"),
+        *("\ud800 alone", "\U0001f600", "\udc80\udcff"),
+    ],
+)
+def test_a_note_is_json_whatever_the_texts_in_it_are(text: str) -> None:
+    error = WorkerError(type="E", message=text, traceback=text, monotonic_ns=1, used_mpi=True)
+    written = encode(error).encode("utf-8", "surrogatepass").decode("utf-8", "surrogatepass")
+    assert json.loads(written) == {"version": 1, **error._asdict()}
+
+
 def test_the_file_of_torchs_record_decorator_is_read() -> None:
     text = json.dumps(
         {

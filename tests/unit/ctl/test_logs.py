@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from pathlib import Path
 
@@ -37,6 +38,36 @@ def test_since_is_a_time_that_has_passed(text: str, seconds: float) -> None:
 def test_any_other_since_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="must be a time such as 30s, 5m, 2h or 1d"):
         logs.parse_since(text, 0.0)
+
+
+def test_where_the_ranks_are_stands_in_the_newest_plan(runs: Path) -> None:
+    folder = runs / "first"
+    assert logs.read_layout(str(folder / "logs")) == logs.Layout()
+
+    def write(name: str, attempt: int, num_ranks: int, hosts: list[dict[str, object]]) -> None:
+        layout = {"attempt": attempt, "nodes": 2, "world_size": num_ranks, "hosts": hosts}
+        (folder / name).write_text(json.dumps({"layout": layout}))
+
+    write("plan.json", 0, 3, [{"host": "a", "ranks": 2}, {"host": "b", "ranks": 1}])
+    write("plan_1.json", 2, 3, [{"host": "b", "ranks": 1}, {"host": "c", "ranks": 2}])
+    write("plan_2.json", 1, 9, [])
+    write("plan_5.json", 7, 9, [{"host": "x"}])
+    (folder / "plan_3.json").write_text("[1")
+    (folder / "plan_4.json").write_text('{"layout": {"attempt": 9, "nodes": 1}}')
+    assert logs.read_layout(str(folder / "logs")) == (2, 3, {"b": [0], "c": [1, 2]})
+
+
+def test_one_line_tells_where_the_output_of_ranks_is() -> None:
+    far = logs.Far({"a": range(2), "b": range(2, 5)}, "/work/runs/x y/logs", "")
+    assert far.explain({1, 2, 3, 9}, "has the output") == (
+        "a has the output of rank 1, b has the output of ranks 2-3, another host, perhaps, has the"
+        " output of rank 9; type there: python -m launcher.ctl logs '/work/runs/x y'"
+    )
+    many = logs.Far({f"h{number}": [number] for number in range(100)}, "/logs-of-x", "the-id")
+    told = many.explain(set(range(100)), "has the output")
+    assert "h7 has the output of rank 7, and 92 more hosts; type there: " in told
+    assert told.endswith(" logs the-id")
+    assert many._replace(run_id="").explain({1}, "has").endswith(" logs /logs-of-x")
 
 
 def test_without_since_everything_is_wanted() -> None:

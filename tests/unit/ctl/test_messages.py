@@ -9,11 +9,13 @@ import pytest
 
 from launcher.ctl.messages import (
     Answer,
+    AskLogs,
     AskStacks,
     AskStatus,
     AskUse,
     Attach,
     Done,
+    Logs,
     Refused,
     Request,
     RunStatus,
@@ -25,6 +27,7 @@ from launcher.ctl.messages import (
     decode,
     encode,
 )
+from launcher.runs.parts import Part
 from launcher.stats.figures import NodeUse, RankUse, Sample
 
 STATUS = RunStatus(
@@ -57,6 +60,9 @@ SAMPLE = Sample(
         Done(),
         Done("rank 0: is at train.py:3"),
         Refused("no"),
+        AskLogs((2, 3), "attempt_1", {"rank_02.out": 7}, 1000),
+        Logs(),
+        Logs((".",), (Part("rank_02.out", 7, bytes(range(256)), 900),)),
         Use(()),
         Use((SAMPLE,)),
     ],
@@ -82,6 +88,16 @@ def test_a_field_of_another_version_is_left_out() -> None:
         *(b'{"type": "signal", "signum": %s}' % value for value in (b'"x"', b"null", b"[]")),
         *(b'{"type": "signal", "signum": %s}' % value for value in (b"999", b"1e99", b"Infinity")),
         encode(STATUS).replace(b"[[0, 18", b"[[18"),
+        *(
+            b'{"type": "read", "ranks": %s, "folder": ".", "known": %s, "most_bytes": %s}' % values
+            for values in (
+                (b"3", b"{}", b"9"),
+                (b"[0]", b'{"rank_00.out": "x"}', b"9"),
+                (b"[0]", b"[1]", b"9"),
+                (b"[0]", b"{}", b"Infinity"),
+            )
+        ),
+        b'{"type": "logs", "folders": [], "parts": [["rank_00.out", 0, 5, 5]]}',
         encode(STATUS)[:-9],
     ],
 )

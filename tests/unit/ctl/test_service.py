@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from launcher.attempt.worker import WorkerStatus
 from launcher.ctl import messages
-from launcher.ctl.service import ControlSocket, make_name_prefix, make_socket_name
+from launcher.ctl.service import MOST_LOGS_BYTES, ControlSocket, make_name_prefix, make_socket_name
 from launcher.events import Event, Signalled
 from launcher.stats.figures import NodeUse, RankUse, Sample
 from launcher.system.loop import Loop
@@ -62,10 +63,28 @@ def ask(control: Any) -> Ask:
             caller.shutdown(socket.SHUT_WR)
             events: list[Event] = []
             control.loop.turn(events.append)
-            answer = caller.recv(1 << 16)
+            answer = caller.makefile("rb").read()
         return messages.decode(answer) if answer else None, events
 
     return call
+
+
+def test_a_little_of_the_log_files_is_given_at_a_time(
+    control: Any, ask: Ask, tmp_path: Path
+) -> None:
+    question = messages.AskLogs((0,), ".", {}, 1 << 40)
+    assert ask(messages.encode(question))[0] == messages.Logs()
+    control.group = FakeGroup()
+    assert ask(messages.encode(question))[0] == messages.Logs()
+    control.group.plan = SimpleNamespace(paths=SimpleNamespace(logs=str(tmp_path)))
+    (tmp_path / "rank_00.out").write_bytes(b"a" * (1 << 20))
+    (tmp_path / "rank_01.out").write_bytes(b"of another")
+    answer, _ = ask(messages.encode(question))
+    (part,) = answer.parts
+    assert (part.name, part.offset, answer.folders) == ("rank_00.out", 0, (".",))
+    assert part.data == b"a" * MOST_LOGS_BYTES
+    nonsense = messages.AskLogs((0,), "../..", {"rank_00.out": 5}, 100)
+    assert ask(messages.encode(nonsense))[0].parts == ()
 
 
 def test_status_tells_of_the_run_and_its_ranks(control: Any, ask: Ask) -> None:

@@ -134,6 +134,11 @@ def test_arguments_of_the_users_come_behind_ours() -> None:
     assert at < run.argv.index("-x")
 
 
+def test_a_quote_that_is_not_closed_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"--engine-args ': cannot be split into arguments"):
+        _make(OPEN_MPI, "h1,h2", engine_args="'")
+
+
 def test_a_user_s_name_is_ssh_s_business() -> None:
     with pytest.raises(UsageError) as caught:
         _make(OPEN_MPI, "h1,me@h2")

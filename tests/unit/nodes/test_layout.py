@@ -48,6 +48,7 @@ def test_ranks_are_counted_over_the_nodes() -> None:
     assert {(part.generation, part.num_failures) for part in parts.values()} == {(3, 2)}
     assert {part.run_name for part in parts.values()} == {"run"}
     assert {part.hostname_width for part in parts.values()} == {len("host0")}
+    assert {part.hosts for part in parts.values()} == {"host0 2,host1 4,host2 1"}
 
 
 def test_each_node_finds_rank_0_by_the_address_that_it_has_come_to() -> None:

@@ -54,7 +54,7 @@ EVERY: list[Message] = [
     Relocate("10.0.0.1", 29400),
     Ask(1, "ps"),
     Answer(1, "h1", "two lines\nof text"),
-    Assigned(1, "run", 0, 3, 0, 24, "h", 1, "a", 2, DEPUTIES, 1, "h1", "4711/x", 9),
+    Assigned(1, "run", 0, 3, 0, 24, "h", 1, "a", 2, DEPUTIES, 1, "h1", "4711/x", 9, "h0 8,h1 8"),
     Waiting("all are there", DEPUTIES),
     Stop(1, "a rank has failed", 0, is_hang=False, is_forced=True),
     Decided(1, "give_up", "why", 0.5, 7, {"rank": 1}, True, "h1", 2),

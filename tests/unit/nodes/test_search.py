@@ -9,8 +9,9 @@ from launcher.nodes.search import IS_STRANGER, Search
 
 def test_the_next_look_is_after_a_pause_that_grows_up_to_a_second() -> None:
     search = Search(600.0, 100.0)
-    for pause_s in (0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0):
+    for pause_s in (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0, 1.0):
         search.miss("why", 100.0)
+        assert search.next_at == pytest.approx(100.0 + pause_s)
         assert not search.begin_look(100.0 + pause_s - 0.001)
         assert search.begin_look(100.0 + pause_s + 0.001)
 

@@ -71,6 +71,16 @@ def test_all_nodes_run_one_attempt_and_end_with_its_exit_code(world: World) -> N
     assert all(len(node.runs) == 1 for node in nodes)
 
 
+def test_a_node_that_is_a_moment_before_its_coordinator_is_in_the_run_a_moment_after(
+    world: World,
+) -> None:
+    hosts = [world.add_host() for _ in range(3)]
+    nodes = [Supervisor(host, Setting(3, 3), lasting(2.0), hosts[0].address) for host in hosts]
+    for node, after_s in zip(nodes, (0.02, 0.01, 0.0), strict=True):
+        world.call_in(after_s, node.begin)
+    assert world.run(0.04, until=lambda: all(node.runs for node in nodes))
+
+
 def test_messages_that_come_often_do_not_keep_the_coordinator_from_its_clock(world: World) -> None:
     world.latency_s = (0.0, 0.3)
     nodes = start(world, 40, Setting(40, 40), lasting(60.0))

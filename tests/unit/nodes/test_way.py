@@ -46,6 +46,10 @@ class Told:
     def note_obstacle(self, why: str) -> None:
         self.obstacles.append(why)
 
+    @property
+    def knows_obstacle(self) -> bool:
+        return bool(self.obstacles)
+
 
 class Walk:
     """A way, with whom it tells how it goes."""
@@ -124,6 +128,21 @@ def test_where_nobody_listens_that_is_a_refusal(place: Place) -> None:
     walk.way.turn_to(*nobody)
     why = f"127.0.0.1:{nobody[1]} cannot be reached: connection refused"
     assert walk.wait() == [("miss", why, True)]
+
+
+def test_what_is_known_of_an_obstacle_stays_true_until_somebody_has_been_silent_for_long(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place.loop, "clock", lambda: 100.0)
+    with listen(("127.0.0.1", 0)) as listening:
+        walk = Walk(place)
+        walk.told.note_obstacle("refused")
+        walk.way.try_all([listening.getsockname()], "")
+        walk.way.tick(101.1)
+        assert walk.told.obstacles == ["refused"]
+        walk.way.tick(101.2)
+        where = f"127.0.0.1:{listening.getsockname()[1]}"
+        assert walk.told.obstacles[1:] == [f"{where} does not answer (the connection timed out)"]
 
 
 @pytest.mark.parametrize("why", ["the name h1 is not known here", ""])

@@ -15,6 +15,7 @@ from launcher.options.hosts import Host, parse_hostfile, parse_hosts
         ("ann@h1:2,bob@10.0.0.2", [Host("h1", 2, "ann"), Host("10.0.0.2", None, "bob")]),
         ("[fe80::1]:4,[::1]", [Host("fe80::1", 4), Host("::1")]),
         ("fe80::1%eth0", [Host("fe80::1%eth0")]),
+        ("[fe80::1%eth0.2]:2", [Host("fe80::1%eth0.2", 2)]),
         ("ann@[2001:db8::7]:2", [Host("2001:db8::7", 2, "ann")]),
         ("gpu-1.cluster_a.org:1", [Host("gpu-1.cluster_a.org", 1)]),
         # Twice: the counts add up, and each bare name is one worker.
@@ -30,7 +31,7 @@ def test_hosts_are_read_from_the_command_line(text: str, hosts: list[Host]) -> N
 @pytest.mark.parametrize(
     "text",
     ["h1:", "h1:x", "h1:0", "h1:-1", ",h1", "h1,,h2", "-oProxyCommand=x", "a b", "@h1", "-u@h1"]
-    + ["[::1", "[::1]4", "[h1]:2", "h1:2:3", "a::x"],
+    + ["[::1", "[::1]4", "[h1]:2", "h1:2:3", "a::x", "::1%", "%eth0::1"],
 )
 def test_what_is_no_list_of_hosts_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^must "):

@@ -16,6 +16,7 @@ def test_the_plan_has_every_rank_and_no_secret() -> None:
     made = make_plan_file(fakes.plan(2), argv, environ, about)
     text = json.dumps(made)
     assert [rank["rank"] for rank in made["layout"]["ranks"]] == [0, 1]
+    assert made["layout"]["hosts"] == []
     assert made["command"][2:] == [
         *("launcher", "--nproc-per-node=2", "train.py"),
         *("--wandb-api-key", "***", "--secret=***"),
@@ -24,6 +25,13 @@ def test_the_plan_has_every_rank_and_no_secret() -> None:
     assert made["environment"]["HOME"] == "/home/ada"
     assert made["versions"]["launcher"] == "1.0"
     assert not any(secret in text for secret in ("hf_123", "w-123", "s-123", "pass@"))
+
+
+def test_the_plan_says_where_the_ranks_of_other_nodes_are() -> None:
+    plan = fakes.plan(1)
+    plan = plan._replace(assignment=plan.assignment._replace(hosts=(("a", 1), ("b", 8))))
+    made = make_plan_file(plan, [], {}, {"launcher": "1.0"})
+    assert made["layout"]["hosts"] == [{"host": "a", "ranks": 1}, {"host": "b", "ranks": 8}]
 
 
 def test_the_address_of_horovods_store_is_a_secret() -> None:

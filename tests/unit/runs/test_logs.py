@@ -36,6 +36,10 @@ def test_some_ranks_can_be_chosen(folder: Path) -> None:
     assert logs.ranks == {1}
 
 
+def test_some_ranks_can_be_left_out(folder: Path) -> None:
+    assert read(RunLogs(str(folder), without={1})) == [(0, "one"), (0, "three")]
+
+
 def test_lines_before_a_time_are_left_out(folder: Path) -> None:
     assert read(RunLogs(str(folder)), since=11.5) == [(0, "three"), (1, "oh")]
 

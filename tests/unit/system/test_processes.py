@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import signal
-from types import SimpleNamespace
 
 import pytest
 
-from launcher.system import processes
+from launcher.system import bare, processes
 
 
 def test_a_process_that_cannot_be_made_leaves_signals_and_files_as_they_were(
@@ -36,10 +34,13 @@ def test_a_process_that_cannot_be_made_leaves_signals_and_files_as_they_were(
 def test_a_c_library_without_settings_for_memory_is_left_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[tuple[int, int]] = []
-    glibc = SimpleNamespace(mallopt=lambda setting, value: asked.append((setting, value)))
-    for library in (object(), glibc):
-        monkeypatch.setattr(ctypes, "CDLL", lambda name, library=library: library)
-        processes.keep_freed_memory()
-    assert [setting for setting, _ in asked] == [-3, -1]
-    assert len({value for _, value in asked}) == 1
+    def call_another(name: str, *numbers: int) -> None:
+        bare.call_c(f"{name}_of_another_library", *numbers)
+
+    monkeypatch.setattr(processes, "call_c", call_another)
+    processes.keep_freed_memory()
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(processes, "call_c", lambda *call: asked.append(call))
+    processes.keep_freed_memory()
+    assert [call[:2] for call in asked] == [("mallopt", -3), ("mallopt", -1)]
+    assert len({value for *_, value in asked}) == 1
