@@ -65,8 +65,9 @@ class GradientAverage:
             self._torch.distributed._register_comm_hook(model.reducer, state, self._keep)
 
     def is_wanted(self) -> bool:
-        """Tell whether gradients are computed now."""
-        return bool(self._torch.is_grad_enabled())
+        """Tell whether gradients are computed now, and the pass is not being compiled."""
+        torch = self._torch
+        return not torch.compiler.is_compiling() and bool(torch.is_grad_enabled())
 
     def _keep(self, state: tuple[int, Any], bucket: Any) -> Any:
         """Return what will hold the averaged bucket at the end of the backward pass."""
