@@ -89,7 +89,7 @@ class TorchGroup:
         owned: bool,
         shares_node: bool = False,
     ) -> None:
-        """`owned`: the process group is ours to end. `shares_node`: all ranks seem to be here."""
+        """`owned`: the process group is ours to end. `shares_node`: so it seems to this rank."""
         self.rank, self.world_size, self.device, self.backend = rank, world_size, device, backend
         self._torch = torch
         self._dist = torch.distributed

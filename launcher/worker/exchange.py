@@ -23,6 +23,7 @@ import mmap
 import os
 import select
 import sys
+import threading
 import time
 from array import array
 from contextlib import suppress
@@ -49,24 +50,27 @@ _PAGE_BYTES = mmap.PAGESIZE
 # How often a rank asks for a post before it sleeps. Each time lets another process run.
 _SPINS = 20
 _LOOK_S = 0.5
-_FIELDS = ("count", "op", "type", "numel")
+# What is said of each slot's content, in numbers.
+_FIELDS = ("count", "op", "is_scaled", "type", "numel")
 # Of the kernel's headers. Pythons that are built for old systems, as conda's, lack both calls.
 _PIDFD_OPEN, _MFD_CLOEXEC = 434, 1
 
 
 def open_exchange(
-    torch: Any, rank: int, world_size: int, timeout_s: float, group: Any
+    torch: Any, rank: int, world_size: int, timeout_s: float, group: Any, *, may_share: bool = True
 ) -> Exchange | None:
     """Return the exchange of all ranks, or None on all of them if they share no memory. Collective.
 
-    group: the process group of the CPU, over which the ranks agree.
+    group: the process group of the CPU, over which the ranks agree. may_share: whether this rank
+        takes part; one that does not is enough for None.
     """
-    libc = _semaphores()
+    libc: Any = _semaphores() if may_share else None
     memory, word = None, int.from_bytes(os.urandom(7), "big")
     if rank == 0 and libc is not None:
         with suppress(OSError):
             memory = _Memory.create(libc, world_size, word)
-    mine = torch.tensor([os.getpid(), memory.fd if memory else -1, word])
+    fd = memory.fd if memory else -1
+    mine = torch.tensor([os.getpid(), fd, word], dtype=torch.int64, device="cpu")
     rows = [torch.empty_like(mine) for _ in range(world_size)]
     torch.distributed.all_gather(rows, mine, group=group)
     pids = [int(row[0]) for row in rows]
@@ -80,12 +84,13 @@ def open_exchange(
         for peer, pid in enumerate(pids):
             if peer != rank and memory is not None:
                 lives[peer] = _checked(libc.syscall(_PIDFD_OPEN, pid, 0))
-    is_open = torch.tensor(int(len(lives) == world_size - 1))
+    is_open = torch.tensor(int(len(lives) == world_size - 1), device="cpu")
     torch.distributed.all_reduce(is_open, torch.distributed.ReduceOp.MIN, group=group)
     if memory is not None:
         memory.close_file()
     if memory is not None and is_open:
-        return Exchange(torch, libc, memory, rank, lives, timeout_s)
+        with torch.inference_mode(False):  # as in _Slots.tensors()
+            return Exchange(torch, libc, memory, rank, lives, timeout_s)
     for life in lives.values():
         os.close(life)
     return None
@@ -97,7 +102,7 @@ def combinations(torch: Any) -> dict[str, Callable[..., Tensor]]:
 
 
 class Exchange:
-    """What the ranks of one node sum through shared memory. To be used by one thread."""
+    """What the ranks of one node sum through shared memory, in the thread that opened it."""
 
     def __init__(
         self,
@@ -128,11 +133,13 @@ class Exchange:
         integers = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
         self._types = (torch.float32, torch.float64, torch.bfloat16, torch.float16, *integers)
         self._count = self._num_meetings = 0
+        self._thread = threading.get_ident()
 
     def takes(self, tensor: Tensor) -> bool:
-        """Tell whether all_reduce() can be called with a tensor; the same on all ranks."""
+        """Tell whether all_reduce() can be called with a tensor, here; the same on all ranks."""
         return (
-            tensor.device.type == "cpu"
+            threading.get_ident() == self._thread
+            and tensor.device.type == "cpu"
             and tensor.layout is self._torch.strided
             and tensor.dtype in self._types
             and tensor.is_contiguous()
@@ -158,7 +165,8 @@ class Exchange:
     def leave(self) -> None:
         """Tell the others that this rank comes no more; who waits for it raises."""
         self._left[self._rank] = self._num_meetings + 1
-        for post in self._posts:
+        # Twice: an exception may have come between a meeting's number and its posts.
+        for post in (*self._posts, *self._posts):
             self._libc.sem_post(post)
 
     def close(self) -> None:
@@ -173,7 +181,8 @@ class Exchange:
         torch, size = self._torch, part.numel()
         self._count += 1
         slots = self._sets[self._count % 2]
-        slots.describe(self._rank, self._count, self._ops.index(op), self._type_of(part), size)
+        kind = self._types.index(part.dtype)
+        slots.describe(self._rank, self._count, self._ops.index(op), int(factor != 1.0), kind, size)
         tensors = slots.tensors(part.dtype)
         if factor == 1.0:
             tensors[self._rank][:size].copy_(part)
@@ -208,8 +217,11 @@ class Exchange:
                 os.sched_yield()
             else:
                 self._wait(peer, semaphore)
-            if 0 < self._left[peer] <= self._num_meetings:
-                raise self._lost(f"Connection closed by peer: rank {peer} has left the run")
+            self._require_presence(peer)
+
+    def _require_presence(self, peer: int) -> None:
+        if 0 < self._left[peer] <= self._num_meetings:
+            raise self._lost(f"Connection closed by peer: rank {peer} has left the run")
 
     def _wait(self, peer: int, semaphore: ctypes.c_void_p) -> None:
         """Sleep until a peer has posted; raise if it cannot come any more."""
@@ -221,9 +233,12 @@ class Exchange:
                 return
             if ctypes.get_errno() != errno.ETIMEDOUT:
                 continue  # a signal, whose handler may raise
-            has_ended = bool(select.select([self._lives[peer]], [], [], 0)[0])
+            life = select.poll()
+            life.register(self._lives[peer], select.POLLIN)
+            has_ended = bool(life.poll(0))
             if self._libc.sem_trywait(semaphore) == 0:  # its last post
                 return
+            self._require_presence(peer)
             if has_ended:
                 raise self._lost(f"Connection closed by peer: rank {peer} has ended")
             if now - started > self._timeout_s:
@@ -237,14 +252,12 @@ class Exchange:
         )
         return error
 
-    def _type_of(self, tensor: Tensor) -> int:
-        return self._types.index(tensor.dtype)
-
     def _difference(self, slots: _Slots) -> str:
         """Say which ranks brought what."""
         calls: dict[str, list[int]] = {}
-        for rank, (_, op, number, numel) in enumerate(slots.descriptions()):
-            text = f"{self._ops[op]} of {numel} numbers of {self._types[number]}"
+        for rank, (_, op, is_scaled, kind, numel) in enumerate(slots.descriptions()):
+            name = "mean of gradients," if is_scaled else f"{self._ops[op]} of"
+            text = f"{name} {numel} numbers of {self._types[kind]}"
             calls.setdefault(text, []).append(rank)
         said = "; ".join(f"{format_ranks(ranks)}: {text}" for text, ranks in calls.items())
         return f"The ranks reduce different tensors together: {said}."
@@ -256,6 +269,7 @@ class _Slots:
     def __init__(
         self, torch: Any, memory: _Memory, space: Tensor, first: int, num_ranks: int
     ) -> None:
+        self._torch = torch
         self.num_bytes = _slot_bytes(num_ranks)
         stride = _LINE_BYTES + self.num_bytes
         self._heads = [
@@ -269,7 +283,9 @@ class _Slots:
         """Return the slots of all ranks as one-dimensional tensors of a type."""
         found = self._tensors.get(dtype)
         if found is None:
-            found = self._tensors[dtype] = [slot.view(dtype) for slot in self._bytes]
+            # What is made in inference mode can be written only there.
+            with self._torch.inference_mode(False):
+                found = self._tensors[dtype] = [slot.view(dtype) for slot in self._bytes]
         return found
 
     def describe(self, rank: int, *fields: int) -> None:
@@ -312,7 +328,8 @@ class _Memory:
     @classmethod
     def join(cls, path: str, num_ranks: int, word: int) -> _Memory:
         """Open the memory that rank 0 has made. Raises OSError, or ValueError if it is another."""
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        # On another node the path may lead to anything, a terminal say.
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
         try:
             memory = cls(fd, _num_bytes(num_ranks))
         except BaseException:

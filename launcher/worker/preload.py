@@ -56,6 +56,12 @@ _TORCH_USERS = frozenset(
 
 # Always wanted together with torch: every rank of a distributed script loads it.
 _WITH_TORCH = ("torch", "torch.distributed")
+# What these load in every rank once they are used, of what may be loaded before the fork: Horovod
+# starts its threads in hvd.init(), and launcher.init() asks for the rank when it is called.
+_LATER = {
+    "horovod": ("horovod.torch",),
+    "launcher": ("launcher.worker.context", "launcher.worker.dist"),
+}
 
 # The first optimizer that is made, or the first DistributedDataParallel, loads torch's compiler:
 # 900 modules, a second or more. A script that mentions one of these names will do that in every
@@ -182,8 +188,7 @@ def _to_preload(item: _Import) -> list[str]:
     if item.module.startswith("launcher.jobs") or (root, *item.names) == ("launcher", "jobs"):
         return []  # what logs to the history of runs need not use torch
     if root in _TORCH_USERS:
-        # Horovod itself may be loaded before the fork: it starts its threads in hvd.init().
-        return [*_WITH_TORCH, "horovod.torch"] if root == "horovod" else list(_WITH_TORCH)
+        return [*_WITH_TORCH, *_LATER.get(root, ())]
     # `from torchvision import models`: the name may be a module; import_modules tries, and ignores
     # what is none.
     names = [item.module, *(f"{item.module}.{name}" for name in item.names if name != "*")]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from launcher.worker.exchange import MOST_RANKS, combinations, open_exchange
-from launcher.worker.gradients import GradientAverage
+from launcher.worker.gradients import GradientAverage, hands_over
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,15 +40,17 @@ class Reductions:
         *,
         shares_node: bool,
     ) -> None:
-        """`group_for`: gives the group of a tensor or of the CPU. `shares_node`: so it seems."""
+        """`group_for`: gives a tensor's process group. `shares_node`: this rank sees no other."""
         self._torch, self._dist = torch, torch.distributed
         self._rank, self._world_size, self._backend = rank, world_size, backend
         self._group_for = group_for
+        self._shares_node = shares_node
         self._gradients = GradientAverage(torch, self._average)
         self._exchange: Exchange | None = None
-        # Reductions until shared memory is asked for; None where it is not, or has been.
-        may_share = shares_node and 1 < world_size <= MOST_RANKS and backend != "mpi"
-        self._until_exchange = _REDUCTIONS_WITHOUT_EXCHANGE if may_share else None
+        # Reductions until all ranks ask each other for shared memory, whatever each of them knows;
+        # None where they do not, or have.
+        may_ask = 1 < world_size <= MOST_RANKS and backend != "mpi"
+        self._until_exchange = _REDUCTIONS_WITHOUT_EXCHANGE if may_ask else None
 
     @property
     def share_memory(self) -> bool:
@@ -76,17 +78,18 @@ class Reductions:
 
         Collective. model: a DistributedDataParallel, made with these options.
         """
-        if self._find_exchange(at_once=True) is not None:
-            self._gradients.serve(model, options)
+        if hands_over(model, options) and self._find_exchange(at_once=True) is not None:
+            self._gradients.serve(model)
 
     def close(self) -> None:
         """Leave the others, who may still wait for this rank."""
         if self._exchange is not None:
             self._exchange.close()
+        self.abandon()
 
     def abandon(self) -> None:
         """Leave without a word: who waits hears from the kernel of this rank's end."""
-        self._exchange = None
+        self._exchange = self._until_exchange = None
 
     def _reduce_directly(self, tensor: Tensor, op: str) -> Tensor:
         parts = [tensor] * self._world_size
@@ -125,6 +128,11 @@ class Reductions:
         options = getattr(backend, "options", None)  # older versions of torch show none
         timeout = options._timeout if options else self._dist.distributed_c10d.default_pg_timeout
         self._exchange = open_exchange(
-            self._torch, self._rank, self._world_size, timeout.total_seconds(), group
+            self._torch,
+            self._rank,
+            self._world_size,
+            timeout.total_seconds(),
+            group,
+            may_share=self._shares_node,
         )
         return self._exchange

@@ -21,13 +21,18 @@ TIMEOUT_S = 100
 
 # Each case compares the gradients of ctx.wrap() with those of torch's own DistributedDataParallel.
 GRADIENTS = """
-import launcher, torch
+import copy, io, launcher, torch
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 from torch.nn import Embedding, Linear, Module, Sequential
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 ctx = launcher.init(backend="gloo")
+
+
+def num_shared():
+    exchange = ctx._group._reductions._exchange
+    return exchange._count if exchange else 0
 
 
 def network():
@@ -74,12 +79,13 @@ def compare(name, make, step, **options):
         model = make()
         wrapped = wrap(model, **options)
         torch.manual_seed(ctx.rank)
+        before = num_shared()
         for _ in range(2):
             wrapped.zero_grad()
             step(wrapped)
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
     same = all(torch.equal(a.to_dense(), b.to_dense()) for a, b in zip(*gradients, strict=True))
-    ctx.print(f"{name}: hook {bool(wrapped._comm_hooks)}, same {same}")
+    ctx.print(f"{name}: shared {num_shared() > before}, same {same}")
 
 
 compare("plain", network, step)
@@ -91,45 +97,82 @@ compare("static", network, step, static_graph=True)
 compare("sparse", lambda: Sequential(Embedding(10, 4, sparse=True)), step_of_words)
 
 model = ctx.wrap(network())
+with torch.no_grad():
+    model(torch.ones(1, 64))
 model.register_comm_hook(None, fp16_compress_hook)
+before = num_shared()
 step(model)
-ctx.print("own hook:", [hook.__name__ for hook, _ in model._comm_hooks])
+other = ctx.wrap(network())
+other._register_builtin_comm_hook(torch.distributed.BuiltinCommHookType.FP16_COMPRESS)
+step(other)
+ctx.print("own hooks:", num_shared() == before)
 
-model = ctx.wrap(network())
-with model.join():
-    for _ in range(2 + 2 * ctx.rank):  # the rank that has no data left joins in the others' sums
-        step(model)
-ctx.print("joined")
+
+def ones(model, passes):
+    gradients = []
+    for _ in range(passes):
+        model.zero_grad()
+        model(torch.ones(1, 2)).sum().mul(2.0 + ctx.rank).backward()
+        gradients.append(model.module.weight.grad[0, 0].item())
+    return gradients
+
+
+# A rank that has no data left joins in the others' sums, also if it never had any. They are
+# divided by all ranks, or by those that have data.
+for by_all in (True, False):
+    fresh, known = ctx.wrap(Linear(2, 1)), ctx.wrap(Linear(2, 1))
+    ones(known, 1)
+    with fresh.join(divide_by_initial_world_size=by_all):
+        first = ones(fresh, 2 * ctx.rank)
+    with known.join(divide_by_initial_world_size=by_all):
+        second = ones(known, 1 + ctx.rank)
+    print(f"{ctx.rank} joined: {first} {second}", flush=True)
+
+for when in ("new", "used"):
+    model = ctx.wrap(Linear(2, 1))
+    if when == "used":
+        ones(model, 1)
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    for copied in (torch.load(file, weights_only=False), copy.deepcopy(model)):
+        assert ones(copied, 2) == [2.5, 2.5], when
 """
 
 
 def test_gradients_are_those_of_torch(run: Run, script: Script) -> None:
     done = run("--nproc-per-node", "2", script(GRADIENTS))
     assert (done.code, done.err) == (0, "")
-    assert done.out.replace("[0] ", "").splitlines() == [
-        "plain: hook True, same True",
-        "double: hook True, same True",
-        "unused: hook True, same True",
-        "two passes: hook True, same True",
-        "checkpoint: hook True, same True",
-        "static: hook False, same True",
-        "sparse: hook False, same True",
-        "own hook: ['fp16_compress_hook']",
-        "joined",
+    lines = done.out.splitlines()
+    assert [line.removeprefix("[0] ") for line in lines if "joined" not in line] == [
+        "plain: shared True, same True",
+        "double: shared True, same True",
+        "unused: shared True, same True",
+        "two passes: shared True, same True",
+        "checkpoint: shared True, same True",
+        "static: shared False, same True",
+        "sparse: shared False, same True",
+        "own hooks: True",
+    ]
+    assert sorted(line.partition("] ")[2] for line in lines if "joined" in line) == [
+        "0 joined: [] [2.5]",
+        "0 joined: [] [2.5]",
+        "1 joined: [1.5, 1.5] [2.5, 1.5]",
+        "1 joined: [3.0, 3.0] [2.5, 3.0]",
     ]
 
 
 # Rank 0 has no memory to give, rank 1 no file to open it with: each alone is reason enough.
 WITHOUT = """
-import os, resource, signal, time, launcher, torch
+import os, resource, signal, threading, time, launcher, torch
 from launcher.worker.exchange import open_exchange
 
 ctx = launcher.init(backend="gloo")
 numbers = torch.full((3000,), ctx.rank + 1.0)
 
 
-def open_now():
-    return open_exchange(torch, ctx.rank, ctx.world_size, 60, None)
+def open_now(**options):
+    return open_exchange(torch, ctx.rank, ctx.world_size, 60, None, **options)
 
 
 def open_with(limit, soft, rank):
@@ -152,6 +195,7 @@ assert not ctx._group._reductions.share_memory  # not worth it yet
 files = open_files()
 assert open_with(resource.RLIMIT_FSIZE, 4096, 0) is None
 assert open_with(resource.RLIMIT_NOFILE, files - 1, 1) is None
+assert open_now(may_share=ctx.rank != 2) is None
 assert open_files() == files
 exchange = open_now()
 assert open_files() == files + ctx.world_size  # one for each other rank, one for the memory
@@ -161,8 +205,29 @@ exchange.close()
 del exchange
 assert open_files() == files
 
+with torch.inference_mode(), torch.device("meta"):  # neither may stick to what is opened now
+    assert ctx.all_reduce(numbers).eq(6).all()
 assert ctx.all_reduce(numbers).eq(6).all()
-assert ctx._group._reductions.share_memory
+exchange = ctx._group._reductions._exchange
+
+# Another thread has its own way, or both would mix.
+sums = []
+thread = threading.Thread(target=lambda: sums.extend(ctx.all_reduce(1, "sum") for _ in range(50)))
+thread.start()
+before = exchange._count
+for _ in range(50):
+    assert ctx.all_reduce(numbers).eq(6).all()
+thread.join()
+assert exchange._count == before + 50 and sums == [3] * 50
+
+# More files than select() can take, and a wait that is long enough to look at the others.
+many = [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
+if ctx.rank == 1:
+    time.sleep(0.6)
+ctx.all_reduce(1)
+for fd in many:
+    os.close(fd)
+
 assert ctx.stopping() is False
 pids = ctx.broadcast_object(os.getpid(), src=0)
 if ctx.rank == 2:  # ask rank 0 to stop while it sleeps in a sum
@@ -172,7 +237,10 @@ if ctx.rank == 2:  # ask rank 0 to stop while it sleeps in a sum
 assert ctx.all_reduce(ctx.rank, "max") == 2
 while not ctx.stopping():  # the signal may come a moment later
     pass
-ctx.print("stopped with", launcher.init().all_reduce(numbers.sum().item(), "sum"))
+ctx.print("stopped with", ctx.all_reduce(numbers.sum().item(), "sum"))
+del exchange
+ctx.close()
+assert not any("launcher-exchange" in line for line in open("/proc/self/maps"))
 """
 
 

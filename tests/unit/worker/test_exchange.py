@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -134,13 +133,15 @@ def test_what_it_does_not_take(exchanges: list[Exchange]) -> None:
 @pytest.mark.parametrize("exchanges", [3], indirect=True)
 def test_ranks_that_bring_different_tensors_are_told_of_it(exchanges: list[Exchange]) -> None:
     def act(rank: int, mine: Exchange) -> None:
-        mine.all_reduce(torch.ones(4 if rank else 3))
+        if rank:
+            mine.all_reduce(torch.ones(4), factor=0.5)
+        mine.all_reduce(torch.ones(4))
 
     errors = in_threads(exchanges, act)
     assert [type(error) for error in errors] == [UsageError] * 3
     assert {str(error) for error in errors} == {
-        "The ranks reduce different tensors together: rank 0: sum of 3 numbers of torch.float32;"
-        " ranks 1-2: sum of 4 numbers of torch.float32."
+        "The ranks reduce different tensors together: rank 0: sum of 4 numbers of torch.float32;"
+        " ranks 1-2: mean of gradients, 4 numbers of torch.float32."
     }
 
 
@@ -181,7 +182,7 @@ def test_an_exception_in_the_midst_ends_the_exchange_for_all(exchanges: list[Exc
         raise Interrupted
 
     exchanges[0]._wait = interrupt  # type: ignore[method-assign]
-    with suppress(Interrupted):
+    with pytest.raises(Interrupted):
         exchanges[0].all_reduce(torch.ones(1))
     # Its part of the first sum had been written before: that sum is right.
     tensor = torch.ones(1)
@@ -189,6 +190,39 @@ def test_an_exception_in_the_midst_ends_the_exchange_for_all(exchanges: list[Exc
     assert tensor.item() == 2
     with pytest.raises(torch.distributed.DistNetworkError, match="rank 0 has left the run"):
         exchanges[1].all_reduce(tensor)
+
+
+@pytest.mark.parametrize("exchanges", [3], indirect=True)
+def test_an_exception_before_the_posts_keeps_nobody_waiting(exchanges: list[Exchange]) -> None:
+    """Interrupted after its meeting has a number, a rank has told nobody of it."""
+
+    class Interrupted(Exception):
+        pass
+
+    class Libc:
+        calls = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(libc, name)
+
+        def sem_post(self, semaphore: Any) -> None:
+            self.calls += 1
+            if self.calls == 2:  # one rank has been told, the other has not
+                raise Interrupted
+            libc.sem_post(semaphore)
+
+    libc, exchanges[0]._libc = exchanges[0]._libc, Libc()
+
+    def act(rank: int, mine: Exchange) -> float:
+        tensor = torch.ones(1)
+        mine.all_reduce(tensor)
+        mine.all_reduce(tensor)
+        return float(tensor)
+
+    first, *others = in_threads(exchanges, act)
+    assert isinstance(first, Interrupted)
+    for error in others:
+        assert "has left the run" in str(error)
 
 
 def test_memory_of_another_run_is_not_taken() -> None:

@@ -41,7 +41,10 @@ def test_heavy_modules_are_found_wherever_they_are_imported(scan: Scan) -> None:
 
 def test_torch_brings_what_every_rank_needs_of_it(scan: Scan) -> None:
     assert {"torch", "torch.distributed"} <= set(scan("import torch\n").modules)
-    assert {"torch", "torch.distributed"} <= set(scan("import launcher\n").modules)
+    assert scan("import launcher\n").modules == (
+        *("torch", "torch.distributed"),
+        *("launcher.worker.context", "launcher.worker.dist"),  # for launcher.init()
+    )
     for text in (
         "from launcher.jobs import Run",
         "import launcher.jobs",
