@@ -1,10 +1,11 @@
 """Notes when lines came into the log files, which have only what the ranks wrote.
 
-Each note is a line, `1764000000.123 5120 rank_03.out`: what stands in that file behind byte 5120
+Each note is a line, `1764000000.123456 5120 rank_03.out`: what stands in that file behind byte 5120
 came at this time or later. A line's time is that of the last note before its end. Every read that
 ends a line is noted, up to 50 at once and 10 in a second for each stream; so the time is exact but
 for a rank that writes more than that, of which it is right to a tenth of a second. After ten
-minutes that is one second. `launcher.ctl logs` shows the lines of all ranks in their order by it.
+minutes that is one second. `launcher.ctl logs` shows the lines of all ranks in their order by it;
+ranks of two nodes can answer each other within a millisecond, so there are six digits.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class LineTimes:
             if self._fd < 0:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
                 self._fd = os.open(self._path, flags, 0o644)
-            os.write(self._fd, f"{time.time():.3f} {offset} {name}\n".encode())
+            os.write(self._fd, f"{time.time():.6f} {offset} {name}\n".encode())
         except OSError:
             self.close()
             self._is_lost = True

@@ -14,7 +14,7 @@ def test_a_note_has_time_offset_and_file(tmp_path: Path) -> None:
     times.note("rank_01.err", 512)
     times.close()
     first, second = (tmp_path / "times.txt").read_text().splitlines()
-    assert re.fullmatch(r"\d{10}\.\d{3} 0 rank_00\.out", first)
+    assert re.fullmatch(r"\d{10}\.\d{6} 0 rank_00\.out", first)
     assert second.endswith(" 512 rank_01.err")
 
 
