@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 _HEAD = struct.Struct("!cI")
 _STREAMS = {"out": b"o", "err": b"e"}
-# Leaves a terminal to others in the middle of a row: it breaks long lines again.
-_LEAVE = b"\x1b[?7h\n"
+# Leaves a terminal to others in the middle of a row: it breaks long lines again, and rows
+# that were drawn below are gone.
+_LEAVE = b"\x1b[?7h\n\x1b[J"
 # In place of a stream: nothing follows.
 _END = b"."
 
@@ -173,11 +174,17 @@ def attach(name: str, timeout_s: float, out: BinaryIO, err: BinaryIO) -> bool:
                     sink.write(text)
                     sink.flush()
         except KeyboardInterrupt:
-            if sink.isatty() and text and not text.endswith(b"\n"):
-                sink.write(_LEAVE)
-                sink.flush()
+            _leave(sink, text)
             raise
         except (TimeoutError, ConnectionError):
             return False
+    _leave(sink, text)
     err.write(b"[launcher] the end is missing: this reader was too slow, or the run was killed\n")
     return True
+
+
+def _leave(sink: BinaryIO, text: bytes) -> None:
+    """Let others write below what was written last, if that is a terminal's unfinished row."""
+    if sink.isatty() and text and not text.endswith(b"\n"):
+        sink.write(_LEAVE)
+        sink.flush()

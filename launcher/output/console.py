@@ -216,7 +216,7 @@ class Console:
     ) -> None:
         """Show unfinished rows at the bottom of the terminal: the lowest rank's, if of several.
 
-        cursor: its row among them, and its column; None for the end of the last.
+        cursor: its row among them, and its column; None for the end of what may be a question.
         """
         if not self._writers[stream].is_tty:
             return
@@ -248,9 +248,7 @@ class Console:
 
     def resize(self) -> None:
         """Draw what is live for the terminal's new size."""
-        if self._live is not None:
-            self._live.reflow()
-            self._redraw_live()
+        self._redraw_live()
 
     def say(self, text: str) -> None:
         """Print a message of the launcher itself on stderr."""

@@ -2,6 +2,10 @@
 
 What of them is shown: those of one rank, or a row of each. They are cleared before anybody writes a
 line, and drawn again behind it. Made only when there is something to show.
+
+Many terminals break the rows anew when they become narrower, and may say so only later: tmux up to
+a quarter of a second. Nobody knows then how many rows there are. So the cursor waits where the
+first row begins, a place that it keeps, unless it has to show where the user types.
 """
 
 from __future__ import annotations
@@ -38,14 +42,18 @@ class LiveRows:
         """is_dumb: the terminal knows no escape sequences."""
         self._writers = writers
         self._is_dumb = is_dumb
-        # Of each rank and stream the rows, and the cursor if it is not at their end. The newest
-        # comes last.
+        # Of each rank and stream the rows, and the cursor if they are no question. The newest comes
+        # last.
         self._live: dict[tuple[int, str], tuple[Sequence[bytes], _Place | None]] = {}
-        # What stands on the screen: the stream, the widths of its rows, and the cursor's row.
-        self._drawn: tuple[str, list[int], int] | None = None
+        # What stands on the screen: the stream, the widths of its rows, and the cursor's row; None
+        # where the cursor waits at the begin of the first.
+        self._drawn: tuple[str, list[int], int | None] | None = None
 
     def put(self, rank: int, stream: str, rows: Sequence[bytes], cursor: _Place | None) -> None:
-        """Have these rows for a stream of a rank, instead of those before."""
+        """Have these rows for a stream of a rank, instead of those before.
+
+        cursor: where the rank has left it; None for the end of what may be a question.
+        """
         self.remove(rank, stream)
         self._live[rank, stream] = rows, cursor
 
@@ -53,29 +61,27 @@ class LiveRows:
         """Have none for it any more; return whether there were any."""
         return self._live.pop((rank, stream), None) is not None
 
-    def reflow(self) -> None:
-        """Take into account that the terminal's size is another one."""
-        if self._drawn is not None:
-            stream, widths, cursor_row = self._drawn
-            # Rows that were wider than it is now, it has broken.
-            columns = self._writers[stream].size[0]
-            heights = [max(1, -(-width // columns)) for width in widths]
-            above = sum(heights[: cursor_row + 1]) - 1
-            self._drawn = stream, [columns] * sum(heights), above
-
     def clear(self) -> None:
         """Take the rows off the screen."""
         if self._drawn is None:
             return
-        (stream, widths, cursor_row), self._drawn = self._drawn, None
-        self._writers[stream].write(self._wipe(widths, cursor_row))
+        stream = self._drawn[0]
+        self._writers[stream].write(self._wipe())
 
-    def _wipe(self, widths: Sequence[int], cursor_row: int) -> bytes:
-        """Return what takes rows off the screen."""
+    def _wipe(self) -> bytes:
+        """Return what takes the rows off the screen; they count as gone then."""
+        assert self._drawn is not None
+        (stream, widths, cursor_row), self._drawn = self._drawn, None
         if self._is_dumb:
             return b"\r" + b" " * widths[0] + b"\r"
-        up = b"\x1b[%dA" % cursor_row if cursor_row else b""
-        return up + (_CLEAR_LINE if len(widths) == 1 else _CLEAR_BELOW)
+        if cursor_row is None:
+            return _CLEAR_BELOW
+        # Rows that were wider than the terminal is now, it has broken.
+        columns = self._writers[stream].size[0]
+        heights = [max(1, -(-width // columns)) for width in widths]
+        above = sum(heights[: cursor_row + 1]) - 1
+        up = b"\x1b[%dA" % above if above else b""
+        return up + (_CLEAR_LINE if sum(heights) == 1 else _CLEAR_BELOW)
 
     def draw(self, asking_rank: int, *, each_rank: bool) -> None:
         """Show on the screen what belongs there now."""
@@ -83,26 +89,34 @@ class LiveRows:
         if selected is None:
             self.clear()
             return
-        stream, rows, cursor = selected
+        stream, rows, cursor, is_waiting = selected
         wipe = b""
         if self._drawn is not None and self._drawn[0] == stream:
-            wipe, self._drawn = self._wipe(*self._drawn[1:]), None
+            wipe = self._wipe()
         self.clear()  # on another stream
         widths = [visible_width(row) for row in rows]
-        text, at = b"\n".join(rows), len(rows) - 1
+        text = b"\n".join(rows)
+        at = len(rows) - 1
+        if is_waiting:
+            # At the begin of the first row, from which all can be cleared.
+            cursor = 0, 0
         if cursor is not None and cursor != (at, widths[-1]):
-            up = b"\x1b[%dA" % (at - cursor[0]) if at > cursor[0] else b""
+            up = b"\x1b[%dA" % (len(rows) - 1 - cursor[0]) if cursor[0] < len(rows) - 1 else b""
             right = b"\x1b[%dC" % cursor[1] if cursor[1] else b""
             text, at = text + up + b"\r" + right, cursor[0]
-        if self._writers[stream].tap is not None:
-            text = _NO_WRAP + text + _WRAP  # it is shown on other terminals, too: narrower ones
+        if is_waiting or self._writers[stream].tap is not None:
+            # The terminal may be narrower than it has said, or the output is shown on others, too.
+            text = _NO_WRAP + text + _WRAP
         self._writers[stream].write(wipe + text)
-        self._drawn = stream, widths, at
+        self._drawn = stream, widths, None if is_waiting else at
 
     def _select(
         self, asking_rank: int, each_rank: bool
-    ) -> tuple[str, list[bytes], _Place | None] | None:
-        """Return what is to be shown: stream, rows and cursor; None for nothing."""
+    ) -> tuple[str, list[bytes], _Place | None, bool] | None:
+        """Return what is to be shown: stream, rows, the cursor, and whether that does not matter.
+
+        None for nothing.
+        """
         if not self._live:
             return None
         # The lowest rank's, and of its streams the newest.
@@ -112,14 +126,16 @@ class LiveRows:
             return None
         columns, height = self._writers[stream].size
         rows, cursor = self._live[front]
+        is_waiting = front[0] != asking_rank and (each_rank or cursor is not None)
         if each_rank and front[0] != asking_rank:
             rows, cursor = self._one_row_each(height), None
         at = cursor[0] if cursor else len(rows) - 1
         if self._is_dumb:
-            return stream, [_fit(_ESCAPE.sub(b"", rows[at]), columns - 1)], None
+            return stream, [_fit(_ESCAPE.sub(b"", rows[at]), columns - 1)], None, False
         first = max(0, min(len(rows) - height, at))
         shown = [_fit(row, columns) for row in rows[first : first + height]]
-        return stream, shown, (at - first, min(cursor[1], columns - 1)) if cursor else None
+        place = (at - first, min(cursor[1], columns - 1)) if cursor else None
+        return stream, shown, place, is_waiting
 
     def _one_row_each(self, height: int) -> list[bytes]:
         """Return the last row of each rank: of nested bars the inner one, which moves."""

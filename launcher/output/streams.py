@@ -376,12 +376,16 @@ class RankStream:
             self._show_live(text)
 
     def _show_region(self) -> None:
+        from launcher.output.live import visible_width
+
         assert self._region is not None
         if not self._settings.shown:
             return
         rank, stream, prefix = self._settings.rank, self._settings.stream, self._settings.prefix
         rows, cursor_row, cursor_column = self._region.picture()
-        cursor = cursor_row, cursor_column + self.prefix_width
+        cursor: tuple[int, int] | None = (cursor_row, cursor_column + self.prefix_width)
+        if self._region.is_line and cursor_column == visible_width(rows[0]):
+            cursor = None  # where an answer goes
         self._console.show_live(rank, stream, [prefix + row for row in rows], cursor)
 
     def _show_live(self, text: bytes) -> None:

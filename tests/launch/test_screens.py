@@ -219,18 +219,21 @@ def test_bars_that_keep_their_width_do_not_fill_a_narrower_screen(
     screen: Open, script: Script
 ) -> None:
     name = script(
-        "import os, signal\n"
+        "import os, signal, time\n"
         "from tqdm import tqdm\n"
         # Blocked, a signal also waits for one who is not there yet.
         "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGWINCH})\n"
         "bar = tqdm(total=99, desc='step', mininterval=0)\n"
+        # Each time the other rank draws, all is drawn again: also while tmux is narrower already
+        # and has not said so.
+        "while os.environ['RANK'] == '1': bar.refresh(); time.sleep(0.01)\n"
         "while True:\n"
         "    signal.sigwait({signal.SIGWINCH})\n"
         "    for _ in range(9): bar.n += 1; bar.refresh()\n"
     )
     terminal = screen(100, 20)
     terminal.launch("--nproc-per-node", "2", name)
-    terminal.wait_for("0/99")
+    terminal.wait_for("0/99", start="[0]")
     for columns, steps in ((80, 9), (60, 18)):
         terminal.resize(columns, 20)
         terminal.wait_for_rows(f"step: {steps:3d}%")

@@ -110,7 +110,7 @@ def test_colours_and_a_live_progress_bar_come_from_other_hosts(
     assert terminal.finish() == 0, terminal.seen
     first, second = "\x1b[36m[h2:0] \x1b[0m", "\x1b[33m[h3:1] \x1b[0m"
     # There, too, ranks have a terminal, as wide as ours behind the prefix.
-    assert f"\r\x1b[K{first}50% of 93 columns" in terminal.seen
+    assert f"\r\x1b[J\x1b[?7l{first}50% of 93 columns" in terminal.seen
     for prefix in (first, second):
         assert f"{prefix}100% of 93 columns\n" in terminal.seen
 
