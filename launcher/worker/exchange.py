@@ -12,7 +12,7 @@ open_exchange() returns None on all ranks. Its pages are allocated at once, beca
 that the kernel cannot give would kill the rank.
 
 A rank that waits looks twice a second whether the others still live. Knows nothing of what is
-summed for whom; that is in dist.py, which also hands in torch.
+summed for whom; that is in reductions.py. torch is handed in.
 """
 
 from __future__ import annotations
