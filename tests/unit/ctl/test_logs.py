@@ -58,10 +58,10 @@ def test_where_the_ranks_are_stands_in_the_newest_plan(runs: Path) -> None:
 
 
 def test_one_line_tells_where_the_output_of_ranks_is() -> None:
-    far = logs.Far({"a": range(2), "b": range(2, 5)}, "/work/runs/x y/logs", "")
+    far = logs.Far({"a": range(2), "b": range(2, 5)}, "/data/runs/x y/logs", "")
     assert far.explain({1, 2, 3, 9}, "has the output") == (
         "a has the output of rank 1, b has the output of ranks 2-3, another host, perhaps, has the"
-        " output of rank 9; type there: python -m launcher.ctl logs '/work/runs/x y'"
+        " output of rank 9; type there: python -m launcher.ctl logs '/data/runs/x y'"
     )
     many = logs.Far({f"h{number}": [number] for number in range(100)}, "/logs-of-x", "the-id")
     told = many.explain(set(range(100)), "has the output")
