@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 from typing import Any
 
 import pytest
 
 from tests.lab.lab import Lab
+from tests.lab.pipe import READ, check_that_one_reads
 from tests.lab.terminal import ASK, answer, on_terminal
 from tests.slurm.conftest import LAUNCHER
 
@@ -25,21 +25,6 @@ def test_what_is_typed_goes_to_the_rank_that_asks(lab: Lab, script: Any) -> None
 
 
 def test_a_pipe_goes_to_the_rank_that_is_named(lab: Lab, script: Any) -> None:
-    read = script(
-        "import hashlib, sys\nprint(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())\n"
-    )
     env = {"SLURM_CONF": str(lab.start_slurm())}
-    argv = (*LAUNCHER, *TWO, "--nproc-per-node", "2", "--stdin-rank", "3", read)
-    running = lab["h1"].start(*argv, env=env, stdin=subprocess.PIPE)
-    data = bytes(range(256)) * 2000
-    running.process.stdin.write(data)
-    running.process.stdin.close()
-    done = running.finish()
-    assert done.code == 0, done.err
-    empty, full = (hashlib.sha256(text).hexdigest() for text in (b"", data))
-    assert sorted(done.lines) == [
-        f"[h1:0] {empty}",
-        f"[h1:1] {empty}",
-        f"[h2:2] {empty}",
-        f"[h2:3] {full}",
-    ]
+    argv = (*LAUNCHER, *TWO, "--nproc-per-node", "2", "--stdin-rank", "3", script(READ))
+    check_that_one_reads(lab["h1"].start(*argv, env=env, stdin=subprocess.PIPE), 3)

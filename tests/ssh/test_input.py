@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import TIMEOUT_S, Script, command
+from tests.conftest import Script, command
 from tests.lab.lab import Lab
+from tests.lab.pipe import EMPTY, READ, check_that_nobody_waits, check_that_one_reads
 from tests.ssh.conftest import RunOverSsh, StartOverSsh
 
 pytestmark = pytest.mark.slow
 
-# The ranks say what they have read; the first of them begins late.
-READ = """
-import hashlib, os, sys, time
+# The one that is fed begins late.
+READ_LATE = f"""
+import os, time
 if os.environ["RANK"] == "2":
     time.sleep(0.5)
-print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())
-"""
-EMPTY = hashlib.sha256(b"").hexdigest()
+{READ}"""
 
 
 def test_a_pipe_goes_to_the_rank_that_is_named(
     start_over_ssh: StartOverSsh, script: Script
 ) -> None:
-    data = bytes(range(256)) * 2000
     options = ("--hosts", "h1:2,h2:2", "--stdin-rank", "2")
-    running = start_over_ssh(*options, script(READ), stdin=subprocess.PIPE)
-    running.process.stdin.write(data)
-    running.process.stdin.close()
-    done = running.finish()
-    assert done.code == 0, done.err
-    assert sorted(done.lines) == [
-        f"[h1:0] {EMPTY}",
-        f"[h1:1] {EMPTY}",
-        f"[h2:2] {hashlib.sha256(data).hexdigest()}",
-        f"[h2:3] {EMPTY}",
-    ]
+    running = start_over_ssh(*options, script(READ_LATE), stdin=subprocess.PIPE)
+    check_that_one_reads(running, 2)
 
 
 def test_a_file_is_left_for_who_reads_it_next(
@@ -59,18 +47,10 @@ def test_a_file_is_left_for_who_reads_it_next(
 def test_a_rank_that_reads_nothing_keeps_nobody(
     start_over_ssh: StartOverSsh, script: Script
 ) -> None:
-    # More than fits anywhere, and no end of it.
     running = start_over_ssh(
         "--hosts", "h2:1", "--stdin-rank", "0", script("print('done')"), stdin=subprocess.PIPE
     )
-    writer = subprocess.Popen(["yes"], stdout=running.process.stdin)
-    try:
-        assert running.finish().code == 0
-        running.process.stdin.close()
-        writer.wait(TIMEOUT_S)
-    finally:
-        writer.kill()
-        writer.wait()
+    check_that_nobody_waits(running)
 
 
 def test_a_rank_that_no_host_has_is_an_error(run_over_ssh: RunOverSsh, script: Script) -> None:
