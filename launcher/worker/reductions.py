@@ -52,11 +52,6 @@ class Reductions:
         may_ask = 1 < world_size <= MOST_RANKS and backend != "mpi"
         self._until_exchange = _REDUCTIONS_WITHOUT_EXCHANGE if may_ask else None
 
-    @property
-    def share_memory(self) -> bool:
-        """Whether the ranks have opened shared memory."""
-        return self._exchange is not None
-
     def reduce(self, tensor: Tensor, op: str) -> Tensor:
         """Return the "sum", "min" or "max" of all ranks' tensors; this one may be overwritten.
 
