@@ -67,6 +67,8 @@ class Console:
             if far:
                 writer.is_tty, writer.far_size = name in far, (int(far[0]), int(far[1]))
             writer.is_tty = writer.is_tty and not is_plain
+            # Rows that change are not drawn for a reader that is late.
+            writer.on_caught_up(self._redraw_live)
         self.colour = _wants_colour(environ, out.is_tty and err.is_tty)
         self._loop = loop
         self._is_redrawing = False

@@ -128,7 +128,7 @@ class Intake:
         self._loop.watch(self.fds[key], lambda: self._read(key))
 
     def _read(self, key: Key) -> None:
-        if self._claimed.get(self._consoles_of[key]) not in (None, self.streams[key]):
+        if key not in self.fds or not self._is_free(key):
             return  # since this turn of the loop began
         try:
             data = self.read_some(self.fds[key], _READ_BYTES)
@@ -159,9 +159,11 @@ class Intake:
         os.close(fd)
 
     def _may_read(self, key: Key) -> bool:
-        console = self._consoles_of[key]
-        is_free = self._claimed.get(console) in (None, self.streams[key])
-        return is_free and console not in self._full
+        return self._is_free(key) and self._consoles_of[key] not in self._full
+
+    def _is_free(self, key: Key) -> bool:
+        """Tell whether nobody else writes a long line on its console."""
+        return self._claimed.get(self._consoles_of[key]) in (None, self.streams[key])
 
     def _watch_again(self, console: Console) -> None:
         """Watch those who write on a console, as far as they may be read now."""

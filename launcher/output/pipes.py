@@ -177,7 +177,11 @@ class WorkerPipes(Intake):
             asking = self.streams[key[0], "err"]
             if asking.is_asking:
                 stream.take_line(asking.give_line())
-        self.streams[key[0], "err" if key[1] == "out" else "out"].leave_rows()
+        other = key[0], "err" if key[1] == "out" else "out"
+        if self.streams[other].has_left_rows:
+            # What it wrote there before this may lead the cursor back to these rows.
+            self.drain_pipe(other)
+            self.streams[other].leave_rows()
         self.take(key, data)
         if self._on_output is not None:
             self._on_output(*key, data)

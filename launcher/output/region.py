@@ -146,11 +146,14 @@ class Region:
         self._rows, self._at, self._column = [Row()], 0, 0
         return "".join(final).encode("utf-8", "surrogateescape")
 
-    def leave(self) -> bytes:
-        """Return all rows as lines, if the rank has begun a line of its own below them."""
-        if not self._at or self._column or self._is_hidden or self._at < len(self._rows) - 1:
-            return b""
-        return self.finish() if self._rows[self._at].is_blank else b""
+    @property
+    def is_left(self) -> bool:
+        """Whether the rank has begun a new line below its rows, and written nothing there: it has
+        done with them, unless the cursor rises again with what it writes next.
+        """
+        row = self._rows[self._at]
+        is_new = row.is_plain and not row.cells
+        return is_new and 0 < self._at == len(self._rows) - 1 and not self._is_hidden
 
     def wait_s(self, now: float) -> float | None:
         """Return how long until `settle` may have something; None for not without more output."""

@@ -168,15 +168,18 @@ class RankStream:
 
         return visible_width(self._settings.prefix)
 
+    @property
+    def has_left_rows(self) -> bool:
+        """Whether live rows are there that the rank has done with, if nothing more is to come."""
+        return self._region is not None and self._region.is_left
+
     def leave_rows(self) -> None:
-        """Pass on live rows that the rank has done with, because it writes on its other stream."""
-        if self._region is None:
+        """Pass on live rows that the rank has left, because it writes on its other stream."""
+        if self._region is None or not self._region.is_left:
             return
-        block = self._region.leave()
-        if block:
-            self._region = None
-            self._console.end_live(self._settings.rank, self._settings.stream)
-            self._emit(block)
+        block, self._region = self._region.finish(), None
+        self._console.end_live(self._settings.rank, self._settings.stream)
+        self._emit(block)
 
     def give_line(self) -> bytes:
         """Return the unfinished line, which from now on another stream shows."""

@@ -51,6 +51,10 @@ class StreamWriter:
             self.tap(data)
         self._outlet.write(data)
 
+    def on_caught_up(self, callback: Callable[[], None]) -> None:
+        """Have this called whenever the reader has taken all that had to wait for it."""
+        self._outlet.on_caught_up = callback
+
     @property
     def size(self) -> tuple[int, int]:
         """Columns and rows of a terminal; 80 and 24 where it does not say."""
@@ -106,6 +110,7 @@ class _Outlet:
         self.closed = self._fd < 0
         self.failure = ""
         self.last_progress = time.monotonic()
+        self.on_caught_up: Callable[[], None] = lambda: None
 
     def write(self, data: bytes) -> None:
         if self.closed or not data:
@@ -116,6 +121,7 @@ class _Outlet:
             self._flush()
 
     def _flush(self) -> None:
+        has_waited = self._waiting
         while self._pending:
             # A terminal takes 4 KiB at a time: what is left of a block is not copied each time.
             if len(self._pending) > 1 and isinstance(self._pending[0], bytes):
@@ -140,6 +146,8 @@ class _Outlet:
             else:
                 del self._pending[0]
         self._stop_waiting()
+        if has_waited:
+            self.on_caught_up()
 
     def _write_some(self, data: bytes | memoryview) -> int:
         if not self._piecewise:

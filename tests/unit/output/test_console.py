@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import resource
+import select
 import socket
 import tty
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 from launcher.output.console import HIGH_WATER_BYTES, Console
 from launcher.output.fold import Fold
 from launcher.system.loop import Loop
+from tests.conftest import wait_until
 
 
 class Streams(NamedTuple):
@@ -112,6 +114,29 @@ def test_a_slow_reader_of_both_streams_gets_whole_lines_in_their_order(is_termin
         assert received == expected
         console.close()
     for fd in (read_end, write_end, other):
+        os.close(fd)
+
+
+def test_what_changes_is_drawn_when_a_late_reader_has_caught_up() -> None:
+    read_end, write_end = os.openpty()
+    tty.setraw(write_end)
+    with Loop([]) as loop:
+        console = Console(loop, {}, (write_end, write_end))
+        console.show("out", b"line\n" * 20_000)
+        console.show_live(0, "err", [b"bar 1/2"], (0, 0))
+        received = bytearray()
+
+        def is_drawn() -> bool:
+            if select.select([read_end], [], [], 0)[0]:
+                received.extend(os.read(read_end, 1 << 12))
+            loop.set_timer(tuple, 0.0)  # there may be nothing to wait for
+            loop.turn(lambda event: None)
+            return b"bar 1/2" in received
+
+        wait_until(is_drawn, "the bar")
+        assert received.startswith(b"line\n" * 20_000)
+        console.close()
+    for fd in (read_end, write_end):
         os.close(fd)
 
 

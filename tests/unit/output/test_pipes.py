@@ -28,6 +28,29 @@ class Console(fakes.FakeConsole):
         self.full, self.has_room = False, True
 
 
+class TerminalConsole(Console):
+    """One that is a terminal, and keeps what is live on it."""
+
+    asking_rank = -1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live: list[bytes] = []
+
+    def is_tty(self, stream: str) -> bool:
+        return True
+
+    def size(self, stream: str) -> tuple[int, int]:
+        return 80, 24
+
+    def show_live(self, rank: int, stream: str, rows: list[bytes], cursor: object) -> None:
+        self.live = rows
+
+    def end_live(self, rank: int, stream: str) -> None:
+        if stream == "err":
+            self.live = []
+
+
 class Desk(NamedTuple):
     loop: fakes.FakeLoop
     consoles: tuple[Console, ...]
@@ -204,6 +227,30 @@ def test_a_worker_reads_what_its_engine_has_given_to_its_process() -> None:
         os.write(write_end, b"typed\n")
         assert os.read(descriptors[0], 100) == b"typed\n"
         for fd in (*descriptors, read_end, write_end):
+            os.close(fd)
+
+
+@pytest.mark.parametrize("rest", [b"", b"\n"])
+def test_bars_go_when_the_other_stream_is_written_unless_the_cursor_comes_back(rest: bytes) -> None:
+    """A read may end between a newline and what leads the cursor back."""
+    loop: Any = fakes.FakeLoop()
+    console: Any = TerminalConsole()
+    plan = plan_of(1, False)
+    with WorkerPipes(plan, loop, (console,)) as pipes:
+        descriptors = pipes.open(plan.workers[0])
+        _, out, err = descriptors
+        os.write(err, b"\router 50%\n")
+        loop.read_all()
+        assert console.live == [b"[0] outer 50%", b"[0] "]
+        os.write(err, b"\rinner 10%" + (rest or b"\x1b[A"))
+        os.write(out, b"saved\n")
+        loop.read_all()  # stdout comes first
+        bars = [b"[0] outer 50%", b"[0] inner 10%"]
+        shown = b"".join(console.shown).splitlines()
+        assert (shown, console.live) == (
+            (bars + [b"[0] saved"], []) if rest else ([b"[0] saved"], bars)
+        )
+        for fd in descriptors:
             os.close(fd)
 
 

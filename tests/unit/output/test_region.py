@@ -149,9 +149,13 @@ def test_what_does_not_fit_on_the_screen_goes_as_lines() -> None:
 def test_rows_that_the_rank_has_done_with_go_when_it_writes_elsewhere() -> None:
     region = Region(80, 24)
     region.feed(b"\r100%\n", 0.0)
-    assert region.leave() == b"100%\n"
+    assert region.is_left
+    assert region.finish() == b"100%\n"
     draw_bars(region, 0, 0, 0.0)
-    assert region.leave() == b""
+    assert not region.is_left
+    # Nor where the inner bar is being wiped out, before the cursor is back at the outer one.
+    region.feed(b"\n\r" + b" " * 40 + b"\r", 0.0)
+    assert not region.is_left
 
 
 def test_it_waits_only_for_what_time_makes_final() -> None:
