@@ -58,7 +58,8 @@ def in_order_of_blame(outcome: AttemptOutcome) -> list[WorkerOutcome]:
     failures = sorted((w for w in outcome.workers if w.failed_at is not None), key=_blame)
     if failures and is_secondary(failures[0]):
         # All noticed that a peer had gone: one whose end we heard of after we had asked for it.
-        failures = [*(worker for worker in outcome.workers if _was_ending(worker)), *failures]
+        ending = [worker for worker in outcome.workers if _was_ending(worker)]
+        failures = sorted([*failures, *ending], key=is_secondary)
     return _speaker_first(failures) if failures else []
 
 
