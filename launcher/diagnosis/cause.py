@@ -8,7 +8,6 @@ that say why.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
 
 from launcher.ranks import format_ranks
 
@@ -105,13 +104,10 @@ def is_secondary(worker: WorkerOutcome) -> bool:
         return False
     if worker.error is not None and worker.error.lost_data_worker:
         return False
+    if worker.error is not None and (worker.error.type, worker.error.message) == ("EOFError", ""):
+        return True  # a pipe of `multiprocessing`: at the end of a file there is a message
     # A library that aborts, or a script that logs its exception, leaves only these lines.
     return any(secondary in line for secondary in _SECONDARY_TEXTS for line in words_of(worker))
-
-
-def knows_the_cause(workers: Iterable[WorkerOutcome]) -> bool:
-    """Tell whether one of these failures says more than that a peer had gone."""
-    return any(not is_secondary(worker) for worker in workers)
 
 
 def _was_ending(worker: WorkerOutcome) -> bool:

@@ -49,6 +49,13 @@ def test_an_error_that_says_that_a_peer_has_gone_comes_after_one_that_says_why()
     assert [other.ranks for other in found.others] == [(0,)]
 
 
+def test_the_end_of_a_pipe_is_no_cause_and_that_of_a_file_is() -> None:
+    killed = worker(1, -9, 1.1)
+    assert report(worker(0, 1, 1.2, error=raised("", 1.0, "EOFError")), killed).rank == 1
+    truncated = raised("Ran out of input", 1.0, "EOFError")
+    assert report(worker(0, 1, 1.2, error=truncated), killed).rank == 0
+
+
 def test_a_rank_that_ended_well_is_named_where_the_others_only_missed_a_peer() -> None:
     gone = raised(
         "[gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:3",
