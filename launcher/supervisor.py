@@ -96,7 +96,7 @@ def launch(
                 facts = _take_folder(facts, folder, assignment, node.console)
                 plan = make_plan(spec, assignment, facts)
                 node.stop_request.is_quiet = plan.node_rank > 0 and shares_screen(facts)
-                _open_attempt(plan, starter, spec)
+                _open_starter(plan, starter, spec)
                 if num_attempts == 0:
                     _tell_choice(plan, spec, facts, node)
                 node.record.begin_attempt(plan, spec, facts)
@@ -287,9 +287,7 @@ def _make_horovod(spec: LaunchSpec, facts: NodeFacts, loop: Loop) -> HorovodServ
     return HorovodService(loop, facts.environ, is_elastic=use == "elastic" and facts.nodes is None)
 
 
-def _open_attempt(plan: LaunchPlan, starter: Starter, spec: LaunchSpec) -> None:
-    if plan.paths is not None:
-        run_folder.prepare_attempt(plan.paths, plan.attempt)
+def _open_starter(plan: LaunchPlan, starter: Starter, spec: LaunchSpec) -> None:
     starter.collect_exits()  # a fork server that died between two attempts is replaced
     if not starter.is_ready:
         from launcher.start.warm import WarmStarter
@@ -333,12 +331,12 @@ def _take_folder(
         folder.adopt(assignment.run_name)
         if facts.nodes is not None and not facts.nodes.has_id:
             facts = facts._replace(run_id=assignment.run_name)
+    folder.open_attempt(assignment.attempt)
     if folder.warning:
         console.say(folder.warning)
         folder.warning = ""
-    if folder.paths is None:
-        return facts
-    return facts._replace(paths=folder.paths._replace(world_size=assignment.world_size))
+    paths = folder.paths
+    return facts._replace(paths=paths and paths._replace(world_size=assignment.world_size))
 
 
 def _announce(verdict: Verdict, facts: NodeFacts, node: NodeServices) -> Verdict:

@@ -66,11 +66,13 @@ def is_rank(spec: LaunchSpec, place: Place) -> bool:
 def is_rank_of_service(spec: LaunchSpec, environ: Mapping[str, str]) -> bool:
     """Tell whether a service has started this process as one of several ranks.
 
-    It has set the whole contract, LOCAL_RANK too, and a number of workers was not typed.
+    It has set the whole contract, LOCAL_RANK too; neither a number of workers was typed nor one of
+    nodes: that is for the launcher of each.
     """
     names = ("MASTER_ADDR", "RANK", "LOCAL_RANK", "WORLD_SIZE")
     return (
         spec.provenance.get("nproc_per_node", "default") == "default"
+        and spec.max_nodes == 1
         and all(map(environ.get, names))
         and environ["WORLD_SIZE"].strip() != "1"
         and not is_below_a_rank(environ)

@@ -333,7 +333,7 @@ def _stand(connection: _socket.socket, has_made_it: bool, signals: _Signals) -> 
     while True:
         for fd, _ in poller.poll():
             if fd == signals.read_end:
-                _pass_on(connection, signals.take())
+                _pass_on(connection, signals)
             elif fd == daemon:
                 os.kill(os.getpid(), signal.SIGKILL)  # the supervisor sees it, and ends the rank
             else:
@@ -378,14 +378,20 @@ def _watch_daemon() -> int | None:
         return None
 
 
-def _pass_on(connection: _socket.socket, numbers: bytes) -> None:
-    for number in numbers:
+def _pass_on(connection: _socket.socket, signals: _Signals) -> None:
+    numbers = signals.take()
+    while numbers:
+        number, numbers = numbers[0], numbers[1:]
         try:
             connection.send(PASSED_SIGNAL + str(number).encode())
         except OSError:
             return  # the supervisor has gone: that is seen at once
         if number == signal.SIGTSTP:
-            os.kill(os.getpid(), signal.SIGSTOP)  # the engine may look whether we have stopped
+            numbers += signals.take()
+            # The engine may look whether we have stopped. If we are to go on already, nobody would
+            # tell us once more.
+            if signal.SIGCONT not in numbers:
+                os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def _say_last_words() -> None:

@@ -19,6 +19,8 @@ _NOT_THE_LARGER_PART = restart.Verdict(
     " on without them",
 )
 
+_WITHOUT_IT = "the others have ended the attempt without this node, which they could not reach"
+
 
 class Judgement(NamedTuple):
     """What follows an attempt, and why."""
@@ -82,7 +84,7 @@ class Judge:
 
     def tell_latecomer(self, generation: int) -> Decided:
         """Return what a node is told whose last attempt was judged before it came again."""
-        again = generation, "restart", "", 0.0, LOST_CODE, None, False, ""
+        again = generation, "restart", _WITHOUT_IT, 0.0, LOST_CODE, None, False, ""
         return Decided(*again, self.num_failures)
 
     def put_in_words(self, judgement: Judgement, ending: Ending, nodes: Sequence[Entry]) -> Decided:

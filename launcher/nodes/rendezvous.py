@@ -46,6 +46,7 @@ from launcher.nodes.messages import (
     Waiting,
 )
 from launcher.nodes.questions import Questions
+from launcher.nodes.rivals import Rivals
 from launcher.nodes.roster import Entry, Roster
 from launcher.nodes.rules import LOST_CODE, OWN, RESUME_S, Past, Route, Rules
 
@@ -74,6 +75,7 @@ class Rendezvous:
         self._judge = Judge(rules, past.num_failures if past else 0, now)
         self._audience = Audience(self._roster)
         self._questions = Questions()
+        self._rivals = Rivals(self._roster)
 
     @property
     def is_over(self) -> bool:
@@ -106,13 +108,20 @@ class Rendezvous:
     def handle(self, key: int, message: Message, now: float, route: Route | None = None) -> None:
         """Take a message of the node behind a connection. route: with a `Join`."""
         self._roster.doubts.look_at_clock(now)
-        node = self._roster.get(key)
         if isinstance(message, Join):
             self._join(key, message, route or Route(), now)
-            return
+        else:
+            self._take(key, message, now)
+        self._answer_rivals(now)
+
+    def _take(self, key: int, message: Message, now: float) -> None:
+        """Take a message of a node that has joined."""
+        node = self._roster.get(key)
         if node is None:
             if isinstance(message, (Heard, Leave)):
                 self._send(key, Farewell())
+            elif isinstance(message, Ping) and key in self._rivals:
+                self._send(key, Pong())
             return
         node.heard_at = now
         if isinstance(message, Ping):
@@ -168,7 +177,9 @@ class Rendezvous:
         node = self._roster.get(key)
         if node is not None and not node.is_spare and not is_dead:
             self._roster.expect(node.join.member, now + RESUME_S)
+        self._rivals.forget(key)
         self._remove(key, why, now, is_dead=is_dead)
+        self._answer_rivals(now)
 
     def find_absent(self, now: float) -> list[Deputy]:
         """Return the nodes that have not come yet to this successor of their coordinator.
@@ -207,6 +218,7 @@ class Rendezvous:
         elif self._phase == "over" and waited_s >= _FAREWELL_S:
             self.outbox += self._audience.give_up()
         self._decide_if_known(now)
+        self._answer_rivals(now)
 
     # --- who comes ------------------------------------------------------------------------------
 
@@ -218,6 +230,8 @@ class Rendezvous:
         resumes = join.generation >= 0
         refusal = self._find_refusal(join)
         if refusal is not None and not (resumes and self._audience.end):
+            if self._has_to_wait(key, join, route, now):
+                return
             self._send(key, refusal)
             self._gathering.note_refusal(refusal)
             self.news.append(f"{join.hostname} was refused: {refusal.message}")
@@ -235,6 +249,19 @@ class Rendezvous:
                 return
         if node.is_spare and self._phase != "over":
             self._keep_waiting(key, node, now)
+
+    def _has_to_wait(self, key: int, join: Join, route: Route, now: float) -> bool:
+        """Tell whether it has to be found out first that who has this node's rank is there."""
+        holder = None if self.is_over else self._rivals.take_in(key, join, route, now)
+        if holder is None:
+            return False
+        self._send(holder, Pong())  # a host that has started anew refuses that at once
+        return True
+
+    def _answer_rivals(self, now: float) -> None:
+        """Take in, or refuse, those of whom it is known by now whether their rank is free."""
+        for key, join, route in self._rivals.take_settled(is_over=self.is_over):
+            self._join(key, join, route, now)
 
     def _find_refusal(self, join: Join) -> Refused | None:
         if self._phase == "over":

@@ -145,8 +145,12 @@ class Roster:
 
     def find_given(self, node_rank: int) -> Entry | None:
         """Return the node that has brought this node rank along, or None."""
-        key = self._given_ranks.get(node_rank)
+        key = self.find_given_key(node_rank)
         return None if key is None else self._nodes[key]
+
+    def find_given_key(self, node_rank: int) -> int | None:
+        """Return the key of the node that has brought this node rank along, or None."""
+        return self._given_ranks.get(node_rank)
 
     def add(self, key: int, join: Join, route: Route, now: float) -> Entry:
         """Take a node in; its rank counts once it is `count`ed, or seated."""

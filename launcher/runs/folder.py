@@ -68,6 +68,19 @@ class RunFolder:
             self._name = name
             self._make_somewhere(_shorten(name), may_exist=True)
 
+    def open_attempt(self, attempt: int) -> None:
+        """Make the folders of one attempt; where they cannot be any more, elsewhere, or none.
+
+        The disk may be full by now; and where the nodes share the folder, one of them may read it
+        and not write.
+        """
+        if self.paths is None:
+            return
+        try:
+            _make_attempt(self.paths, attempt)
+        except OSError as error:
+            self._go_elsewhere(error, _shorten(self._name), may_exist=True, attempt=attempt)
+
     def _make_somewhere(self, name: str, *, may_exist: bool) -> None:
         """Make the folder; where that cannot be, another one, or none. may_exist: another node of
         the run may have made it already.
@@ -75,12 +88,19 @@ class RunFolder:
         self.warning = ""
         try:
             self.paths = self._make(self._parent, self._log_dir, name, may_exist=may_exist)
-            return
         except OSError as error:
-            problem = f"cannot write {error.filename or self._parent}: {error.strerror}"
+            self._go_elsewhere(error, name, may_exist=may_exist)
+
+    def _go_elsewhere(
+        self, error: OSError, name: str, *, may_exist: bool, attempt: int | None = None
+    ) -> None:
+        """Make another folder, with those of an attempt that has begun; or none."""
+        problem = f"cannot write {error.filename or self._parent}: {error.strerror}"
         fallback = os.path.join(os.environ.get("TMPDIR") or "/tmp", f"launcher-runs-{os.getuid()}")
         try:
             self.paths = self._make(fallback, None, name, may_exist=may_exist)
+            if attempt is not None:
+                _make_attempt(self.paths, attempt)
         except OSError:
             self.paths = None
             self.warning = (
@@ -183,13 +203,18 @@ def _make_shared(parent: str, name: str) -> str:
     return path
 
 
-def prepare_attempt(paths: RunPaths, attempt: int) -> None:
-    """Make the folders of one attempt."""
-    os.makedirs(paths.log_dir(attempt), exist_ok=True)
+def _make_attempt(paths: RunPaths, attempt: int) -> None:
+    _make_writable(paths.log_dir(attempt))
     try:
-        os.makedirs(paths.error_dir(attempt), exist_ok=True)
+        _make_writable(paths.error_dir(attempt))
     except FileNotFoundError:  # a node that has ended has just tidied what was above it
-        os.makedirs(paths.error_dir(attempt), exist_ok=True)
+        _make_writable(paths.error_dir(attempt))
+
+
+def _make_writable(folder: str) -> None:
+    """Make a folder; where another node has made it, see that this one may write in it, too."""
+    os.makedirs(folder, exist_ok=True)
+    os.utime(folder)
 
 
 def tidy(paths: RunPaths, attempts: int) -> None:

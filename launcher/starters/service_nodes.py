@@ -88,9 +88,9 @@ def _refuse_ranks(environ: Environ) -> None:
         if environ.get(name) and read_number(environ, name) >= least:
             raise EnvironmentMismatch(
                 f"{name}={environ[name]} says that somebody has started a process for each rank,"
-                " and --nproc-per-node asks each of them to start more.",
+                " and --nproc-per-node and --nnodes are for one launcher on each node.",
                 hint=(
-                    "Leave --nproc-per-node out, or start one process per node; if it is left over:"
+                    "Leave both flags out, or start one process per node; if it is left over:"
                     " `unset LOCAL_RANK LOCAL_WORLD_SIZE`."
                 ),
             )

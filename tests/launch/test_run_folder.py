@@ -228,6 +228,24 @@ def test_a_disk_that_takes_nothing_changes_no_exit_code(
 
 
 @pytest.mark.slow
+def test_a_restart_that_can_make_no_folders_any_more_has_them_elsewhere(
+    run: Run, script: Script, tmp_path: Path
+) -> None:
+    script(
+        "import os, sys\n"
+        "if os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':\n"
+        "    os.rename('runs', 'gone')\n    open('runs', 'w').close()\n    sys.exit(3)\n"
+        "print('again', flush=True)\n"
+    )
+    elsewhere = tmp_path / "tmp"
+    elsewhere.mkdir()
+    done = run("--max-restarts", "1", "script.py", env={"TMPDIR": str(elsewhere)})
+    assert (done.code, "again" in done.out) == (0, True), done.err
+    assert f"the log files of this run are in {elsewhere}" in done.err
+    assert [path.read_text() for path in elsewhere.rglob("rank_00.out")] == ["again\n"]
+
+
+@pytest.mark.slow
 def test_latest_leads_to_the_newest_and_spares_what_has_its_name(
     run: Run, script: Script, tmp_path: Path
 ) -> None:

@@ -56,7 +56,9 @@ class Heard:
         return [[line for line in lines if line != "SIGCONT"] for lines in self.look()]
 
     def are_stopped(self) -> list[bool]:
-        return [read_stat(pid)[1][0] == "T" for pid in self.family.ranks]
+        """Tell of each rank whether it stands still, and the engine's process for it, too."""
+        pairs = zip(self.family.ranks, self.family.proxies, strict=True)
+        return [all(read_stat(pid)[1][0] == "T" for pid in pair) for pair in pairs]
 
     def end(self) -> None:
         """Let the ranks end well."""

@@ -82,6 +82,8 @@ CONTRACT = {"MASTER_ADDR": "h1", "RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "
     [
         (CONTRACT, {}, True),
         (CONTRACT, {"nproc_per_node": "2"}, False),
+        (CONTRACT, {"nnodes": "2"}, False),
+        (CONTRACT, {"nnodes": "1"}, True),
         ({**CONTRACT, "WORLD_SIZE": "1"}, {}, False),
         ({**CONTRACT, "LOCAL_RANK": ""}, {}, False),  # it numbers its containers
         ({**CONTRACT, "MASTER_ADDR": ""}, {}, False),

@@ -256,6 +256,31 @@ def test_signals_are_passed_on_in_their_order(
     assert words == [b"S%d" % n for n in (signal.SIGUSR1, signal.SIGTERM, signal.SIGRTMIN)]
 
 
+@pytest.mark.parametrize(
+    ("came", "stops"),
+    [
+        ([signal.SIGTSTP], 1),
+        ([signal.SIGCONT, signal.SIGTSTP], 1),
+        ([signal.SIGTSTP, signal.SIGCONT], 0),
+    ],
+)
+def test_it_stops_itself_unless_it_is_to_go_on_already(
+    signals: proxy._Signals,
+    ends: tuple[socket.socket, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+    came: list[int],
+    stops: int,
+) -> None:
+    ours, theirs = ends
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda pid, signum: sent.append((pid, signum)))
+    for signum in came:
+        signal.raise_signal(signum)
+    proxy._pass_on(ours, signals)
+    assert [theirs.recv(100) for _ in came] == [b"S%d" % signum for signum in came]
+    assert sent == [(os.getpid(), signal.SIGSTOP)] * stops
+
+
 @pytest.mark.usefixtures("no_daemon")
 def test_a_supervisor_that_was_killed_is_mourned_by_its_parent_alone(
     signals: proxy._Signals,

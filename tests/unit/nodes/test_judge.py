@@ -191,3 +191,4 @@ def test_who_comes_late_is_told_that_its_attempt_is_over() -> None:
     judge(judged, 0, 7)
     told = judged.tell_latecomer(0)
     assert (told.generation, told.action, told.num_failures) == (0, "restart", 1)
+    assert "without this node" in told.reason, "its user is to know why all ranks start again"

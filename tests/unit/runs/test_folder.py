@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,60 @@ def test_where_no_folder_can_be_there_is_a_warning_and_another_place(
     assert folder.claim() == "mine"
     assert folder.paths is not None and folder.paths.run_dir.startswith(str(tmp_path / "tmp"))
     assert "cannot write" in folder.warning
+
+
+@pytest.mark.parametrize("claims", [True, False], ids=["its own", "another node's"])
+def test_an_attempt_whose_folders_cannot_be_made_has_its_own_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claims: bool
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    folder = RunFolder(str(tmp_path), None, "mine")
+    if claims:
+        folder.claim()
+    folder.adopt("mine")
+    folder.open_attempt(0)
+    assert folder.warning == ""
+    (tmp_path / "mine" / "logs" / "attempt_1").write_text("in the way")
+    folder.open_attempt(1)
+    assert f"cannot write {tmp_path / 'mine' / 'logs' / 'attempt_1'}" in folder.warning
+    assert folder.paths is not None and folder.paths.run_dir.startswith(str(tmp_path / "tmp"))
+    assert Path(folder.paths.log_dir(1)).is_dir() and Path(folder.paths.error_dir(1)).is_dir()
+    folder.warning = ""
+    folder.adopt("mine")
+    folder.open_attempt(2)
+    assert folder.warning == "", "it is said once"
+
+
+def test_a_node_that_may_only_read_the_folder_of_another_one_has_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    RunFolder(str(tmp_path), None, "mine").claim()
+    (tmp_path / "mine" / "errors" / "attempt_0").mkdir(parents=True)
+
+    def touch(folder: str) -> None:
+        if folder.startswith(str(tmp_path / "mine")):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), folder)
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(os, "utime", touch)
+    folder = RunFolder(str(tmp_path), None, "another")
+    folder.adopt("mine")
+    folder.open_attempt(0)
+    assert "Read-only file system" in folder.warning
+    assert folder.paths is not None and folder.paths.run_dir.startswith(str(tmp_path / "tmp"))
+
+
+def test_an_attempt_has_no_folders_where_none_can_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "file"))
+    folder = RunFolder(str(tmp_path), None, "mine")
+    folder.claim()
+    (tmp_path / "mine" / "errors").write_text("in the way")
+    folder.open_attempt(0)
+    assert folder.paths is None and "this run keeps no log files" in folder.warning
+    folder.open_attempt(1)
 
 
 def test_a_requeued_job_goes_on_in_its_folder_and_keeps_what_it_had(tmp_path: Path) -> None:
