@@ -328,7 +328,7 @@ class Group:
             self._signum = signum
             self._begin_stop(signal.SIGTERM)
         elif returncode != 0 and will_hit_all(outcome):
-            self._loop.set_timer(self._stop_after_failure, SAME_ERROR_S)
+            self._loop.set_timer(self._stop_after_failure, SAME_ERROR_S, is_patient=True)
         elif returncode != 0 and not self._can_go_on_without(outcome, local_rank):
             self._stop_after_failure()
         elif self._replacing:
@@ -402,7 +402,7 @@ class Group:
             if event.is_hang:
                 self._hang = self._watch.find_hang()
             self._begin_stop(signal.SIGTERM)
-            self._loop.set_timer(self._end_gathering, GATHER_S)
+            self._loop.set_timer(self._end_gathering, GATHER_S, is_patient=True)
 
     def _pause(self) -> None:
         """Stop the workers, then ourselves, for Ctrl-Z; once continued, continue them."""
@@ -434,7 +434,7 @@ class Group:
         if self._relay and not self.plan.is_last:
             self._restart_obstacle = self._relay.find_restart_obstacle(self.outcome().workers)
         self._begin_stop(signal.SIGTERM)
-        self._loop.set_timer(self._end_gathering, GATHER_S)
+        self._loop.set_timer(self._end_gathering, GATHER_S, is_patient=True)
 
     def _end_gathering(self) -> None:
         self._is_understood = True

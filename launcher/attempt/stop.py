@@ -171,7 +171,7 @@ class Stop:
         if signum == signal.SIGINT:
             delay_s = min(_ESCALATE_MAX_S, self._grace_s * _ESCALATE_SHARE)
             self._loop.set_timer(self._escalate, delay_s)
-        self._loop.set_timer(self._force_in_time, self._grace_s)
+        self._loop.set_timer(self._force_in_time, self._grace_s, is_patient=True)
 
     def ask(self, worker: Worker) -> None:
         """Ask one worker to end, also one that has come to be only after the stop had begun."""
@@ -250,7 +250,7 @@ class Sweep:
             kernel.signal(pid, signal.SIGTERM)
             kernel.signal(pid, signal.SIGCONT)
         if self._left:
-            loop.set_timer(self.force, SWEEP_GRACE_S)
+            loop.set_timer(self.force, SWEEP_GRACE_S, is_patient=True)
 
     @property
     def is_over(self) -> bool:

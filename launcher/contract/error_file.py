@@ -36,6 +36,8 @@ class WorkerError(NamedTuple):
     monotonic_ns: int = 0
     # Whether mpi4py had initialised MPI, which an engine lets its ranks do only once.
     used_mpi: bool = False
+    # With which the interpreter ends, unless a signal comes before its end.
+    exit_code: int = 1
 
     @property
     def lost_data_worker(self) -> bool:
@@ -102,6 +104,7 @@ def decode(text: str) -> WorkerError | None:
             traceback=str(data["traceback"]),
             monotonic_ns=int(data.get("monotonic_ns") or 0),
             used_mpi=bool(data.get("used_mpi")),
+            exit_code=int(data.get("exit_code") or 1),
         )
     return _decode_torch(data)
 

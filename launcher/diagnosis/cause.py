@@ -8,7 +8,6 @@ that say why.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
 
 from launcher.ranks import format_ranks
 
@@ -58,7 +57,8 @@ def in_order_of_blame(outcome: AttemptOutcome) -> list[WorkerOutcome]:
     failures = sorted((w for w in outcome.workers if w.failed_at is not None), key=_blame)
     if failures and is_secondary(failures[0]):
         # All noticed that a peer had gone: one whose end we heard of after we had asked for it.
-        failures = [*(worker for worker in outcome.workers if _was_ending(worker)), *failures]
+        ending = [worker for worker in outcome.workers if _was_ending(worker)]
+        failures = sorted([*failures, *ending], key=is_secondary)
     return _speaker_first(failures) if failures else []
 
 
@@ -104,13 +104,10 @@ def is_secondary(worker: WorkerOutcome) -> bool:
         return False
     if worker.error is not None and worker.error.lost_data_worker:
         return False
+    if worker.error is not None and (worker.error.type, worker.error.message) == ("EOFError", ""):
+        return True  # a pipe of `multiprocessing`: at the end of a file there is a message
     # A library that aborts, or a script that logs its exception, leaves only these lines.
     return any(secondary in line for secondary in _SECONDARY_TEXTS for line in words_of(worker))
-
-
-def knows_the_cause(workers: Iterable[WorkerOutcome]) -> bool:
-    """Tell whether one of these failures says more than that a peer had gone."""
-    return any(not is_secondary(worker) for worker in workers)
 
 
 def _was_ending(worker: WorkerOutcome) -> bool:

@@ -182,7 +182,7 @@ def _exit_code(worker: WorkerOutcome) -> int:
     # With an exception on its way out when we stopped it: the code that it would have had.
     is_ours = worker.asked_to_stop_at is not None and worker.error is not None
     if worker.returncode is None or (is_ours and worker.returncode < 0):
-        return 1
+        return worker.error.exit_code if worker.error is not None else 1
     return shell_code(worker.returncode)
 
 

@@ -71,7 +71,8 @@ def _tell_worker(
         error = worker.error
         age = now - error.monotonic_ns / 1e9 if error.monotonic_ns else None
         traceback = "" if is_short else error.traceback[-40_000:]
-        told["error"] = [error.type, error.message[:4000], traceback, age, error.used_mpi]
+        words = [error.type, error.message[:4000], traceback]
+        told["error"] = [*words, age, error.used_mpi, error.exit_code]
     if not is_short:
         told["lines"] = [line[:_LONGEST_LINE] for line in worker.last_lines[-_MOST_LINES:]]
     return told
@@ -108,9 +109,10 @@ def read_account(
 def _read_worker(told: dict[str, Any], hostname: str, now: float) -> WorkerOutcome:
     error = None
     if "error" in told:
-        kind, message, traceback, age, used_mpi = told["error"]
+        kind, message, traceback, age, used_mpi, code = told["error"]
         at_ns = 0 if age is None else max(1, int((now - age) * 1e9))
-        error = WorkerError(str(kind), str(message), str(traceback), at_ns, bool(used_mpi))
+        words = str(kind), str(message), str(traceback)
+        error = WorkerError(*words, at_ns, bool(used_mpi), int(code))
     return WorkerOutcome(
         rank=int(told["rank"]),
         pid=int(told["pid"]),

@@ -145,7 +145,7 @@ class Intake:
         self.hear(key, data)
         if not self._has_prompts and stream.has_prompt:
             self._has_prompts = True
-            self._loop.set_timer(self._show_prompts, _PROMPT_S)
+            self._loop.set_timer(self._show_prompts, _PROMPT_S, is_patient=True)
         self._note_claim(console)
         if console.full and console not in self._full:
             self._full.append(console)
@@ -208,4 +208,5 @@ class Intake:
         delays_s = [wait_s for wait_s in waits if wait_s is not None]
         self._has_prompts = bool(delays_s)
         if delays_s:
-            self._loop.set_timer(self._show_prompts, max(_PROMPT_S, min(delays_s)))
+            delay_s = max(_PROMPT_S, min(delays_s))
+            self._loop.set_timer(self._show_prompts, delay_s, is_patient=True)

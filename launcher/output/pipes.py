@@ -196,7 +196,7 @@ class WorkerPipes(Intake):
         merged = self._merged.get(local_rank)
         if merged is not None and merged.has_parts and not self._has_parts:
             self._has_parts = True
-            self._loop.set_timer(self._end_parts, PART_S)
+            self._loop.set_timer(self._end_parts, PART_S, is_patient=True)
 
     def _end_parts(self) -> None:
         """Let the files for both streams have the parts of lines that have waited long enough."""
@@ -204,7 +204,7 @@ class WorkerPipes(Intake):
             merged.flush()
         self._has_parts = any(merged.has_parts for merged in self._merged.values())
         if self._has_parts:
-            self._loop.set_timer(self._end_parts, PART_S)
+            self._loop.set_timer(self._end_parts, PART_S, is_patient=True)
 
     def _console_of(self, local_rank: int) -> Console:
         return self._consoles[local_rank % len(self._consoles)]

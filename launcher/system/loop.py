@@ -16,6 +16,9 @@ from types import FrameType
 
 from launcher.events import ChildrenChanged, Event, Signalled
 
+# Who comes to look at a timer so much later than it was due could not run, and nor could others.
+_LATE_S = 0.1
+
 # Called when its descriptor is ready; returns what concerns somebody else, None for nothing.
 Reader = Callable[[], Iterable[Event] | None]
 
@@ -31,6 +34,8 @@ class Loop:
         self.clock = clock
         self._selector = selectors.DefaultSelector()
         self._timers: dict[Callable[[], None], float] = {}
+        # Of those that wait for others: how long.
+        self._patience: dict[Callable[[], None], float] = {}
         self._posted: list[Event] = []
         # Signals that concern one owner, which is called.
         self._hearers: dict[int, Callable[[], None]] = {}
@@ -90,16 +95,21 @@ class Loop:
         except (KeyError, ValueError):
             pass
 
-    def set_timer(self, callback: Callable[[], None], delay_s: float) -> None:
+    def set_timer(
+        self, callback: Callable[[], None], delay_s: float, *, is_patient: bool = False
+    ) -> None:
         """Call `callback` once, `delay_s` seconds from now; replaces its earlier timer.
 
-        Methods of one object are the same callback.
+        Methods of one object are the same callback. With `is_patient` it is the end of a time that
+        others have for something: should the machine stand still meanwhile, they get more.
         """
         self._timers[callback] = self.clock() + delay_s
+        self._patience[callback] = delay_s if is_patient else 0.0
 
     def cancel_timer(self, callback: Callable[[], None]) -> None:
         """Forget a timer; one that is not set is fine."""
         self._timers.pop(callback, None)
+        self._patience.pop(callback, None)
 
     def postpone_timers(self, delay_s: float) -> None:
         """Let everything that is set happen so much later."""
@@ -125,9 +135,15 @@ class Loop:
         due = [callback for callback, at in self._timers.items() if at <= now]
         for callback in sorted(due, key=self._timers.__getitem__):
             # One that is called may cancel another.
-            if self._timers.get(callback, now + 1) <= now:
-                del self._timers[callback]
-                callback()
+            at = self._timers.get(callback, now + 1)
+            if at > now:
+                continue
+            patience_s = self._patience.pop(callback)
+            if patience_s and now - at > _LATE_S:
+                self.set_timer(callback, min(patience_s, now - at))
+                continue
+            del self._timers[callback]
+            callback()
 
     def _read_signals(self) -> list[Event]:
         try:

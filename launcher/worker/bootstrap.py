@@ -274,6 +274,7 @@ def make_worker_error(error: BaseException) -> WorkerError:
         traceback="" if isinstance(error, SystemExit) else _cut(_format(error)),
         monotonic_ns=moment,
         used_mpi="mpi4py.MPI" in sys.modules,
+        exit_code=exit_code_of(error),
     )
 
 

@@ -67,7 +67,9 @@ def test_in_a_pipe_many_ranks_are_shown(run: Run, script: Script) -> None:
 
 def test_equal_lines_of_all_ranks_are_shown_once(run: Run, script: Script) -> None:
     name = script(
-        "import os\nfor epoch in range(100): print('epoch', epoch, flush=True)\n"
+        "import os, time\nfrom pathlib import Path\nPath('ready' + os.environ['RANK']).touch()\n"
+        "while not all(Path(f'ready{rank}').exists() for rank in range(4)): time.sleep(0.001)\n"
+        "for epoch in range(100): print('epoch', epoch, flush=True)\n"
         "print('last of', os.environ['RANK'], flush=True)\n"
     )
     done = run("--nproc-per-node", "4", "--fold", name)

@@ -231,9 +231,11 @@ def wait_for_ever(ready: str) -> None:
 
 
 def test_a_launch_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
-    ready = tmp_path / "ready"
-    with pytest.raises(TimeoutError, match="timeout_s"):
-        launch(wait_for_ever, (str(ready),), timeout_s=3.0)
+    ready, timeout_s = tmp_path / "ready", 1.0
+    while not ready.exists() and timeout_s < 100.0:  # it may be over before the worker runs
+        with pytest.raises(TimeoutError, match="timeout_s"):
+            launch(wait_for_ever, (str(ready),), timeout_s=timeout_s)
+        timeout_s *= 2
     with pytest.raises(ProcessLookupError):
         os.kill(int(ready.read_text()), 0)
 

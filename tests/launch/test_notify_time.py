@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from launcher.record.notify import Notifier
@@ -14,7 +15,12 @@ def test_a_command_that_takes_too_long_is_killed_with_what_it_has_started(tmp_pa
     said: list[str] = []
     sessions: list[int] = []
     log = str(tmp_path / "log")
-    with Loop((signal.SIGTERM,)) as loop:
+
+    def clock() -> float:
+        """Stand still until the command has come to its first line."""
+        return time.monotonic() if Path(log).stat().st_size else 0.0
+
+    with Loop((signal.SIGTERM,), clock) as loop:
         notifier = Notifier(loop, (signal.SIGTERM,), sessions.append, said.append, longest_s=0.3)
         problem = notifier.run("sleep 60 & echo began; sleep 60", "path", os.environ, log)
     assert problem == "it did not end within 0.3 s, and was killed"

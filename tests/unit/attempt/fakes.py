@@ -54,7 +54,9 @@ class FakeLoop:
     def unwatch(self, fd: int) -> None:
         self.readers.pop(fd, None)
 
-    def set_timer(self, callback: Callable[[], None], delay_s: float) -> None:
+    def set_timer(
+        self, callback: Callable[[], None], delay_s: float, *, is_patient: bool = False
+    ) -> None:
         self.timers[callback] = self.now + delay_s
 
     def cancel_timer(self, callback: Callable[[], None]) -> None:

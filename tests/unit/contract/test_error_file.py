@@ -10,9 +10,7 @@ from launcher.contract.error_file import WorkerError, decode, encode, encode_as_
 
 
 def test_a_note_is_read_as_it_was_written() -> None:
-    error = WorkerError(
-        type="ValueError", message="wrong\n\ud800 é", traceback="Traceback ...\n", monotonic_ns=12
-    )
+    error = WorkerError("ValueError", "wrong\n\ud800 é", "Traceback ...\n", 12, exit_code=7)
     assert decode(encode(error)) == error
 
 

@@ -31,11 +31,29 @@ def test_an_exception_counts_from_when_it_was_raised() -> None:
     assert (found.rank, found.error_message, found.exit_code) == (1, "first", 1)
 
 
+@pytest.mark.parametrize("returncode", [None, -15])
+def test_a_rank_that_has_called_exit_has_its_code_although_the_stop_overtook_it(
+    returncode: int | None,
+) -> None:
+    leaving = WorkerError("SystemExit", "3", "", int(3.0 * 1e9), exit_code=3)
+    found = report(
+        worker(0, 1, 4.0), worker(1, returncode, 9.0, asked_to_stop_at=4.1, error=leaving)
+    )
+    assert (found.rank, found.what, found.exit_code) == (1, "exit code 3", 3)
+
+
 def test_an_error_that_says_that_a_peer_has_gone_comes_after_one_that_says_why() -> None:
     gone = raised("Connection closed by peer [127.0.0.1]:3", 1.0, "RuntimeError")
     found = report(worker(0, 1, 1.1, error=gone), worker(1, 1, 2.0, error=raised("why", 1.9)))
     assert found.rank == 1
     assert [other.ranks for other in found.others] == [(0,)]
+
+
+def test_the_end_of_a_pipe_is_no_cause_and_that_of_a_file_is() -> None:
+    killed = worker(1, -9, 1.1)
+    assert report(worker(0, 1, 1.2, error=raised("", 1.0, "EOFError")), killed).rank == 1
+    truncated = raised("Ran out of input", 1.0, "EOFError")
+    assert report(worker(0, 1, 1.2, error=truncated), killed).rank == 0
 
 
 def test_a_rank_that_ended_well_is_named_where_the_others_only_missed_a_peer() -> None:
@@ -127,6 +145,17 @@ def test_end_that_is_heard_of_just_after_the_stop_began_is_the_cause(
     late = worker(1, returncode, 1.02, asked_to_stop_at=1.01, evidence=evidence)
     found = report(worker(0, 1, 1.0, error=PEER_GONE), late)
     assert (found.rank, found.exit_code) == (1, shell_code(returncode))
+
+
+def test_of_those_that_end_just_after_the_stop_began_one_that_missed_a_peer_is_no_cause() -> None:
+    line = "RuntimeError: Connection closed by peer [127.0.0.1]:12"
+    missed = worker(1, 1, 1.02, asked_to_stop_at=1.01, last_lines=(line,))
+    crashed = worker(2, -11, 1.02, asked_to_stop_at=1.01)
+    first = worker(0, 1, 1.0, last_lines=(line,))
+    found = report(first, missed, crashed)
+    assert (found.rank, found.exit_code) == (2, 139)
+    assert [other.ranks for other in found.others] == [(0, 1)]
+    assert report(missed, first._replace(rank=2)).rank == 2
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_who_ended_well_because_it_was_asked_to_is_known_to_have_been() -> None:
 
 @pytest.mark.parametrize("clock", [OLD, YOUNG])
 def test_ages_are_counted_back_from_when_the_account_comes(clock: float) -> None:
-    error = WorkerError("ValueError", "no", "Traceback ...", int((clock - 1.5) * 1e9), True)
+    error = WorkerError("ValueError", "no", "Traceback ...", int((clock - 1.5) * 1e9), True, 3)
     failed = worker(3, 1, clock - 1.25, order=1, error=error, last_lines=("a", "b"))
     killed = worker(4, -15, clock - 0.25, order=2, asked_to_stop_at=clock - 1.0)
     waiting = worker(5, None, 0.0)
@@ -59,11 +59,8 @@ def test_ages_are_counted_back_from_when_the_account_comes(clock: float) -> None
     assert first.ended_at == pytest.approx(OURS - 1.25)
     assert first.error is not None
     assert first.error.monotonic_ns / 1e9 == pytest.approx(OURS - 1.5)
-    assert (first.error.type, first.error.message, first.error.used_mpi) == (
-        "ValueError",
-        "no",
-        True,
-    )
+    said = first.error
+    assert (said.type, said.message, said.used_mpi, said.exit_code) == ("ValueError", "no", True, 3)
     assert (first.last_lines, first.order, first.returncode) == (("a", "b"), 1, 1)
     assert second.asked_to_stop_at == pytest.approx(OURS - 1.0)
     assert second.ended_at == pytest.approx(OURS - 0.25)

@@ -103,6 +103,36 @@ def test_timers_that_are_due_together_come_in_their_order_and_may_cancel_each_ot
         assert timers.calls == ["early", "cancels late"]
 
 
+def test_who_waits_for_others_gives_them_more_time_when_all_have_stood_still() -> None:
+    now = [0.0]
+    with Loop([], clock=lambda: now[0]) as loop:
+        timers = Timers(loop)
+        loop.set_timer(timers.early, 1.0)
+        loop.set_timer(timers.late, 1.0, is_patient=True)
+        now[0] += 1.5
+        events_of(loop)
+        assert timers.calls == ["early"]
+        now[0] += 1.0  # however late we are now: once is enough
+        events_of(loop)
+        assert timers.calls == ["early", "late"]
+        for in_time in (0.0, 0.05):
+            loop.set_timer(timers.late, 1.0, is_patient=True)
+            now[0] += 1.0 + in_time
+            events_of(loop)
+        assert timers.calls == ["early", "late", "late", "late"]
+        loop.set_timer(timers.late, 1.0, is_patient=True)
+        loop.set_timer(timers.late, 1.0)  # no longer
+        now[0] += 600.0
+        events_of(loop)
+        assert timers.calls == ["early", "late", "late", "late", "late"]
+        loop.set_timer(timers.late, 1.0, is_patient=True)
+        loop.cancel_timer(timers.late)
+        now[0] += 600.0
+        loop.set_timer(timers.early, 0.0)
+        events_of(loop)
+        assert timers.calls[-2:] == ["late", "early"]
+
+
 def test_timers_can_be_postponed_together() -> None:
     now = [0.0]
     with Loop([], clock=lambda: now[0]) as loop:
