@@ -13,7 +13,13 @@ import signal
 from collections.abc import Mapping
 
 from launcher.engines.connection import Connection
-from launcher.engines.obstacles import Obstacle, explain_end, explain_problem, explain_silence
+from launcher.engines.obstacles import (
+    Obstacle,
+    explain_end,
+    explain_loss,
+    explain_problem,
+    explain_silence,
+)
 from launcher.engines.obstacles import make_error as make_reach_error
 from launcher.engines.ssh_plan import (
     SSH_VARIABLE,
@@ -133,6 +139,7 @@ class Connections:
         try:
             while self.signum is None and not self._is_time_up and self._may_change():
                 self._turn()
+                self._look_for_losses()
                 for connection in self._missing():
                     self._look_for_obstacle(connection)
                 self._let_one_ask()
@@ -170,6 +177,15 @@ class Connections:
         terminal = self._console.describe_terminal(is_typed=self._plan.is_typed)
         variables = {TERMINAL_VARIABLE: terminal}
         connection.ask(make_question(self._plan, connection.index, variables))
+
+    def _look_for_losses(self) -> None:
+        """See whether a host has gone that had answered, while others are still being reached."""
+        for connection in self._all:
+            if connection.is_over and connection.answer is not None:
+                connection.answer = None
+                status, words = connection.exit_status or 0, connection.last_words
+                loss = explain_loss(self._plan, connection.index, status, words)
+                self._exclude(connection, loss)
 
     def _look_for_obstacle(self, connection: Connection) -> None:
         """See whether a host that has not answered will never do so."""

@@ -60,6 +60,12 @@ def explain_end(plan: SshPlan, index: int, status: int, words: str) -> Obstacle:
     return Obstacle(f"{what}: {said}", f"Try: {test}")
 
 
+def explain_loss(plan: SshPlan, index: int, status: int, words: str) -> Obstacle:
+    """Explain that a host has gone which had answered, before all could begin; see above."""
+    said = words or f"{make_command(plan, index)[0]} has ended with {status}"
+    return Obstacle(f"was lost before the run began: {said}", "")
+
+
 def explain_silence(seconds: float, words: str) -> Obstacle:
     """Explain that a host has not answered in time."""
     said = f" ({words})" if words else ""

@@ -6,6 +6,7 @@ of the run and the user's variables never stand in a command: they go through th
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import sys
@@ -33,6 +34,9 @@ _LAST_CALL = "last_call_timeout=5"
 
 # How long ssh may try to connect, unless LAUNCHER_SSH says otherwise.
 _CONNECT_S = 10
+
+# How often ssh asks in vain whether the host is there, before it gives up.
+_NUM_ALIVE = 3
 
 # How much longer than the ranks' own time to stop their supervisor may take.
 _STOP_S = 10.0
@@ -223,7 +227,14 @@ def make_command(plan: SshPlan, index: int, *, may_ask: bool = False) -> list[st
     command = [sys.executable, "-I", "-S", os.path.abspath(remote.__file__), plan.mark]
     if host.is_here:
         return command
-    options = [f"-oConnectTimeout={_CONNECT_S}", "-oClearAllForwardings=yes"]
+    # So ssh is not quicker than we are to give up a host that has fallen silent; before that has
+    # answered us, nobody else does.
+    alive_s = math.ceil(plan.silence_s / _NUM_ALIVE)
+    options = [
+        f"-oConnectTimeout={_CONNECT_S}",
+        *(f"-oServerAliveInterval={alive_s}", f"-oServerAliveCountMax={_NUM_ALIVE}"),
+        "-oClearAllForwardings=yes",
+    ]
     if not may_ask:
         options.append("-oBatchMode=yes")
     return [*plan.ssh, "-T", *options, host.host.target, f"exec {shlex.join(command)}"]

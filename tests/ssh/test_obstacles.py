@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Completed, Script, command
+from tests.conftest import ROOT, Completed, Run, Script, command
 from tests.lab.lab import Lab
 from tests.ssh.conftest import RunOverSsh, StartOverSsh
 
@@ -98,6 +98,28 @@ def test_all_hosts_that_fail_are_named(failing: Failing) -> None:
 def test_an_ssh_that_is_not_there(failing: Failing) -> None:
     done = failing("--hosts", "h1,h2", env={"LAUNCHER_SSH": "no-such-ssh"})
     assert "h2 cannot be reached: no-such-ssh: No such file or directory. LAUNCHER_SSH" in done.err
+
+
+# What stands for ssh: one host answers and is gone a moment later, the other one says nothing.
+GOING = """\
+#!/bin/sh
+case "$*" in *gone*) ;; *) exec sleep 60 ;; esac
+mark="$*"
+printf '\\036%s {"ready": {"port": 1, "address": "", "found": ""}}\\n' "${mark##* }"
+echo "the line is cut" >&2
+exit 255
+"""
+
+
+def test_a_host_that_has_answered_and_is_gone_before_all_have(
+    run: Run, script: Script, tmp_path: Path
+) -> None:
+    ssh = tmp_path / "ssh"
+    ssh.write_text(GOING)
+    ssh.chmod(0o755)
+    done = run("--hosts", "mute,gone", script("pass"), env={"LAUNCHER_SSH": str(ssh)})
+    assert (done.code, done.seconds < SECONDS) == (3, True), done.err
+    assert done.err == ("launcher: error: gone was lost before the run began: the line is cut.\n")
 
 
 IN_FOLDER = 'mkdir -p "$1" && cd "$1" && touch script.py && shift && exec "$@"'

@@ -6,7 +6,13 @@ import sys
 
 import pytest
 
-from launcher.engines.obstacles import explain_end, explain_problem, explain_silence, make_error
+from launcher.engines.obstacles import (
+    explain_end,
+    explain_loss,
+    explain_problem,
+    explain_silence,
+    make_error,
+)
 from tests.unit.engines.test_ssh_plan import plan_of
 
 PLAN = plan_of("--hosts", "h1,ann@h2", "train.py")
@@ -50,6 +56,13 @@ def test_a_host_says_itself_what_is_missing() -> None:
 def test_silence_is_told_with_what_ssh_has_said() -> None:
     assert explain_silence(60, "").why == "has not answered in 60 s"
     assert explain_silence(0.5, "hm").why == "has not answered in 0.5 s (hm)"
+
+
+def test_who_has_answered_and_gone_again_was_lost() -> None:
+    assert explain_loss(PLAN, 1, 255, "").why == (
+        "was lost before the run began: ssh has ended with 255"
+    )
+    assert explain_loss(PLAN, 1, 255, "no route").why.endswith(": no route")
 
 
 def test_an_error_names_every_host() -> None:

@@ -158,6 +158,13 @@ def test_ssh_is_called_as_the_user_wants_it() -> None:
         plan_of("--hosts", "h1", "train.py", environ={"LAUNCHER_SSH": "ssh 'x"})
 
 
+def test_ssh_gives_up_a_host_that_falls_silent_and_no_sooner_than_the_launcher_does() -> None:
+    plan = plan_of("--hosts", "h1,h2", "--node-timeout", "4", "train.py")
+    assert plan.silence_s == 20
+    command = make_command(plan, 1)
+    assert {"-oServerAliveInterval=7", "-oServerAliveCountMax=3"} <= set(command)
+
+
 def test_this_machine_needs_no_ssh() -> None:
     here = Here("/work", frozenset({"h1"}))
     plan = plan_of("--hosts", "h1,h2", "train.py", here=here)
