@@ -26,7 +26,7 @@ SAYS_WHAT_IS_IGNORED = """
 import os, signal, time
 ignored = [number.name for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
            if signal.getsignal(number) is signal.SIG_IGN]
-print('ready ignoring', *ignored, flush=True)
+print(' '.join(['ready ignoring', *ignored]), flush=True)
 while not os.path.exists('go'): time.sleep(0.01)
 print('went on', flush=True)
 """

@@ -69,8 +69,8 @@ def test_equal_lines_of_all_ranks_are_shown_once(run: Run, script: Script) -> No
     name = script(
         "import os, time\nfrom pathlib import Path\nPath('ready' + os.environ['RANK']).touch()\n"
         "while not all(Path(f'ready{rank}').exists() for rank in range(4)): time.sleep(0.001)\n"
-        "for epoch in range(100): print('epoch', epoch, flush=True)\n"
-        "print('last of', os.environ['RANK'], flush=True)\n"
+        "for epoch in range(100): print(f'epoch {epoch}', flush=True)\n"
+        "print('last of ' + os.environ['RANK'], flush=True)\n"
     )
     done = run("--nproc-per-node", "4", "--fold", name)
     lines = done.out.splitlines()

@@ -227,11 +227,11 @@ import os, signal, subprocess, sys
 child = subprocess.Popen(['sleep', '1001'])
 daemon = subprocess.Popen(['sleep', '1002'], start_new_session=True)
 grouped = subprocess.Popen(['sleep', '1003'], preexec_fn=os.setpgrp)
-code = "import signal\\nfor s in (2, 15): signal.signal(s, signal.SIG_IGN)\\n"
-code += "print('ready 0', flush=True)\\nsignal.pause()"
+code = "import os, signal\\nfor s in (2, 15): signal.signal(s, signal.SIG_IGN)\\n"
+code += "os.write(1, b'ready 0\\\\n')\\nsignal.pause()"
 stubborn = subprocess.Popen([sys.executable, '-c', code])
 family = (child.pid, daemon.pid, grouped.pid, stubborn.pid, os.getppid(), os.getpid())
-print('ready', *family, flush=True)
+os.write(1, b'ready %d %d %d %d %d %d\\n' % family)  # print() writes word by word
 signal.pause()
 """
 

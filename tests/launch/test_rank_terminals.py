@@ -151,9 +151,9 @@ def test_nothing_that_a_rank_has_written_is_lost(
 def test_a_new_size_is_passed_on(method: str, start_command: Start, script: Script) -> None:
     name = script(
         "import os, signal\n"
-        "def tell(*_): print('now', *os.get_terminal_size(1), flush=True)\n"
+        "def tell(*_): print('now %d %d' % os.get_terminal_size(1), flush=True)\n"
         "signal.signal(signal.SIGWINCH, tell)\n"
-        "print('ready', flush=True)\n"
+        "os.write(1, b'ready\\n')\n"
         "while True: signal.pause()\n"
     )
     options = ("--nproc-per-node", "2", "--start", method, name)

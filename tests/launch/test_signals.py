@@ -19,12 +19,14 @@ from tests.conftest import Running, Script, Start, is_alive, marked_processes, w
 pytestmark = pytest.mark.slow
 
 HEAD = "import os, signal, sys, time\nrank = int(os.environ['RANK'])\n"
-PATIENT = HEAD + "print('ready', os.getpid(), flush=True)\nwhile True: signal.pause()\n"
+
+# What is taken apart as soon as it is there is written at once: print() writes word by word.
+PATIENT = HEAD + "os.write(1, b'ready %d\\n' % os.getpid())\nwhile True: signal.pause()\n"
 STUBBORN = (
     HEAD
     + """
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP): signal.signal(number, signal.SIG_IGN)
-print('ready', os.getpid(), flush=True)
+os.write(1, b'ready %d\\n' % os.getpid())
 def stubborn():
     while True: signal.pause()
 stubborn()
@@ -38,7 +40,7 @@ def save(signum, frame):
     sys.exit(0)
 signal.signal(signal.SIGTERM, save)
 signal.signal(signal.SIGUSR1, lambda *_: print('warned', flush=True))
-print('ready', os.getpid(), flush=True)
+os.write(1, b'ready %d\\n' % os.getpid())
 while True: signal.pause()
 """
 )
@@ -105,7 +107,7 @@ def test_a_signal_forces_also_while_a_failure_is_being_cleaned_up(
     start: Start, script: Script
 ) -> None:
     text = STUBBORN.replace(
-        "print('ready', os.getpid(), flush=True)",
+        "os.write(1, b'ready %d\\n' % os.getpid())",
         "open(f'ready{rank}', 'w').close()\n"
         "while not os.path.exists('ready0'): time.sleep(0.001)\nif rank == 1: sys.exit(3)",
     )
@@ -202,7 +204,7 @@ def test_user_signals_reach_every_rank_and_stop_nothing(ready: Ready, method: st
 got = []
 def note(signum, frame):
     got.append(signum)
-    print('got', signum, flush=True)
+    os.write(1, b'got %d\\n' % signum)
 for number in (signal.SIGUSR1, signal.SIGUSR2): signal.signal(number, note)
 print('ready', flush=True)
 while len(got) < 2: time.sleep(0.01)

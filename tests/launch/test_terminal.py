@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 INTERRUPTED = """
 import os, signal
 try:
-    print('ready', os.environ['RANK'], flush=True)
+    print('ready ' + os.environ['RANK'], flush=True)
     while True: signal.pause()
 except KeyboardInterrupt:
     print('interrupted')
@@ -29,7 +29,7 @@ except KeyboardInterrupt:
 STUBBORN = """
 import os, signal
 for number in (signal.SIGTERM, signal.SIGINT): signal.signal(number, signal.SIG_IGN)
-print('ready', os.environ['RANK'], flush=True)
+print('ready ' + os.environ['RANK'], flush=True)
 while True: signal.pause()
 """
 

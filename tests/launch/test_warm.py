@@ -243,8 +243,8 @@ def test_the_death_of_the_server_is_a_failure_with_a_clear_message(
     start: Start, script: Script
 ) -> None:
     script(
-        "import os, signal\nprint('server', os.getppid(), 'me', os.getpid(),"
-        " flush=True)\nsignal.pause()\n"
+        "import os, signal\n"
+        "os.write(1, b'server %d me %d\\n' % (os.getppid(), os.getpid()))\nsignal.pause()\n"
     )
     running = start("--nproc-per-node", "2", "script.py")
     running.wait_for("me", 2)
@@ -266,7 +266,7 @@ def test_after_the_death_of_the_server_a_restart_has_a_new_one(
     start: Start, script: Script
 ) -> None:
     script(
-        "import os, signal\nprint('server', os.getppid(), flush=True)\n"
+        "import os, signal\nos.write(1, b'server %d\\n' % os.getppid())\n"
         "if os.environ['TORCHELASTIC_RESTART_COUNT'] == '0': signal.pause()\n"
     )
     running = start("--nproc-per-node", "2", "--max-restarts", "1", "script.py")
