@@ -39,7 +39,7 @@ from launcher.nodes.messages import (
     Well,
 )
 from launcher.nodes.rules import PATIENCE_S, Past
-from launcher.nodes.search import Search
+from launcher.nodes.search import HAS_GONE, Search
 from launcher.nodes.succession import Succession
 
 TYPE_CHECKING = False
@@ -415,7 +415,7 @@ class Member:
         self.is_own = False
         if self._generation < 0 and not self._is_waiting:
             self.state = "seeking"
-            self.miss(f"the coordinator has gone again: {why}", now)
+            self.miss(f"{HAS_GONE}: {why}", now)
             return
         self.state = "resuming"
         self._succession.lose(why, now, is_dead=is_dead, has_left=has_left)

@@ -15,6 +15,9 @@ _LONGEST_PAUSE_S = 1.0
 # Said of a port that another program serves.
 IS_STRANGER = "does not answer as a launcher does"
 
+# Said of a coordinator that was found, and lost before the first attempt.
+HAS_GONE = "the coordinator has gone again"
+
 
 class Search:
     """The looks for a coordinator so far, and the next one."""
@@ -69,6 +72,8 @@ class Search:
 
 
 def _hint_for(why: str) -> str:
+    if HAS_GONE in why:
+        return "See what the launcher has said on that node, and start all of them again."
     if IS_STRANGER in why:
         return (
             "Choose another port, the same on all nodes: --control-port PORT, or --rdzv-endpoint"

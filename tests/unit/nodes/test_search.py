@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.nodes.search import IS_STRANGER, Search
+from launcher.nodes.search import HAS_GONE, IS_STRANGER, Search
 
 
 def test_the_next_look_is_after_a_pause_that_grows_up_to_a_second() -> None:
@@ -42,6 +42,7 @@ def test_the_time_to_join_bounds_all_looks() -> None:
         ("h:1 cannot be reached: connection refused", "Is the launcher running on that node"),
         ("h:1 does not answer (the connection timed out)", "A firewall may drop"),
         ("h:1 cannot be reached: No route to host", "A firewall may drop"),
+        (f"{HAS_GONE}: the connection to it broke (refused)", "See what the launcher has said"),
         ("the name h is not known here", "Name the first node by an address"),
     ],
 )
