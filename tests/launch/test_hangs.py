@@ -242,13 +242,13 @@ def test_rank_in_uninterruptible_sleep_is_named_and_not_waited_for(
     pid = int((tmp_path / "pid1").read_text())
     (freezer / "cgroup.procs").write_text(str(pid))
     (freezer / "freezer.state").write_text("FROZEN")
-    done = child.finish(20)
+    done = child.finish()
     assert done.code == 124
     assert report()["rank"] == 1
     assert "rank 1 is in uninterruptible sleep in the kernel (" in report()["what"]
     assert f"rank 1 (pid {pid}) did not end after SIGKILL: the kernel holds them" in done.err
     assert is_alive(pid)
-    assert done.seconds < 12
+    assert done.seconds < 20
 
 
 def test_stop_with_an_uninterruptible_rank_ends_and_names_it(
@@ -266,6 +266,6 @@ def test_stop_with_an_uninterruptible_rank_ends_and_names_it(
     (freezer / "cgroup.procs").write_text(str(pid))
     (freezer / "freezer.state").write_text("FROZEN")
     child.send(signal.SIGTERM)
-    done = child.finish(20)
+    done = child.finish()
     assert done.code == 143
     assert f"rank 1 (pid {pid}) did not end after SIGKILL" in done.err
