@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import FrameType
 
 from launcher.events import ChildrenChanged, Event, Signalled
+from launcher.named import NamedTuple
 
 # Who comes to look at a timer so much later than it was due could not run, and nor could others.
 _LATE_S = 0.1
@@ -27,15 +28,19 @@ def _note_signal(signum: int, frame: FrameType | None) -> None:
     """Do nothing: the wake-up descriptor has carried the signal's number already."""
 
 
+class _Timer(NamedTuple):
+    at: float
+    # How long others have for what it waits for; 0 where it waits for nobody.
+    patience_s: float
+
+
 class Loop:
     """Waits for descriptors, signals and timers, in one thread. Use as a context manager."""
 
     def __init__(self, signals: Sequence[int], clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self._selector = selectors.DefaultSelector()
-        self._timers: dict[Callable[[], None], float] = {}
-        # Of those that wait for others: how long.
-        self._patience: dict[Callable[[], None], float] = {}
+        self._timers: dict[Callable[[], None], _Timer] = {}
         self._posted: list[Event] = []
         # Signals that concern one owner, which is called.
         self._hearers: dict[int, Callable[[], None]] = {}
@@ -103,17 +108,16 @@ class Loop:
         Methods of one object are the same callback. With `is_patient` it is the end of a time that
         others have for something: should the machine stand still meanwhile, they get more.
         """
-        self._timers[callback] = self.clock() + delay_s
-        self._patience[callback] = delay_s if is_patient else 0.0
+        self._timers[callback] = _Timer(self.clock() + delay_s, delay_s if is_patient else 0.0)
 
     def cancel_timer(self, callback: Callable[[], None]) -> None:
         """Forget a timer; one that is not set is fine."""
         self._timers.pop(callback, None)
-        self._patience.pop(callback, None)
 
     def postpone_timers(self, delay_s: float) -> None:
         """Let everything that is set happen so much later."""
-        self._timers = {callback: at + delay_s for callback, at in self._timers.items()}
+        for callback, timer in self._timers.items():
+            self._timers[callback] = timer._replace(at=timer.at + delay_s)
 
     def turn(self, handle: Callable[[Event], None]) -> None:
         """Block until something happens; hand over events, then call the timers that are due.
@@ -123,7 +127,7 @@ class Loop:
         """
         timeout = None
         if self._timers:
-            timeout = max(0.0, min(self._timers.values()) - self.clock())
+            timeout = max(0.0, min(self._timers.values()).at - self.clock())
         if self._posted:
             timeout = 0.0
         events, self._posted = self._posted, []
@@ -132,18 +136,17 @@ class Loop:
         for event in events:
             handle(event)
         now = self.clock()
-        due = [callback for callback, at in self._timers.items() if at <= now]
-        for callback in sorted(due, key=self._timers.__getitem__):
-            # One that is called may cancel another.
-            at = self._timers.get(callback, now + 1)
-            if at > now:
-                continue
-            patience_s = self._patience.pop(callback)
-            if patience_s and now - at > _LATE_S:
-                self.set_timer(callback, min(patience_s, now - at))
-                continue
+        due = [callback for callback, timer in self._timers.items() if timer.at <= now]
+        for callback in sorted(due, key=lambda callback: self._timers[callback].at):
+            timer = self._timers.get(callback)
+            if timer is None or timer.at > now:
+                continue  # one that was called has canceled it, or set it again
             del self._timers[callback]
-            callback()
+            late_s = now - timer.at
+            if timer.patience_s and late_s > _LATE_S:
+                self.set_timer(callback, min(timer.patience_s, late_s))
+            else:
+                callback()
 
     def _read_signals(self) -> list[Event]:
         try:
