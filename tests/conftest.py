@@ -145,8 +145,10 @@ class Running:
         self.process.send_signal(signum)
 
     def finish(self, timeout_s: float = TIMEOUT_S) -> Completed:
-        """Wait for its end."""
-        code = self.process.wait(timeout_s)
+        """Wait for its end; TimeoutExpired if that takes longer, as `ask_until` counts."""
+        if not ask_until(lambda: self.process.poll() is not None, timeout_s):
+            raise subprocess.TimeoutExpired(self.process.args, timeout_s)
+        code = self.process.returncode
         for thread in self._threads:
             thread.join(timeout_s)
         return Completed(code, self.out, self.err, time.monotonic() - self._began)

@@ -195,15 +195,17 @@ def test_busy_data_worker_is_no_hang(run: Run, script: Script) -> None:
     assert run("--nproc-per-node", "1", *NO_HANG, name).code == 0
 
 
-def test_hang_is_named_soon_after_the_timeout(start: Start, script: Script, tmp_path: Path) -> None:
+def test_hang_is_named_within_two_seconds_of_the_timeout(
+    start: Start, script: Script, tmp_path: Path
+) -> None:
     name = script(HEAD + "open(f'ready{rank}', 'w').close()\nsignal.pause()\n")
     child = start("--nproc-per-node", "4", *HANG, name)
     wait_until(
         lambda: all((tmp_path / f"ready{rank}").exists() for rank in range(4)), "all ranks run"
     )
     began = time.monotonic()
-    child.wait_for("FAILED: ")
-    assert 0.9 < time.monotonic() - began < 5.0
+    wait_until(lambda: "FAILED: " in child.err, "the report", 3.0)
+    assert time.monotonic() - began > 0.9
     assert child.finish().code == 124
 
 
@@ -242,13 +244,12 @@ def test_rank_in_uninterruptible_sleep_is_named_and_not_waited_for(
     pid = int((tmp_path / "pid1").read_text())
     (freezer / "cgroup.procs").write_text(str(pid))
     (freezer / "freezer.state").write_text("FROZEN")
-    done = child.finish()
+    done = child.finish(12)
     assert done.code == 124
     assert report()["rank"] == 1
     assert "rank 1 is in uninterruptible sleep in the kernel (" in report()["what"]
     assert f"rank 1 (pid {pid}) did not end after SIGKILL: the kernel holds them" in done.err
     assert is_alive(pid)
-    assert done.seconds < 20
 
 
 def test_stop_with_an_uninterruptible_rank_ends_and_names_it(
@@ -266,6 +267,6 @@ def test_stop_with_an_uninterruptible_rank_ends_and_names_it(
     (freezer / "cgroup.procs").write_text(str(pid))
     (freezer / "freezer.state").write_text("FROZEN")
     child.send(signal.SIGTERM)
-    done = child.finish()
+    done = child.finish(20)
     assert done.code == 143
     assert f"rank 1 (pid {pid}) did not end after SIGKILL" in done.err

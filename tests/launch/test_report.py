@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from launcher.attempt.stop import GIVE_UP_S
 from launcher.diagnosis.report import REPORT_VERSION, FailureReport
 from launcher.ranks import format_ranks
 from tests.conftest import ROOT, Run, Script, Start, wait_until
@@ -371,15 +370,15 @@ def test_report_comes_at_once_while_the_others_ignore_sigterm(
     wait_until(lambda: all((cwd / f"ready{rank}").exists() for rank in (0, 1)), "both ranks run")
     began = time.monotonic()
     (cwd / "go").touch()
-    child.wait_for("FAILED: rank 1")
+    wait_until(lambda: "FAILED: rank 1" in child.err, "the report", 1.0)
     assert "s after the stop, killing:" not in child.err
     if not has_time:
         child.send(signal.SIGTERM)
         child.send(signal.SIGINT)
-    done = child.finish()
+    done = child.finish(4.0)
     assert done.code == {"sys.exit(3)": 3, "sys.exit(2)": 2}.get(end, 1)
     if has_time:
-        assert 2.9 < time.monotonic() - began < 3 + GIVE_UP_S
+        assert time.monotonic() - began > 2.9
         # Where the stubborn rank was, seen before it was killed.
         assert "s after the stop, killing:" in done.err
         assert "in stubborn" in done.err

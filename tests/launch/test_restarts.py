@@ -260,7 +260,7 @@ def test_signal_in_the_pause_before_a_restart_ends_the_run_at_once(
     )
     child.wait_for("starting all ranks again in ")
     child.send(15)
-    assert child.finish(20).code == 143
+    assert child.finish(1.5).code == 143
 
 
 def test_signal_to_the_launcher_is_no_failure_to_restart(

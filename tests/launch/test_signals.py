@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from launcher.attempt.stop import GIVE_UP_S
 from tests.conftest import Running, Script, Start, is_alive, marked_processes, wait_until
 
 pytestmark = pytest.mark.slow
@@ -83,14 +82,12 @@ def test_the_first_signal_stops_all_ranks_politely_and_gives_128_plus_its_number
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_the_second_signal_forces_at_once(ready: Ready, name: str, method: str) -> None:
+def test_the_second_signal_forces_within_a_second(ready: Ready, name: str, method: str) -> None:
     child = ready(STUBBORN, "--start", method, "--shutdown-timeout", "1000")
     child.send(signal.Signals[name])
     child.wait_for(f"received {name}; stopping, a second one forces")
-    began = time.monotonic()
     child.send(signal.Signals[name])
-    done = child.finish()
-    assert time.monotonic() - began < GIVE_UP_S  # the shortest that it might have waited for
+    done = child.finish(1.0)
     assert done.code == 128 + signal.Signals[name]
     assert not any(is_alive(pid) for pid in pids_of(child))
 
@@ -100,7 +97,7 @@ def test_a_second_signal_of_another_kind_forces_too(ready: Ready) -> None:
     child.send(signal.SIGINT)
     child.wait_for("a second one forces")
     child.send(signal.SIGTERM)
-    assert child.finish().code == 130
+    assert child.finish(2).code == 130
 
 
 def test_a_signal_forces_also_while_a_failure_is_being_cleaned_up(
@@ -115,7 +112,7 @@ def test_a_signal_forces_also_while_a_failure_is_being_cleaned_up(
     child.wait_for("FAILED: rank 1")
     child.send(signal.SIGINT)
     child.send(signal.SIGTERM)
-    assert child.finish().code == 3
+    assert child.finish(3).code == 3
 
 
 def test_stubborn_ranks_are_killed_after_the_shutdown_timeout_and_their_stack_is_shown_before(
@@ -124,8 +121,8 @@ def test_stubborn_ranks_are_killed_after_the_shutdown_timeout_and_their_stack_is
     child = ready(STUBBORN, "--start", method, "--shutdown-timeout", "1")
     began = time.monotonic()
     child.send(signal.SIGTERM)
-    done = child.finish()
-    assert 1 <= time.monotonic() - began < GIVE_UP_S
+    done = child.finish(2.5)
+    assert time.monotonic() - began >= 1
     assert done.code == 143
     assert "not ended 1 s after the stop, killing:" in done.err
     assert "ranks 0-1: each is at script.py:" in done.err
